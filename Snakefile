@@ -1,0 +1,35 @@
+# From a base model and conversations to a PPO-tuned assistant and a report.
+#
+#   results/<kind>/<name>/manifest.json   an artifact exists once its manifest does
+#   results/<kind>/<name>/...             its files, all digested in the manifest
+#   state/<rule>/<name>/...               resume state; never an output, so never deleted by Snakemake
+#   logs/<rule>/<name>.*                  log, benchmark, TensorBoard events, server logs
+#
+# <name> is a key of the configuration. Rules depend on manifests alone. What can make a stage
+# stale: its slice of the configuration, the code that it runs, its image, its parents' manifests.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/tokenize.smk"
+include: "workflow/rules/sft.smk"
+include: "workflow/rules/reward.smk"
+include: "workflow/rules/store.smk"
+include: "workflow/rules/ppo.smk"
+include: "workflow/rules/evaluation.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        get_targets(),

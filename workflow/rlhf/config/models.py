@@ -1,0 +1,58 @@
+"""Base models: where they come from and how their tokenizer is completed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from rlhf.config.base import Strict, key
+
+
+class RandomModel(Strict):
+    """A tiny randomly initialised model, for tests and smoke runs."""
+
+    architecture: Literal["llama"] = key("llama", about="model family")
+    hidden_size: int = key(64, ge=8, about="width", unit="features")
+    layers: int = key(2, ge=1, about="decoder layers")
+    heads: int = key(4, ge=1, about="attention heads")
+    vocab_size: int = key(512, ge=300, about="size of the tokenizer that is trained for it")
+    seed: int = key(0, ge=0, about="seed of the initial weights")
+    tokenizer_text: str = key(about="text or JSON lines file that the tokenizer is trained on")
+
+
+class ModelSource(Strict):
+    """Exactly one of `package`, `path`, `hub`, `random`."""
+
+    package: str | None = key(None, about="installed Python package that carries a GGUF file")
+    file: str = key("*.gguf", about="pattern of the file inside the package")
+    version: str | None = key(None, about="version of the package; checked when given")
+    path: str | None = key(None, about="local folder in Hugging Face's layout (safetensors)")
+    hub: str | None = key(None, about="model id on the Hugging Face hub, such as org/name")
+    revision: str | None = key(None, about="commit on the hub, 40 hex digits; required with `hub`")
+    random: RandomModel | None = key(None, about="a tiny random model instead of a real one")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ModelSource:
+        kinds = [k for k in ("package", "path", "hub", "random") if getattr(self, k) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"give exactly one of package, path, hub, random; found {kinds}")
+        if self.hub and not self.revision:
+            raise ValueError(
+                "`hub` needs `revision`: a commit of 40 hex digits, so runs can repeat"
+            )
+        return self
+
+
+class ModelConfig(Strict):
+    """One base model."""
+
+    source: ModelSource = key(about="where the weights and the tokenizer come from")
+    template: Literal["own", "chatml", "oasst", "hh"] = key(
+        "own", about="chat template; `own` keeps the one that the tokenizer brings"
+    )
+    pad_token: str | None = key(None, about="padding token, if the tokenizer names none or EOS")
+    eos_token: str | None = key(None, about="end-of-turn token, if the tokenizer names none")
+    dtype: Literal["float32", "bfloat16", "float16"] = key(
+        "float32", about="type of the stored weights"
+    )

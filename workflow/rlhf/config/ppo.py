@@ -1,0 +1,108 @@
+"""PPO: sampling, rewards, advantages, the objective."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from rlhf.config.base import NAME_PATTERN, Strict, key
+from rlhf.config.data import Share
+from rlhf.config.training import OptimizerConfig
+
+
+class SamplingConfig(Strict):
+    """How responses are sampled."""
+
+    max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
+    temperature: float = key(
+        1.0, gt=0, about="sampling temperature; log probabilities are taken at the same"
+    )
+
+
+class KlConfig(Strict):
+    """The penalty for leaving the reference."""
+
+    coefficient: float = key(
+        0.1, ge=0, about="(initial) weight β of the per-token KL penalty", source="Open-Assistant"
+    )
+    controller: Literal["fixed", "adaptive"] = key("fixed", about="whether β follows `target`")
+    target: float = key(
+        6.0, gt=0, about="KL per response that the adaptive controller aims at", unit="nats",
+        source="Ziegler et al. 2019",
+    )  # fmt: skip
+    horizon: int = key(
+        10000, ge=1, about="how slowly the adaptive controller moves", unit="episodes",
+        source="Ziegler et al. 2019",
+    )  # fmt: skip
+    estimator: Literal["k1", "k2", "k3"] = key(
+        "k1", about="estimator of the KL in the reward (Schulman, Approximating KL divergence)"
+    )
+
+
+class RewardShapingConfig(Strict):
+    """What becomes of the reward model's score, in this order: calibrate, scale, clip, penalty."""
+
+    scaling: Literal["none", "running"] = key(
+        "none", about="`running` divides by the running std of the scores (no mean subtraction)"
+    )
+    clip: float = key(5.0, gt=0, about="scores are clipped to ± this", source="DeepSpeed-Chat")
+    missing_eos_penalty: float = key(
+        1.0, ge=0, about="subtracted from the score of a response that never ended"
+    )
+    whiten: bool = key(False, about="whiten the per-token rewards without shifting their mean")
+
+
+class ValueConfig(Strict):
+    """The value function."""
+
+    kind: Literal["head", "critic"] = key(
+        "head",
+        about="`head`: one linear layer on the policy's last hidden state, zero at first; "
+        "`critic`: a separate model that starts from the reward model",
+    )
+    coefficient: float = key(0.1, gt=0, about="weight of the value loss")
+    clip: float = key(0.2, gt=0, about="clip range of the value", source="Stiennon et al. 2020")
+    learning_rate: float = key(
+        1e-4, gt=0, about="learning rate of the value head or critic, with the policy's schedule"
+    )
+
+
+class PpoConfig(Strict):
+    """One PPO run."""
+
+    sft: str = key(about="name of the SFT run: initial policy and reference", pattern=NAME_PATTERN)
+    reward: str = key(about="name of the reward model", pattern=NAME_PATTERN)
+    data: dict[str, Share] = key(about="dataset name → share of its prompts", min_length=1)
+    scoring: Literal["triton", "local"] = key(
+        "triton", about="where rewards and reference log probabilities are computed"
+    )
+    updates: int = key(100, ge=1, about="rounds of rollout and optimisation")
+    rollout_batch_size: int = key(64, ge=1, about="responses sampled for one update")
+    minibatch_size: int = key(64, ge=1, about="responses in one optimizer step")
+    epochs: int = key(1, ge=1, about="passes over the rollouts in one update")
+    sampling: SamplingConfig = key(SamplingConfig(), about="how responses are sampled")
+    kl: KlConfig = key(KlConfig(), about="penalty for leaving the reference")
+    rewards: RewardShapingConfig = key(RewardShapingConfig(), about="from score to reward")
+    value: ValueConfig = key(ValueConfig(), about="the value function")
+    clip: float = key(0.2, gt=0, lt=1, about="clip range of the probability ratio")
+    gamma: float = key(1.0, gt=0, le=1, about="discount")
+    lam: float = key(0.95, ge=0, le=1, about="λ of GAE", source="Schulman et al. 2016")
+    max_approx_kl: float = key(
+        0.5, gt=0, about="an update's remaining epochs are skipped above this approximate KL",
+        unit="nats per token",
+    )  # fmt: skip
+    optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
+    freeze_layers: int = key(
+        0, ge=0, about="decoder layers, from the bottom, that stay as they are"
+    )
+    seed: int = key(0, ge=0, about="seed of sampling and of the order of prompts")
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> PpoConfig:
+        if self.rollout_batch_size % self.minibatch_size:
+            raise ValueError(
+                f"minibatch_size {self.minibatch_size} must divide rollout_batch_size "
+                f"{self.rollout_batch_size}"
+            )
+        return self

@@ -1,0 +1,29 @@
+"""How runs are carried out. Nothing here changes a result, so nothing here makes one stale."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rlhf.config.base import Strict, key
+
+
+class StoreConfig(Strict):
+    """The Triton model stores (these do change the stores)."""
+
+    max_batch_size: int = key(64, ge=1, about="requests that Triton joins into one batch")
+    max_batch_tokens: int = key(8192, ge=64, about="padded tokens in one forward pass")
+    tolerance: float = key(1e-3, gt=0, about="largest difference that the parity check accepts")
+
+
+class RuntimeConfig(Strict):
+    """Threads, micro-batches, saving."""
+
+    threads: int = key(2, ge=1, about="threads of a training process; recorded in the manifest")
+    server_threads: int = key(2, ge=1, about="threads of a model server")
+    micro_batch_tokens: int = key(
+        2048, ge=64, about="padded tokens in one forward and backward pass", unit="tokens"
+    )
+    save_seconds: float = key(300.0, ge=0, about="seconds between two saved states")
+    save_steps: int = key(0, ge=0, about="also save every so many steps; 0: by time alone")
+    track_code: bool = key(True, about="re-run a stage when the code that it runs has changed")
+    containers: Literal["none"] = key("none", about="stages run in the environment of the caller")

@@ -1,0 +1,51 @@
+"""The part of the configuration that can change a stage's result, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import Config
+from rlhf.provenance.digest import canonical_json, digest_source
+
+VIEWS = ("sft", "preference", "prompt")
+
+
+def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
+    """The slice that ``stage`` gets for the artifact ``name``.
+
+    Args:
+        config: the whole configuration.
+        stage: a stage's name, such as ``train_sft`` or ``tokenize``.
+        name: the artifact's name; for ``tokenize`` the view.
+    """
+    sections = {
+        "fetch_model": config.models,
+        "fetch_data": config.datasets,
+        "train_sft": config.sft,
+        "train_reward": config.reward,
+        "train_ppo": config.ppo,
+        "evaluate": config.evaluation,
+        "report": config.report,
+    }
+    if stage == "tokenize":
+        return {"view": name} | getattr(config.tokenization, name).model_dump(mode="json")
+    if stage in ("fetch_model", "fetch_data"):
+        return _with_content(sections[stage][name].model_dump(mode="json"))
+    if stage in ("export_reward_store", "export_reference_store"):
+        return config.store.model_dump(mode="json")
+    return sections[stage][name].model_dump(mode="json")
+
+
+def canonical_slice(config: Config, stage: str, name: str) -> str:
+    """``config_slice`` as canonical JSON: equal configurations give equal texts."""
+    return canonical_json(config_slice(config, stage, name))
+
+
+def _with_content(values: dict[str, Any]) -> dict[str, Any]:
+    """Name local sources by their content too, so that an edit, not a touch, makes them stale."""
+    source = values.get("source", values)
+    local = source.get("path") or (source.get("random") or {}).get("tokenizer_text")
+    if local and Path(local).exists():
+        values["content"] = digest_source(Path(local))
+    return values

@@ -1,0 +1,107 @@
+"""What happens to faulty rows: the first one is an error, or each is dropped and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import DataError
+
+MEND = "mend the file, or set `options.invalid: drop` to count such rows and go on"
+
+
+class Faults:
+    """The policy for faults of rows, and the tally.
+
+    Args:
+        path: the file that is read.
+        drop: count faults instead of raising at the first.
+
+    Attributes:
+        line: number of the line that is being read.
+        dropped: reason → how many messages, replies or rows were faulty.
+        filtered: reason → how many the options or the source's own marks leave out.
+    """
+
+    def __init__(self, path: str | Path, drop: bool = False) -> None:
+        self.path, self.drop, self.line = path, drop, 0
+        self.dropped: Counter[str] = Counter()
+        self.filtered: Counter[str] = Counter()
+
+    def report(
+        self,
+        reason: str,
+        what: str,
+        *,
+        expected: str,
+        message: object = None,
+        column: int | None = None,
+        hint: str = MEND,
+    ) -> None:
+        """Count a fault, or raise it.
+
+        Args:
+            reason: short name, a key of the statistics.
+            what: the fault in one sentence.
+            expected: what would have been right.
+            message: id of the message concerned.
+            column: column in the line.
+            hint: what to do.
+
+        Raises:
+            DataError: faults are errors; it names file, line and message.
+        """
+        if self.drop:
+            self.dropped[reason] += 1
+            return
+        where = f"{self.path}:{self.line}"
+        where += f":{column}" if column is not None else ""
+        where += f", message {message}" if message is not None else ""
+        raise DataError(what, where=where, expected=expected, hint=hint)
+
+    def role(self, raw: Mapping[str, Any], roles: Mapping[str, str], message: object) -> str | None:
+        """The message's role in our terms, or None after reporting a fault.
+
+        Args:
+            raw: a message as it stands in the file.
+            roles: the format's role → ours.
+            message: id or position of the message.
+        """
+        expected = f"`role` is one of: {', '.join(roles)}"
+        if raw.get("role") is None:
+            self.report(
+                "role_missing", "A message has no role.", expected=expected, message=message
+            )
+            return None
+        role = roles.get(raw["role"]) if isinstance(raw["role"], str) else None
+        if role is None:
+            self.report(
+                "role_unknown",
+                f"A message has the unknown role {raw['role']!r}.",
+                expected=expected,
+                message=message,
+            )
+        return role
+
+    def text(self, raw: Mapping[str, Any], key: str, message: object) -> str | None:
+        """The message's text, or None after reporting a fault."""
+        text = raw.get(key)
+        if not isinstance(text, str) or not text.strip():
+            self.report(
+                "text_empty",
+                "A message has no text.",
+                expected=f"`{key}` is a string with something in it",
+                message=message,
+            )
+            return None
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            self.report(
+                "text_surrogate",
+                "A message holds half of a surrogate pair, which is not text.",
+                expected="valid Unicode in `\\u` escapes",
+                message=message,
+            )
+            return None
+        return text

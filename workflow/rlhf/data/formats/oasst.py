@@ -1,0 +1,234 @@
+"""Open-Assistant's export: JSON lines, one message tree each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+from rlhf.data.split import group_of
+from rlhf.errors import ConfigError
+
+ROLES = {"prompter": "user", "assistant": "assistant"}
+READY = "ready_for_export"
+WAITING = "prompt_lottery_waiting"  # a reviewed prompt that nobody has answered yet
+
+
+@dataclass(slots=True)
+class _Node:
+    """A message that passed all checks."""
+
+    id: str
+    text: str
+    rank: int | None
+    replies: list[_Node] = field(default_factory=list)
+
+
+class OpenAssistant:
+    """Trees of a prompt and its ranked replies.
+
+    Deleted messages and those that reviewers rejected are left out with all below them, and so
+    are trees that were never finished; trees whose prompt still waits for replies give a prompt.
+
+    Args:
+        faults: where faults go.
+        top_k: demonstrations and prompts follow only replies of rank < top_k; None: all. A lone
+            reply without a rank counts as rank 0. Preferences use all ranks.
+        lang: languages of the root prompt that are kept, such as ``["en", "de"]``; None: all.
+    """
+
+    def __init__(
+        self, faults: Faults, top_k: int | None = None, lang: Sequence[str] | None = None
+    ) -> None:
+        if top_k is not None and (type(top_k) is not int or top_k < 1):
+            raise ConfigError(
+                f"{top_k!r} is not a number of replies.",
+                where="datasets.<name>.options.top_k",
+                expected="a whole number of 1 or more, or null",
+            )
+        if lang is not None and (isinstance(lang, str) or not all(type(x) is str for x in lang)):
+            raise ConfigError(
+                f"{lang!r} is not a list of languages.",
+                where="datasets.<name>.options.lang",
+                expected="a list such as [en, de], or null",
+            )
+        self._faults, self._top_k, self._lang = faults, top_k, lang
+        self._seen: set[str] = set()
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """All rows of one tree, depth first."""
+        raw = record.get("prompt")
+        if not isinstance(raw, dict):
+            self._faults.report(
+                "not_a_tree",
+                "The object has no `prompt`.",
+                expected="a message tree: {message_tree_id, tree_state, prompt: {…}}",
+                hint="is this file in another format?",
+            )
+            return []
+        state = record.get("tree_state", READY)
+        if state not in (READY, WAITING):
+            self._faults.filtered["tree_state"] += 1
+            return []
+        if self._lang is not None and raw.get("lang") not in self._lang:
+            self._faults.filtered["lang"] += 1
+            return []
+        if state == READY and not _has_reply(raw):
+            self._faults.report(
+                "no_assistant",
+                "No assistant replies in this tree.",
+                message=raw.get("message_id"),
+                expected="at least one reply of the role assistant",
+            )
+            return []
+        root = self._node(raw, above=None)
+        if root is None:
+            return []
+        found: list[Row] = []
+        self._walk(root, (), True, group_of(root.text), found)
+        return found
+
+    def _node(self, raw: Any, above: str | None) -> _Node | None:
+        """Check a message and all below it; None when it is left out.
+
+        Args:
+            raw: the message as it stands in the file.
+            above: role of the message that it answers, in our terms; None at the root.
+        """
+        faults = self._faults
+        if not isinstance(raw, dict):
+            faults.report("not_a_message", "A reply is no object.", expected="a message: {…}")
+            return None
+        if raw.get("deleted") or raw.get("review_result") is False:
+            faults.filtered["deleted" if raw.get("deleted") else "rejected"] += 1
+            return None
+        message_id = raw.get("message_id")
+        if not isinstance(message_id, str) or not message_id:
+            faults.report("id_missing", "A message has no id.", expected="`message_id` is a string")
+            return None
+        if message_id in self._seen:
+            faults.report(
+                "duplicate_id",
+                "A message id occurs twice.",
+                message=message_id,
+                expected="an id of its own for each message",
+                hint=f"was an export appended to another one? If not, {MEND}",
+            )
+            return None
+        role = faults.role(raw, ROLES, message_id)
+        text = faults.text(raw, "text", message_id) if role else None
+        if role is None or text is None:
+            return None
+        if role == (above or "assistant"):
+            faults.report(
+                "role_repeated" if above else "role_order",
+                f"Two messages of the role {raw['role']!r} follow each other."
+                if above
+                else "The tree begins with the assistant.",
+                message=message_id,
+                expected="prompter and assistant in turn",
+            )
+            return None
+        rank, replies = raw.get("rank"), raw.get("replies") or []
+        if rank is not None and type(rank) is not int:
+            faults.report(
+                "rank_invalid",
+                f"The rank {rank!r} is not a whole number.",
+                message=message_id,
+                expected="`rank` is 0 for the best reply, then 1, 2, …",
+            )
+            return None
+        if not isinstance(replies, list):
+            faults.report(
+                "replies_invalid",
+                "`replies` is no list.",
+                message=message_id,
+                expected="a list of messages",
+            )
+            return None
+        self._seen.add(message_id)
+        below = [self._node(reply, role) for reply in replies]
+        node = _Node(message_id, text, rank, [one for one in below if one is not None])
+        if role == "user":
+            self._check_ranks(node)
+        return node
+
+    def _check_ranks(self, question: _Node) -> None:
+        """Two or more replies need ranks, each its own: otherwise nobody knows which is better."""
+        if len(question.replies) < 2:
+            return
+        times = Counter(reply.rank for reply in question.replies)
+        for reply in question.replies:
+            if reply.rank is None:
+                self._faults.report(
+                    "rank_missing",
+                    f"A reply has no rank, and it is one of {len(question.replies)}.",
+                    message=reply.id,
+                    expected="`rank` in each of several replies to one message",
+                )
+            elif times[reply.rank] > 1:
+                self._faults.report(
+                    "rank_tied",
+                    f"{times[reply.rank]} replies to one message share the rank {reply.rank}.",
+                    message=reply.id,
+                    expected="a rank of its own for each reply",
+                )
+
+    def _walk(
+        self, question: _Node, above: tuple[Message, ...], kept: bool, group: str, found: list[Row]
+    ) -> bool:
+        """Collect the rows at a prompter's message and below.
+
+        Args:
+            question: the prompter's message.
+            above: the dialogue so far.
+            kept: whether the dialogue so far followed only replies within ``top_k``.
+            group: digest of the root prompt.
+            found: rows are appended here.
+
+        Returns:
+            Whether a demonstration goes on through this message.
+        """
+        history = (*above, Message("user", question.text))
+        if kept:
+            found.append(Prompt(question.id, group, history))
+        ranked = self._ranked(question)
+        if len(ranked) >= 2:
+            found.append(Preference(question.id, group, history, tuple(ranked)))
+        goes_on = False
+        for reply in question.replies:
+            follow = kept and self._within(reply, len(question.replies))
+            thread = (*history, Message("assistant", reply.text))
+            deeper = [self._walk(one, thread, follow, group, found) for one in reply.replies]
+            # A thread that ends on the prompter is a demonstration up to its last reply, once.
+            if follow and not any(deeper):
+                found.append(Conversation(reply.id, group, thread))
+            goes_on = goes_on or follow
+        return goes_on
+
+    def _within(self, reply: _Node, siblings: int) -> bool:
+        if self._top_k is None:
+            return True
+        rank = 0 if reply.rank is None and siblings == 1 else reply.rank
+        return rank is not None and rank < self._top_k
+
+    def _ranked(self, question: _Node) -> list[str]:
+        """Texts of the replies, best first, without unranked, tied and repeated ones."""
+        times = Counter(reply.rank for reply in question.replies)
+        ranked = [one for one in question.replies if one.rank is not None and times[one.rank] == 1]
+        texts: dict[str, str] = {}
+        for reply in sorted(ranked, key=lambda one: one.rank):
+            if reply.text.strip() in texts:
+                self._faults.dropped["duplicate_reply"] += 1
+            texts.setdefault(reply.text.strip(), reply.text)
+        return list(texts.values())
+
+
+def _has_reply(raw: dict[str, Any]) -> bool:
+    replies = raw.get("replies")
+    return isinstance(replies, list) and any(
+        isinstance(one, dict) and one.get("role") == "assistant" for one in replies
+    )

@@ -1,0 +1,250 @@
+"""Rows: what every format is turned into, and the Parquet files that hold them.
+
+A rows folder has one file per view: ``conversation.parquet``, ``preference.parquet`` and
+``prompt.parquet``. Their column ``split`` is ``train`` or ``validation``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from rlhf.errors import DataError, IntegrityError
+
+ROLES = ("system", "user", "assistant")
+SPLITS = ("train", "validation")
+VIEWS = ("conversation", "preference", "prompt")
+ROW_GROUP = 1024  # rows held in memory while writing and reading
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a dialogue."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A dialogue to imitate; it ends with the assistant.
+
+    Attributes:
+        id: leads back to the row of the source.
+        group: digest of the root prompt; decides the split.
+        messages: an optional system message, then user and assistant in turn.
+    """
+
+    id: str
+    group: str
+    messages: tuple[Message, ...]
+
+    def __post_init__(self) -> None:
+        _check_turns(self.id, self.messages, last="assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A history and at least two replies to it, best first.
+
+    Attributes:
+        id: leads back to the row of the source.
+        group: digest of the root prompt; decides the split.
+        history: ends with the user.
+        replies: k >= 2 different texts, best → worst.
+    """
+
+    id: str
+    group: str
+    history: tuple[Message, ...]
+    replies: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_turns(self.id, self.history, last="user")
+        if len(self.replies) < 2:
+            raise DataError(
+                "A preference has fewer than two replies.",
+                where=f"row {self.id}",
+                expected="two or more replies, best first",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A history that waits for a reply; it ends with the user."""
+
+    id: str
+    group: str
+    history: tuple[Message, ...]
+
+    def __post_init__(self) -> None:
+        _check_turns(self.id, self.history, last="user")
+
+
+Row: TypeAlias = Conversation | Preference | Prompt
+
+
+def _check_turns(row: str, messages: tuple[Message, ...], last: str) -> None:
+    """Guard what the rest of the pipeline builds on; formats report faults of a file earlier."""
+    roles = [message.role for message in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    wanted = [("user", "assistant")[i % 2] for i in range(len(turns))]
+    if not turns or turns != wanted or turns[-1] != last:
+        raise DataError(
+            "The messages are out of turn.",
+            where=f"row {row}: {', '.join(roles) or 'no messages'}",
+            expected=f"an optional system message, then user and assistant in turn, {last} last",
+        )
+
+
+def view_of(row: Row) -> str:
+    """Name of the view that a row belongs to."""
+    return type(row).__name__.lower()
+
+
+@dataclass
+class Rows:
+    """All rows of a dataset in memory, for small sets and tests; large ones are streamed.
+
+    Attributes:
+        conversations: rows of the view ``conversation``.
+        preferences: rows of the view ``preference``.
+        prompts: rows of the view ``prompt``.
+        counts: reason → how much of the source was dropped for it.
+    """
+
+    conversations: list[Conversation] = field(default_factory=list)
+    preferences: list[Preference] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row) -> None:
+        """Append a row to its view."""
+        getattr(self, f"{view_of(row)}s").append(row)
+
+    @classmethod
+    def read(cls, folder: str | Path, split: str | None = None) -> Rows:
+        """Read a rows folder, or one split of it."""
+        rows = cls()
+        for view in VIEWS:
+            for row in read_rows(folder, view, split):
+                rows.add(row)
+        return rows
+
+
+def _schemas() -> dict[str, Any]:
+    import pyarrow as pa
+
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    common = [("id", pa.string()), ("group", pa.string()), ("split", pa.string())]
+    return {
+        "conversation": pa.schema([*common, ("messages", messages)]),
+        "preference": pa.schema(
+            [*common, ("history", messages), ("replies", pa.list_(pa.string()))]
+        ),
+        "prompt": pa.schema([*common, ("history", messages)]),
+    }
+
+
+class RowsWriter:
+    """Writes a rows folder as rows come, a row group at a time; equal rows give equal bytes.
+
+    Args:
+        folder: an existing folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._schemas = _schemas()
+        self._pending: dict[str, list[dict[str, Any]]] = {view: [] for view in VIEWS}
+        self._writers = {
+            view: pq.ParquetWriter(Path(folder, f"{view}.parquet"), schema, compression="zstd")
+            for view, schema in self._schemas.items()
+        }
+
+    def __enter__(self) -> RowsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for view, writer in self._writers.items():
+            self._flush(view)
+            writer.close()
+
+    def add(self, row: Row, split: str) -> None:
+        """Write one row of any view."""
+        view = view_of(row)
+        self._pending[view].append({"split": split} | _as_record(row))
+        if len(self._pending[view]) == ROW_GROUP:
+            self._flush(view)
+
+    def _flush(self, view: str) -> None:
+        import pyarrow as pa
+
+        if self._pending[view]:
+            table = pa.Table.from_pylist(self._pending[view], schema=self._schemas[view])
+            self._writers[view].write_table(table)
+            self._pending[view] = []
+
+
+def _as_record(row: Row) -> dict[str, Any]:
+    messages = row.messages if isinstance(row, Conversation) else row.history
+    record: dict[str, Any] = {"id": row.id, "group": row.group}
+    record["messages" if isinstance(row, Conversation) else "history"] = [
+        {"role": message.role, "content": message.content} for message in messages
+    ]
+    if isinstance(row, Preference):
+        record["replies"] = list(row.replies)
+    return record
+
+
+def _from_record(view: str, record: dict[str, Any]) -> Row:
+    messages = record["messages" if view == "conversation" else "history"]
+    turns = tuple(Message(one["role"], one["content"]) for one in messages)
+    if view == "conversation":
+        return Conversation(record["id"], record["group"], turns)
+    if view == "preference":
+        return Preference(record["id"], record["group"], turns, tuple(record["replies"]))
+    return Prompt(record["id"], record["group"], turns)
+
+
+def write_rows(folder: str | Path, rows: Iterable[tuple[Row, str]]) -> None:
+    """Write (row, split) pairs of all views to ``folder``."""
+    with RowsWriter(folder) as writer:
+        for row, split in rows:
+            writer.add(row, split)
+
+
+def read_rows(folder: str | Path, view: str, split: str | None = None) -> Iterator[Row]:
+    """Stream the rows of one view, in the order of the source.
+
+    Args:
+        folder: a rows folder.
+        view: ``conversation``, ``preference`` or ``prompt``.
+        split: ``train``, ``validation``, or None for both.
+
+    Raises:
+        IntegrityError: the file is absent or is not a rows file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(folder, f"{view}.parquet")
+    try:
+        file = pq.ParquetFile(path)
+        if not file.schema_arrow.equals(_schemas()[view]):
+            raise pa.ArrowInvalid(f"columns are {file.schema_arrow.names}")
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise IntegrityError(
+            f"The rows cannot be read: {error}",
+            where=path,
+            hint="delete the dataset's folder and run snakemake again",
+        ) from None
+    with file:
+        for batch in file.iter_batches(batch_size=ROW_GROUP):
+            for record in batch.to_pylist():
+                if split is None or record["split"] == split:
+                    yield _from_record(view, record)

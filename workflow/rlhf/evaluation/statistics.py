@@ -1,0 +1,239 @@
+"""Means with honest intervals, paired comparisons, and agreement of rankings (numpy alone)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+DRAWS_AT_ONCE = 2**22  # bounds the bootstrap's memory to some 100 MB for any number of clusters
+NORMAL_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the ends of its confidence interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """``{"mean", "low", "high"}``, ready for JSON."""
+        return asdict(self)
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    groups: ArrayLike | None = None,
+) -> Interval:
+    """Mean of ``values`` with a percentile bootstrap interval.
+
+    Samples of one prompt are not independent, so whole groups are drawn (the cluster bootstrap of
+    Field and Welsh, 2007): treating them as independent makes intervals too narrow. A resample's
+    mean weighs every value alike, whatever the sizes of the groups drawn.
+
+    Args:
+        values: [n] finite numbers.
+        seed: makes the interval reproducible.
+        resamples: number of bootstrap resamples.
+        level: confidence level, between 0 and 1.
+        groups: [n] cluster of each value (its prompt); each value alone when absent.
+
+    Returns:
+        The mean and the interval; with a single group the interval is the mean itself.
+
+    Raises:
+        ValueError: no values, a value that is not finite, or ``groups`` of another length.
+    """
+    data = _vector(values)
+    sums, sizes = _cluster(data, groups)
+    clusters = len(sums)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    rows = max(1, DRAWS_AT_ONCE // clusters)
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        drawn = rng.integers(0, clusters, size=(stop - start, clusters), dtype=np.int32)
+        means[start:stop] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(data.mean()), float(low), float(high))
+
+
+def paired_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    groups: ArrayLike | None = None,
+) -> Interval:
+    """Mean of ``first − second``, value by value, with its bootstrap interval.
+
+    Args:
+        first: [n] figures of one model.
+        second: [n] figures of the other on the same prompts, in the same order.
+        seed: as in `bootstrap_mean`, like the arguments after it.
+        resamples: number of bootstrap resamples.
+        level: confidence level.
+        groups: [n] cluster of each pair.
+
+    Raises:
+        ValueError: the lengths differ, or as in `bootstrap_mean`.
+    """
+    left, right = _pair(first, second)
+    return bootstrap_mean(left - right, seed, resamples, level, groups)
+
+
+def win_rate(
+    first: ArrayLike,
+    second: ArrayLike,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    groups: ArrayLike | None = None,
+) -> Interval:
+    """Share of pairs where ``first`` is greater, a tie counting one half, with its interval.
+
+    Arguments and errors are those of `paired_difference`; the result lies in 0..1.
+    """
+    left, right = _pair(first, second)
+    return bootstrap_mean((np.sign(left - right) + 1) / 2, seed, resamples, level, groups)
+
+
+def repetition(token_ids: Sequence[int], n: int = 3) -> float:
+    """Share of a text's n-grams that occurred before in it (seq-rep-n, Welleck et al. 2020).
+
+    Returns:
+        0 (nothing repeats, or fewer than ``n`` tokens) to nearly 1 (a loop).
+    """
+    grams = _ngrams(token_ids, n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def distinct(texts: Iterable[Sequence[int]], n: int = 2) -> float:
+    """Different n-grams over all n-grams of many texts together (distinct-n, Li et al. 2016).
+
+    Returns:
+        1 when no n-gram occurs twice, near 0 when all texts say the same; 0 without n-grams.
+    """
+    grams = [gram for text in texts for gram in _ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
+    """Agreement of two rankings of the same k items, corrected for ties (τ-b, Kendall 1945).
+
+    Args:
+        first: [k] scores or ranks.
+        second: [k] scores or ranks of the same items.
+
+    Returns:
+        −1 (reversed) to 1 (same order); 0 where one side ties everything, which ranks nothing.
+
+    Raises:
+        ValueError: the lengths differ, or there are no values.
+    """
+    left, right = _pair(first, second)
+    above = np.triu_indices(len(left), 1)
+    signs_left = np.sign(left[:, None] - left[None, :])[above]
+    signs_right = np.sign(right[:, None] - right[None, :])[above]
+    untied = np.abs(signs_left).sum() * np.abs(signs_right).sum()
+    return float((signs_left * signs_right).sum() / np.sqrt(untied)) if untied else 0.0
+
+
+def pairwise_accuracy(scores: ArrayLike) -> float:
+    """Share of reply pairs that a reward model orders as people did, a tie counting one half.
+
+    Args:
+        scores: [k] scores of the replies of one row, in people's order, best → worst; k ≥ 2.
+
+    Raises:
+        ValueError: fewer than two scores.
+    """
+    ranked = _vector(scores)
+    if len(ranked) < 2:
+        raise ValueError("pairwise accuracy needs two replies or more")
+    above = np.triu_indices(len(ranked), 1)
+    signs = np.sign(ranked[:, None] - ranked[None, :])[above]
+    return float(((signs + 1) / 2).mean())
+
+
+def calibration_curve(differences: ArrayLike, bins: int = 10) -> list[dict[str, float]]:
+    """How often a reward model is right, by how sure it is.
+
+    The model's sureness of a pair is the absolute score difference; Bradley-Terry predicts the
+    accuracy sigmoid(difference). Bins hold like numbers of pairs, so that each point says as much.
+
+    Args:
+        differences: [n] score of the better reply − score of the worse one.
+        bins: number of points at most.
+
+    Returns:
+        For each bin ``difference`` (mean of |difference|), ``accuracy``, the 95 % Wilson interval
+        ``low`` and ``high``, and ``count``; ordered by difference.
+    """
+    signed = _vector(differences)
+    order = np.argsort(np.abs(signed), kind="stable")
+    curve = []
+    for chunk in np.array_split(signed[order], min(bins, len(signed))):
+        accuracy = float(((np.sign(chunk) + 1) / 2).mean())
+        low, high = _wilson(accuracy, len(chunk))
+        curve.append(
+            {
+                "difference": float(np.abs(chunk).mean()),
+                "accuracy": accuracy,
+                "low": low,
+                "high": high,
+                "count": len(chunk),
+            }
+        )
+    return curve
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    square = NORMAL_95**2
+    centre = (share + square / (2 * count)) / (1 + square / count)
+    half = np.sqrt(share * (1 - share) / count + square / (4 * count**2)) * NORMAL_95
+    half /= 1 + square / count
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def _vector(values: ArrayLike) -> NDArray[np.float64]:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or not len(data):
+        raise ValueError(f"expected one or more values in one dimension, got shape {data.shape}")
+    if not np.isfinite(data).all():
+        raise ValueError(f"value {int(np.argmin(np.isfinite(data)))} is not finite")
+    return data
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    left, right = _vector(first), _vector(second)
+    if len(left) != len(right):
+        raise ValueError(f"pairs need equal lengths, got {len(left)} and {len(right)}")
+    return left, right
+
+
+def _cluster(
+    data: NDArray[np.float64], groups: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and size of each group."""
+    if groups is None:
+        return data, np.ones_like(data)
+    labels = np.asarray(groups)
+    if labels.shape != data.shape:
+        raise ValueError(f"{len(data)} values but groups of shape {labels.shape}")
+    _, index = np.unique(labels, return_inverse=True)
+    sums, sizes = np.bincount(index, weights=data), np.bincount(index)
+    return sums.astype(np.float64), sizes.astype(np.float64)
+
+
+def _ngrams(tokens: Sequence[int], n: int) -> list[tuple[Hashable, ...]]:
+    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]

@@ -1,0 +1,140 @@
+"""The forward passes that training and in-process scoring share.
+
+Sequences are right-padded and no mask is passed: in a causal model a real token never sees what
+stands to its right, so padding changes nothing, and attention keeps its fast causal path.
+
+Shapes: B sequences, T the longest, H the width, V the vocabulary, N selected tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+# Up to this many probabilities (256 MiB of float32) are kept for the backward pass; beyond, they
+# are computed again chunk by chunk.
+KEEP_ELEMENTS = 2**26
+CHUNK_ELEMENTS = 2**24
+
+
+def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Token ids [T_i] → [B, T]; what fills up is never read."""
+    return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+
+
+def hidden_states(model: nn.Module, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Last hidden states [B, T, H] of right-padded sequences; positions count from 0."""
+    ids = pad_right(sequences).to(next(model.parameters()).device)
+    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def gather_positions(
+    hidden: torch.Tensor, starts: Sequence[int], ends: Sequence[int]
+) -> torch.Tensor:
+    """Hidden states [B, T, H] at positions ``starts[i]:ends[i]`` of each row, joined to [N, H]."""
+    return torch.cat([hidden[i, a:b] for i, (a, b) in enumerate(zip(starts, ends, strict=True))])
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(h Wᵀ / τ) at given targets, without a float32 [N, V] that autograd keeps twice."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy):  # noqa: ANN001, ANN205
+        vocabulary = weight.shape[0]
+        chunk = max(1, CHUNK_ELEMENTS // vocabulary)
+        keep = any(ctx.needs_input_grad[:3]) and hidden.shape[0] * vocabulary <= KEEP_ELEMENTS
+        logprobs, entropies, kept = [], [], []
+        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = _logits(h, weight, bias, temperature)
+            normalizer = logits.logsumexp(-1, keepdim=True)
+            logits -= normalizer
+            logprobs.append(logits.gather(1, t[:, None]).squeeze(1))
+            if keep or with_entropy:
+                probabilities = logits.exp()
+                if with_entropy:
+                    entropies.append(-torch.einsum("nv,nv->n", probabilities, logits))
+                if keep:
+                    kept.append(probabilities)
+        ctx.save_for_backward(hidden, weight, bias, targets, *kept)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        entropy = torch.cat(entropies) if with_entropy else hidden.new_zeros(0)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logprobs), entropy
+
+    @staticmethod
+    def backward(ctx, gradient, _entropy_gradient):  # noqa: ANN001, ANN205
+        hidden, weight, bias, targets, *kept = ctx.saved_tensors
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for i, start in enumerate(range(0, hidden.shape[0], ctx.chunk)):
+            rows = slice(start, start + ctx.chunk)
+            h, t, g = hidden[rows], targets[rows], gradient[rows, None] / ctx.temperature
+            if kept:
+                probabilities = kept[i]
+            else:
+                probabilities = _logits(h, weight, bias, ctx.temperature).softmax(-1)
+            d_logits = probabilities * -g
+            d_logits.scatter_add_(1, t[:, None], g.to(d_logits.dtype))
+            d_logits = d_logits.to(weight.dtype)
+            torch.mm(d_logits, weight, out=d_hidden[rows])
+            if d_weight is not None:
+                d_weight.addmm_(d_logits.t(), h)
+            if d_bias is not None:
+                d_bias += d_logits.sum(0)
+        return d_hidden, d_weight, d_bias, None, None, None
+
+
+def _logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
+) -> torch.Tensor:
+    logits = nn.functional.linear(hidden, weight, bias).float()
+    return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+def token_logprobs(
+    model: nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log probabilities of the given tokens, and the entropy at each.
+
+    Args:
+        model: a causal language model.
+        hidden: [N, H], the hidden state *before* each target.
+        targets: [N], token ids.
+        temperature: logits are divided by this, as in sampling.
+        with_entropy: also compute entropies (no gradient).
+
+    Returns:
+        Log probabilities [N] in nats, differentiable in the hidden states and the head; entropies
+        [N] in nats, or [0].
+    """
+    head = model.get_output_embeddings()
+    return _TokenLogprobs.apply(
+        hidden, head.weight, head.bias, targets.to(hidden.device), temperature, with_entropy
+    )
+
+
+def continuation_logprobs(
+    model: nn.Module,
+    sequences: Sequence[torch.Tensor],
+    starts: Sequence[int],
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log probabilities of each sequence's tokens from ``starts[i]`` on, all rows joined.
+
+    Returns:
+        Log probabilities [N], entropies [N] (or [0]), and the hidden states [N, H] that they come
+        from: position p−1 for token p.
+    """
+    hidden = hidden_states(model, sequences)
+    before = gather_positions(hidden, [s - 1 for s in starts], [len(x) - 1 for x in sequences])
+    targets = torch.cat([x[s:] for x, s in zip(sequences, starts, strict=True)])
+    logprobs, entropy = token_logprobs(model, before, targets, temperature, with_entropy)
+    return logprobs, entropy, before

@@ -1,0 +1,162 @@
+"""Batched sampling: one forward pass a token for all rows, finished rows leave the batch.
+
+Randomness is one uniform number for each row and step, drawn beforehand: what a row becomes does
+not depend on which rows share its batch, when the others end, or how many ranks there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from rlhf.models.load import decoder_layers
+
+COMPACT_SHARE = 0.125  # finished rows leave once they are this share of the batch
+
+
+@dataclass(frozen=True)
+class Response:
+    """A sampled response.
+
+    Attributes:
+        ids: token ids [L], with the EOS if it was sampled.
+        ended: whether the EOS was sampled.
+    """
+
+    ids: torch.Tensor
+    ended: bool
+
+
+class _Slots(DynamicLayer):
+    """Keys and values in memory of the final size: a step writes one column and copies nothing."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self._capacity, self._length = capacity, 0
+
+    def update(self, key_states, value_states, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN201
+        if not self.is_initialized:
+            rows, heads, _, width = key_states.shape
+            self.keys = key_states.new_empty(rows, heads, self._capacity, width)
+            self.values = value_states.new_empty(rows, heads, self._capacity, value_states.shape[-1])
+            self.is_initialized = True
+        start, self._length = self._length, self._length + key_states.shape[-2]
+        self.keys[:, :, start : self._length] = key_states
+        self.values[:, :, start : self._length] = value_states
+        return self.keys[:, :, : self._length], self.values[:, :, : self._length]
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+
+def uniforms(seed: Sequence[int], rows: int, steps: int) -> torch.Tensor:
+    """One uniform number in [0, 1) for each row and step, float32 [rows, steps].
+
+    Args:
+        seed: parts of the seed, such as run seed and update.
+        rows: rows of the *global* batch; a rank takes its own.
+        steps: longest response.
+    """
+    import numpy as np
+
+    return torch.from_numpy(np.random.default_rng(list(seed)).random((rows, steps), np.float32))
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompts: Sequence[torch.Tensor],
+    draws: torch.Tensor,
+    eos_id: int,
+    temperature: float = 1.0,
+    max_rows: int = 64,
+) -> list[Response]:
+    """Sample one response for each prompt from the full distribution (top-k 0, top-p 1).
+
+    Args:
+        model: a causal language model.
+        prompts: token ids of each prompt, unpadded.
+        draws: [n, S] from ``uniforms``; S is the longest response.
+        eos_id: the token that ends a response.
+        temperature: logits are divided by this; 0 takes the most probable token.
+        max_rows: rows decoded together.
+    """
+    responses: list[Response | None] = [None] * len(prompts)
+    by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    for start in range(0, len(by_length), max_rows):
+        rows = by_length[start : start + max_rows]
+        decoded = _decode(model, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
+        for i, ids in zip(rows, decoded, strict=True):
+            responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id)
+    return responses  # type: ignore[return-value]
+
+
+def _decode(
+    model: nn.Module,
+    prompts: list[torch.Tensor],
+    draws: torch.Tensor,
+    eos_id: int,
+    temperature: float,
+) -> list[list[int]]:
+    device = next(model.parameters()).device
+    width, steps = max(map(len, prompts)), draws.shape[1]
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width + steps, dtype=torch.long)
+    for i, prompt in enumerate(prompts):  # left padding: every row's next token is in one column
+        ids[i, width - len(prompt) :] = prompt
+        mask[i, width - len(prompt) :] = 1
+    mask, draws = mask.to(device), draws.to(device)
+    positions = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
+    padded = bool((mask[:, :width] == 0).any())
+    cache = Cache(layers=[_Slots(width + steps) for _ in decoder_layers(model)])
+    body, head = model.base_model, model.get_output_embeddings()
+
+    def forward(tokens: torch.Tensor, positions: torch.Tensor, seen: int) -> torch.Tensor:
+        hidden = body(
+            input_ids=tokens,
+            attention_mask=mask[:, :seen] if padded else None,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        return head(hidden).float()
+
+    logits = forward(ids.to(device), positions, width)
+    position = positions[:, -1:]
+    out: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))  # row of the batch → prompt
+    done = [False] * len(prompts)
+    for step in range(steps):
+        tokens = _sample(logits, draws[:, step], temperature)
+        for row, token in zip(alive, tokens.tolist(), strict=True):
+            if not done[row]:
+                out[row].append(token)
+                done[row] = token == eos_id
+        finished = sum(done[row] for row in alive)
+        if finished == len(alive) or step + 1 == steps:
+            break
+        if finished >= max(1, COMPACT_SHARE * len(alive)):
+            keep = torch.tensor([i for i, row in enumerate(alive) if not done[row]], device=device)
+            alive = [row for row in alive if not done[row]]
+            for layer in cache.layers:
+                layer.batch_select_indices(keep)
+            mask, draws, tokens, position = mask[keep], draws[keep], tokens[keep], position[keep]
+        position = position + 1
+        logits = forward(tokens[:, None], position, width + step + 1)
+    return out
+
+
+def _sample(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Invert the cumulative distribution at one uniform a row: far cheaper than multinomial."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    if temperature != 1.0:
+        logits = logits / temperature
+    cumulative = logits.softmax(-1).cumsum_(-1)
+    targets = (draws * cumulative[:, -1]).unsqueeze(1)  # rounding: the last sum is not quite 1
+    tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+    return tokens.clamp_(max=logits.shape[-1] - 1)

@@ -1,0 +1,108 @@
+"""Loading models from plain Hugging Face folders, and how much of them is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlhf.errors import ConfigError
+
+# Heads that scale or cap the logits would need the same step in our chunked head.
+_UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a model folder; the network is never asked."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A language model from a plain folder, dropout disabled, in training mode.
+
+    Raises:
+        ConfigError: the architecture changes its logits after the head.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    for attribute in _UNSUPPORTED:
+        if getattr(model.config, attribute, None) not in (None, 1, 1.0):
+            raise ConfigError(
+                f"{type(model).__name__} changes its logits after the head ({attribute}).",
+                where=folder,
+                hint="use a model without it: this architecture is not supported yet",
+            )
+    disable_dropout(model)
+    return model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Make two forward passes of one input equal, in training mode too.
+
+    The probability ratio is 1 at step 0 only so (The N Implementation Details of RLHF with PPO).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "layerdrop"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def freeze_lower_layers(model: nn.Module, layers: int) -> None:
+    """Keep the embeddings and the lowest ``layers`` decoder layers as they are.
+
+    An output head that is tied to the embeddings is frozen with them. 0 freezes nothing.
+
+    Raises:
+        ConfigError: the model has fewer layers.
+    """
+    if layers == 0:
+        return
+    stack = decoder_layers(model)
+    if layers > len(stack):
+        raise ConfigError(
+            f"freeze_layers is {layers}, but the model has {len(stack)} layers.",
+            where="freeze_layers",
+            expected=f"0 to {len(stack)}",
+        )
+    for module in (model.get_input_embeddings(), *stack[:layers]):
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The stack of decoder layers, under whatever name the architecture keeps it."""
+    stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
+    return max(stacks, key=len)
+
+
+def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Copy saved values into the trainable parameters.
+
+    Raises:
+        KeyError: the state has other parameters than the model.
+    """
+    parameters = trainable_state(model)
+    if parameters.keys() != state.keys():
+        raise KeyError(f"saved and trainable parameters differ: {parameters.keys() ^ state.keys()}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+
+def save_model(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template."""
+    model.config.use_cache = True
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,103 @@
+"""The reward model: a transformer with one linear score, read at the last real token.
+
+On disk it is transformers' sequence classification model with one label. In memory its backbone
+and head are used directly: transformers' own pooling looks for the pad id, which goes wrong when
+a sequence holds that id or none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rlhf.models.forward import hidden_states
+from rlhf.models.load import disable_dropout
+from rlhf.runtime.files import read_json, write_json
+
+CALIBRATION = "calibration.json"
+
+
+def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A trained reward model, dropout disabled."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=dtype, local_files_only=True
+    )
+    disable_dropout(model)
+    return model
+
+
+def new_reward_model(
+    folder: str | Path, seed: int, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The backbone of a language model under a new score head, N(0, 1/√(H+1)).
+
+    Args:
+        folder: the language model, usually the SFT checkpoint.
+        seed: seed of the head's weights.
+        dtype: type of the weights.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config.num_labels = 1
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, config=config, dtype=dtype, local_files_only=True
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        std = 1 / math.sqrt(config.hidden_size + 1)
+        model.score.weight.copy_(torch.randn(model.score.weight.shape, generator=generator) * std)
+    disable_dropout(model)
+    return model
+
+
+def score(
+    model: nn.Module, sequences: Sequence[torch.Tensor], max_tokens: int = 4096
+) -> torch.Tensor:
+    """Raw scores [n] at the last token of each sequence.
+
+    Sequences of like lengths share a forward pass, so little is padded.
+
+    Args:
+        model: a reward model.
+        sequences: token ids, query and response together, unpadded.
+        max_tokens: padded tokens in one forward pass.
+    """
+    scores: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    for rows in batches_by_length([len(s) for s in sequences], max_tokens):
+        chosen = [sequences[i] for i in rows]
+        hidden = hidden_states(model, chosen)
+        last = torch.stack([hidden[j, len(s) - 1] for j, s in enumerate(chosen)])
+        for i, value in zip(rows, model.score(last).squeeze(-1).float(), strict=True):
+            scores[i] = value
+    return torch.stack(scores)
+
+
+def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices, longest first, in batches of at most ``max_tokens`` padded tokens (or one row)."""
+    batches: list[list[int]] = []
+    widest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and widest * (len(batches[-1]) + 1) <= max_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+            widest = lengths[i]
+    return batches
+
+
+def save_calibration(folder: str | Path, mean: float, std: float) -> None:
+    """Keep the scores' mean and standard deviation on demonstrations with the model."""
+    write_json(Path(folder) / CALIBRATION, {"mean": mean, "std": std})
+
+
+def load_calibration(folder: str | Path) -> tuple[float, float]:
+    """Mean and standard deviation of the raw scores on demonstrations."""
+    values = read_json(Path(folder) / CALIBRATION)
+    return values["mean"], values["std"]

@@ -1,0 +1,215 @@
+"""Settle a model's special tokens: template, end of turn, padding, and the rows that they need."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rlhf.data.templates import check_tokenizer, required_tokens, set_template
+from rlhf.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+OWN = "own"
+# Names that models give to tokens made for padding, or never written in a conversation.
+PAD_NAMES = (
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|padding|>",
+    "<|finetune_right_pad_id|>",
+    "<|endoftext|>",
+    "<unk>",
+)
+EOS_NAMES = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<eos>", "<|endoftext|>", "[SEP]")
+PROBE = "\ue000reply\ue001"  # private use characters: in no template
+
+
+def prepare_tokenizer(
+    tokenizer: Any,
+    model: Any,
+    template: str | None,
+    pad_token: str | None,
+    eos_token: str | None,
+    where: str,
+) -> list[str]:
+    """Give a tokenizer its template and special tokens, and a model the rows and ids to match.
+
+    New rows of the embeddings are the mean of the old ones: no token starts out as an outlier,
+    and no random state is used.
+
+    Args:
+        tokenizer: changed in place.
+        model: changed in place: embeddings, ``config`` and ``generation_config``.
+        template: name of a template, or None or ``"own"`` for the model's own.
+        pad_token: padding token (added when new), or None for the model's own.
+        eos_token: token that ends a turn, or None for the one that the template writes.
+        where: configuration key of the model, such as ``models.base``.
+
+    Returns:
+        The tokens that were added to the vocabulary.
+    """
+    known = len(tokenizer)
+    name = None if template in (None, OWN) else template
+    required = list(required_tokens(name)) if name else []
+    if name:
+        set_template(tokenizer, name)
+    elif not tokenizer.chat_template:
+        raise ConfigError(
+            "The model has no chat template of its own.",
+            where=f"{where}.template",
+            expected="the name of a template",
+            hint="base models have none: set template to chatml, oasst or hh",
+        )
+    added = _add(tokenizer, required)
+    _set_eos(tokenizer, eos_token, where)
+    added += _set_pad(tokenizer, pad_token, required, where)
+    check_tokenizer(tokenizer, name, where.rpartition(".")[2])
+    _grow_embeddings(model, known, len(tokenizer))
+    _set_ids(model, tokenizer)
+    if added:
+        logger.info("%s: added to the vocabulary: %s", where, ", ".join(added))
+    return added
+
+
+def _add(tokenizer: Any, tokens: list[str]) -> list[str]:
+    """Make tokens special; return those that the vocabulary did not have."""
+    from transformers import AddedToken
+
+    vocabulary = tokenizer.get_vocab()
+    special = {str(one) for one in tokenizer.added_tokens_decoder.values() if one.special}
+    tokenizer.add_tokens(
+        [AddedToken(one, special=True, normalized=False) for one in tokens if one not in special],
+        special_tokens=True,
+    )
+    return [token for token in tokens if token not in vocabulary]
+
+
+def _set_eos(tokenizer: Any, eos_token: str | None, where: str) -> None:
+    """The token that ends a turn, which is where a generation stops."""
+    if eos_token is not None and eos_token not in tokenizer.get_vocab():
+        raise ConfigError(
+            f"The vocabulary has no token {eos_token!r}.",
+            where=f"{where}.eos_token",
+            expected=_candidates(tokenizer, EOS_NAMES),
+        )
+    if eos_token is not None:
+        _add(tokenizer, [eos_token])
+        tokenizer.eos_token = eos_token
+    written = _end_of_turn(tokenizer)
+    if eos_token is None and written is not None:
+        tokenizer.eos_token = written
+    if tokenizer.eos_token is None:
+        raise ConfigError(
+            "The model names no end-of-sequence token, and its template writes none.",
+            where=f"{where}.eos_token",
+            expected=_candidates(tokenizer, EOS_NAMES),
+            hint="set it to the token that ends an assistant's turn",
+        )
+    if written is not None and written != tokenizer.eos_token:
+        raise ConfigError(
+            f"The template ends a reply with {written!r}, not with {tokenizer.eos_token!r}.",
+            where=f"{where}.eos_token",
+            expected=written,
+            hint="leave eos_token out, or choose another template: a model never learns to write "
+            "a token that its template does not write",
+        )
+
+
+def _end_of_turn(tokenizer: Any) -> str | None:
+    """The special token that the template writes right after a reply."""
+    conversation = [
+        {"role": "user", "content": "question"},
+        {"role": "assistant", "content": PROBE},
+    ]
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except Exception:  # templates may demand other roles or a tokenizer with EOS: then it is silent
+        return None
+    rest = text.partition(PROBE)[2].lstrip()
+    special = {str(one) for one in tokenizer.added_tokens_decoder.values() if one.special}
+    special |= {tokenizer.eos_token} - {None}
+    return max((token for token in special if rest.startswith(token)), key=len, default=None)
+
+
+def _set_pad(tokenizer: Any, pad_token: str | None, required: list[str], where: str) -> list[str]:
+    """A padding token that is not EOS, so that masking padding never masks an end."""
+    key, eos = f"{where}.pad_token", tokenizer.eos_token
+    if pad_token is None and tokenizer.pad_token == eos:
+        # The model pads with EOS. Its own unused token will do as well, if it has one.
+        taken = {eos, tokenizer.bos_token, *required}
+        unused = [tokenizer.unk_token, *(n for n in PAD_NAMES if n in tokenizer.get_vocab())]
+        pad_token = next((one for one in unused if one is not None and one not in taken), None)
+        if pad_token is not None:
+            logger.info("%s: %s, since the model's own is EOS (%s)", key, pad_token, eos)
+    pad_token = pad_token if pad_token is not None else tokenizer.pad_token
+    if pad_token is None or pad_token == eos:
+        what = "is the same as EOS" if pad_token else "is missing"
+        raise ConfigError(
+            f"The padding token {what}.",
+            where=key,
+            expected=_candidates(tokenizer, PAD_NAMES),
+            hint="name one of these, or a new one such as <pad>: it is added",
+        )
+    if pad_token in required:
+        raise ConfigError(
+            f"The padding token {pad_token!r} is a token of the template.",
+            where=key,
+            expected=_candidates(tokenizer, PAD_NAMES),
+        )
+    added = _add(tokenizer, [pad_token])
+    tokenizer.pad_token = pad_token
+    return added
+
+
+def _candidates(tokenizer: Any, names: tuple[str, ...]) -> str:
+    """What the vocabulary offers: conventional names first, then other special tokens."""
+    vocabulary = tokenizer.get_vocab()
+    found = [name for name in names if name in vocabulary]
+    found += sorted(
+        str(one)
+        for one in tokenizer.added_tokens_decoder.values()
+        if one.special and str(one) not in found
+    )
+    found = [token for token in found if token != tokenizer.eos_token]
+    return (
+        f"one of {', '.join(found[:8])}"
+        if found
+        else "a token (the vocabulary has no special ones)"
+    )
+
+
+def _grow_embeddings(model: Any, known: int, size: int) -> None:
+    """Rows for new tokens, in the input and the output embeddings."""
+    import torch
+
+    if size == known:
+        return
+    if size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(size, mean_resizing=False)  # its mean is drawn at random
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    parameters = [inputs.weight]
+    if outputs is not None and outputs.weight is not inputs.weight:
+        parameters.append(outputs.weight)
+    if getattr(outputs, "bias", None) is not None:
+        parameters.append(outputs.bias)
+    with torch.no_grad():
+        for parameter in parameters:
+            mean = parameter[:known].float().mean(0)
+            parameter[known:size] = mean.to(parameter.dtype)
+
+
+def _set_ids(model: Any, tokenizer: Any) -> None:
+    """The same ids in all the places where a library may look for them."""
+    from transformers import GenerationConfig
+
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    for key, value in ids.items():
+        setattr(model.config, key, value)
+    # A new one, not the model's: temperatures and the like that came with a model would silently
+    # change what a rollout samples.
+    model.generation_config = GenerationConfig(**ids)

@@ -1,0 +1,1 @@
+"""PPO: rollout → scoring → rewards → advantages → objective, driven by the trainer."""

@@ -1,0 +1,303 @@
+"""Proximal policy optimisation of a language model, one update top to bottom.
+
+Schulman et al. 2017 (arXiv 1707.06347) in the form of Stiennon et al. 2020 and of "The N
+Implementation Details of RLHF with PPO". Sequences stay unpadded between the phases, sampled ids
+are what is trained on, and old log probabilities come from the trainer's own forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlhf.models.generate import generate, uniforms
+from rlhf.models.load import load_trainable_state, trainable_state
+from rlhf.ppo.actor import ActorCritic
+from rlhf.ppo.advantages import gae, whiten
+from rlhf.ppo.kl import KlController, kl_estimate
+from rlhf.ppo.objective import approximate_kl, policy_loss, value_loss
+from rlhf.ppo.prompts import PromptStream
+from rlhf.ppo.rewards import RunningScale, shape_scores, token_rewards
+from rlhf.ppo.scoring import Scoring
+from rlhf.runtime import distributed
+from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
+from rlhf.runtime.options import RunOptions
+from rlhf.runtime.run import Run
+from rlhf.training import optim
+from rlhf.training.data import micro_batches
+
+SAMPLES_KEPT = 4  # texts written to the samples file in each update
+
+
+@dataclass
+class Rollout:
+    """Responses of one update on this rank; lists have one entry for each response.
+
+    Attributes:
+        sequences: token ids [P + L], prompt and response.
+        starts: P, index of the first response token.
+        ended: bool [n], whether the response has its EOS.
+        logprobs: [L], log π when sampled.
+        values: [L], value of the state before each token.
+        reference: [L], log π_ref.
+        raw: [n], scores of the reward model.
+        scores: [n], scores as PPO uses them.
+        advantages: [L], whitened.
+        returns: [L].
+    """
+
+    sequences: list[torch.Tensor]
+    starts: list[int]
+    ended: torch.Tensor
+    logprobs: list[torch.Tensor]
+    values: list[torch.Tensor]
+    reference: list[torch.Tensor]
+    raw: torch.Tensor
+    scores: torch.Tensor
+    advantages: list[torch.Tensor]
+    returns: list[torch.Tensor]
+
+
+class PpoTrainer:
+    """One PPO run.
+
+    Args:
+        actor: policy and value function, frozen parameters already marked.
+        prompts: the prompts.
+        scoring: rewards and reference log probabilities.
+        calibration: mean and std of the reward model's raw scores on demonstrations.
+        tokenizer: for EOS and for texts in the samples file.
+        config: a ``PpoConfig`` as a dict.
+        options: saving, naming.
+        micro_batch_tokens: padded tokens in one forward and backward pass.
+    """
+
+    def __init__(
+        self,
+        actor: ActorCritic,
+        prompts: PromptStream,
+        scoring: Scoring,
+        calibration: tuple[float, float],
+        tokenizer: Any,
+        config: dict[str, Any],
+        options: RunOptions,
+        micro_batch_tokens: int,
+    ) -> None:
+        seed_everything(config["seed"])
+        self.actor, self.prompts, self.scoring = actor, prompts, scoring
+        self.calibration, self.tokenizer, self.config = calibration, tokenizer, config
+        self.micro_batch_tokens = micro_batch_tokens
+        kl = config["kl"]
+        adaptive = kl["controller"] == "adaptive"
+        self.kl = KlController(kl["coefficient"], adaptive, kl["target"], kl["horizon"])
+        self.scale = RunningScale()
+        self.optimizer = optim.build_optimizer(
+            [
+                (list(actor.policy.parameters()), config["optimizer"]["learning_rate"]),
+                (list(actor.value.parameters()), config["value"]["learning_rate"]),
+            ],
+            config["optimizer"],
+        )
+        self.run = Run(options, config["updates"], self._snapshot, self._restore)
+
+    def train(self) -> Run:
+        """Run all updates that are left."""
+        for update in range(self.run.start, self.config["updates"]):
+            rollout = self.roll_out(update)
+            record = self._measure(rollout)
+            self._keep_samples(update, rollout)
+            record |= self.optimise(update, rollout)
+            self.kl.update(record["kl"], self.config["rollout_batch_size"])
+            self.run.record(record | {"step": update + 1}, update + 1)
+            note = f"reward {record['reward']:.3f}  KL {record['kl']:.3f}"
+            self.run.finish_step(update + 1, record["tokens"], note)
+        self.run.close()
+        return self.run
+
+    def roll_out(self, update: int) -> Rollout:
+        """Sample responses and work out all that the objective needs."""
+        config, ranks = self.config, slice(distributed.rank(), None, distributed.world_size())
+        rows, steps = config["rollout_batch_size"], config["sampling"]["max_new_tokens"]
+        temperature = config["sampling"]["temperature"]
+        prompts = self.prompts.take(rows)[ranks]
+        draws = uniforms((config["seed"], update), rows, steps)[ranks]
+        eos = self.tokenizer.eos_token_id
+        responses = generate(self.actor.policy, prompts, draws, eos, temperature)
+
+        pairs = zip(prompts, responses, strict=True)
+        sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
+        starts = [len(prompt) for prompt in prompts]
+        ended = torch.tensor([response.ended for response in responses])
+        raw = self.scoring.rewards(sequences)
+        reference = self.scoring.reference_logprobs(sequences, starts, temperature)
+        logprobs, values = self._evaluate(update, sequences, starts)
+
+        scores = shape_scores(raw, ended, self.calibration, config["rewards"], self.scale)
+        estimator = config["kl"]["estimator"]
+        rewards = token_rewards(scores, logprobs, reference, self.kl.coefficient, estimator)
+        if config["rewards"]["whiten"]:
+            rewards = whiten(rewards, shift_mean=False)
+        advantages, returns = gae(rewards, values, config["gamma"], config["lam"])
+        return Rollout(
+            sequences, starts, ended, logprobs, values, reference, raw, scores,
+            whiten(advantages), returns,
+        )  # fmt: skip
+
+    def optimise(self, update: int, rollout: Rollout) -> dict[str, float]:
+        """Several passes of minibatches over one rollout."""
+        config, settings = self.config, self.config["optimizer"]
+        factor = optim.learning_rate_factor(
+            update, config["updates"], settings["schedule"], settings["warmup"]
+        )
+        rate = optim.set_learning_rate(self.optimizer, factor)
+        sums: dict[str, float] = defaultdict(float)
+        largest, steps = 0.0, 0
+        for epoch in range(config["epochs"]):
+            for minibatch in self._minibatches(update, epoch, len(rollout.sequences)):
+                measured, ratio = self._accumulate(rollout, minibatch)
+                distributed.sum_gradients(
+                    p for p in self.actor.parameters() if p.requires_grad
+                )
+                measured["grad_norm"] = optim.step(self.optimizer, settings["max_grad_norm"])
+                largest, steps = max(largest, ratio), steps + 1
+                for name, value in measured.items():
+                    sums[name] += value
+            if measured["approx_kl"] > config["max_approx_kl"]:
+                break  # the same on every rank: the measures are sums over all of them
+        largest = max(distributed.gather([largest]))
+        means = {name: value / steps for name, value in sums.items()}
+        return means | {"max_ratio": largest, "learning_rate": rate, "optimizer_steps": steps}
+
+    def _accumulate(
+        self, rollout: Rollout, minibatch: list[int]
+    ) -> tuple[dict[str, float], float]:
+        """Gradients of one minibatch: the mean over all its tokens, on all ranks."""
+        config = self.config
+        (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in minibatch)])
+        names = ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "entropy")
+        sums, largest = dict.fromkeys(names, 0.0), 0.0
+        for rows in self._micro_batches(minibatch, rollout.sequences):
+            chosen = [rollout.sequences[i] for i in rows]
+            new = self.actor(chosen, [rollout.starts[i] for i in rows], with_entropy=True)
+            old, values, advantages, returns = (
+                torch.cat([part[i] for i in rows]).to(new.logprobs.device)
+                for part in (
+                    rollout.logprobs, rollout.values, rollout.advantages, rollout.returns
+                )
+            )  # fmt: skip
+            policy, clipped = policy_loss(new.logprobs, old, advantages, config["clip"])
+            value = value_loss(new.values, values, returns, config["value"]["clip"])
+            loss = policy.sum() + config["value"]["coefficient"] * value.sum()
+            (loss / tokens).backward()
+            with torch.no_grad():
+                parts = (policy, value, approximate_kl(new.logprobs, old), clipped.float())
+                for name, part in zip(names, (*parts, new.entropy), strict=True):
+                    sums[name] += float(part.sum())
+                largest = max(largest, float((new.logprobs - old).exp().max()))
+        totals = distributed.total([sums[name] for name in names])
+        return {name: value / tokens for name, value in zip(names, totals, strict=True)}, largest
+
+    @torch.no_grad()
+    def _evaluate(
+        self, update: int, sequences: list[torch.Tensor], starts: list[int]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Old log probabilities and values, by the very forward passes of the first epoch.
+
+        The same rows share a forward pass as in training, so before the first optimizer step the
+        probability ratio is exactly 1.
+        """
+        logprobs: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+        values: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+        for minibatch in self._minibatches(update, 0, len(sequences)):
+            for rows in self._micro_batches(minibatch, sequences):
+                chosen, begins = [sequences[i] for i in rows], [starts[i] for i in rows]
+                found = self.actor(chosen, begins)
+                sizes = [len(s) - b for s, b in zip(chosen, begins, strict=True)]
+                parts = zip(found.logprobs.cpu().split(sizes), found.values.cpu().split(sizes),
+                            strict=True)  # fmt: skip
+                for i, (logprob, value) in zip(rows, parts, strict=True):
+                    logprobs[i], values[i] = logprob, value
+        return logprobs, values
+
+    def _minibatches(self, update: int, epoch: int, rows: int) -> list[list[int]]:
+        """This rank's rows in shuffled minibatches; shuffled anew in every epoch."""
+        config = self.config
+        count = config["rollout_batch_size"] // config["minibatch_size"]
+        seed = [config["seed"], update, epoch, distributed.rank()]
+        order = np.random.default_rng(seed).permutation(rows)
+        return [part.tolist() for part in np.array_split(order, count)]
+
+    def _micro_batches(self, rows: list[int], sequences: list[torch.Tensor]) -> list[list[int]]:
+        return list(micro_batches(rows, [len(s) for s in sequences], self.micro_batch_tokens))
+
+    def _measure(self, rollout: Rollout) -> dict[str, Any]:
+        """Figures of a rollout, over all ranks."""
+        estimates = [
+            float(kl_estimate(policy, ref).sum())
+            for policy, ref in zip(rollout.logprobs, rollout.reference, strict=True)
+        ]
+        mean, std = self.calibration
+        sums = {
+            "reward": float(((rollout.raw - mean) / std).sum()),
+            "raw_score": float(rollout.raw.sum()),
+            "shaped_score": float(rollout.scores.sum()),
+            "kl": sum(estimates),
+            "response_length": float(sum(map(len, rollout.logprobs))),
+            "eos_rate": float(rollout.ended.sum()),
+        }
+        returns, values = torch.cat(rollout.returns).double(), torch.cat(rollout.values).double()
+        count, tokens, r, r2, e, e2, *totals = distributed.total(
+            [
+                len(estimates), sum(map(len, rollout.sequences)),
+                float(returns.sum()), float((returns**2).sum()),
+                float((returns - values).sum()), float(((returns - values) ** 2).sum()),
+                *sums.values(),
+            ]
+        )  # fmt: skip
+        n = totals[list(sums).index("response_length")]  # response tokens
+        variance, unexplained = r2 / n - (r / n) ** 2, e2 / n - (e / n) ** 2
+        record: dict[str, Any] = {
+            name: value / count for name, value in zip(sums, totals, strict=True)
+        }
+        return record | {
+            "kl_coefficient": self.kl.coefficient,
+            "explained_variance": 1 - unexplained / variance if variance > 0 else 0.0,
+            "episodes": int(count),
+            "tokens": int(tokens),
+        }
+
+    def _keep_samples(self, update: int, rollout: Rollout) -> None:
+        mean, std = self.calibration
+        for i in range(min(SAMPLES_KEPT, len(rollout.sequences))):
+            sequence, start = rollout.sequences[i], rollout.starts[i]
+            self.run.sample(
+                {
+                    "step": update + 1,
+                    "prompt": self.tokenizer.decode(sequence[:start]),
+                    "response": self.tokenizer.decode(sequence[start:]),
+                    "reward": (float(rollout.raw[i]) - mean) / std,
+                    "kl": float((rollout.logprobs[i] - rollout.reference[i]).sum()),
+                }
+            )
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "actor": trainable_state(self.actor),
+            "optimizer": optim.optimizer_state(self.optimizer),
+            "random": random_state(),
+            "kl_coefficient": self.kl.coefficient,
+            "scale": self.scale.state(),
+            "prompts": self.prompts.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        load_trainable_state(self.actor, state["actor"])
+        optim.load_optimizer_state(self.optimizer, state["optimizer"])
+        restore_random_state(state["random"])
+        self.kl.coefficient = state["kl_coefficient"]
+        self.scale.load(state["scale"])
+        self.prompts.load(state["prompts"])

@@ -1,0 +1,1 @@
+"""Where an artifact came from: digests, manifests, lineage and verification."""

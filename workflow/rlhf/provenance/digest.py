@@ -1,0 +1,126 @@
+"""Digests of values, files, trees, and the code that a stage runs."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no white space, exact floats."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest_text(text: str) -> str:
+    """sha256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_value(value: Any) -> str:
+    """sha256 of a value's canonical JSON, in hex."""
+    return digest_text(canonical_json(value))
+
+
+def digest_file(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_tree(root: str | Path) -> dict[str, dict[str, Any]]:
+    """Every file below ``root``: relative path → size in bytes and sha256."""
+    root = Path(root)
+    return {
+        path.relative_to(root).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": digest_file(path),
+        }
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@functools.cache
+def digest_source(path: Path) -> str:
+    """Digest of a local file, or of all files below a folder."""
+    return digest_file(path) if path.is_file() else digest_value(describe_tree(path))
+
+
+def digest_code(module: str, root: Path = PACKAGE_ROOT) -> str:
+    """Digest of what a module of this package runs: itself and all it imports from the package.
+
+    Modules enter as syntax trees without docstrings, so comments, docstrings and layout change
+    nothing. Files that are used as data (a served ``model.py``, a template) belong to the closure
+    of the modules that name them in ``CODE_FILES``, relative to their own folder.
+
+    Args:
+        module: dotted name inside the package, such as ``stages.sft``.
+        root: folder of the package ``rlhf``.
+    """
+    parts: dict[str, str] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name in parts:
+            continue
+        path = _module_path(name, root)
+        parts[name], imported, files = _module_facts(path, path.stat().st_mtime_ns, name, root)
+        pending.extend(imported)
+        for file in files:
+            text = (path.parent / file).read_text(encoding="utf-8")
+            parts[f"{name}:{file}"] = _strip(ast.parse(text)) if file.endswith(".py") else text
+    return digest_value(parts)
+
+
+def _module_path(name: str, root: Path) -> Path:
+    base = root.joinpath(*name.split(".")) if name else root
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+@functools.cache
+def _module_facts(
+    path: Path, _mtime: int, name: str, root: Path
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imported: set[str] = set()
+    files: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == root.name:
+                    imported.add(alias.name.partition(".")[2])
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == root.name:
+            base = (node.module or "").partition(".")[2]
+            imported.add(base)
+            for alias in node.names:  # `from rlhf.ppo import trainer` names a module
+                candidate = f"{base}.{alias.name}" if base else alias.name
+                if _module_path(candidate, root).is_file():
+                    imported.add(candidate)
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "CODE_FILES"
+        ):
+            files = list(ast.literal_eval(node.value))
+    for one in tuple(imported):  # importing a.b.c runs a/__init__ and a/b/__init__ too
+        while "." in one:
+            one = one.rpartition(".")[0]
+            imported.add(one)
+    return _strip(tree), tuple(sorted(imported)), tuple(files)
+
+
+def _strip(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return digest_text(ast.dump(tree))

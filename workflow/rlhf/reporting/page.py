@@ -1,0 +1,229 @@
+"""Puts the page together: what it says, in the order of the template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from rlhf.provenance.digest import PACKAGE_ROOT
+from rlhf.provenance.lineage import Lineage, Node, trace
+from rlhf.provenance.manifest import read_manifest
+from rlhf.reporting import numbers
+from rlhf.reporting.artifacts import Artifact, load_artifact
+from rlhf.reporting.curves import figures
+from rlhf.reporting.graph import lineage_graph
+from rlhf.reporting.rows import bar_chart, interval_chart
+
+TEMPLATE = PACKAGE_ROOT.parent / "report" / "page.html.jinja"
+TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
+LABELS = {"base": "Base", "sft": "SFT", "ppo": "PPO"}  # in this order wherever models are listed
+SAMPLES_SHOWN, SAMPLES_FOLDED = 3, 37  # beyond these the page would grow heavy on a telephone
+
+
+def render_page(title: str, inputs: Mapping[str, Sequence[Path]]) -> str:
+    """The whole page as HTML.
+
+    Args:
+        title: heading of the page.
+        inputs: role (``sft``, ``reward``, ``ppo``, ``evaluation``) → manifests. Any may be
+            absent; other roles enter the lineage alone.
+
+    Raises:
+        IntegrityError: a manifest or a file beside it is damaged.
+    """
+    artifacts = [load_artifact(role, path) for role in inputs for path in inputs[role]]
+    lineage = trace([path for paths in inputs.values() for path in paths])
+    manifests = [(node, read_manifest(node.path)) for node in lineage.nodes]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": numbers.figure,
+        "percent": numbers.percent,
+        "interval": numbers.interval,
+        "duration": numbers.duration,
+        "short": numbers.short,
+        "label": _label,
+    }
+    environment.globals |= {"figure": numbers.figure, "percent": numbers.percent}  # for macros
+    return environment.get_template(TEMPLATE.name).render(
+        title=title,
+        tiles=_tiles(artifacts),
+        evaluations=[_evaluation(one) for one in _of(artifacts, "evaluation")],
+        curves=_curves(artifacts),
+        samples=[one for one in map(_samples, _of(artifacts, "evaluation")) if one["rows"]],
+        lineage=lineage,
+        missing=_missing(lineage),
+        graph=lineage_graph(lineage),
+        timing=_timing(lineage.nodes),
+        counts=[(node, _flat(m["counts"])) for node, m in manifests if m["counts"]],
+        config=_config(manifests),
+    )
+
+
+def _of(artifacts: Iterable[Artifact], role: str) -> list[Artifact]:
+    return [artifact for artifact in artifacts if artifact.role == role]
+
+
+def _label(model: str) -> str:
+    return LABELS.get(model, model)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Model names from the earliest model to the latest, unknown ones last."""
+    order = list(LABELS)
+    return sorted(names, key=lambda name: (order.index(name) if name in order else 99, name))
+
+
+def _tiles(artifacts: list[Artifact]) -> list[dict[str, str]]:
+    """Headline figures: a label, the figure, and a line of small print."""
+    tiles = []
+    rewards, evaluations = _of(artifacts, "reward"), _of(artifacts, "evaluation")
+    for artifact in rewards:
+        accuracy = artifact.last("validation_accuracy")
+        if accuracy is not None:
+            note = "of validation pairs ordered as people did"
+            tiles.append(_tile("Reward model accuracy", accuracy, note, artifact, rewards))
+    for artifact in evaluations:
+        tiles += _evaluation_tiles(artifact, evaluations)
+    return tiles
+
+
+def _tile(
+    label: str, share: float, note: str, artifact: Artifact, siblings: list[Artifact]
+) -> dict[str, str]:
+    return {
+        "label": label,
+        "value": numbers.percent(share),
+        "note": _named(note, artifact, siblings),
+    }
+
+
+def _named(note: str, artifact: Artifact, siblings: list[Artifact]) -> str:
+    return note if len(siblings) == 1 else f"{artifact.name} · {note}"
+
+
+def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict[str, str]]:
+    models = artifact.evaluation.get("models", {})
+    comparison = artifact.evaluation.get("comparisons", {}).get("ppo_vs_sft", {})
+    sft, ppo = models.get("sft", {}), models.get("ppo", {})
+    tiles = []
+    if "reward" in sft and "reward" in ppo:
+        before, after = sft["reward"], ppo["reward"]
+        note = f"{numbers.interval(before)} → {numbers.interval(after)}, standard deviations"
+        value = f"{numbers.figure(before['mean'])} → {numbers.figure(after['mean'])}"
+        tiles.append(
+            {
+                "label": "Reward, SFT → PPO",
+                "value": value,
+                "note": _named(note, artifact, siblings),
+            }
+        )
+    if "win_rate" in comparison:
+        rate = comparison["win_rate"]
+        note = f"{numbers.interval(rate, numbers.percent)} by the reward model"
+        tiles.append(_tile("PPO wins against SFT", rate["mean"], note, artifact, siblings))
+    if ppo.get("kl") is not None:
+        note = "nats per response from the reference"
+        tiles.append(
+            {
+                "label": "KL of PPO",
+                "value": numbers.figure(ppo["kl"]),
+                "note": _named(note, artifact, siblings),
+            }
+        )
+    return tiles
+
+
+def _evaluation(artifact: Artifact) -> dict[str, Any]:
+    models = artifact.evaluation.get("models", {})
+    comparisons = artifact.evaluation.get("comparisons", {})
+    order = _in_order(models)
+    rows = [
+        (_label(name), reward["mean"], reward["low"], reward["high"])
+        for name in order
+        if (reward := models[name].get("reward"))
+    ]
+    return {
+        "name": artifact.name,
+        "models": [(name, models[name]) for name in order],
+        "comparisons": [
+            (" against ".join(map(_label, name.split("_vs_"))), comparisons[name])
+            for name in sorted(comparisons)
+        ],
+        # 0 is the SFT model on the prompts that the reward was calibrated with.
+        "chart": interval_chart(rows, title="Mean reward with 95 % intervals", reference=0.0),
+    }
+
+
+def _curves(artifacts: list[Artifact]) -> list[dict[str, Any]]:
+    sections = []
+    for role, title in TITLES.items():
+        for artifact in _of(artifacts, role):
+            drawn = figures(artifact)
+            if drawn:
+                sections.append({"title": title, "name": artifact.name, "figures": drawn})
+    return sections
+
+
+def _samples(artifact: Artifact) -> dict[str, Any]:
+    """Samples with their models in order; the longest lists are cut, and the page says so."""
+    rows = [
+        {
+            "prompt": sample["prompt"],
+            "replies": [(name, sample[name]) for name in _in_order(sample.keys() - {"prompt"})],
+        }
+        for sample in artifact.samples[: SAMPLES_SHOWN + SAMPLES_FOLDED]
+    ]
+    return {
+        "name": artifact.name,
+        "rows": rows[:SAMPLES_SHOWN],
+        "folded": rows[SAMPLES_SHOWN:],
+        "total": len(artifact.samples),
+    }
+
+
+def _missing(lineage: Lineage) -> list[tuple[Node, str, str]]:
+    """Artifact, role and digest of each parent that was not found."""
+    nodes = {node.digest: node for node in lineage.nodes}
+    return [(nodes[edge.child], edge.role, edge.parent) for edge in lineage.missing]
+
+
+def _timing(nodes: Sequence[Node]) -> dict[str, Any]:
+    rows = [
+        (f"{node.stage} · {node.name}", node.seconds, numbers.duration(node.seconds))
+        for node in nodes
+        if node.seconds is not None
+    ]
+    chart = bar_chart(rows, title="Wall time of each stage")
+    return {"chart": chart, "total": sum(seconds for _, seconds, _ in rows)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested counts as (``train rows``, ``1,234``)."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        label = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{label} ")
+        elif isinstance(value, int | float):
+            pairs.append((label, numbers.figure(value)))
+        else:
+            pairs.append((label, str(value)))
+    return pairs
+
+
+def _config(manifests: list[tuple[Node, dict[str, Any]]]) -> str:
+    """The configuration of all artifacts, stage by stage, as YAML with sorted keys."""
+    tree: dict[str, dict[str, Any]] = {}
+    for node, manifest in manifests:
+        tree.setdefault(node.stage, {})[node.name] = manifest["config"]
+    return yaml.safe_dump(tree, sort_keys=True, allow_unicode=True) if tree else ""

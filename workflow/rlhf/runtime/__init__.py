@@ -1,0 +1,1 @@
+"""What a running job needs: files, checkpoints, signals, determinism, progress, metrics."""

@@ -1,0 +1,82 @@
+"""Ranks: who am I, sums over all of us, one gradient for all.
+
+Gradients are summed after the last micro-batch of a step, so ranks may run different numbers of
+micro-batches; every loss is already divided by the *global* count of what it averages over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def start() -> None:
+    """Join the process group that torchrun announced; nothing to do for one process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def finish() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's rank."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """This process's device."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def total(values: list[float]) -> list[float]:
+    """Sums of each value over the ranks, in float64."""
+    if world_size() == 1:
+        return [float(value) for value in values]
+    summed = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(summed)
+    return summed.tolist()
+
+
+def anyone(flag: bool) -> bool:
+    """Whether the flag is set on any rank; the same answer on all."""
+    return total([float(flag)])[0] > 0
+
+
+def gather(items: list[Any]) -> list[Any]:
+    """Items of all ranks in rank order, on every rank."""
+    if world_size() == 1:
+        return items
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def sum_gradients(parameters: Iterable[torch.Tensor]) -> None:
+    """Add up gradients over the ranks, in place."""
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # a rank without rows in this step
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+
+
+def wait() -> None:
+    """Wait until all ranks are here."""
+    if dist.is_initialized():
+        dist.barrier()

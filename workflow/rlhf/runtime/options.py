@@ -1,0 +1,28 @@
+"""How a training run is carried out. No torch here: command lines import this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here changes its result.
+
+    Attributes:
+        name: name shown and used for TensorBoard, such as ``sft.chat``.
+        state: folder of the run's saved states.
+        identity: all that decides the result; states are found again only under the same.
+        save_steps: save every so many steps; 0: by time alone.
+        save_seconds: save after so many seconds.
+        tensorboard: folder of the events, or None.
+    """
+
+    name: str
+    state: Path
+    identity: Any
+    save_steps: int = 0
+    save_seconds: float = 300.0
+    tensorboard: Path | None = None

@@ -1,0 +1,127 @@
+"""One training run: where it stands, when it saves, when it stops, what it reports."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import RlhfError
+from rlhf.runtime import distributed
+from rlhf.runtime.checkpoints import Checkpoints
+from rlhf.runtime.deadline import Saved, StopRequest
+from rlhf.runtime.metrics import Journal, TensorBoard
+from rlhf.runtime.options import RunOptions
+from rlhf.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, Any]
+
+
+class Run:
+    """Drives the steps of one training run, on every rank.
+
+    Args:
+        options: how the run is carried out.
+        steps: steps in the whole run.
+        snapshot: the state to save; called on rank 0 only.
+        restore: puts a saved state back; called on every rank.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        steps: int,
+        snapshot: Callable[[], State],
+        restore: Callable[[State], None],
+    ) -> None:
+        self._options, self._steps, self._snapshot = options, steps, snapshot
+        self._first = distributed.rank() == 0
+        self._checkpoints = Checkpoints(options.state, options.identity)
+        distributed.wait()
+        self._stop = StopRequest().install()
+        self.start = 0
+        self.journals = {
+            name: Journal(self._checkpoints.folder / f"{name}.jsonl")
+            for name in ("metrics", "samples")
+        }
+        found = self._checkpoints.load()
+        if found:
+            self.start, state = found
+            restore(state["run"])
+            logger.info("%s goes on after step %d of %d", options.name, self.start, steps)
+        positions = found[1]["journals"] if found else dict.fromkeys(self.journals, 0)
+        if self._first:
+            for name, journal in self.journals.items():
+                journal.rewind(positions[name])
+        self._tensorboard = TensorBoard(options.tensorboard if self._first else None, self.start)
+        self._progress = Progress(options.name, steps, self.start, quiet=not self._first)
+        self._saved_at = time.monotonic()
+
+    def record(self, record: dict[str, Any], step: int) -> None:
+        """Write one line of metrics, from rank 0."""
+        if self._first:
+            self.journals["metrics"].append(record)
+            self._tensorboard.add(record, step)
+
+    def sample(self, record: dict[str, Any]) -> None:
+        """Keep one sampled text, from rank 0."""
+        if self._first:
+            self.journals["samples"].append(record)
+
+    def finish_step(self, step: int, tokens: int, note: str = "") -> None:
+        """Account for a finished step; save if it is time; leave if somebody asks.
+
+        Args:
+            step: steps done so far.
+            tokens: tokens that the step went over, on all ranks.
+            note: a few figures for the terminal.
+
+        Raises:
+            Saved: a signal asked for a stop and the state is saved.
+            RlhfError: the state could not be written; the one before it is untouched.
+        """
+        self._progress.advance(tokens, note)
+        options = self._options
+        waited = time.monotonic() - self._saved_at >= options.save_seconds
+        counted = options.save_steps and step % options.save_steps == 0
+        stop = distributed.anyone(self._stop.requested())
+        if stop or step == self._steps or distributed.anyone(bool(waited or counted)):
+            self._save(step)
+        if stop and step < self._steps:
+            raise Saved(f"asked to stop, state saved after step {step} of {self._steps}")
+
+    def close(self) -> None:
+        """End progress and TensorBoard."""
+        self._progress.close()
+        self._tensorboard.close()
+
+    def last_metrics(self, *names: str) -> dict[str, float]:
+        """The last recorded value of each measure."""
+        last: dict[str, float] = {}
+        for record in self.journals["metrics"].records():
+            last |= {name: record[name] for name in names if name in record}
+        return last
+
+    def publish(self, **paths: Path) -> None:
+        """Copy journals to their places among the results, from rank 0."""
+        if self._first:
+            for name, path in paths.items():
+                self.journals[name].publish(path)
+
+    def _save(self, step: int) -> None:
+        if self._first:
+            positions = {name: journal.position() for name, journal in self.journals.items()}
+            try:
+                self._checkpoints.save(step, {"run": self._snapshot(), "journals": positions})
+            except OSError as error:
+                raise RlhfError(
+                    f"The state after step {step} could not be saved: {error.strerror or error}.",
+                    where=self._checkpoints.folder,
+                    hint="make room and run the same command: it goes on from the state before",
+                ) from error
+        distributed.wait()
+        self._saved_at = time.monotonic()

@@ -1,0 +1,367 @@
+"""The client of a served model: rewards, or log-probabilities of given tokens.
+
+Answers depend on the sequences of a call and on the store, not on timing: rows are sorted by
+length and cut into requests the same way each time, and the server never mixes requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
+from tritonclient.utils import InferenceServerException
+
+from rlhf.errors import IntegrityError, ServingError
+from rlhf.serving.store import IDENTITY_PREFIX, Kind
+
+logger = logging.getLogger(__name__)
+
+LOAD_SECONDS = 600.0  # a model may come from a slow disk
+MAX_PAUSE = 30.0
+Padding = Literal["none", "left", "right"]
+_T = TypeVar("_T")
+
+_CHANNEL = [
+    ("grpc.max_send_message_length", 2**31 - 1),
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    ("grpc.enable_http_proxy", 0),  # a proxy must never see requests to this machine
+    # Channels share connections, and their waiting times after a failure, unless told not to.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A channel whose server has proven its identity, and the server's limits."""
+
+    client: InferenceServerClient
+    number: int
+    max_rows: int
+    max_tokens: int
+
+
+class TritonScorer:
+    """Scores token sequences on a served model.
+
+    Args:
+        endpoint: ``host:port`` of the server's gRPC; a restarted server keeps it.
+        kind: ``reward`` or ``reference``.
+        identity: role → digest that the server must have, see ``store.model_identity``.
+        deadline: seconds for one request.
+        retries: tries after the first, for one request; pauses double from ``backoff``.
+        backoff: seconds before the first retry.
+        in_flight: requests sent at the same time.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        kind: Kind,
+        identity: dict[str, str],
+        *,
+        deadline: float = 120.0,
+        retries: int = 8,
+        backoff: float = 1.0,
+        in_flight: int = 4,
+    ) -> None:
+        self._endpoint, self._kind, self._identity = endpoint, kind, dict(identity)
+        self._deadline, self._retries, self._backoff = deadline, retries, backoff
+        self._in_flight = in_flight
+        self._lock = threading.Lock()
+        self._link: _Link | None = None
+        self._links = 0
+
+    def __enter__(self) -> TritonScorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        with self._lock:
+            self._drop()
+
+    def handshake(self) -> None:
+        """Make sure that the server serves the expected model.
+
+        Scoring does this by itself, for every new connection.
+
+        Raises:
+            IntegrityError: a digest differs; each is named.
+            ServingError: the server does not answer.
+        """
+        self.close()
+        self._persist(lambda _link: None)
+
+    def rewards(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Raw (not calibrated) rewards of whole sequences.
+
+        Args:
+            sequences: n arrays of token ids, int64 [length], without padding.
+
+        Returns:
+            float32 [n], in the order of ``sequences``.
+
+        Raises:
+            ServingError: the server refused a sequence, did not answer, or answered with a
+                value that is not a finite number.
+        """
+        answers = self._score(sequences, None, 1.0)
+        return np.array([answer[0] for answer in answers], dtype=np.float32)
+
+    def logprobs(
+        self, sequences: Sequence[np.ndarray], starts: Sequence[int], temperature: float = 1.0
+    ) -> list[np.ndarray]:
+        """Log-probabilities of the tokens from ``start`` to the end of each sequence.
+
+        Args:
+            sequences: n arrays of token ids, int64 [length], without padding.
+            starts: for each sequence the first token that counts, 1 to length − 1.
+            temperature: divides the logits.
+
+        Returns:
+            n arrays, float32 [length − start], in the order of ``sequences``.
+
+        Raises:
+            ServingError: as in ``rewards``.
+        """
+        return self._score(sequences, starts, temperature)
+
+    def ask(
+        self,
+        rows: Sequence[np.ndarray],
+        starts: Sequence[int] | None = None,
+        temperature: float = 1.0,
+        padding: Padding = "right",
+        extra: int = 0,
+    ) -> list[np.ndarray]:
+        """Score rows in one request.
+
+        Args:
+            rows: arrays of token ids, int64 [length].
+            starts: for the reference, the first token of each row that counts.
+            temperature: for the reference, divides the logits.
+            padding: side of the padding; ``none`` sends no mask, for rows of one length.
+            extra: columns of padding beyond the longest row.
+
+        Returns:
+            float32 arrays: [1] for a reward, [length − start] for a reference.
+        """
+        inputs = _encode(rows, starts, temperature, padding, extra)
+        lengths = [1 if starts is None else len(row) - starts[i] for i, row in enumerate(rows)]
+
+        def infer(link: _Link) -> list[np.ndarray]:
+            result = link.client.infer(self._kind, inputs, client_timeout=self._deadline)
+            return self._decode(result, lengths)
+
+        return self._persist(infer)
+
+    def _score(
+        self, sequences: Sequence[np.ndarray], starts: Sequence[int] | None, temperature: float
+    ) -> list[np.ndarray]:
+        if not len(sequences):
+            return []
+        link = self._persist(lambda link: link)
+        groups = _groups([len(row) for row in sequences], link.max_rows, link.max_tokens)
+
+        def ask(group: list[int]) -> list[np.ndarray]:
+            part = None if starts is None else [int(starts[i]) for i in group]
+            return self.ask([sequences[i] for i in group], part, temperature)
+
+        pool = ThreadPoolExecutor(self._in_flight, thread_name_prefix="triton")
+        try:
+            answers = list(pool.map(ask, groups))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        places = [i for group in groups for i in group]
+        flat = [row for answer in answers for row in answer]
+        ordered = dict(zip(places, flat, strict=True))
+        return [ordered[i] for i in range(len(sequences))]
+
+    def _decode(self, result: InferResult, lengths: list[int]) -> list[np.ndarray]:
+        name = "rewards" if self._kind == "reward" else "logprobs"
+        found = result.as_numpy(name)
+        expected = (len(lengths), max(lengths))
+        if found is None or found.shape != expected or found.dtype != np.float32:
+            shape = None if found is None else (found.dtype.name, found.shape)
+            raise self._unusable(f"'{name}' is {shape}", f"float32 {expected}")
+        rows = [row[:length].copy() for row, length in zip(found, lengths, strict=True)]
+        for row in rows:
+            if not np.isfinite(row).all():
+                raise self._unusable(f"'{name}' holds {row[~np.isfinite(row)][0]}", "numbers")
+        return rows
+
+    def _persist(self, act: Callable[[_Link], _T]) -> _T:
+        """Do ``act`` on a proven connection; try again after failures that may pass."""
+        reloaded = False
+        for attempt in range(self._retries + 1):
+            link = None
+            try:
+                link = self._connect()
+                return act(link)
+            except InferenceServerException as error:
+                failure = error
+                if not _may_pass(error):
+                    raise self._refused(error) from None
+            if attempt == self._retries:
+                break
+            pause = min(self._backoff * 2**attempt, MAX_PAUSE)
+            logger.warning(
+                "the %s server at %s failed (%s); trying again in %.1f s (%d of %d)",
+                self._kind, self._endpoint, failure.message(), pause, attempt + 1, self._retries,
+            )  # fmt: skip
+            if link is not None and _is_dead_stub(failure) and not reloaded:
+                reloaded = True
+                self._reload(link)
+            else:
+                self._forget(link)
+                time.sleep(pause)
+        raise ServingError(
+            f"The {self._kind} server did not answer in {self._retries + 1} tries; "
+            f"the last failure: {failure.message()}",
+            where=self._endpoint,
+            expected="an answer; nothing is made up in its place",
+            hint="read the server's log, beside the log of this stage; the stage resumes from "
+            "its last saved state",
+        )
+
+    def _connect(self) -> _Link:
+        with self._lock:
+            if self._link is None:
+                client = InferenceServerClient(self._endpoint, channel_args=_CHANNEL)
+                try:
+                    self._links += 1
+                    self._link = self._prove(client, self._links)
+                except BaseException:
+                    client.close()
+                    raise
+            return self._link
+
+    def _prove(self, client: InferenceServerClient, number: int) -> _Link:
+        config = client.get_model_config(self._kind, client_timeout=self._deadline).config
+        found = {key: value.string_value for key, value in config.parameters.items()}
+        theirs = {
+            key.removeprefix(IDENTITY_PREFIX): value
+            for key, value in found.items()
+            if key.startswith(IDENTITY_PREFIX)
+        }
+        wrong = [
+            f"{role}: the server has {theirs.get(role, 'none')}, "
+            f"this run needs {self._identity.get(role, 'none')}"
+            for role in sorted(theirs.keys() | self._identity.keys())
+            if theirs.get(role) != self._identity.get(role)
+        ]
+        if wrong:
+            raise IntegrityError(
+                f"The {self._kind} server serves another model than this run was given:\n    "
+                + "\n    ".join(wrong),
+                where=self._endpoint,
+                expected="the same digests on both sides",
+                hint="build the store again (snakemake does), and serve that one",
+            )
+        return _Link(client, number, config.max_batch_size, int(found["max_batch_tokens"]))
+
+    def _forget(self, link: _Link | None) -> None:
+        """Drop the connection that failed, unless another request already did."""
+        with self._lock:
+            if link is not None and self._link is not None and self._link.number == link.number:
+                self._drop()
+
+    def _drop(self) -> None:
+        # Not closed at once: other threads may still wait for answers on it. The channel closes
+        # with its last user.
+        self._link = None
+
+    def _reload(self, link: _Link) -> None:
+        """Start the model's dead Python process anew: Triton does not do so by itself."""
+        with self._lock:
+            if self._link is None or self._link.number != link.number:
+                return  # another request has done it meanwhile
+            logger.warning("the %s model's process is gone: loading it again", self._kind)
+            try:
+                link.client.unload_model(self._kind, client_timeout=LOAD_SECONDS)
+                link.client.load_model(self._kind, client_timeout=LOAD_SECONDS)
+            except InferenceServerException as error:
+                if not _may_pass(error):
+                    raise self._refused(error) from None
+            self._drop()
+
+    def _refused(self, error: InferenceServerException) -> ServingError:
+        return ServingError(
+            f"The {self._kind} server refused: {error.message()}",
+            where=f"{self._endpoint} ({error.status()})",
+            expected="a request within the model's limits",
+            hint="the server's log, beside the log of this stage, may say more",
+        )
+
+    def _unusable(self, what: str, expected: str) -> ServingError:
+        return ServingError(
+            f"The {self._kind} server gave an unusable answer: {what}.",
+            where=self._endpoint,
+            expected=expected,
+            hint="look for NaN in the served weights; the log of the model's training has its loss",
+        )
+
+
+def _groups(lengths: list[int], max_rows: int, max_tokens: int) -> list[list[int]]:
+    """Row numbers of each request: of like length, within the server's limits; longest first."""
+    groups: list[list[int]] = []
+    width = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        last = groups[-1] if groups else None
+        if last is not None and len(last) < max_rows and (len(last) + 1) * width <= max_tokens:
+            last.append(i)
+        else:
+            groups.append([i])
+            width = lengths[i]
+    return groups
+
+
+def _encode(
+    rows: Sequence[np.ndarray],
+    starts: Sequence[int] | None,
+    temperature: float,
+    padding: Padding,
+    extra: int,
+) -> list[InferInput]:
+    width = max(len(row) for row in rows) + extra
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if padding == "left" else slice(0, len(row))
+        ids[i, place] = row
+        mask[i, place] = 1
+    tensors = {"input_ids": (ids, "INT64")}
+    if padding != "none":
+        tensors["attention_mask"] = (mask, "INT64")
+    if starts is not None:
+        tensors["start"] = (np.array(starts, dtype=np.int64).reshape(-1, 1), "INT64")
+        tensors["temperature"] = (np.full((len(rows), 1), temperature, np.float32), "FP32")
+    inputs = []
+    for name, (array, kind) in tensors.items():
+        inputs.append(InferInput(name, list(array.shape), kind))
+        inputs[-1].set_data_from_numpy(array)
+    return inputs
+
+
+def _is_dead_stub(error: InferenceServerException) -> bool:
+    return error.status() == "StatusCode.INTERNAL" and "not healthy" in error.message()
+
+
+def _may_pass(error: InferenceServerException) -> bool:
+    """Whether a failure is of the kind that a restart or a little time mends."""
+    status, message = error.status(), error.message()
+    return (
+        status in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
+        or (status == "StatusCode.NOT_FOUND" and "no available versions" in message)
+        or status == "StatusCode.CANCELLED"
+        or _is_dead_stub(error)
+    )

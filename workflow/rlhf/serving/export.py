@@ -1,0 +1,57 @@
+"""From a trained model's artifact to a store that was proven to answer like it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rlhf.runtime.files import write_json
+from rlhf.serving.parity import check_parity
+from rlhf.serving.store import Kind, export_store, model_identity
+
+
+def export(
+    kind: Kind, artifact: Path, repository: Path, parity: Path, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the store of a model, serve it, and compare it with the model.
+
+    Args:
+        kind: ``reward`` or ``reference``.
+        artifact: folder of the trained model: ``manifest.json`` and ``model/``.
+        repository: the store to make.
+        parity: report of the comparison to write (JSON).
+        config: ``max_batch_size``, ``max_batch_tokens``, ``tolerance``, and ``dtype`` if it is
+            not float32.
+
+    Returns:
+        Facts for the manifest: the store's ``identity``.
+
+    Raises:
+        IntegrityError: the artifact is not a model of this kind, or the store fails the check.
+        ServingError: the store can't be served; the server's log stays beside ``parity``.
+    """
+    identity = model_identity(kind, artifact)
+    dtype = config.get("dtype", "float32")
+    export_store(
+        kind,
+        artifact / "model",
+        repository,
+        identity,
+        max_batch_size=config["max_batch_size"],
+        max_batch_tokens=config["max_batch_tokens"],
+        dtype=dtype,
+    )
+    log = parity.with_suffix(".server.log")
+    report = check_parity(
+        kind,
+        artifact / "model",
+        repository,
+        log,
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        tolerance=config["tolerance"],
+        dtype=dtype,
+    )
+    write_json(parity, report)
+    log.unlink()
+    return {"identity": identity}

@@ -1,0 +1,191 @@
+"""The served model: runs inside Triton's Python backend, needs torch and transformers only.
+
+Tensors cross the border by DLPack alone: numpy arrays get corrupted without an error when the
+server was built for another major version of numpy than the environment has.
+
+A row's result depends on its own request and on nothing else: requests that Triton hands over
+together are computed one after another, never mixed in one forward pass. Results are then the
+same from run to run, whatever the timing; clients get their speed from rows of one request.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+import transformers
+import triton_python_backend_utils as pb_utils
+
+HEAD_ELEMENTS = 1 << 25  # float32 logits alive at once: 128 MiB
+
+
+class InvalidRequest(ValueError):
+    """The caller's mistake, in one sentence."""
+
+
+class TritonPythonModel:
+    """A reward model (output ``rewards`` [rows, 1]) or a reference (``logprobs`` [rows, width])."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the weights beside this file; an exception here makes the load fail."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        settings = {key: value["string_value"] for key, value in parameters.items()}
+        threads = os.environ.get("RLHF_SERVER_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
+        torch.set_num_threads(int(threads))
+        self.kind = settings["kind"]
+        self.max_batch_tokens = int(settings["max_batch_tokens"])
+        self.device = _device(settings["device"], args)
+        loader = {
+            "reward": transformers.AutoModelForSequenceClassification,
+            "reference": transformers.AutoModelForCausalLM,
+        }[self.kind]
+        model, report = loader.from_pretrained(
+            Path(__file__).parent / "hf",
+            dtype=getattr(torch, settings["dtype"]),
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:  # transformers would serve random values in their place
+            raise ValueError(f"weights missing from the store: {sorted(report['missing_keys'])}")
+        model = model.eval().to(self.device)
+        self.backbone = model.base_model
+        self.head = model.score if self.kind == "reward" else model.get_output_embeddings()
+        self.vocabulary = model.get_input_embeddings().num_embeddings
+        text_config = model.config.get_text_config()
+        self.longest = getattr(text_config, "max_position_embeddings", None)
+        if self.kind == "reference":
+            self._check_head(model)
+
+    def execute(self, requests: list) -> list:
+        """Answer every request, with an error where something is wrong."""
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
+        try:
+            with torch.inference_mode():
+                return pb_utils.InferenceResponse([self._answer(request, self._rows(request))])
+        except InvalidRequest as problem:
+            code, message = pb_utils.TritonError.INVALID_ARG, str(problem)
+        except Exception as problem:  # an unanswered request would hang its caller
+            code, message = pb_utils.TritonError.INTERNAL, f"{type(problem).__name__}: {problem}"
+        return pb_utils.InferenceResponse([], error=pb_utils.TritonError(message, code))
+
+    def _rows(self, request: "pb_utils.InferenceRequest") -> list[torch.Tensor]:
+        """The request's token ids without padding, int64 [length] each."""
+        ids = _input(request, "input_ids")
+        mask = _input(request, "attention_mask", optional=True)
+        if mask is not None and mask.shape != ids.shape:
+            raise InvalidRequest(
+                f"attention_mask has shape {list(mask.shape)}, input_ids {list(ids.shape)}"
+            )
+        keep = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask != 0
+        rows = [row[kept].clone() for row, kept in zip(ids, keep, strict=True)]
+        for number, row in enumerate(rows):
+            if not len(row):
+                raise InvalidRequest(f"row {number} is empty")
+            if self.longest and len(row) > self.longest:
+                raise InvalidRequest(
+                    f"row {number} has {len(row)} tokens, the model takes at most {self.longest}"
+                )
+            low, high = int(row.min()), int(row.max())
+            if low < 0 or high >= self.vocabulary:
+                raise InvalidRequest(
+                    f"row {number} has token id {low if low < 0 else high}, "
+                    f"outside the vocabulary of {self.vocabulary}"
+                )
+        return rows
+
+    def _answer(self, request: "pb_utils.InferenceRequest", rows: list[torch.Tensor]):
+        if self.kind == "reward":
+            rewards = torch.empty(len(rows), 1)
+            for group in self._groups(rows):
+                last = torch.tensor([len(rows[i]) - 1 for i in group], device=self.device)
+                hidden = self._hidden([rows[i] for i in group])
+                pooled = hidden[torch.arange(len(group), device=self.device), last]
+                rewards[group] = self.head(pooled).float().cpu()
+            return pb_utils.Tensor.from_dlpack("rewards", rewards.contiguous())
+        starts = self._starts(request, rows)
+        temperatures = _input(request, "temperature").clone().view(-1)
+        if not bool((torch.isfinite(temperatures) & (temperatures > 0)).all()):
+            raise InvalidRequest("temperature has to be a number above 0")
+        width = max(len(row) - start for row, start in zip(rows, starts, strict=True))
+        # Rows of unlike lengths leave gaps at their ends: not a number, so nobody can use them.
+        logprobs = torch.full((len(rows), width), float("nan"))
+        for group in self._groups(rows):
+            hidden = self._hidden([rows[i] for i in group])
+            for place, i in enumerate(group):
+                used = hidden[place, starts[i] - 1 : len(rows[i]) - 1]
+                found = self._logprobs(used, rows[i][starts[i] :], float(temperatures[i]))
+                logprobs[i, : len(found)] = found
+        return pb_utils.Tensor.from_dlpack("logprobs", logprobs.contiguous())
+
+    def _starts(self, request, rows: list[torch.Tensor]) -> list[int]:
+        starts = _input(request, "start").view(-1).tolist()
+        for number, (start, row) in enumerate(zip(starts, rows, strict=True)):
+            if not 1 <= start < len(row):
+                raise InvalidRequest(
+                    f"row {number} starts at {start}; it has {len(row)} tokens, "
+                    f"so start may be 1 to {len(row) - 1}"
+                )
+        return starts
+
+    def _groups(self, rows: list[torch.Tensor]) -> list[list[int]]:
+        """Rows of like length together, at most ``max_batch_tokens`` padded tokens in a group."""
+        groups: list[list[int]] = []
+        for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+            if groups and (len(groups[-1]) + 1) * len(rows[i]) <= self.max_batch_tokens:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return groups
+
+    def _hidden(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        """Last hidden states of right-padded rows, [rows, longest, hidden]."""
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        positions = torch.arange(ids.shape[1]).expand_as(ids)
+        mask = positions < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+        return self.backbone(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.long().to(self.device),
+            position_ids=positions.to(self.device),
+            use_cache=False,
+        ).last_hidden_state
+
+    def _logprobs(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        """Log-probabilities of ``tokens`` [n] given the states before them, float32 [n]."""
+        pieces = []
+        size = max(1, HEAD_ELEMENTS // self.vocabulary)
+        tokens = tokens.to(self.device)
+        for states, chosen in zip(hidden.split(size), tokens.split(size), strict=True):
+            logits = self.head(states).float().div_(temperature)
+            own = logits.gather(1, chosen.unsqueeze(1)).squeeze(1)
+            pieces.append(own - logits.logsumexp(1))
+        return torch.cat(pieces).cpu()
+
+    def _check_head(self, model: torch.nn.Module) -> None:
+        """Refuse models whose logits are more than the head's output (soft caps, scales)."""
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        with torch.inference_mode():
+            expected = model(input_ids=ids, use_cache=False).logits
+            found = self.head(self.backbone(input_ids=ids, use_cache=False).last_hidden_state)
+        if not torch.allclose(expected, found, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"{type(model).__name__} changes the logits after its head; this is not supported"
+            )
+
+
+def _device(wanted: str, args: dict[str, str]) -> torch.device:
+    if wanted != "auto":
+        return torch.device(wanted)
+    if args["model_instance_kind"] == "GPU" and torch.cuda.is_available():
+        return torch.device("cuda", int(args["model_instance_device_id"]))
+    return torch.device("cpu")
+
+
+def _input(request, name: str, optional: bool = False) -> torch.Tensor | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None and optional:
+        return None
+    return torch.from_dlpack(tensor.to_dlpack())

@@ -1,0 +1,198 @@
+"""The proof that a store answers what its model says: served against computed right here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from rlhf.errors import IntegrityError, ServingError
+from rlhf.runtime.files import read_json
+from rlhf.serving.client import Padding, TritonScorer
+from rlhf.serving.server import TritonServer
+from rlhf.serving.store import IDENTITY, Kind
+
+SEED = 20220519
+LENGTHS = (1, 2, 7, 33, 128)
+# Differences are published rounded up to a power of ten, and no finer than this: float noise
+# may vary from machine to machine, the report may not.
+FINEST = 1e-6
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Rows to score in one way, and what that way is called."""
+
+    name: str
+    rows: list[np.ndarray]
+    padding: Padding | None  # None: through the public call, which sorts, pads and cuts
+    temperature: float = 1.0
+    at_once: bool = False  # each row a request of its own, all at the same time
+
+    def starts(self) -> list[int]:
+        """A third of each row is its prompt."""
+        return [max(1, len(row) // 3) for row in self.rows]
+
+
+def check_parity(
+    kind: Kind,
+    model_dir: str | Path,
+    repository: str | Path,
+    log_path: str | Path,
+    threads: int,
+    tolerance: float,
+    *,
+    dtype: str = "float32",
+    longest: int = 512,
+) -> dict[str, Any]:
+    """Serve a store and compare its answers with the model's own, computed in this process.
+
+    Rows of many lengths, without padding and padded on either side, alone and in ragged
+    batches, sent one after another and at the same time.
+
+    Args:
+        kind: ``reward`` or ``reference``.
+        model_dir: the Hugging Face folder that the store was made from.
+        repository: the store.
+        log_path: file for the server's log.
+        threads: CPU threads on both sides.
+        tolerance: largest absolute difference that passes.
+        dtype: torch type that the store runs in.
+        longest: tokens of the longest row, if the model takes as many.
+
+    Returns:
+        A report without times: ``tolerance``, ``passed``, and each case with the power of ten
+        that its largest difference is below.
+
+    Raises:
+        IntegrityError: a case is beyond the tolerance.
+        ServingError: the store can't be served.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        eager, vocabulary, limit = _eager(kind, model_dir, dtype)
+        cases = list(_cases(kind, vocabulary, min(longest, limit or longest)))
+        identity = read_json(Path(repository) / IDENTITY)
+        with (
+            TritonServer(repository, log_path, threads=threads) as server,
+            TritonScorer(server.endpoint, kind, identity, retries=1) as scorer,
+        ):
+            results = [
+                {
+                    "case": case.name,
+                    "rows": len(case.rows),
+                    **_compare(case, kind, scorer, eager, tolerance),
+                }
+                for case in cases
+            ]
+    finally:
+        torch.set_num_threads(before)
+    failed = [result for result in results if not result["passed"]]
+    if failed:
+        worst = "\n    ".join(f"{one['case']}: {one['difference']}" for one in failed)
+        raise IntegrityError(
+            f"The {kind} store does not answer as its model does:\n    {worst}",
+            where=repository,
+            expected=f"differences of at most {tolerance:g} from {model_dir}",
+            hint="delete the store and run snakemake: it builds the store again; if it fails "
+            "again, raise store.tolerance only when dtype is below float32",
+        )
+    return {"kind": kind, "tolerance": tolerance, "passed": True, "cases": results}
+
+
+def _compare(
+    case: _Case,
+    kind: Kind,
+    scorer: TritonScorer,
+    eager: Callable[[np.ndarray, int, float], np.ndarray],
+    tolerance: float,
+) -> dict[str, Any]:
+    starts = case.starts()
+    pairs = zip(case.rows, starts, strict=True)
+    expected = [eager(row, start, case.temperature) for row, start in pairs]
+    try:
+        found = _served(case, kind, scorer, starts)
+    except ServingError as error:
+        return {"difference": error.what, "passed": False}
+    largest = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+    below = 10.0 ** math.ceil(math.log10(max(largest, FINEST)) - 1e-9)
+    return {"difference": f"at most {below:g}", "passed": largest <= tolerance}
+
+
+def _served(case: _Case, kind: Kind, scorer: TritonScorer, starts: list[int]) -> list[np.ndarray]:
+    given = starts if kind == "reference" else None
+    if case.padding is not None:
+        extra = 0 if case.padding == "none" else 3
+        return scorer.ask(case.rows, given, case.temperature, case.padding, extra)
+    if case.at_once:
+        with ThreadPoolExecutor(len(case.rows)) as pool:
+            singles = [
+                pool.submit(scorer.ask, [row], given and [given[i]], case.temperature)
+                for i, row in enumerate(case.rows)
+            ]
+            return [single.result()[0] for single in singles]
+    if kind == "reward":
+        return [np.array([reward]) for reward in scorer.rewards(case.rows)]
+    return scorer.logprobs(case.rows, starts, case.temperature)
+
+
+def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
+    random = np.random.default_rng(SEED)
+
+    def rows(*lengths: int) -> list[np.ndarray]:
+        return [random.integers(0, vocabulary, length, dtype=np.int64) for length in lengths]
+
+    # A log-probability needs a token before it.
+    shortest = 1 if kind == "reward" else 2
+    known = sorted({length for length in (*LENGTHS, longest) if shortest <= length <= longest})
+    for length in known:
+        for padding in ("none", "left", "right"):
+            yield _Case(f"length {length}, padding {padding}", rows(length), padding)
+    three, many = rows(*known[-3:]), rows(*(known[i % len(known)] for i in range(16)))
+    for padding in ("left", "right"):
+        yield _Case(f"3 rows of unlike length, padding {padding}", three, padding)
+        yield _Case(f"16 rows of unlike length, padding {padding}", many, padding)
+    yield _Case("16 rows of unlike length, sorted and cut", many, None)
+    yield _Case("16 rows of unlike length, 16 requests at once", many, None, at_once=True)
+    if kind == "reference":
+        yield _Case("16 rows of unlike length, temperature 0.7", many, None, temperature=0.7)
+
+
+def _eager(
+    kind: Kind, model_dir: str | Path, dtype: str
+) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], int, int | None]:
+    """The model as a function of one row, with its vocabulary and its longest row.
+
+    One row at a time and by transformers' own forward pass: nothing here is shared with the
+    served code, nor does anything here pad.
+    """
+    loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    model = loader.from_pretrained(model_dir, dtype=getattr(torch, dtype), local_files_only=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.eval().to(device)
+    # Without a pad id transformers takes the last position, whatever token stands there.
+    model.config.get_text_config().pad_token_id = None
+
+    @torch.inference_mode()
+    def reward(row: np.ndarray, _start: int, _temperature: float) -> np.ndarray:
+        ids = torch.from_numpy(row).unsqueeze(0).to(device)
+        return model(input_ids=ids, use_cache=False).logits[0].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def logprobs(row: np.ndarray, start: int, temperature: float) -> np.ndarray:
+        ids = torch.from_numpy(row).unsqueeze(0).to(device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+        chosen = (logits / temperature).log_softmax(-1).gather(1, ids[0, start:, None])
+        return chosen.squeeze(1).cpu().numpy()
+
+    vocabulary = model.get_input_embeddings().num_embeddings
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return (reward if kind == "reward" else logprobs), vocabulary, limit

@@ -1,0 +1,1 @@
+"""One thin command-line module per rule: parse, call the library, write the manifest."""

@@ -1,0 +1,178 @@
+"""Base, SFT and PPO on held-out prompts, judged by the reward model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.evaluation.sampling_report import SamplingResult, sampling_report
+from rlhf.evaluation.summary import ModelSamples, summarize
+from rlhf.models.forward import continuation_logprobs
+from rlhf.models.generate import Response, generate, uniforms
+from rlhf.models.load import load_causal_lm, load_tokenizer
+from rlhf.models.reward import batches_by_length, load_calibration, load_reward_model, score
+from rlhf.provenance.digest import digest_text
+from rlhf.runtime import distributed
+from rlhf.runtime.files import write_json
+from rlhf.stages.stage import Stage, main
+from rlhf.stages.training import begin, tokenizer_facts
+from rlhf.training.data import Mixture
+
+logger = logging.getLogger(__name__)
+
+MODELS = ("base", "sft", "ppo")
+
+
+def run(stage: Stage) -> None:
+    """Sample, score, compare; write ``evaluation.json`` and the samples."""
+    threads = begin()
+    config, tokens = stage.config, stage.micro_batch_tokens
+    facts = tokenizer_facts(stage, *MODELS, "reward", "data")
+    tokenizer = load_tokenizer(stage.folder("ppo") / "model")
+    rows = _held_out(stage)
+    prompts = [torch.tensor(row["input_ids"]) for row in rows]
+    repeats = config["samples_per_prompt"]
+    repeated = [prompt for prompt in prompts for _ in range(repeats)]
+    groups = [i for i in range(len(prompts)) for _ in range(repeats)]
+    draws = uniforms((config["seed"],), len(repeated), config["max_new_tokens"])
+
+    # One model is in memory at a time; the reference's log probabilities come last.
+    responses: dict[str, list[Response]] = {}
+    logprobs: dict[str, list[float]] = {}
+    for name in MODELS:
+        logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
+        model = load_causal_lm(stage.folder(name) / "model").to(distributed.device()).eval()
+        responses[name] = generate(
+            model, repeated, draws, tokenizer.eos_token_id, config["temperature"]
+        )
+        logprobs[name] = _logprobs(model, repeated, responses[name], config["temperature"], tokens)
+        if name == "sft":
+            reference = model
+    samples = {}
+    for name in MODELS:
+        found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
+        kl = [own - other for own, other in zip(logprobs[name], found, strict=True)]
+        rewards = _rewards(stage.folder("reward") / "model", repeated, responses[name], tokens)
+        samples[name] = ModelSamples(
+            rewards=rewards,
+            lengths=[len(response.ids) for response in responses[name]],
+            ended=[response.ended for response in responses[name]],
+            kl=kl,
+            token_ids=[response.ids.tolist() for response in responses[name]],
+            groups=groups,
+        )
+    summary = summarize(samples, config["seed"])
+    write_json(stage.outputs["evaluation"], summary)
+    texts = {
+        name: [tokenizer.decode(r.ids, skip_special_tokens=True) for r in responses[name]]
+        for name in MODELS
+    }
+    write_json(stage.outputs["samples"], _side_by_side(tokenizer, prompts, repeats, texts, samples))
+    write_json(stage.outputs["sampling_report"], _report(stage, tokenizer, prompts, repeats, texts))
+    stage.finish(
+        counts={"prompts": len(prompts), "samples": len(repeated)},
+        metrics={
+            **{f"reward_{name}": summary["models"][name]["reward"] for name in MODELS},
+            "ppo_vs_sft": summary["comparisons"]["ppo_vs_sft"],
+        },
+        facts=facts | {"threads": threads},
+    )
+
+
+def _held_out(stage: Stage) -> list[dict[str, Any]]:
+    """Validation prompts, at most ``max_prompts``, chosen by hash."""
+    folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
+    mixture = Mixture(folders, dict.fromkeys(folders, 1.0), "validation")
+    rows = [mixture[i] for i in range(len(mixture))]
+    return sorted(rows, key=lambda row: digest_text(row["id"]))[: stage.config["max_prompts"]]
+
+
+@torch.no_grad()
+def _logprobs(
+    model: Any,
+    prompts: Sequence[torch.Tensor],
+    responses: Sequence[Response],
+    temperature: float,
+    max_tokens: int,
+) -> list[float]:
+    """Log probability of each whole response, in nats."""
+    sequences = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
+    sums = [0.0] * len(sequences)
+    for rows in batches_by_length([len(s) for s in sequences], max_tokens):
+        starts = [len(prompts[i]) for i in rows]
+        found, _, _ = continuation_logprobs(
+            model, [sequences[i] for i in rows], starts, temperature
+        )
+        parts = found.split([len(responses[i].ids) for i in rows])
+        for i, part in zip(rows, parts, strict=True):
+            sums[i] = float(part.double().sum())
+    return sums
+
+
+@torch.no_grad()
+def _rewards(
+    folder: Path,
+    prompts: Sequence[torch.Tensor],
+    responses: Sequence[Response],
+    max_tokens: int,
+) -> list[float]:
+    """Calibrated reward of each response."""
+    model = load_reward_model(folder).to(distributed.device()).eval()
+    mean, std = load_calibration(folder)
+    sequences = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
+    return [(value - mean) / std for value in score(model, sequences, max_tokens).tolist()]
+
+
+def _side_by_side(
+    tokenizer: Any,
+    prompts: Sequence[torch.Tensor],
+    repeats: int,
+    texts: dict[str, list[str]],
+    samples: dict[str, ModelSamples],
+) -> list[dict[str, Any]]:
+    """The first sample of every prompt, one entry for each model."""
+    entries = []
+    for i, prompt in enumerate(prompts):
+        first = i * repeats
+        entry: dict[str, Any] = {
+            "prompt": [{"role": "user", "content": tokenizer.decode(prompt)}],
+        }
+        for name in MODELS:
+            reward = samples[name].rewards[first]  # type: ignore[index]
+            entry[name] = {"text": texts[name][first], "reward": reward}
+        entries.append(entry)
+    return entries
+
+
+def _report(
+    stage: Stage,
+    tokenizer: Any,
+    prompts: Sequence[torch.Tensor],
+    repeats: int,
+    texts: dict[str, list[str]],
+) -> dict[str, Any]:
+    """The samples of the PPO model in Open-Assistant's form, with SFT and base beside it."""
+    config = stage.config
+    params = {
+        "max_new_tokens": config["max_new_tokens"],
+        "temperature": config["temperature"],
+        "top_k": 0,
+        "top_p": 1.0,
+        "do_sample": True,
+    }
+    entries = []
+    for i, prompt in enumerate(prompts):
+        results = [
+            SamplingResult(name, params, texts[name][i * repeats : (i + 1) * repeats])
+            for name in reversed(MODELS)
+        ]
+        entries.append((tokenizer.decode(prompt), results))
+    return sampling_report(config["ppo"], {"seed": config["seed"]} | params, entries)
+
+
+if __name__ == "__main__":
+    main(run)

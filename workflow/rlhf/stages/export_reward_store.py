@@ -1,0 +1,20 @@
+"""Make the Triton store of the reward model, proven to answer like the model itself."""
+
+from rlhf.serving.export import export
+from rlhf.stages.stage import Stage, main
+
+
+def run(stage: Stage) -> None:
+    """Input: ``model`` (manifest). Outputs: ``repository``, ``parity``, ``manifest``."""
+    facts = export(
+        "reward",
+        stage.folder("model"),
+        stage.outputs["repository"],
+        stage.outputs["parity"],
+        stage.config,
+    )
+    stage.finish(facts=facts)
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,44 @@
+"""Normalize one dataset: a file in some format → rows in Parquet, and their statistics."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rlhf.data.formats import Source
+from rlhf.data.rows import RowsWriter
+from rlhf.data.split import split_of
+from rlhf.data.statistics import Statistics
+from rlhf.provenance.digest import digest_file
+from rlhf.runtime.files import atomic_directory, write_json
+from rlhf.stages.stage import Stage, main
+
+logger = logging.getLogger(__name__)
+
+
+def run(stage: Stage) -> None:
+    """Read ``config.path``, write ``rows``, ``statistics`` and the manifest."""
+    config = stage.config
+    path = Path(config["path"])
+    source = Source(config["format"], path, config.get("options"))
+    statistics = Statistics()
+    with atomic_directory(stage.outputs["rows"]) as folder, RowsWriter(folder) as writer:
+        for row in source:
+            split = split_of(row.group, config["validation_fraction"], config["split_salt"])
+            writer.add(row, split)
+            statistics.add(row, split)
+    report = statistics.as_dict(source.faults)
+    write_json(stage.outputs["statistics"], report)
+    counts = {
+        "rows": statistics.counts(),
+        "duplicates": statistics.duplicates(),
+        "dropped": report["dropped"],
+        "filtered": report["filtered"],
+    }
+    logger.info("%s: %s", stage.name, counts)
+    facts = {"source": {"path": config["path"], "sha256": digest_file(path)}}
+    stage.finish(counts=counts, facts=facts)
+
+
+if __name__ == "__main__":
+    main(run)

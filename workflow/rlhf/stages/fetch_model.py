@@ -1,0 +1,25 @@
+"""Stage: fetch a base model into a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from rlhf.models.fetch import materialize
+from rlhf.stages.stage import Stage, main
+
+
+def run(stage: Stage) -> None:
+    """Fetch, settle tokens and template, write the folder and the manifest."""
+    config = stage.config
+    facts = materialize(
+        config["source"],
+        stage.outputs["model"],
+        template=config.get("template"),
+        pad_token=config.get("pad_token"),
+        eos_token=config.get("eos_token"),
+        dtype=config.get("dtype"),
+        where=f"models.{stage.name}",
+    )
+    stage.finish(counts={"parameters": facts["parameters"]}, facts=facts)
+
+
+if __name__ == "__main__":
+    main(run)

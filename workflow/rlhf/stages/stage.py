@@ -1,0 +1,227 @@
+"""What every stage's command line has in common.
+
+A rule calls ``python -m rlhf.stages.<stage>`` with ``--config JSON``, ``--input role=PATH …`` and
+``--output role=PATH …``. A stage module defines ``run(stage)`` and ends with ``main(run)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError
+from rlhf.provenance.digest import digest_file
+from rlhf.provenance.manifest import MANIFEST, Manifest
+from rlhf.runtime.deadline import Saved
+from rlhf.runtime.options import RunOptions
+
+logger = logging.getLogger("rlhf")
+
+
+@dataclass
+class Stage:
+    """One run of one stage.
+
+    Attributes:
+        stage: the stage's name, such as ``sft``.
+        name: name of the artifact that it makes.
+        config: the stage's slice of the configuration.
+        inputs: role → path(s) of the parents' manifests or other files.
+        outputs: role → path; ``manifest`` is always among them.
+        code: digest of the code closure.
+        image: identity of the container image, or ``""``.
+        state: folder for resume state, or None.
+        save_steps: save the state every so many steps; 0: by time alone.
+        save_seconds: save the state after so many seconds.
+        micro_batch_tokens: padded tokens in one forward and backward pass.
+        log: file of the log; TensorBoard events go beside it.
+    """
+
+    stage: str
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, list[Path]]
+    outputs: dict[str, Path]
+    code: str
+    image: str
+    state: Path | None
+    save_steps: int
+    save_seconds: float
+    micro_batch_tokens: int
+    log: Path | None
+    started: float
+
+    def input(self, role: str) -> Path:
+        """The only input of a role."""
+        (path,) = self.inputs[role]
+        return path
+
+    def folder(self, role: str) -> Path:
+        """The folder of the artifact whose manifest is the only input of a role."""
+        return self.input(role).parent
+
+    def parents(self) -> dict[str, str]:
+        """Role → digest of the parent's manifest; ``role:name`` where a role has several."""
+        return {
+            role if len(paths) == 1 else f"{role}:{one.parent.name}": digest_file(one)
+            for role, paths in self.inputs.items()
+            for one in paths
+        }
+
+    def run_options(self, threads: int) -> RunOptions:
+        """How a training run saves and reports; its identity is all that decides the result."""
+        identity = {
+            "stage": self.stage,
+            "name": self.name,
+            "config": self.config,
+            "code": self.code,
+            "image": self.image,
+            "parents": self.parents(),
+            "threads": threads,
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        }
+        return RunOptions(
+            f"{self.stage}.{self.name}",
+            self.state or self.outputs["manifest"].parent / ".state",
+            identity,
+            self.save_steps,
+            self.save_seconds,
+            self.log.with_suffix(".tensorboard") if self.log else None,
+        )
+
+    def finish(
+        self,
+        counts: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+        facts: dict[str, Any] | None = None,
+        volatile: Collection[str] = (),
+    ) -> None:
+        """Write ``run.json`` and, last of all, the manifest.
+
+        Args:
+            counts: rows, tokens, truncated, dropped and the like.
+            metrics: the few figures that sum the stage up.
+            facts: anything else that downstream stages check.
+            volatile: output roles that the manifest must not digest, because their bytes vary
+                though the work is the same (a page that shows run times).
+        """
+        path = self.outputs["manifest"]
+        manifest = Manifest(
+            self.stage,
+            self.name,
+            self.config,
+            self.code,
+            self.image,
+            self.parents(),
+            counts=counts or {},
+            metrics=metrics or {},
+            facts=facts or {},
+        )
+        left_out = {"manifest", *volatile}
+        made = [made for role, made in sorted(self.outputs.items()) if role not in left_out]
+        manifest.write(path.parent, made, self.started)
+
+
+def _pairs(items: list[str]) -> dict[str, list[Path]]:
+    pairs: dict[str, list[Path]] = {}
+    for item in items:
+        role, _, path = item.partition("=")
+        pairs.setdefault(role, []).append(Path(path))
+    return pairs
+
+
+def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
+    """Read the command line that a rule composes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="name of the artifact")
+    parser.add_argument("--config", required=True, type=json.loads, help="config slice, JSON")
+    parser.add_argument("--input", action="append", default=[], metavar="ROLE=PATH")
+    parser.add_argument("--output", action="append", default=[], metavar="ROLE=PATH")
+    parser.add_argument("--code", default="", help="digest of the code closure")
+    parser.add_argument("--image", default="", help="identity of the container image")
+    parser.add_argument("--state", type=Path, help="folder for resume state")
+    parser.add_argument("--save-steps", type=int, default=0, help="0: by time alone")
+    parser.add_argument("--save-seconds", type=float, default=300.0)
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--log", type=Path, help="also write the log to this file")
+    parser.add_argument("--debug", action="store_true", help="print tracebacks")
+    args = parser.parse_args(argv)
+    outputs = {role: paths[0] for role, paths in _pairs(args.output).items()}
+    if outputs.get("manifest", Path()).name != MANIFEST:
+        parser.error("--output manifest=…/manifest.json is missing")
+    module = sys.modules["__main__"].__spec__
+    stage = Stage(
+        stage=module.name.rpartition(".")[2] if module else "",
+        name=args.name,
+        config=args.config,
+        inputs=_pairs(args.input),
+        outputs=outputs,
+        code=args.code,
+        image=args.image,
+        state=args.state,
+        save_steps=args.save_steps,
+        save_seconds=args.save_seconds,
+        micro_batch_tokens=args.micro_batch_tokens,
+        log=args.log,
+        started=time.time(),
+    )
+    return stage, args
+
+
+def _set_up_logging(log: Path | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="a", encoding="utf-8"))
+    rank = int(os.environ.get("RANK", "0"))
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+    )
+    for noisy in ("httpx", "filelock", "fsspec", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def main(run: Callable[[Stage], None]) -> NoReturn:
+    """Run a stage; exit 0 when done, 75 when saved for later, 2 on bad input, 1 otherwise."""
+    stage, args = parse()
+    _set_up_logging(args.log)
+    debug = args.debug or bool(os.environ.get("RLHF_DEBUG"))
+    try:
+        run(stage)
+    except Saved as saved:
+        logger.info("%s: %s; the same command goes on from there", stage.name, saved)
+        sys.exit(EXIT_SAVED)
+    except RlhfError as error:
+        logger.error("%s.%s: %s", stage.stage, stage.name, error)
+        if debug:
+            traceback.print_exc()
+        sys.exit(EXIT_BAD_INPUT)
+    except Exception as error:
+        # The log keeps the traceback; the terminal gets the sentence.
+        if debug or args.log is None:
+            logger.exception("%s.%s failed", stage.stage, stage.name)
+        else:
+            with args.log.open("a", encoding="utf-8") as stream:
+                traceback.print_exc(file=stream)
+            logger.error(
+                "%s.%s failed: %s: %s\n  traceback: %s (RLHF_DEBUG=1 prints it)",
+                stage.stage,
+                stage.name,
+                type(error).__name__,
+                error,
+                args.log,
+            )
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,109 @@
+"""Tokenize one view of a dataset with one model's tokenizer and chat template."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.data.arrow import write_dataset
+from rlhf.data.encoding import Encoder
+from rlhf.data.rows import SPLITS, read_rows
+from rlhf.data.templates import check_tokenizer, template_digest, tokenizer_digest
+from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
+from rlhf.errors import DataError, IntegrityError
+from rlhf.provenance.manifest import read_manifest
+from rlhf.runtime.files import atomic_directory
+from rlhf.stages.stage import Stage, main
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+def run(stage: Stage) -> None:
+    """Write ``data/train``, ``data/validation`` and the manifest."""
+    limits = Limits(**stage.config)
+    read_manifest(stage.input("data"))
+    tokenizer = _load_tokenizer(stage.input("model"))
+    facts = tokenizer_facts(tokenizer)
+    _check_facts(facts, stage.input("model"))
+    encoder = Encoder(tokenizer, stage.folder("model").name)
+    rows = stage.folder("data") / "rows"
+    counts = {}
+    with atomic_directory(stage.outputs["data"]) as folder:
+        for split in SPLITS:
+            tally = Tally()
+            source = read_rows(rows, ROWS_VIEW[limits.view], split)
+            samples = tokenize(source, encoder, limits, tally)
+            write_dataset(folder / split, features_of(limits.view), samples)
+            counts[split] = tally.as_dict(limits.view)
+            logger.info("%s %s: %s", stage.name, split, counts[split])
+        _check_rows(counts, rows, limits.view)
+    stage.finish(counts=counts, facts=facts)
+
+
+def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What later stages compare before they use the ids with a model."""
+    return {
+        "tokenizer_digest": tokenizer_digest(tokenizer),
+        "template_digest": template_digest(tokenizer),
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def _load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    folder = manifest.parent / "model"
+    if not folder.is_dir():  # transformers would take the path for the name of a model on the hub
+        raise IntegrityError(
+            "The model's folder is missing.",
+            where=folder,
+            expected="the folder that its manifest describes",
+            hint=f"delete {manifest} and run snakemake again",
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    check_tokenizer(tokenizer, model=manifest.parent.name)
+    return tokenizer
+
+
+def _check_facts(facts: dict[str, Any], manifest: Path) -> None:
+    """The tokenizer has to be the one that the model's manifest speaks of."""
+    known = read_manifest(manifest)["facts"]
+    for key in ("tokenizer_digest", "template_digest"):
+        if known.get(key, facts[key]) != facts[key]:
+            raise IntegrityError(
+                f"The tokenizer's files do not match the model's manifest ({key}).",
+                where=manifest,
+                expected=f"{key} {known[key]}, found {facts[key]}",
+                hint=f"somebody edited the folder: delete {manifest} and run snakemake again",
+            )
+
+
+def _check_rows(counts: dict[str, dict[str, Any]], rows: Path, view: str) -> None:
+    """A split that had rows and has none left is a mistake of the limits, not a result."""
+    where = rows / f"{ROWS_VIEW[view]}.parquet"
+    if not any(count["source_rows"] for count in counts.values()):
+        raise DataError(
+            f"The dataset has no rows for the view {view!r}.",
+            where=where,
+            expected="at least one row",
+            hint="name another dataset for this view",
+        )
+    for split, count in counts.items():
+        if count["source_rows"] and not count["rows"]:
+            raise DataError(
+                f"All {count['source_rows']} rows of {split} were dropped: "
+                f"{count['dropped_reasons']}.",
+                where=where,
+                expected="at least one row",
+                hint=f"raise `tokenization.{view}.max_length`, or set `overlong` to truncate",
+            )
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,91 @@
+"""PPO against a reward model, starting from and staying near an SFT checkpoint."""
+
+import os
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from rlhf.errors import ServingError
+from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+from rlhf.models.reward import load_calibration, load_reward_model
+from rlhf.models.value import Critic, ValueHead
+from rlhf.ppo.actor import ActorCritic
+from rlhf.ppo.prompts import PromptStream
+from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
+from rlhf.ppo.trainer import PpoTrainer
+from rlhf.runtime import distributed
+from rlhf.runtime.files import atomic_directory
+from rlhf.serving.client import TritonScorer
+from rlhf.serving.store import model_identity
+from rlhf.stages.stage import Stage, main
+from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+
+
+def run(stage: Stage) -> None:
+    """Train, then publish ``model/``, ``value/``, ``metrics.jsonl`` and ``samples.jsonl``."""
+    threads = begin()
+    config, device = stage.config, distributed.device()
+    facts = tokenizer_facts(stage, "sft", "reward", "data")
+    start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
+    calibration = load_calibration(judge)
+
+    policy = load_causal_lm(start).to(device)
+    freeze_lower_layers(policy, config["freeze_layers"])
+    if config["value"]["kind"] == "critic":
+        value = Critic(load_reward_model(judge).to(device), *calibration)
+        freeze_lower_layers(value.model, config["freeze_layers"])
+    else:
+        value = ValueHead(policy.config.hidden_size).to(device)
+
+    tokenizer = load_tokenizer(start)
+    prompts = mixture(stage, "data", "train")
+    trainer = PpoTrainer(
+        ActorCritic(policy, value, config["sampling"]["temperature"]),
+        PromptStream(prompts, config["seed"]),
+        _scoring(stage, start, judge),
+        calibration,
+        tokenizer,
+        config,
+        stage.run_options(threads),
+        stage.micro_batch_tokens,
+    )
+    finished = trainer.train()
+
+    publish_model(policy, tokenizer, stage.outputs["model"])
+    if distributed.rank() == 0:
+        with atomic_directory(stage.outputs["value"]) as folder:
+            state = {name: tensor.contiguous() for name, tensor in value.state_dict().items()}
+            save_file(state, folder / "model.safetensors")
+    finished.publish(metrics=stage.outputs["metrics"], samples=stage.outputs["samples"])
+    if distributed.rank() == 0:
+        measures = ("reward", "kl", "kl_coefficient", "response_length", "eos_rate")
+        stage.finish(
+            counts={"prompts": len(prompts), "updates": config["updates"]},
+            metrics=finished.last_metrics(*measures),
+            facts=facts | {"threads": threads, "processes": distributed.world_size()},
+        )
+    distributed.finish()
+
+
+def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
+    """In-process models, or clients that have checked that the servers hold the same models."""
+    if stage.config["scoring"] == "local":
+        device = distributed.device()
+        reward, reference = load_reward_model(judge), load_causal_lm(start)
+        return LocalScoring(reward.to(device), reference.to(device), stage.micro_batch_tokens)
+    clients = {}
+    for kind, model in (("reward", judge), ("reference", start)):
+        endpoint = os.environ.get(f"RLHF_ENDPOINT_{kind.upper()}")
+        if not endpoint:
+            raise ServingError(
+                f"No {kind} server was announced (RLHF_ENDPOINT_{kind.upper()} is not set).",
+                where=f"{stage.stage}.{stage.name}",
+                hint="start this stage through `rlhf launch --serve …`, or set scoring: local",
+            )
+        clients[kind] = TritonScorer(endpoint, kind, model_identity(kind, model.parent))
+        clients[kind].handshake()
+    return TritonScoring(clients["reward"], clients["reference"])
+
+
+if __name__ == "__main__":
+    main(run)

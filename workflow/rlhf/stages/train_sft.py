@@ -1,0 +1,47 @@
+"""Supervised fine-tuning of a base model."""
+
+from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+from rlhf.runtime import distributed
+from rlhf.stages.stage import Stage, main
+from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training.loop import mean_over, train
+from rlhf.training.sft import SftObjective
+
+
+def run(stage: Stage) -> None:
+    """Train, then publish ``model/`` and ``metrics.jsonl``."""
+    threads = begin()
+    config = stage.config
+    facts = tokenizer_facts(stage, "model", "data")
+    base = stage.folder("model") / "model"
+    model = load_causal_lm(base).to(distributed.device())
+    freeze_lower_layers(model, config["freeze_layers"])
+    data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
+    objective = SftObjective()
+
+    def validate() -> dict[str, float]:
+        measures = mean_over(model, objective, held_out, stage.micro_batch_tokens)
+        return {f"validation_{name}": value for name, value in measures.items()}
+
+    finished = train(
+        model,
+        objective,
+        data,
+        config,
+        stage.run_options(threads),
+        stage.micro_batch_tokens,
+        validate,
+    )
+    publish_model(model, load_tokenizer(base), stage.outputs["model"])
+    finished.publish(metrics=stage.outputs["metrics"])
+    if distributed.rank() == 0:
+        stage.finish(
+            counts={"train_rows": len(data), "validation_rows": len(held_out)},
+            metrics=finished.last_metrics("validation_loss"),
+            facts=facts | {"threads": threads, "processes": distributed.world_size()},
+        )
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    main(run)

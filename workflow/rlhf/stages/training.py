@@ -1,0 +1,72 @@
+"""What the training stages share: threads, tokenizer checks, publishing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.errors import IntegrityError
+from rlhf.models.load import save_model
+from rlhf.provenance.manifest import read_manifest
+from rlhf.runtime import distributed
+from rlhf.runtime.files import atomic_directory
+from rlhf.stages.stage import Stage
+from rlhf.training.data import Mixture
+
+TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
+
+
+def begin() -> int:
+    """Join the ranks and fix the number of threads; returns it."""
+    distributed.start()
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str]:
+    """The digests of tokenizer and template that all inputs of these roles share.
+
+    Raises:
+        IntegrityError: two inputs were made with different tokenizers or templates.
+    """
+    manifests = [path for role in roles for path in stage.inputs[role]]
+    facts = {path: read_manifest(path)["facts"] for path in manifests}
+    first = manifests[0]
+    for path in manifests[1:]:
+        for name in TOKENIZER_FACTS:
+            if facts[path][name] != facts[first][name]:
+                raise IntegrityError(
+                    f"{path} was made with another {name} than {first}.",
+                    where=path,
+                    expected=f"{name} {facts[first][name][:12]}, found {facts[path][name][:12]}",
+                    hint="run snakemake again; if it stays, compare models.* in the config",
+                )
+    return {name: facts[first][name] for name in TOKENIZER_FACTS}
+
+
+def mixture(stage: Stage, role: str, split: str) -> Mixture:
+    """One split of the tokenized sets that are the inputs of a role."""
+    folders = {path.parent.name: path.parent / "data" for path in stage.inputs[role]}
+    fractions = {name: stage.config["data"][name]["fraction"] for name in folders}
+    return Mixture(folders, fractions, split)
+
+
+def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -> None:
+    """Write the final model from rank 0, whole or not at all.
+
+    Args:
+        model: the trained model.
+        tokenizer: its tokenizer.
+        folder: where it goes.
+        extra: called with the folder before it is sealed.
+    """
+    if distributed.rank() == 0:
+        with atomic_directory(folder) as temporary:
+            save_model(model, tokenizer, temporary)
+            if extra is not None:
+                extra(temporary)
+    distributed.wait()

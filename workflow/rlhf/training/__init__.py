@@ -1,0 +1,1 @@
+"""What SFT, reward modelling and PPO share: data order, losses, optimizer, ranks, one loop."""

@@ -1,0 +1,141 @@
+"""The loop that SFT and reward modelling share.
+
+One global batch is a random draw; inside it, rows of like lengths share a forward pass. Every
+micro-batch's loss is divided by the weight of the whole global batch, so accumulation is exact:
+1 × 8 and 8 × 1 rows give the same gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from rlhf.models.load import load_trainable_state, trainable_state
+from rlhf.runtime import distributed
+from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
+from rlhf.runtime.options import RunOptions
+from rlhf.runtime.run import Run
+from rlhf.training import optim
+from rlhf.training.data import Mixture, micro_batches
+
+Sums = dict[str, float]
+
+
+class Objective(Protocol):
+    """What is learned from rows."""
+
+    def cost(self, row: dict[str, Any]) -> int:
+        """Tokens that a row takes in a forward pass."""
+
+    def weight(self, row: dict[str, Any]) -> float:
+        """What a row counts in the mean loss."""
+
+    def __call__(self, model: nn.Module, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, Sums]:
+        """The *sum* of the loss over rows, and sums of other measures."""
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    data: Mixture,
+    config: dict[str, Any],
+    options: RunOptions,
+    micro_batch_tokens: int,
+    validate: Callable[[], dict[str, float]],
+) -> Run:
+    """Train for ``config["epochs"]`` passes; resume from a saved state if there is one.
+
+    Args:
+        model: the model, its frozen parameters already marked.
+        objective: the loss.
+        data: training rows.
+        config: a ``SupervisedConfig`` as a dict.
+        options: saving, naming.
+        micro_batch_tokens: padded tokens in one forward and backward pass.
+        validate: measures on held-out rows.
+    """
+    seed_everything(config["seed"])
+    settings = config["optimizer"]
+    optimizer = optim.build_optimizer([(list(model.parameters()), settings["learning_rate"])], settings)
+    batch = config["global_batch_size"]
+    per_epoch = math.ceil(data.rows_per_epoch / batch)
+    steps = per_epoch * config["epochs"]
+
+    def snapshot() -> dict[str, Any]:
+        return {
+            "model": trainable_state(model),
+            "optimizer": optim.optimizer_state(optimizer),
+            "random": random_state(),
+        }
+
+    def restore(state: dict[str, Any]) -> None:
+        load_trainable_state(model, state["model"])
+        optim.load_optimizer_state(optimizer, state["optimizer"])
+        restore_random_state(state["random"])
+
+    run = Run(options, steps, snapshot, restore)
+    looks = {round(steps * (i + 1) / config["evaluations"]) for i in range(config["evaluations"])}
+    if run.start == 0:
+        run.record({"step": 0} | validate(), 0)
+
+    for step in range(run.start, steps):
+        epoch, position = divmod(step, per_epoch)
+        drawn = data.order(config["seed"], epoch)[position * batch : (position + 1) * batch]
+        mine = [data[int(i)] for i in drawn[distributed.rank() :: distributed.world_size()]]
+        costs = [objective.cost(row) for row in mine]
+        (weight,) = distributed.total([sum(objective.weight(row) for row in mine)])
+        sums: dict[str, float] = defaultdict(float)
+        for group in micro_batches(range(len(mine)), costs, micro_batch_tokens):
+            loss, measured = objective(model, [mine[i] for i in group])
+            (loss / weight).backward()
+            sums["loss"] += float(loss.detach())
+            for name, value in measured.items():
+                sums[name] += value
+        distributed.sum_gradients(p for p in model.parameters() if p.requires_grad)
+        factor = optim.learning_rate_factor(step, steps, settings["schedule"], settings["warmup"])
+        rate = optim.set_learning_rate(optimizer, factor)
+        norm = optim.step(optimizer, settings["max_grad_norm"])
+        names = sorted(sums)
+        tokens, *totals = distributed.total([sum(costs), *(sums[name] for name in names)])
+        record = {name: value / weight for name, value in zip(names, totals, strict=True)}
+        record |= {
+            "step": step + 1,
+            "epoch": (step + 1) / per_epoch,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "tokens": int(tokens),
+        }
+        run.record(record, step + 1)
+        if step + 1 in looks:
+            run.record({"step": step + 1} | validate(), step + 1)
+        run.finish_step(step + 1, int(tokens), f"loss {record['loss']:.4f}")
+    run.close()
+    return run
+
+
+@torch.no_grad()
+def mean_over(
+    model: nn.Module,
+    objective: Objective,
+    rows: Iterable[dict[str, Any]],
+    micro_batch_tokens: int,
+) -> dict[str, float]:
+    """Weighted means of the loss and the other measures over rows; the ranks share the work."""
+    mine = list(rows)[distributed.rank() :: distributed.world_size()]
+    costs = [objective.cost(row) for row in mine]
+    sums: dict[str, float] = defaultdict(float)
+    for group in micro_batches(range(len(mine)), costs, micro_batch_tokens):
+        loss, measured = objective(model, [mine[i] for i in group])
+        sums["loss"] += float(loss)
+        for name, value in measured.items():
+            sums[name] += value
+    names = sorted(sums)
+    weight, *totals = distributed.total(
+        [sum(objective.weight(row) for row in mine), *(sums[name] for name in names)]
+    )
+    return {name: value / weight for name, value in zip(names, totals, strict=True)}

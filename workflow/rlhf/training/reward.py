@@ -1,0 +1,77 @@
+"""Reward modelling: rank k replies to one history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlhf.models.reward import score
+from rlhf.training.losses import ranking_loss
+from rlhf.training.sft import IGNORED
+
+
+def sequences_of(row: dict[str, Any]) -> list[torch.Tensor]:
+    """History and reply joined, one sequence for each reply, best first."""
+    return [torch.tensor(row["history_ids"] + reply) for reply in row["reply_ids"]]
+
+
+class RewardObjective:
+    """The ranking loss over all pairs of a row; each reply is scored once.
+
+    Args:
+        l2: weight of the term that keeps scores near 0.
+        micro_batch_tokens: padded tokens in one forward pass.
+    """
+
+    def __init__(self, l2: float, micro_batch_tokens: int) -> None:
+        self._l2, self._tokens = l2, micro_batch_tokens
+
+    def cost(self, row: dict[str, Any]) -> int:
+        """Tokens of all sequences of the row."""
+        history = len(row["history_ids"])
+        return sum(history + len(reply) for reply in row["reply_ids"])
+
+    def weight(self, row: dict[str, Any]) -> float:
+        """Every conversation counts the same, however many replies it has."""
+        return 1.0
+
+    def __call__(
+        self, model: nn.Module, rows: list[dict[str, Any]]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
+        sequences = [sequence for row in rows for sequence in sequences_of(row)]
+        scores = score(model, sequences, self._tokens)
+        by_row = list(scores.split([len(row["reply_ids"]) for row in rows]))
+        accuracy = sum(_pair_accuracy(row) for row in by_row)
+        measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(rows)}
+        return ranking_loss(by_row, self._l2), measures
+
+
+def _pair_accuracy(scores: torch.Tensor) -> float:
+    """Share of the pairs that the scores (best reply first) order rightly; ties count half.
+
+    Kendall's τ of a ranking without ties is twice this, minus 1.
+    """
+    differences = (scores[:, None] - scores[None, :]).detach()
+    better, worse = torch.triu_indices(len(scores), len(scores), offset=1)
+    signs = differences[better, worse].sign()
+    return float((signs + 1).mean() / 2)
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module, demonstrations: Iterable[dict[str, Any]], max_tokens: int
+) -> tuple[float, float]:
+    """Mean and standard deviation of the raw scores on SFT demonstrations (arXiv 2403.17031)."""
+    sequences = [torch.tensor(_to_last_label(row)) for row in demonstrations]
+    scores = score(model, sequences, max_tokens).double()
+    return float(scores.mean()), float(scores.std())
+
+
+def _to_last_label(row: dict[str, Any]) -> list[int]:
+    """A demonstration up to its final EOS: templates may write a line break after it."""
+    last = max(i for i, label in enumerate(row["labels"]) if label != IGNORED)
+    return row["input_ids"][: last + 1]

@@ -1,0 +1,81 @@
+# What all rules share. Only the torch-free part of the package may be imported here: this file is
+# read again in every job.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from rlhf.adopt import adopt_results
+from rlhf.config import load_config
+from rlhf.config.slices import canonical_slice
+from rlhf.errors import RlhfError
+from rlhf.provenance.digest import digest_code
+
+# `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+try:
+    CONFIG = load_config(config, ", ".join(map(str, workflow.configfiles)) or "config")
+    if workflow.is_main_process:
+        adopt_results(Path("results"), Path(".snakemake"))
+except RlhfError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    name="[A-Za-z0-9][A-Za-z0-9_-]*",
+    model="[A-Za-z0-9][A-Za-z0-9_-]*",
+    dataset="[A-Za-z0-9][A-Za-z0-9_-]*",
+    view="sft|preference|prompt",
+
+
+def get_config(stage, key="name"):
+    """The stage's own slice of the configuration, as canonical JSON."""
+    return lambda wildcards: canonical_slice(CONFIG, stage, wildcards[key])
+
+
+def get_code(stage):
+    """Digest of the code that a stage runs."""
+    return digest_code(f"stages.{stage}") if CONFIG.runtime.track_code else "untracked"
+
+
+def get_image(kind):
+    """Identity of the container image of a kind of stage; empty when bare."""
+    return ""
+
+
+def get_tokenized(view, section):
+    """Manifests of the tokenized sets that a run draws from."""
+
+    def inputs(wildcards):
+        run = getattr(CONFIG, section)[wildcards.name]
+        model = get_base_model(section, wildcards.name)
+        folder = f"results/tokenized/{view}/{model}"
+        return [f"{folder}/{dataset}/manifest.json" for dataset in run.data]
+
+    return inputs
+
+
+def get_base_model(section, name):
+    """Name of the base model that a run goes back to."""
+    run = getattr(CONFIG, section)[name]
+    return run.model if section == "sft" else CONFIG.sft[run.sft].model
+
+
+def get_parent(kind, section, key):
+    """Manifest of the artifact that a run names under `key`."""
+    return lambda wildcards: (
+        f"results/{kind}/{getattr(getattr(CONFIG, section)[wildcards.name], key)}/manifest.json"
+    )
+
+
+def get_targets():
+    """Every run that the configuration names, and so all that they need."""
+    sections = ("sft", "reward", "ppo", "evaluation", "report")
+    return [
+        f"results/{section}/{name}/manifest.json"
+        for section in sections
+        for name in getattr(CONFIG, section)
+    ]

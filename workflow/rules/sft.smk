@@ -1,0 +1,32 @@
+rule train_sft:
+    input:
+        model=lambda wildcards: f"results/models/{CONFIG.sft[wildcards.name].model}/manifest.json",
+        data=get_tokenized("sft", "sft"),
+    output:
+        model=directory("results/sft/{name}/model"),
+        metrics="results/sft/{name}/metrics.jsonl",
+        manifest=ensure("results/sft/{name}/manifest.json", non_empty=True),
+    log:
+        "logs/train_sft/{name}.log",
+    benchmark:
+        "logs/train_sft/{name}.benchmark.jsonl"
+    params:
+        config=get_config("train_sft"),
+        code=get_code("train_sft"),
+        image=get_image("train"),
+    threads: CONFIG.runtime.threads
+    resources:
+        save_steps=CONFIG.runtime.save_steps,
+        save_seconds=CONFIG.runtime.save_seconds,
+        micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+    shell:
+        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.train_sft"
+        " --name {wildcards.name}"
+        " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
+        " --input model={input.model} $(printf -- ' --input data=%s' {input.data})"
+        " --output model={output.model} --output metrics={output.metrics}"
+        " --output manifest={output.manifest}"
+        " --state state/train_sft/{wildcards.name}"
+        " --save-steps {resources.save_steps} --save-seconds {resources.save_seconds}"
+        " --micro-batch-tokens {resources.micro_batch_tokens}"
+        " --log {log}"

@@ -1,0 +1,41 @@
+rule export_reward_store:
+    input:
+        model="results/reward/{name}/manifest.json",
+    output:
+        repository=directory("results/store/reward/{name}/repository"),
+        parity="results/store/reward/{name}/parity.json",
+        manifest=ensure("results/store/reward/{name}/manifest.json", non_empty=True),
+    log:
+        "logs/export_reward_store/{name}.log",
+    benchmark:
+        "logs/export_reward_store/{name}.benchmark.jsonl"
+    params:
+        config=get_config("export_reward_store"),
+        code=get_code("export_reward_store"),
+        image=get_image("serve"),
+    threads: CONFIG.runtime.server_threads
+    shell:
+        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.{rule}"
+        " --name {wildcards.name}"
+        " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
+        " --input model={input.model}"
+        " --output repository={output.repository} --output parity={output.parity}"
+        " --output manifest={output.manifest}"
+        " --log {log}"
+
+
+use rule export_reward_store as export_reference_store with:
+    input:
+        model="results/sft/{name}/manifest.json",
+    output:
+        repository=directory("results/store/reference/{name}/repository"),
+        parity="results/store/reference/{name}/parity.json",
+        manifest=ensure("results/store/reference/{name}/manifest.json", non_empty=True),
+    log:
+        "logs/export_reference_store/{name}.log",
+    benchmark:
+        "logs/export_reference_store/{name}.benchmark.jsonl"
+    params:
+        config=get_config("export_reference_store"),
+        code=get_code("export_reference_store"),
+        image=get_image("serve"),
