@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from rlhf.errors import RlhfError
+from rlhf.errors import RlhfError, ServingError
 from rlhf.runtime.processes import (
     adopt_orphans,
     children,
@@ -81,7 +81,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each rank")
     parser.add_argument("--server-threads", type=int, default=1, help="CPU threads of each server")
     parser.add_argument("--serve", action="append", default=[], metavar="KIND=STORE_DIR")
-    parser.add_argument("--log", type=Path, help="the stage's log; server logs stand beside it")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        default=Path("logs/launch.log"),
+        help="the stage's log; server logs stand beside it, as in STEM.reward-server.log",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would run")
     options = parser.parse_args(argv[:cut])
     options.command = argv[cut + 1 :]
@@ -112,15 +117,13 @@ def stage_variables(options: argparse.Namespace) -> dict[str, str]:
     return dict.fromkeys(_THREAD_VARIABLES, str(options.threads)) | {"PYTHONUNBUFFERED": "1"}
 
 
-def _server_log(options: argparse.Namespace, kind: str, folder: Path) -> Path:
-    if options.log is None:
-        return folder / f"{kind}-server.log"
+def _server_log(options: argparse.Namespace, kind: str) -> Path:
     return options.log.with_name(f"{options.log.stem}.{kind}-server.log")
 
 
 def _describe(options: argparse.Namespace) -> str:
     lines = [
-        f"server {kind}: {store}  (log: {_server_log(options, kind, Path())})"
+        f"server {kind}: {store}  (log: {_server_log(options, kind)})"
         for kind, store in options.stores.items()
     ]
     variables = stage_variables(options) | {
@@ -156,8 +159,14 @@ class Launcher:
         for number in FORWARDED:
             signal.signal(number, self._on_signal)
         for kind, store in self._options.stores.items():
-            log = _server_log(self._options, kind, self._scratch)
+            log = _server_log(self._options, kind)
             server = TritonServer(store, log, threads=self._options.server_threads)
+            if server.kind != kind:
+                raise ServingError(
+                    f"This store holds a {server.kind} model.",
+                    where=store,
+                    expected=f"--serve {server.kind}=…, or a store of kind {kind}",
+                )
             self._servers.append(server)
             server.start()
         for server in self._servers:
@@ -203,8 +212,7 @@ class Launcher:
             stage_command(self._options),
             env={**os.environ, **stage_variables(self._options), **endpoints, **own},
             process_group=0,  # a terminal's Ctrl-C comes once, from here
-            # SIGTERM, not SIGKILL: without a launcher a stage can still save and leave
-            preexec_fn=die_with_parent(signal.SIGTERM),
+            preexec_fn=die_with_parent(),
         )
         self._starting = False
         for number in self._early:

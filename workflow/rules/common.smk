@@ -38,12 +38,13 @@ def get_config(stage, key="name"):
 
 def get_code(stage):
     """Digest of the code that a stage runs."""
-    return digest_code(f"stages.{stage}") if CONFIG.runtime.track_code else "untracked"
+    digest = digest_code(f"stages.{stage}") if CONFIG.runtime.track_code else "untracked"
+    return f"code:{digest}"  # Snakemake shows and compares values without their keys
 
 
 def get_image(kind):
-    """Identity of the container image of a kind of stage; empty when bare."""
-    return ""
+    """Identity of the container image of a kind of stage."""
+    return "image:none"
 
 
 def get_tokenized(view, section):

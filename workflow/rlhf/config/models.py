@@ -25,7 +25,7 @@ class ModelSource(Strict):
     """Exactly one of `package`, `path`, `hub`, `random`."""
 
     package: str | None = key(None, about="installed Python package that carries a GGUF file")
-    file: str = key("*.gguf", about="pattern of the file inside the package")
+    file: str | None = key(None, about="pattern of the file inside the package; `*.gguf` if absent")
     version: str | None = key(None, about="version of the package; checked when given")
     path: str | None = key(None, about="local folder in Hugging Face's layout (safetensors)")
     hub: str | None = key(None, about="model id on the Hugging Face hub, such as org/name")

@@ -231,7 +231,7 @@ def find_package_file(
             hint=f"{install}, or change the version",
         )
     root = Path(spec.submodule_search_locations[0])
-    pattern = source.get("file", "*.gguf")
+    pattern = source.get("file") or "*.gguf"
     matches = sorted(path for path in root.glob(pattern) if path.suffix == ".gguf")
     if len(matches) != 1:
         raise ConfigError(

@@ -29,6 +29,7 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn
     """
     from transformers import AutoModelForCausalLM
 
+    hush()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     for attribute in _UNSUPPORTED:
         if getattr(model.config, attribute, None) not in (None, 1, 1.0):
@@ -39,6 +40,13 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn
             )
     disable_dropout(model)
     return model
+
+
+def hush() -> None:
+    """Switch off transformers' own progress bars: stages have theirs."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rlhf.models.forward import hidden_states
-from rlhf.models.load import disable_dropout
+from rlhf.models.load import disable_dropout, hush
 from rlhf.runtime.files import read_json, write_json
 
 CALIBRATION = "calibration.json"
@@ -25,6 +25,7 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
     """A trained reward model, dropout disabled."""
     from transformers import AutoModelForSequenceClassification
 
+    hush()
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=dtype, local_files_only=True
     )
@@ -44,6 +45,7 @@ def new_reward_model(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    hush()
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config.num_labels = 1
     model = AutoModelForSequenceClassification.from_pretrained(

@@ -18,6 +18,7 @@ from rlhf.reporting.curves import figures
 from rlhf.reporting.graph import lineage_graph
 from rlhf.reporting.rows import bar_chart, interval_chart
 
+CODE_FILES = ["../../report/page.html.jinja"]
 TEMPLATE = PACKAGE_ROOT.parent / "report" / "page.html.jinja"
 TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
 LABELS = {"base": "Base", "sft": "SFT", "ppo": "PPO"}  # in this order wherever models are listed

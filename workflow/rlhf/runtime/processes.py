@@ -13,15 +13,16 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """A ``preexec_fn``: the child gets signal ``number`` when its parent ends, however it ends.
+def die_with_parent() -> Callable[[], None]:
+    """A ``preexec_fn``: the child gets SIGTERM when its parent ends, however it ends.
 
-    The kernel watches the *thread* that starts the child: call ``Popen`` in the main thread.
+    SIGTERM, not SIGKILL: a stage can still save, a server frees its shared memory. The kernel
+    watches the *thread* that starts the child: call ``Popen`` in the main thread.
     """
     parent = os.getpid()
 
     def before_exec() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:  # the parent ended before the kernel was asked to watch it
             os._exit(1)
 

@@ -117,7 +117,7 @@ class TritonServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the launcher, which ends servers last
-                preexec_fn=die_with_parent(signal.SIGKILL),
+                preexec_fn=die_with_parent(),
             )
 
     def restart(self) -> None:

@@ -62,14 +62,14 @@ def model_identity(kind: Kind, artifact: str | Path) -> dict[str, str]:
     facts = read_manifest(artifact)["facts"]
     identity = {"weights": tree_identity(artifact / "model")}
     for role in ("tokenizer", "template"):
-        if not isinstance(facts.get(role), str):
+        if not isinstance(facts.get(f"{role}_digest"), str):
             raise IntegrityError(
                 f"The model's manifest has no digest of its {role}.",
                 where=artifact,
-                expected=f"facts.{role} in the manifest",
+                expected=f"facts.{role}_digest in the manifest",
                 hint="delete this artifact and run snakemake: the training stage writes it",
             )
-        identity[role] = facts[role]
+        identity[role] = facts[f"{role}_digest"]
     if kind == "reward":
         calibration = artifact / "model" / "calibration.json"
         if not calibration.is_file():

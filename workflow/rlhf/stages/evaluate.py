@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,11 +51,13 @@ def run(stage: Stage) -> None:
         logprobs[name] = _logprobs(model, repeated, responses[name], config["temperature"], tokens)
         if name == "sft":
             reference = model
+    judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
+    calibration = load_calibration(stage.folder("reward") / "model")
     samples = {}
     for name in MODELS:
         found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
         kl = [own - other for own, other in zip(logprobs[name], found, strict=True)]
-        rewards = _rewards(stage.folder("reward") / "model", repeated, responses[name], tokens)
+        rewards = _rewards(judge, calibration, repeated, responses[name], tokens)
         samples[name] = ModelSamples(
             rewards=rewards,
             lengths=[len(response.ids) for response in responses[name]],
@@ -115,16 +116,16 @@ def _logprobs(
 
 @torch.no_grad()
 def _rewards(
-    folder: Path,
+    judge: Any,
+    calibration: tuple[float, float],
     prompts: Sequence[torch.Tensor],
     responses: Sequence[Response],
     max_tokens: int,
 ) -> list[float]:
     """Calibrated reward of each response."""
-    model = load_reward_model(folder).to(distributed.device()).eval()
-    mean, std = load_calibration(folder)
+    mean, std = calibration
     sequences = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
-    return [(value - mean) / std for value in score(model, sequences, max_tokens).tolist()]
+    return [(value - mean) / std for value in score(judge, sequences, max_tokens).tolist()]
 
 
 def _side_by_side(

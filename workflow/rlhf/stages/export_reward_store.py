@@ -1,4 +1,4 @@
-"""Make the Triton store of the reward model, proven to answer like the model itself."""
+"""Make the Triton store of a reward model, proven to answer like that model."""
 
 from rlhf.serving.export import export
 from rlhf.stages.stage import Stage, main

@@ -34,7 +34,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
             for number, line in enumerate(stream, start=1):
-                text = _decode(line, path, number)
+                text = _decode(line, path, number).rstrip("\r\n")
                 if text.strip():
                     found = True
                     yield number, text

@@ -35,6 +35,7 @@ _REQUIRED = {
     "oasst": ["<|prompter|>", "<|assistant|>", "<|system|>"],
     "hh": [],
 }
+CODE_FILES = ["chatml.jinja", "hh.jinja", "oasst.jinja"]
 TEMPLATES = tuple(_REQUIRED)
 
 

@@ -1,0 +1,278 @@
+"""SFT: real tokens per second, TRL's SFTTrainer against ours, on the same batches, in turn.
+
+    pip install --no-deps --target PEER -r benchmarks/requirements-peers.txt
+    python benchmarks/sft_vs_trl.py --peer PEER --model results/models/smollm2/model \\
+        --rows results/datasets/demo/rows
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from alternate import Contestant, Gate, alternate, counted, processor, spread, table
+
+CONTESTANTS = {
+    "trl": "TRL, defaults (fp32)",
+    "trl-tuned": "TRL, no gradient checkpointing",
+    "ours": "ours",
+    "ours-frozen": "ours, frozen layers",
+}
+LEARNING_RATE, SEED = 1e-5, 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="folder that TRL is installed in")
+    parser.add_argument("--model", type=Path, required=True, help="plain Hugging Face folder")
+    parser.add_argument("--rows", type=Path, required=True, help="rows folder of a dataset")
+    parser.add_argument("--batch", type=int, default=16, help="rows in one update")
+    parser.add_argument("--steps", type=int, default=3, help="updates in one round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--max-length", type=int, default=384)
+    parser.add_argument("--micro-batch-tokens", type=int, default=1024, help="ours alone")
+    parser.add_argument("--freeze-layers", type=int, default=20, help="of ours-frozen alone")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work = _trl if options.worker.startswith("trl") else _ours
+        with tempfile.TemporaryDirectory() as scratch:
+            work(options, Path(scratch))
+        return
+    if options.peer is None and any(name.startswith("trl") for name in options.only):
+        parser.error("--peer is needed (or --only ours)")
+
+    passed_on = ["peer", "model", "rows", "batch", "steps", "rounds", "max-length"]
+    passed_on += ["micro-batch-tokens", "freeze-layers", "threads"]
+    arguments = [
+        part
+        for name in passed_on
+        if (value := getattr(options, name.replace("-", "_"))) is not None
+        for part in (f"--{name}", str(value))
+    ]
+    contestants = {
+        name: Contestant(
+            CONTESTANTS[name],
+            [*arguments, "--worker", name],
+            options.threads,
+            options.peer if name.startswith("trl") else None,
+        )
+        for name in options.only
+    }
+    alternate(list(contestants.values()), options.rounds)
+    _report(contestants, options)
+
+
+def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> None:
+    speeds = {
+        name: [t / s for t, s in zip(counted(one, "tokens"), counted(one, "seconds"), strict=True)]
+        for name, one in contestants.items()
+    }
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    print(f"\n{processor()}, {options.threads} threads; batch {options.batch}, {options.rounds} rounds")
+    print(f"of {options.steps} updates; real tokens/s: median (range)\n")
+    base = medians.get("trl")
+    rows = []
+    for name, one in contestants.items():
+        losses = one.rounds[0]["losses"]
+        rows.append(
+            [
+                one.name,
+                spread(speeds[name]),
+                f"{medians[name] / base:.2f}" if base else "",
+                f"{losses[0]:.4f}",
+                f"{losses[-1]:.4f}",
+            ]
+        )
+    header = ["", "tokens/s", "× TRL", "loss, update 1", f"loss, update {options.steps}"]
+    print(table(header, rows))
+    _check_same_work(contestants)
+
+
+def _check_same_work(contestants: dict[str, Contestant]) -> None:
+    """Same ids and labels, so same tokens; same loss in the first update of the same weights.
+
+    The later updates agree too where everything is trained: same gradients, same optimizer.
+    """
+    first = {name: one.rounds[0] for name, one in contestants.items()}
+    for rounds in zip(*(one.rounds for one in contestants.values()), strict=True):
+        if len({(r["tokens"], r["labelled"]) for r in rounds}) > 1:
+            raise SystemExit("the contestants saw different tokens")
+    losses = [round_["losses"] for name, round_ in first.items() if name != "ours-frozen"]
+    starts = [round_["losses"][0] for round_ in first.values()]
+    if max(starts) - min(starts) > 1e-3:
+        raise SystemExit(f"the losses of the first update differ: {starts}")
+    apart = max(max(step) - min(step) for step in zip(*losses, strict=True)) if losses else 0.0
+    if apart > 5e-3:
+        raise SystemExit(f"the losses drift apart by {apart:.4f} within the first round")
+    print("\nSame tokens and labels in every round; the losses of the first update differ by at most")
+    print(f"{max(starts) - min(starts):.1e}, those of the first round's updates by {apart:.1e}.")
+
+
+def _conversations(options: argparse.Namespace) -> list[Any]:
+    """The rows of all updates in their order: pass after pass, shuffled."""
+    import numpy as np
+
+    from rlhf.data.rows import read_rows
+
+    rows = list(read_rows(options.rows, "conversation", "train"))
+    wanted = _updates(options) * options.batch
+    order: list[int] = []
+    while len(order) < wanted:
+        order += np.random.default_rng([SEED, len(order)]).permutation(len(rows)).tolist()
+    return [rows[i] for i in order[:wanted]]
+
+
+def _updates(options: argparse.Namespace) -> int:
+    return (options.rounds + 1) * options.steps + 1  # one more: its beginning ends the last round
+
+
+def _trl(options: argparse.Namespace, scratch: Path) -> None:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    torch.set_num_threads(options.threads)
+    conversations = [
+        {"messages": [{"role": m.role, "content": m.content} for m in one.messages]}
+        for one in _conversations(options)
+    ]
+    extra = {} if options.worker == "trl" else {"gradient_checkpointing": False}
+    config = SFTConfig(
+        output_dir=str(scratch),
+        use_cpu=True,
+        bf16=False,  # slower than fp32 on most CPUs
+        assistant_only_loss=True,
+        per_device_train_batch_size=options.batch,
+        max_length=options.max_length,
+        max_steps=_updates(options),
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",  # the rows come shuffled
+        logging_steps=1,  # ours reports every update too
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=SEED,
+        **extra,
+    )
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32),
+        processing_class=AutoTokenizer.from_pretrained(options.model),
+        args=config,
+        train_dataset=Dataset.from_list(conversations),
+    )
+    data = trainer.train_dataset
+    counts = [(len(row["input_ids"]), _labelled(row)) for row in data]
+    losses: list[float] = []
+
+    class Pause(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            gate.passed()
+
+
+        def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any, **__: Any) -> None:
+            if "loss" in logs:
+                losses.append(float(logs["loss"]))
+                gate.passed()
+
+    gate = Gate(options.steps, lambda: _describe(counts, losses, options))
+    trainer.add_callback(Pause())
+    trainer.train()
+
+
+def _labelled(row: dict[str, Any]) -> int:
+    """Labelled tokens that have a token before them."""
+    if "assistant_masks" in row:
+        return sum(row["assistant_masks"][1:])
+    return sum(label != -100 for label in row["labels"][1:])
+
+
+def _describe(
+    counts: list[tuple[int, int]], losses: list[float], options: argparse.Namespace
+) -> dict[str, Any]:
+    done = len(losses)
+    rows = counts[(done - options.steps) * options.batch : done * options.batch]
+    return {
+        "tokens": sum(tokens for tokens, _ in rows),
+        "labelled": sum(labelled for _, labelled in rows),
+        "losses": losses[-options.steps :],
+    }
+
+
+def _ours(options: argparse.Namespace, scratch: Path) -> None:
+    import numpy as np
+    import torch
+
+    from rlhf.data.encoding import Encoder
+    from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+    from rlhf.runtime.options import RunOptions
+    from rlhf.training.loop import train
+    from rlhf.training.sft import SftObjective
+
+    torch.set_num_threads(options.threads)
+    encoder = Encoder(load_tokenizer(options.model))
+    rows = []
+    for conversation in _conversations(options):
+        ids, labels = encoder.conversation(conversation.messages)
+        rows.append({"input_ids": ids[: options.max_length], "labels": labels[: options.max_length]})
+    counts = [(len(row["input_ids"]), _labelled(row)) for row in rows]
+    state = scratch / "state"
+
+    class Sequential:
+        """All rows in their order; asked for it once an update, so it holds the gate."""
+
+        rows_per_epoch = len(rows)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return rows[index]
+
+        def order(self, _seed: int, _epoch: int) -> np.ndarray:
+            gate.passed()
+            return np.arange(len(rows))
+
+    def describe() -> dict[str, Any]:
+        (journal,) = state.glob("*/metrics.jsonl")
+        records = [json.loads(line) for line in journal.read_text().splitlines()]
+        return _describe(counts, [r["loss"] for r in records if "loss" in r], options)
+
+    gate = Gate(options.steps, describe)
+    model = load_causal_lm(options.model)
+    freeze_lower_layers(model, options.freeze_layers if options.worker == "ours-frozen" else 0)
+    config = {
+        "seed": SEED,
+        "epochs": 1,
+        "evaluations": 1,
+        "global_batch_size": options.batch,
+        "optimizer": {
+            "learning_rate": LEARNING_RATE,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "weight_decay": 0.0,
+            "beta1": 0.9,
+            "beta2": 0.999,  # as in transformers
+            "eps": 1e-8,
+            "max_grad_norm": 1.0,
+        },
+    }
+    run_options = RunOptions("sft.benchmark", state, {}, save_seconds=1e9)
+    train(
+        model,
+        SftObjective(),
+        Sequential(),  # type: ignore[arg-type]
+        config,
+        run_options,
+        options.micro_batch_tokens,
+        dict,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What the launcher's tests run as a stage: ``python -m launched_stage ACTION [args…]``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rlhf.runtime.processes import command_line, descendants
+
+
+def kill_server() -> None:
+    """Kill the launcher's server, as soon as there is one."""
+    while True:
+        for pid in descendants(os.getppid()):
+            if command_line(pid)[:1] and command_line(pid)[0].endswith("/tritonserver"):
+                os.kill(pid, signal.SIGKILL)
+                return
+        time.sleep(0.05)
+
+
+def score_across_a_crash(identity: str) -> None:
+    import numpy as np
+
+    from rlhf.serving.client import TritonScorer
+
+    rows = [np.arange(1, length) for length in range(3, 40)]
+    with TritonScorer(
+        os.environ["RLHF_ENDPOINT_REWARD"], "reward", json.loads(identity), backoff=0.5
+    ) as scorer:
+        before = scorer.rewards(rows)
+        kill_server()
+        assert scorer.rewards(rows).tobytes() == before.tobytes()
+    print("the same rewards", flush=True)
+
+
+def wait_for_signal(folder: str) -> None:
+    got: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, lambda number, _: got.append(number))
+    mine = Path(folder, os.environ.get("RANK", "0"))
+    mine.write_text("waiting")
+    while not got:
+        time.sleep(0.05)
+    mine.write_text(signal.Signals(got[0]).name)
+    sys.exit(75)
+
+
+def kill_servers_forever() -> None:
+    while True:
+        kill_server()
+
+
+def show() -> None:
+    print(json.dumps({"rank": os.environ.get("RANK"), "threads": os.environ["OMP_NUM_THREADS"]}))
+
+
+if __name__ == "__main__":
+    action, *arguments = sys.argv[1:]
+    if action == "exit":
+        sys.exit(int(arguments[0]))
+    if action == "die":
+        os.kill(os.getpid(), int(arguments[0]))
+    globals()[action](*arguments)

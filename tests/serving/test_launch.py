@@ -1,0 +1,199 @@
+"""The launcher, run as people and rules run it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from served_models import make_store
+
+LAUNCH = [sys.executable, "-m", "rlhf.cli", "launch"]
+
+
+class Launch:
+    """Starts launchers in a folder, and finds what they leave behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.scratch = folder, folder / "tmp"
+        self.mark = f"RLHF_TEST={uuid.uuid4()}"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        key, _, value = self.mark.partition("=")
+        self.scratch.mkdir(exist_ok=True)
+        environment = {**os.environ, key: value, "PYTHONPATH": str(Path(__file__).parent)}
+        environment["TMPDIR"] = str(self.scratch)
+        return subprocess.Popen(
+            [*LAUNCH, *arguments], cwd=self.folder, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=150)
+        assert not self.left_behind()
+        assert not list(self.scratch.iterdir())
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def left_behind(self) -> list[str]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and self.mark in (entry / "environ").read_text():
+                    found.append((entry / "cmdline").read_text())
+        return found
+
+    def shared_memory(self) -> list[Path]:
+        """Segments of the servers that this launcher started."""
+        logs = self.folder.rglob("*-server.log")
+        names = {
+            name for log in logs for name in re.findall(r"rlhf-\w+-[0-9a-f]{16}", log.read_text())
+        }
+        assert names
+        return [path for name in names for path in Path("/dev/shm").glob(f"{name}*")]
+
+    def gone(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while self.left_behind() and time.monotonic() < until:
+            time.sleep(0.1)
+        return not self.left_behind()
+
+
+@pytest.fixture
+def launch(tmp_path):
+    return Launch(tmp_path)
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("code", [0, 3, 75])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_exit_codes_pass(launch, code, processes):
+    done = launch.run("--processes", processes, "--", "launched_stage", "exit", str(code))
+    assert done.returncode == code
+
+
+def test_death_by_signal_passes(launch):
+    assert launch.run("--", "launched_stage", "die", "9").returncode == 128 + 9
+
+
+def test_threads_and_ranks(launch):
+    done = launch.run("--processes", "2", "--threads", "1", "--", "launched_stage", "show")
+    seen = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(one["rank"] for one in seen) == ["0", "1"]
+    assert {one["threads"] for one in seen} == {"1"}
+
+
+def test_dry_run_starts_nothing(launch, reward, tmp_path):
+    done = launch.run(
+        "--dry-run", "--processes", "4", "--log", "logs/ppo.log",
+        "--serve", f"reward={reward.store}", "--", "rlhf.stages.ppo", "--name", "a b",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert f"server reward: {reward.store}  (log: logs/ppo.reward-server.log)" in done.stdout
+    assert "RLHF_ENDPOINT_REWARD=HOST:PORT" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(
+        "-m torch.distributed.run --standalone --nproc-per-node=4 "
+        "-m rlhf.worker rlhf.stages.ppo --name 'a b'"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--"], ["--processes", "0", "--", "m"], ["--serve", "other=x", "--", "m"]],
+)
+def test_wrong_command_lines(launch, arguments):
+    assert launch.run(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("processes", "number"),
+    [("1", signal.SIGTERM), ("1", signal.SIGINT), ("2", signal.SIGUSR2), ("2", signal.SIGTERM)],
+)
+def test_signals_reach_every_rank(launch, tmp_path, processes, number):
+    process = launch.start(
+        "--processes", processes, "--", "launched_stage", "wait_for_signal", str(tmp_path)
+    )
+    ranks = [tmp_path / str(rank) for rank in range(int(processes))]
+    wait_for(lambda: all(rank.exists() and rank.read_text() == "waiting" for rank in ranks))
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert [rank.read_text() for rank in ranks] == [number.name] * len(ranks)
+    assert not launch.left_behind()
+
+
+def test_a_killed_launcher_takes_everything_along(launch, tmp_path, reward):
+    process = launch.start(
+        "--serve", f"reward={reward.store}",
+        "--", "launched_stage", "wait_for_signal", str(tmp_path),
+    )  # fmt: skip
+    wait_for((tmp_path / "0").exists)
+    process.kill()
+    process.communicate()
+    assert launch.gone(30)
+    assert not launch.shared_memory()
+    assert (tmp_path / "0").read_text() == "SIGTERM"  # so a stage can still save
+
+
+def test_a_crashed_server_is_restarted(launch, tmp_path, reward):
+    """The stage's requests wait for it, and their answers stay the same."""
+    done = launch.run(
+        "--log", "logs/ppo.log", "--serve", f"reward={reward.store}",
+        "--", "launched_stage", "score_across_a_crash", json.dumps(reward.identity),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the same rewards" in done.stdout
+    assert "ended with exit code -9; restarting it" in done.stderr
+    assert (tmp_path / "logs" / "ppo.reward-server.log").is_file()
+    assert not launch.shared_memory()
+
+
+def test_a_server_that_keeps_dying_ends_the_stage(launch, reward):
+    done = launch.run(
+        "--serve", f"reward={reward.store}", "--", "launched_stage", "kill_servers_forever"
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("restarting it") == 2
+    assert "The reward server ended with exit code -9 after 2 restarts" in done.stderr
+    assert "The end of its log:" in done.stderr
+    assert not launch.shared_memory()
+
+
+def test_a_server_that_never_starts_is_reported(launch, tmp_path):
+    broken = make_store(tmp_path / "broken", "reward", seed=4)
+    (broken.store / "reward" / "1" / "hf" / "config.json").write_text("{}")
+    done = launch.run("--serve", f"reward={broken.store}", "--", "launched_stage", "exit", "0")
+    assert done.returncode == 1
+    assert "before it was ready. The end of its log:" in done.stderr
+    assert "to do:" in done.stderr
+
+
+def test_a_store_of_another_kind(launch, reward):
+    done = launch.run("--serve", f"reference={reward.store}", "--", "launched_stage", "show")
+    assert done.returncode == 1
+    assert "This store holds a reward model" in done.stderr
+
+
+def test_a_signal_before_the_stage_starts(launch, tmp_path, reward):
+    process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
+    wait_for((tmp_path / "logs" / "launch.reward-server.log").exists)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not out
+    assert not launch.left_behind()

@@ -1,0 +1,58 @@
+"""The check that a store answers as its model does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from served_models import make_store
+
+from rlhf.errors import IntegrityError
+from rlhf.provenance.manifest import verify
+from rlhf.runtime.files import read_json
+from rlhf.serving.parity import check_parity
+from rlhf.serving.store import export_store
+
+
+def test_reference_passes(reference, tmp_path):
+    report = check_parity(
+        "reference", reference.model, reference.store, tmp_path / "log", 1, tolerance=1e-4
+    )
+    assert report["passed"]
+    names = {case["case"] for case in report["cases"]}
+    for length in (2, 7, 33, 128, 160):
+        assert {f"length {length}, padding {side}" for side in ("none", "left", "right")} <= names
+
+
+def test_other_weights_fail(reward, tmp_path):
+    other = make_store(tmp_path / "other", "reward", seed=9)
+    store = tmp_path / "tampered"
+    export_store("reward", reward.model, store, reward.identity)
+    weights = store / "reward" / "1" / "hf" / "model.safetensors"
+    weights.unlink()  # a link to the model's own file
+    shutil.copyfile(other.model / "model.safetensors", weights)
+    with pytest.raises(IntegrityError, match="length 1, padding none: at most"):
+        check_parity("reward", reward.model, store, tmp_path / "log", 1, tolerance=1e-4)
+
+
+def test_stage_writes_store_report_and_manifest(reward, tmp_path):
+    config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": 1e-4}
+    outputs = {"repository": "repository", "parity": "parity.json", "manifest": "manifest.json"}
+    command = [sys.executable, "-m", "rlhf.stages.export_reward_store", "--name", "helpful"]
+    command += ["--config", json.dumps(config), "--input", f"model={reward.artifact}/manifest.json"]
+    for role, name in outputs.items():
+        command += ["--output", f"{role}={tmp_path / name}"]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    manifest = read_json(tmp_path / "manifest.json")
+    assert manifest["facts"]["identity"] == reward.identity
+    assert manifest["stage"] == "export_reward_store"
+    assert verify(tmp_path) == []
+    assert not any("__pycache__" in name or name.endswith(".log") for name in manifest["files"])
+    report = read_json(tmp_path / "parity.json")
+    assert report["passed"]
+    assert report["tolerance"] == 1e-4
+    assert {path.name for path in tmp_path.iterdir()} == {*outputs.values(), "run.json"}

@@ -1,0 +1,191 @@
+"""The two stages by hand: files, manifests, and the same bytes twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from oasst_trees import bot, tree, user
+
+from rlhf.data.encoding import IGNORED
+from rlhf.errors import DataError, IntegrityError
+from rlhf.provenance.digest import describe_tree
+from rlhf.provenance.manifest import verify
+from rlhf.runtime.files import read_json, write_json
+from rlhf.stages import fetch_data, tokenize
+from rlhf.stages.stage import parse
+
+VIEW_LENGTHS = {"sft": 80, "preference": 90, "prompt": 40}
+
+
+def stage(config, outputs, **inputs):
+    """A stage as the command line of a rule makes it."""
+    line = ["--name", "toy", "--config", json.dumps(config)]
+    for option, paths in (("--output", outputs), ("--input", inputs)):
+        for role, path in paths.items():
+            line += [option, f"{role}={path}"]
+    return parse(line)[0]
+
+
+def trees(count):
+    for i in range(count):
+        deeper = user(f"r{i}", bot(f"s{i}"), text="and then? " * (1 + i % 9))
+        replies = [bot(f"a{i}", 0, deeper), bot(f"b{i}", 1), bot(f"c{i}", 2, text=f"a{i} " * 9)]
+        yield tree(user(f"q{i}", *replies, text=f"question number {i % 30}"))
+
+
+@pytest.fixture
+def fetch(write_lines, tmp_path):
+    def fetch(folder="dataset", lines=None, **options):
+        path = write_lines(*(trees(60) if lines is None else lines))
+        out = tmp_path / folder
+        config = {"format": "oasst", "path": str(path), "options": options}
+        config |= {"validation_fraction": 0.2, "split_salt": ""}
+        files = {"rows": "rows", "statistics": "statistics.json", "manifest": "manifest.json"}
+        fetch_data.run(stage(config, {role: out / name for role, name in files.items()}))
+        return out
+
+    return fetch
+
+
+@pytest.fixture
+def model(make_tokenizer, tmp_path):
+    make_tokenizer("chatml").save_pretrained(tmp_path / "base" / "model")
+    write_json(tmp_path / "base" / "manifest.json", {"schema": 1, "facts": {}})
+    return tmp_path / "base"
+
+
+def run_tokenize(view, data: Path, model: Path, out: Path, **config):
+    config = {"view": view, "max_length": VIEW_LENGTHS[view], "overlong": "truncate"} | config
+    if view == "preference":
+        config |= {"max_replies": 2}
+    outputs = {"data": out / "data", "manifest": out / "manifest.json"}
+    inputs = {"model": model / "manifest.json", "data": data / "manifest.json"}
+    tokenize.run(stage(config, outputs, **inputs))
+    return read_json(out / "manifest.json")
+
+
+def test_fetch_data(fetch, tmp_path):
+    out = fetch()
+    manifest, statistics = read_json(out / "manifest.json"), read_json(out / "statistics.json")
+    source = tmp_path / "data.jsonl"
+    assert manifest["facts"]["source"] == {
+        "path": str(source),
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
+    rows = manifest["counts"]["rows"]
+    assert {view: sum(splits.values()) for view, splits in rows.items()} == {
+        "conversation": 180,
+        "preference": 60,
+        "prompt": 120,
+    }
+    assert all(splits["train"] and splits["validation"] for splits in rows.values())
+    assert not verify(out)
+    preference = statistics["views"]["preference"]["train"]
+    assert preference["rows"] == rows["preference"]["train"]
+    assert preference["replies"] == {"3": preference["rows"]}
+    assert statistics["views"]["conversation"]["train"]["turns"].keys() == {"2", "4"}
+    assert preference["characters_max"] >= preference["characters_mean"] > 0
+    assert statistics["views"]["prompt"]["train"]["duplicates"] > 0
+    assert manifest["counts"]["duplicates"]["prompt"] == 30
+    assert statistics["dropped"] == {}
+
+
+def test_dropped_rows_are_in_statistics_and_manifest(fetch):
+    tie = tree(user("x", bot("y", 0), bot("z", 0)))
+    out = fetch(lines=[*trees(20), tie, "{"], invalid="drop")
+    assert read_json(out / "statistics.json")["dropped"] == {"json": 1, "rank_tied": 2}
+    assert read_json(out / "manifest.json")["counts"]["dropped"] == {"json": 1, "rank_tied": 2}
+
+
+def test_failed_fetch_leaves_nothing(fetch, tmp_path):
+    with pytest.raises(DataError, match=r"data\.jsonl:21:2"):
+        fetch(lines=[*trees(20), "{"])
+    assert not list((tmp_path / "dataset").iterdir())
+
+
+@pytest.mark.parametrize("view", VIEW_LENGTHS)
+def test_tokenize(fetch, model, tmp_path, view, make_tokenizer):
+    data = fetch()
+    manifest = run_tokenize(view, data, model, tmp_path / view)
+    tokenizer = make_tokenizer("chatml")
+    assert not verify(tmp_path / view)
+    assert manifest["facts"] == tokenize.tokenizer_facts(tokenizer)
+    assert manifest["facts"]["eos_token_id"] == tokenizer.eos_token_id
+    truncated = 0
+    for split in ("train", "validation"):
+        counts = manifest["counts"][split]
+        opened = datasets.load_from_disk(str(tmp_path / view / "data" / split))
+        assert len(opened) == counts["rows"] == counts["source_rows"] - counts["dropped"] > 0
+        truncated += counts["truncated"]
+        assert len(set(opened["id"])) == len(opened)
+        for row in opened:
+            if view == "preference":
+                longest = max(map(len, row["reply_ids"]))
+                assert len(row["history_ids"]) + longest <= VIEW_LENGTHS[view]
+                assert len(row["reply_ids"]) == 2
+                assert all(ids[-1] == tokenizer.eos_token_id for ids in row["reply_ids"])
+            else:
+                assert 0 < len(row["input_ids"]) <= VIEW_LENGTHS[view]
+        if view == "sft":
+            assert all(any(x != IGNORED for x in labels) for labels in opened["labels"])
+            assert 0 < counts["label_share"] < 1
+            assert counts["tokens"] == sum(map(len, opened["input_ids"]))
+    assert truncated > 0 or view == "preference"  # its questions are too short to cut
+
+
+@pytest.mark.parametrize("view", VIEW_LENGTHS)
+def test_two_runs_give_the_same_bytes(fetch, model, tmp_path, view):
+    first, second = fetch("one"), fetch("two")
+    assert describe_tree(first / "rows") == describe_tree(second / "rows")
+    assert (first / "manifest.json").read_bytes() == (second / "manifest.json").read_bytes()
+    for name, data in (("a", first), ("b", second)):
+        run_tokenize(view, data, model, tmp_path / name)
+    trees = [describe_tree(tmp_path / name) for name in "ab"]
+    for one in trees:
+        one.pop("run.json")
+    assert trees[0] == trees[1]
+
+
+def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):
+    """Ids of all views and splits lead back to root prompts; none is on both sides."""
+    data = fetch()
+    sides: dict[str, set[int]] = {"train": set(), "validation": set()}
+    for view in VIEW_LENGTHS:
+        run_tokenize(view, data, model, tmp_path / view)
+        for split, roots in sides.items():
+            opened = datasets.load_from_disk(str(tmp_path / view / "data" / split))
+            roots |= {int(one[1:]) % 30 for one in opened["id"]}
+    assert len(sides["train"] | sides["validation"]) == 30
+    assert not sides["train"] & sides["validation"]
+
+
+class TestRefusals:
+    def test_everything_too_long(self, fetch, model, tmp_path):
+        with pytest.raises(DataError, match=r"rows of train were dropped: {'overlong': \d+}"):
+            run_tokenize("sft", fetch(), model, tmp_path / "out", max_length=8)
+        assert not (tmp_path / "out" / "manifest.json").exists()
+        assert not (tmp_path / "out" / "data").exists()
+
+    def test_view_without_rows(self, fetch, model, tmp_path):
+        data = fetch(lines=[tree(user("q", bot("a")))])
+        with pytest.raises(DataError, match="no rows for the view 'preference'"):
+            run_tokenize("preference", data, model, tmp_path / "out")
+
+    def test_overlong_is_an_error(self, fetch, model, tmp_path):
+        with pytest.raises(DataError, match="at most 20 tokens"):
+            run_tokenize("sft", fetch(), model, tmp_path / "o", max_length=20, overlong="error")
+
+    def test_missing_model_folder(self, fetch, model, tmp_path):
+        (model / "model").rename(model / "moved")
+        with pytest.raises(IntegrityError, match="folder is missing"):
+            run_tokenize("sft", fetch(), model, tmp_path / "out")
+
+    def test_edited_tokenizer(self, fetch, model, tmp_path):
+        facts = {"template_digest": "0" * 64}
+        write_json(model / "manifest.json", {"schema": 1, "facts": facts})
+        with pytest.raises(IntegrityError, match="template_digest"):
+            run_tokenize("sft", fetch(), model, tmp_path / "out")

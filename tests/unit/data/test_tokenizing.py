@@ -1,0 +1,231 @@
+"""Samples within a length: what is cut, what is dropped, what is counted."""
+
+from __future__ import annotations
+
+import filecmp
+
+import datasets
+import pytest
+
+from rlhf.data.arrow import write_dataset
+from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.rows import Conversation, Message, Preference, Prompt
+from rlhf.data.tokenizing import MIN_QUESTION, Limits, Tally, features_of, tokenize
+from rlhf.errors import DataError
+
+
+def user(text):
+    return Message("user", text)
+
+
+def bot(text):
+    return Message("assistant", text)
+
+
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
+TURNS = (user("first question"), bot("first answer"), user("second question"))
+
+
+@pytest.fixture(params=["chatml", "oasst", "hh"])
+def encoder(make_tokenizer, request):
+    return Encoder(make_tokenizer(request.param, bos=True))
+
+
+def run(encoder, row, view, max_length, overlong="truncate", max_replies=None):
+    tally = Tally()
+    limits = Limits(view, max_length, overlong, max_replies)
+    return list(tokenize([row], encoder, limits, tally)), tally
+
+
+class TestSft:
+    row = Conversation("row", "g", (*TURNS, bot("second answer")))
+
+    def test_what_fits_is_whole(self, encoder):
+        ids, labels = encoder.conversation(self.row.messages)
+        (sample,), tally = run(encoder, self.row, "sft", len(ids))
+        assert sample == {"id": "row", "input_ids": ids, "labels": labels}
+        assert tally.as_dict("sft") == {
+            "source_rows": 1,
+            "rows": 1,
+            "tokens": len(ids),
+            "labels": sum(label != IGNORED for label in labels),
+            "label_share": pytest.approx(
+                sum(label != IGNORED for label in labels) / len(ids), abs=1e-6
+            ),
+            "truncated": 0,
+            "dropped": 0,
+            "dropped_reasons": {},
+        }
+
+    def test_oldest_turns_go_first(self, encoder):
+        whole, _ = encoder.conversation(self.row.messages)
+        (sample,), tally = run(encoder, self.row, "sft", len(whole) - 1)
+        assert (sample["input_ids"], sample["labels"]) == encoder.conversation(
+            self.row.messages[2:]
+        )
+        assert tally.truncated == 1
+
+    def test_system_message_stays(self, encoder):
+        system = Message("system", "Be kind.")
+        row = Conversation("row", "g", (system, *self.row.messages))
+        least, _ = encoder.conversation((system, *self.row.messages[2:]))
+        (sample,), _ = run(encoder, row, "sft", len(least))
+        assert sample["input_ids"] == least
+
+    def test_then_the_beginning_of_the_question(self, encoder):
+        row = Conversation("row", "g", (user(LONG), bot("short")))
+        whole, labels = encoder.conversation(row.messages)
+        (sample,), tally = run(encoder, row, "sft", len(whole) - 3)
+        question, reply = encoder.texts(row.messages)
+        assert (sample["input_ids"], sample["labels"]) == encoder.join(
+            row.messages, [question[3:], reply]
+        )
+        assert [x for x in sample["labels"] if x != IGNORED] == [x for x in labels if x != IGNORED]
+        assert sample["input_ids"][0] == whole[0]  # BOS
+        assert tally.truncated == 1
+
+    def test_reply_is_never_cut(self, encoder):
+        row = Conversation("row", "g", (user(LONG), bot("short")))
+        whole, _ = encoder.conversation(row.messages)
+        question = len(encoder.texts(row.messages)[0])
+        least = len(whole) - question + MIN_QUESTION
+        assert run(encoder, row, "sft", least)[1].rows == 1
+        samples, tally = run(encoder, row, "sft", least - 1)
+        assert not samples
+        assert tally.dropped == {"overlong": 1}
+        assert tally.truncated == 0
+
+    def test_drop_and_error(self, encoder):
+        whole, _ = encoder.conversation(self.row.messages)
+        samples, tally = run(encoder, self.row, "sft", len(whole) - 1, "drop")
+        assert not samples
+        assert tally.as_dict("sft")["dropped_reasons"] == {"overlong": 1}
+        assert tally.as_dict("sft")["label_share"] == 0.0
+        with pytest.raises(DataError, match=f"{len(whole)} tokens") as error:
+            run(encoder, self.row, "sft", len(whole) - 1, "error")
+        assert "row row" in str(error.value)
+        assert f"at most {len(whole) - 1} tokens" in str(error.value)
+        assert "tokenization.sft.max_length" in str(error.value)
+
+
+class TestPrompt:
+    row = Prompt("row", "g", TURNS)
+
+    def test_truncation_and_counts(self, encoder):
+        whole = encoder.prompt(TURNS)
+        assert run(encoder, self.row, "prompt", len(whole))[0] == [
+            {"id": "row", "input_ids": whole}
+        ]
+        (sample,), tally = run(encoder, self.row, "prompt", len(whole) - 1)
+        assert sample["input_ids"] == encoder.prompt(TURNS[2:])
+        assert (tally.truncated, tally.tokens) == (1, len(sample["input_ids"]))
+
+    def test_no_empty_history(self, encoder):
+        samples, tally = run(encoder, self.row, "prompt", 3)
+        assert not samples
+        assert tally.dropped == {"overlong": 1}
+
+
+class TestPreference:
+    replies = ("best", "not so good", LONG, "bad")
+    row = Preference("row", "g", TURNS, replies)
+
+    def lengths(self, encoder):
+        return [len(encoder.reply(TURNS, reply)) for reply in self.replies]
+
+    def test_best_first(self, encoder):
+        (sample,), tally = run(encoder, self.row, "preference", 500)
+        assert sample["history_ids"] == encoder.prompt(TURNS)
+        assert sample["reply_ids"] == [encoder.reply(TURNS, one) for one in self.replies]
+        counts = tally.as_dict("preference")
+        assert counts["replies"] == 4
+        assert counts["tokens"] == len(sample["history_ids"]) + sum(self.lengths(encoder))
+        assert counts["replies_dropped"] == {}
+
+    def test_max_replies(self, encoder):
+        (sample,), tally = run(encoder, self.row, "preference", 500, max_replies=2)
+        assert sample["reply_ids"] == [encoder.reply(TURNS, one) for one in self.replies[:2]]
+        assert tally.as_dict("preference")["replies_dropped"] == {"surplus": 2}
+
+    def test_all_replies_see_the_history_cut_for_the_longest(self, encoder):
+        limit = len(encoder.prompt(TURNS)) + max(self.lengths(encoder)) - 1
+        (sample,), tally = run(encoder, self.row, "preference", limit)
+        assert sample["history_ids"] == encoder.prompt(TURNS[2:])
+        assert len(sample["reply_ids"]) == 4
+        assert tally.truncated == 1
+
+    def test_reply_that_no_history_fits_is_left_out(self, encoder):
+        limit = len(encoder.prompt(TURNS[2:])) + max(self.lengths(encoder)) - 1
+        question = len(encoder.texts(TURNS[2:])[0])
+        limit -= max(0, question - MIN_QUESTION)
+        (sample,), tally = run(encoder, self.row, "preference", limit)
+        assert len(sample["reply_ids"]) == 3
+        assert tally.as_dict("preference")["replies_dropped"] == {"overlong": 1}
+
+    def test_drop(self, encoder):
+        limit = len(encoder.prompt(TURNS)) + sorted(self.lengths(encoder))[1]
+        (sample,), tally = run(encoder, self.row, "preference", limit, "drop")
+        assert sample["history_ids"] == encoder.prompt(TURNS)
+        assert max(map(len, sample["reply_ids"])) + len(sample["history_ids"]) <= limit
+        assert tally.truncated == 0
+        shortest = len(encoder.prompt(TURNS)) + min(self.lengths(encoder)) - 1
+        samples, tally = run(encoder, self.row, "preference", shortest, "drop")
+        assert not samples
+        assert tally.dropped == {"overlong": 1}
+
+    def test_error(self, encoder):
+        with pytest.raises(DataError, match="row row"):
+            run(encoder, self.row, "preference", len(encoder.prompt(TURNS)) + 5, "error")
+
+    @pytest.mark.parametrize("size", range(20, 120, 7))
+    def test_within_the_limit_always(self, encoder, size):
+        samples, tally = run(encoder, self.row, "preference", size)
+        for sample in samples:
+            longest = max(map(len, sample["reply_ids"]))
+            assert len(sample["history_ids"]) + longest <= size
+            assert len(sample["reply_ids"]) >= 2
+            assert sample["history_ids"]
+        assert len(samples) + tally.dropped.total() == 1
+
+    def test_replies_that_a_normalizer_makes_equal_are_one(self, make_tokenizer):
+        from tokenizers import normalizers
+
+        tokenizer = make_tokenizer("oasst")
+        tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+        row = Preference("row", "g", TURNS, ("Yes", "yes", "no"))
+        (sample,), tally = run(Encoder(tokenizer), row, "preference", 500)
+        assert len(sample["reply_ids"]) == 2
+        assert tally.replies_dropped["duplicate"] == 1
+        row = Preference("row", "g", TURNS, ("Yes", "yes"))
+        samples, tally = run(Encoder(tokenizer), row, "preference", 500)
+        assert not samples
+        assert tally.dropped == {"duplicate_replies": 1}
+
+
+class TestFolder:
+    samples = tuple({"id": str(i), "input_ids": list(range(i % 7 + 1))} for i in range(2500))
+
+    def test_opens_as_a_dataset(self, tmp_path):
+        write_dataset(tmp_path, features_of("prompt"), iter(self.samples))
+        opened = datasets.load_from_disk(str(tmp_path))
+        assert opened.to_list() == list(self.samples)
+        assert opened.features == features_of("prompt")
+        assert len(opened.filter(lambda row: len(row["input_ids"]) == 7)) == 357
+
+    def test_equal_samples_give_equal_files(self, tmp_path):
+        for name in ("a", "b"):
+            write_dataset(tmp_path / name, features_of("prompt"), self.samples)
+        write_dataset(tmp_path / "c", features_of("prompt"), self.samples[1:])
+        names = sorted(path.name for path in (tmp_path / "a").iterdir())
+        assert names == ["data-00000-of-00001.arrow", "dataset_info.json", "state.json"]
+        same = filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", names, shallow=False)
+        assert same == (names, [], [])
+        a, c = (datasets.load_from_disk(str(tmp_path / name)) for name in "ac")
+        assert a._fingerprint != c._fingerprint
+
+    @pytest.mark.parametrize("view", ["sft", "preference", "prompt"])
+    def test_empty_split_opens_with_its_columns(self, tmp_path, view):
+        write_dataset(tmp_path, features_of(view), [])
+        opened = datasets.load_from_disk(str(tmp_path))
+        assert len(opened) == 0
+        assert opened.features == features_of(view)

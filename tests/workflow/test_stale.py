@@ -1,0 +1,203 @@
+"""The re-run matrix: for each change, exactly the rules that run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import TINY, Project
+
+VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
+LATE = {"evaluate", "report"}
+FROM_PPO = {"train_ppo"} | LATE
+FROM_REWARD = {"train_reward", "export_reward_store"} | FROM_PPO
+FROM_SFT = {"train_sft", "export_reference_store"} | FROM_REWARD
+TRAINING = {"train_sft", "train_reward", "train_ppo"}
+EVERYTHING = {"fetch_model", "fetch_data"} | VIEWS | FROM_SFT
+
+
+def edit_config(change: Callable[[dict], None]) -> Callable[[Project], None]:
+    def edit(project: Project) -> None:
+        path = project.folder / TINY
+        values = yaml.safe_load(path.read_text())
+        change(values)
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    return edit
+
+
+def edit_file(file: str, old: str, new: str) -> Callable[[Project], None]:
+    return lambda project: project.replace(file, old, new)
+
+
+def touch_everything(project: Project) -> None:
+    for path in project.folder.rglob("*"):
+        if path.is_file() and ".snakemake/" not in path.as_posix():
+            os.utime(path)
+
+
+def reorder(values: dict) -> None:
+    def reverse(value):  # noqa: ANN001, ANN202
+        if isinstance(value, dict):
+            return {key: reverse(value[key]) for key in reversed(list(value))}
+        return value
+
+    turned = reverse(values)
+    values.clear()
+    values.update(turned)
+
+
+def set_key(path: str, value: object) -> Callable[[dict], None]:
+    def change(values: dict) -> None:
+        *sections, last = path.split(".")
+        for section in sections:
+            values = values.setdefault(section, {})
+        values[last] = value
+
+    return change
+
+
+def swap_kl_and_clip(values: dict) -> None:
+    """Two parameters of one stage trade values: the set of values stays the same."""
+    run = values["ppo"]["final"]
+    run["clip"], run["kl"]["coefficient"] = 0.1, 0.2
+
+
+MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
+    "nothing": (lambda project: None, set()),
+    "white space in README": (edit_file("README.md", "\n", "\n\n"), set()),
+    "all files touched": (touch_everything, set()),
+    "config keys reordered": (edit_config(reorder), set()),
+    "more threads and other save times": (
+        edit_config(lambda v: v["runtime"].update(save_seconds=7, micro_batch_tokens=512)),
+        set(),
+    ),
+    "SFT learning rate": (edit_config(set_key("sft.chat.optimizer.learning_rate", 1e-4)), FROM_SFT),
+    "fraction of SFT's dataset": (
+        edit_config(set_key("sft.chat.data.demo", {"fraction": 0.5})),
+        FROM_SFT,
+    ),
+    "fraction of PPO's dataset": (
+        edit_config(set_key("ppo.final.data.demo", {"fraction": 0.5})),
+        FROM_PPO,
+    ),
+    "reward model's L2": (edit_config(set_key("reward.helpful.score_l2", 0.01)), FROM_REWARD),
+    "PPO KL coefficient": (edit_config(set_key("ppo.final.kl.coefficient", 0.3)), FROM_PPO),
+    "two PPO parameters swapped": (edit_config(swap_kl_and_clip), FROM_PPO),
+    "evaluation seed": (edit_config(set_key("evaluation.final.seed", 9)), LATE),
+    "report title": (edit_config(set_key("report.final.title", "Other")), {"report"}),
+    "prompt length": (
+        edit_config(set_key("tokenization.prompt.max_length", 128)),
+        {"tokenize:prompt"} | FROM_PPO,
+    ),
+    "a row of the dataset": (
+        edit_file("demo/trees.jsonl", "Why is the sky blue", "Why is our sky blue"),
+        # The tiny tokenizer is trained on the same file.
+        EVERYTHING,
+    ),
+    "code in ppo/": (
+        edit_file("workflow/rlhf/ppo/kl.py", "-0.2), 0.2)", "-0.25), 0.25)"),
+        FROM_PPO,
+    ),
+    "a comment in ppo/": (
+        edit_file("workflow/rlhf/ppo/kl.py", "import torch\n", "import torch  # tensors\n"),
+        set(),
+    ),
+    "a docstring in ppo/": (
+        edit_file("workflow/rlhf/ppo/kl.py", '"""KL estimators', '"""All KL estimators'),
+        set(),
+    ),
+    "code that all training shares": (
+        edit_file("workflow/rlhf/training/optim.py", "split = []", "split = list()"),
+        FROM_SFT,
+    ),
+    "code that only tokenization uses": (
+        edit_file("workflow/rlhf/data/tokenizing.py", "BATCH = 256", "BATCH = 128"),
+        VIEWS | FROM_SFT,
+    ),
+    "the served model file": (
+        edit_file("workflow/rlhf/serving/model_files/model.py", "import ", "import math\nimport "),
+        {"export_reward_store", "export_reference_store"} | FROM_PPO,
+    ),
+    "PPO's manifest deleted": (
+        lambda project: (project.folder / "results/ppo/final/manifest.json").unlink(),
+        FROM_PPO,
+    ),
+    "SFT's manifest deleted": (
+        lambda project: (project.folder / "results/sft/chat/manifest.json").unlink(),
+        FROM_SFT,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", MATRIX)
+def test_reruns_exactly(change: str, project: Project) -> None:
+    apply, expected = MATRIX[change]
+    apply(project)
+    assert project.would_run() == expected
+
+
+def test_two_parameters_swapped_again(project: Project) -> None:
+    """Snakemake compares parameters as a set; one canonical text keeps what belongs to what."""
+    swap = edit_config(swap_kl_and_clip)
+    swap(project)
+    project.snakemake("results/ppo/final/manifest.json")
+
+    def back(values: dict) -> None:
+        run = values["ppo"]["final"]
+        run["clip"], run["kl"]["coefficient"] = run["kl"]["coefficient"], run["clip"]
+
+    edit_config(back)(project)
+    assert project.would_run() == FROM_PPO
+
+
+@pytest.mark.parametrize("kept", ["times preserved", "times scrambled"])
+def test_results_copied_into_a_fresh_clone(finished: Project, tmp_path: Path, kept: str) -> None:
+    clone = Project.clone(tmp_path / "clone")
+    shutil.copytree(finished.folder / "results", clone.folder / "results")
+    if kept == "times scrambled":
+        manifests = sorted((clone.folder / "results").rglob("*"), reverse=True)
+        for i, path in enumerate(manifests):
+            os.utime(path, (1_000_000_000 + i, 1_000_000_000 + i))
+    assert clone.would_run() == set()
+
+
+def test_changes_are_seen_in_results_copied_into_a_fresh_clone(
+    finished: Project, tmp_path: Path
+) -> None:
+    clone = Project.clone(tmp_path / "clone")
+    shutil.copytree(finished.folder / "results", clone.folder / "results")
+    edit_config(set_key("ppo.final.kl.coefficient", 0.3))(clone)
+    assert clone.would_run() == FROM_PPO
+
+
+def test_a_corrupted_file_is_named_by_verify(project: Project) -> None:
+    weights = project.folder / "results/sft/chat/model/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "rlhf.cli", "verify"],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    named = [line for line in done.stdout.splitlines() if "sft/chat/model/model.safetensors" in line]
+    assert len(named) == 1
+    assert "sha256" in named[0]
+
+
+def test_an_identical_rerun_stops_there(project: Project) -> None:
+    """A stage that ran again to the same manifest makes nothing downstream stale."""
+    (project.folder / "results/sft/chat/manifest.json").unlink()
+    project.snakemake("results/sft/chat/manifest.json")
+    assert project.would_run() == set()
