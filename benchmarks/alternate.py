@@ -35,6 +35,7 @@ class Contestant:
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             "TRL_EXPERIMENTAL_SILENCE": "1",
+            "TQDM_DISABLE": "1",
         }
         if site is not None:
             environment["PYTHONPATH"] = str(site.resolve())
@@ -71,7 +72,8 @@ class Gate:
     """A worker's side: it stops between rounds, where ``passed`` is called once a step.
 
     The clock runs from the release of a round to the end of its last step, so what a trainer does
-    between steps (fetching data, logging) counts.
+    between steps (fetching data, logging) counts. Reported are ``seconds`` of wall time and
+    ``cpu_seconds``, which other users of the machine disturb less.
 
     Args:
         steps: steps in a round.
@@ -82,21 +84,22 @@ class Gate:
         self._steps, self._describe = steps, describe
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what libraries print must not reach the parent
-        self._done, self._started = 0, None
+        self._done, self._started, self._cpu = 0, None, 0.0
 
     def passed(self) -> None:
         """Called where a step begins: ends the round before it, and waits for the next."""
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.process_time()
         if self._started is not None:
             self._done += 1
             if self._done < self._steps:
                 return
-            report = {"seconds": now - self._started} | self._describe()
+            report = {"seconds": now - self._started, "cpu_seconds": cpu - self._cpu}
+            report |= self._describe()
             self._out.write(json.dumps(report) + "\n")
             self._out.flush()
         if sys.stdin.readline() != "go\n":
             os._exit(0)
-        self._done, self._started = 0, time.perf_counter()
+        self._done, self._started, self._cpu = 0, time.perf_counter(), time.process_time()
 
 
 def alternate(contestants: Sequence[Contestant], rounds: int, warm_up: int = 1) -> None:
@@ -108,7 +111,8 @@ def alternate(contestants: Sequence[Contestant], rounds: int, warm_up: int = 1) 
                 report = one.turn()
                 one.rounds.append(report | {"counted": number >= 0})
                 text = f"round {number + 1 if number >= 0 else 'warm-up'}: {one.name}"
-                print(f"{text:32} {report['seconds']:8.2f} s", file=sys.stderr, flush=True)
+                seconds = f"{report['seconds']:8.2f} s, {report['cpu_seconds']:8.2f} s of CPU"
+                print(f"{text:48} {seconds}", file=sys.stderr, flush=True)
     finally:
         for one in contestants:
             one.close()

@@ -26,7 +26,9 @@ LEARNING_RATE, SEED = 1e-5, 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="folder that TRL is installed in")
     parser.add_argument("--model", type=Path, required=True, help="plain Hugging Face folder")
     parser.add_argument("--rows", type=Path, required=True, help="rows folder of a dataset")
@@ -74,9 +76,16 @@ def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> 
         name: [t / s for t, s in zip(counted(one, "tokens"), counted(one, "seconds"), strict=True)]
         for name, one in contestants.items()
     }
+    per_cpu = {
+        name: [
+            t / s for t, s in zip(counted(one, "tokens"), counted(one, "cpu_seconds"), strict=True)
+        ]
+        for name, one in contestants.items()
+    }
+    cpu_medians = {name: statistics.median(values) for name, values in per_cpu.items()}
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    print(f"\n{processor()}, {options.threads} threads; batch {options.batch}, {options.rounds} rounds")
-    print(f"of {options.steps} updates; real tokens/s: median (range)\n")
+    print(f"\n{processor()}, {options.threads} threads; batch {options.batch}, {options.rounds}")
+    print(f"rounds of {options.steps} updates; real tokens/s: median (range)\n")
     base = medians.get("trl")
     rows = []
     for name, one in contestants.items():
@@ -86,11 +95,14 @@ def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> 
                 one.name,
                 spread(speeds[name]),
                 f"{medians[name] / base:.2f}" if base else "",
+                spread(per_cpu[name]),
+                f"{cpu_medians[name] / cpu_medians['trl']:.2f}" if base else "",
                 f"{losses[0]:.4f}",
                 f"{losses[-1]:.4f}",
             ]
         )
-    header = ["", "tokens/s", "× TRL", "loss, update 1", f"loss, update {options.steps}"]
+    header = ["", "tokens/s", "× TRL", "tokens per CPU second", "× TRL", "loss 1"]
+    header += [f"loss {options.steps}"]
     print(table(header, rows))
     _check_same_work(contestants)
 
@@ -111,7 +123,9 @@ def _check_same_work(contestants: dict[str, Contestant]) -> None:
     apart = max(max(step) - min(step) for step in zip(*losses, strict=True)) if losses else 0.0
     if apart > 5e-3:
         raise SystemExit(f"the losses drift apart by {apart:.4f} within the first round")
-    print("\nSame tokens and labels in every round; the losses of the first update differ by at most")
+    print(
+        "\nSame tokens and labels in every round; the losses of the first update differ by at most"
+    )
     print(f"{max(starts) - min(starts):.1e}, those of the first round's updates by {apart:.1e}.")
 
 
@@ -136,7 +150,7 @@ def _updates(options: argparse.Namespace) -> int:
 def _trl(options: argparse.Namespace, scratch: Path) -> None:
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     torch.set_num_threads(options.threads)
@@ -177,13 +191,13 @@ def _trl(options: argparse.Namespace, scratch: Path) -> None:
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             gate.passed()
 
-
         def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any, **__: Any) -> None:
             if "loss" in logs:
                 losses.append(float(logs["loss"]))
                 gate.passed()
 
     gate = Gate(options.steps, lambda: _describe(counts, losses, options))
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Pause())
     trainer.train()
 
@@ -222,7 +236,9 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     rows = []
     for conversation in _conversations(options):
         ids, labels = encoder.conversation(conversation.messages)
-        rows.append({"input_ids": ids[: options.max_length], "labels": labels[: options.max_length]})
+        rows.append(
+            {"input_ids": ids[: options.max_length], "labels": labels[: options.max_length]}
+        )
     counts = [(len(row["input_ids"]), _labelled(row)) for row in rows]
     state = scratch / "state"
 

@@ -25,20 +25,26 @@ def reference(tmp_path_factory) -> Exported:
 
 
 @pytest.fixture(scope="session")
-def servers(reward, reference, tmp_path_factory):
-    """Both servers, started together."""
+def nan_reward(tmp_path_factory) -> Exported:
+    return make_store(tmp_path_factory.mktemp("nan"), "reward", seed=4, nan=True)
+
+
+@pytest.fixture(scope="session")
+def servers(reward, reference, nan_reward, tmp_path_factory):
+    """All servers, started together."""
     logs = tmp_path_factory.mktemp("logs")
-    both = {one.kind: TritonServer(one.store, logs / one.kind) for one in (reward, reference)}
+    stores = {"reward": reward, "reference": reference, "nan": nan_reward}
+    running = {name: TritonServer(one.store, logs / name) for name, one in stores.items()}
     try:
-        for server in both.values():
+        for server in running.values():
             server.start()
-        for server in both.values():
+        for server in running.values():
             server.wait_ready(120)
-        yield both
+        yield running
     finally:
-        for server in both.values():
+        for server in running.values():
             server.terminate()
-        for server in both.values():
+        for server in running.values():
             server.stop()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from served_models import make_store
 
-LAUNCH = [sys.executable, "-m", "rlhf.cli", "launch"]
+LAUNCH = [sys.executable, "-m", "rlhf.launch"]
 
 
 class Launch:
@@ -72,9 +72,10 @@ def launch(tmp_path):
     return Launch(tmp_path)
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(process: subprocess.Popen[str], condition, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, "waited too long"
         time.sleep(0.05)
 
@@ -129,7 +130,9 @@ def test_signals_reach_every_rank(launch, tmp_path, processes, number):
         "--processes", processes, "--", "launched_stage", "wait_for_signal", str(tmp_path)
     )
     ranks = [tmp_path / str(rank) for rank in range(int(processes))]
-    wait_for(lambda: all(rank.exists() and rank.read_text() == "waiting" for rank in ranks))
+    wait_for(
+        process, lambda: all(rank.exists() and rank.read_text() == "waiting" for rank in ranks)
+    )
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 75
@@ -142,7 +145,7 @@ def test_a_killed_launcher_takes_everything_along(launch, tmp_path, reward):
         "--serve", f"reward={reward.store}",
         "--", "launched_stage", "wait_for_signal", str(tmp_path),
     )  # fmt: skip
-    wait_for((tmp_path / "0").exists)
+    wait_for(process, (tmp_path / "0").exists)
     process.kill()
     process.communicate()
     assert launch.gone(30)
@@ -179,7 +182,7 @@ def test_a_server_that_never_starts_is_reported(launch, tmp_path):
     (broken.store / "reward" / "1" / "hf" / "config.json").write_text("{}")
     done = launch.run("--serve", f"reward={broken.store}", "--", "launched_stage", "exit", "0")
     assert done.returncode == 1
-    assert "before it was ready. The end of its log:" in done.stderr
+    assert "ended with exit code 1 before it was ready. The end of its log:" in done.stderr
     assert "to do:" in done.stderr
 
 
@@ -191,7 +194,7 @@ def test_a_store_of_another_kind(launch, reward):
 
 def test_a_signal_before_the_stage_starts(launch, tmp_path, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
-    wait_for((tmp_path / "logs" / "launch.reward-server.log").exists)
+    wait_for(process, (tmp_path / "logs" / "launch.reward-server.log").exists)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM

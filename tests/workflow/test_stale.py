@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .conftest import TINY, Project
+from projects import TINY, Project
 
 VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
 LATE = {"evaluate", "report"}
@@ -160,8 +157,7 @@ def test_two_parameters_swapped_again(project: Project) -> None:
 
 @pytest.mark.parametrize("kept", ["times preserved", "times scrambled"])
 def test_results_copied_into_a_fresh_clone(finished: Project, tmp_path: Path, kept: str) -> None:
-    clone = Project.clone(tmp_path / "clone")
-    shutil.copytree(finished.folder / "results", clone.folder / "results")
+    clone = finished.fresh_clone(tmp_path / "clone")
     if kept == "times scrambled":
         manifests = sorted((clone.folder / "results").rglob("*"), reverse=True)
         for i, path in enumerate(manifests):
@@ -172,8 +168,7 @@ def test_results_copied_into_a_fresh_clone(finished: Project, tmp_path: Path, ke
 def test_changes_are_seen_in_results_copied_into_a_fresh_clone(
     finished: Project, tmp_path: Path
 ) -> None:
-    clone = Project.clone(tmp_path / "clone")
-    shutil.copytree(finished.folder / "results", clone.folder / "results")
+    clone = finished.fresh_clone(tmp_path / "clone")
     edit_config(set_key("ppo.final.kl.coefficient", 0.3))(clone)
     assert clone.would_run() == FROM_PPO
 
@@ -183,13 +178,7 @@ def test_a_corrupted_file_is_named_by_verify(project: Project) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "rlhf.cli", "verify"],
-        cwd=project.folder,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = project.rlhf("verify")
     assert done.returncode == 1
     named = [line for line in done.stdout.splitlines() if "sft/chat/model/model.safetensors" in line]
     assert len(named) == 1

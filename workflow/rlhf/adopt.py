@@ -8,9 +8,7 @@ and its parents stays, and what does not runs again for the reason that Snakemak
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rlhf.errors import IntegrityError
 from rlhf.provenance.digest import canonical_json, digest_file
@@ -51,12 +49,5 @@ def adopt_results(results: Path, snakemake_folder: Path) -> None:
             input_checksums={str(p): f"sha256:{d}" for p, d in parents.items() if p},
             incomplete=False,
         )
-        for output in _outputs(path, manifest):
+        for output in path.parent.iterdir():  # all that the rule declares, and `run.json`
             records._write_record(str(output), record)
-
-
-def _outputs(path: Path, manifest: dict[str, Any]) -> Iterator[Path]:
-    """What the rule declares: the manifest, and each file or folder beside it."""
-    yield path
-    for name in {Path(file).parts[0] for file in manifest["files"]}:
-        yield path.parent / name

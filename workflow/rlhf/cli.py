@@ -3,19 +3,64 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 
 from rlhf import launch
+from rlhf.errors import EXIT_BAD_INPUT, RlhfError
+
+COMMANDS = {
+    "explain": "say what would run, and why",
+    "verify": "compare the files of artifacts with their manifests",
+    "compare": "say in what two artifacts differ: configuration, code, parents, metrics",
+    "chat": "talk to a model, such as results/ppo/final/model",
+    "prune": "list resume states that are no longer needed, and delete them with --yes",
+    "config": "check a configuration, or write its schema and reference",
+    "launch": "run one stage with the model servers that it needs (rules call this)",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="rlhf", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("launch", help="run one stage with the model servers it needs")
+    """Run one command and return its exit code; 2 for a mistake that the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     # `launch` reads its own options: the stage's must pass untouched.
     if argv[:1] == ["launch"]:
         return launch.main(argv[1:])
-    parser.parse_args(argv)
-    return 0
+    parser = _parser(argv[0] if argv else "")
+    args, rest = parser.parse_known_args(argv)
+    if getattr(args, "passes_rest", False):
+        args.rest = argv[1:]
+    elif rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        return args.run(args)
+    except RlhfError as error:
+        print(f"rlhf {args.command}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `rlhf … | head`
+        sys.stderr.close()
+        return 141
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """All commands by name; only the chosen one's module is loaded, to start quickly."""
+    parser = argparse.ArgumentParser(
+        prog="rlhf",
+        description="Look at, check and talk to what the pipeline made.",
+        epilog="`rlhf COMMAND --help` says more. To build, run `snakemake`.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=about,
+            description=about[:1].upper() + about[1:] + ".",
+            allow_abbrev=False,
+        )
+        if name == chosen:
+            module = importlib.import_module(f"rlhf.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser

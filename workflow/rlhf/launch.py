@@ -103,13 +103,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def stage_command(options: argparse.Namespace) -> list[str]:
-    """The command line of the stage: the module itself, or torchrun over its ranks."""
+def stage_command(options: argparse.Namespace, scratch: Path | None = None) -> list[str]:
+    """The command line of the stage: the module itself, or torchrun over its ranks.
+
+    Args:
+        options: the launcher's own command line.
+        scratch: folder for torchrun's files, which it would leave behind elsewhere.
+    """
     if options.processes == 1:
         return [sys.executable, "-m", *options.command]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    ranks = [f"--nproc-per-node={options.processes}", "-m", "rlhf.worker"]
-    return [*torchrun, *ranks, *options.command]
+    torchrun += [f"--nproc-per-node={options.processes}"]
+    torchrun += [f"--log-dir={scratch / 'torchrun'}"] if scratch else []
+    return [*torchrun, "-m", "rlhf.worker", *options.command]
 
 
 def stage_variables(options: argparse.Namespace) -> dict[str, str]:
@@ -209,7 +215,7 @@ class Launcher:
         own = {EXIT_FOLDER: str(self._exit_folder)}
         self._starting = True
         self._child = subprocess.Popen(
-            stage_command(self._options),
+            stage_command(self._options, self._scratch),
             env={**os.environ, **stage_variables(self._options), **endpoints, **own},
             process_group=0,  # a terminal's Ctrl-C comes once, from here
             preexec_fn=die_with_parent(),

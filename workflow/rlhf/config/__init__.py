@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError, model_validator
 
-from rlhf.config.base import NAME_PATTERN, Strict, explain, key
+from rlhf.config.base import NAME_PATTERN, NAME_RULE, Strict, explain, is_name, key, suggest
 from rlhf.config.data import DatasetConfig, TokenizationConfig
 from rlhf.config.evaluation import EvaluationConfig, ReportConfig
 from rlhf.config.models import ModelConfig
@@ -18,6 +19,10 @@ from rlhf.config.training import RewardConfig, SftConfig
 from rlhf.errors import ConfigError
 
 __all__ = ["NAME_PATTERN", "Config", "load_config", "load_config_file"]
+
+# Sections whose entries have names that a user chose, and the keys that refer to one.
+NAMED = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")
+REFERENCES = {"model": "models", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 
 
 class Config(Strict):
@@ -37,45 +42,50 @@ class Config(Strict):
     @model_validator(mode="after")
     def _names_resolve(self) -> Config:
         """Every name that is used is declared, and names can stand in a path."""
-        import difflib
-        import re
+        problems = [*self._bad_names(), *self._unknown_names()]
+        problems = problems or list(self._mixed_models())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
-        problems = []
+    def _bad_names(self) -> Iterator[str]:
+        for section in NAMED:
+            for name in getattr(self, section):
+                if not is_name(name):
+                    yield f"{section}.{name}: {NAME_RULE}"
 
-        def check(where: str, section: str, name: str) -> None:
+    def _unknown_names(self) -> Iterator[str]:
+        for where, section, name in self._references():
             known = getattr(self, section)
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                advice = f"did you mean '{close[0]}'?" if close else f"known: {sorted(known)}"
-                problems.append(f"{where}: there is no {section}.{name}; {advice}")
+                advice = suggest(name, known, cutoff=0.4)
+                yield f"{where}: there is no {section}.{name}; {advice}"
 
-        sections = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")
-        for section in sections:
+    def _references(self) -> Iterator[tuple[str, str, str]]:
+        """Every use of a name: the key, the section that should declare it, the name."""
+        for section in NAMED:
             for name, entry in getattr(self, section).items():
-                if not re.fullmatch(NAME_PATTERN, name):
-                    problems.append(f"{section}.{name}: names are letters, digits, '_' and '-'")
+                where = f"{section}.{name}"
                 for dataset in getattr(entry, "data", {}):
-                    check(f"{section}.{name}.data", "datasets", dataset)
-                references = {"model": "models", "sft": "sft", "reward": "reward", "ppo": "ppo"}
-                for attribute, target in references.items():
+                    yield f"{where}.data", "datasets", dataset
+                for attribute, target in REFERENCES.items():
                     value = getattr(entry, attribute, None)
                     if isinstance(value, str):
-                        check(f"{section}.{name}.{attribute}", target, value)
+                        yield f"{where}.{attribute}", target, value
         for name, entry in self.report.items():
             for one in entry.evaluations:
-                check(f"report.{name}.evaluations", "evaluation", one)
+                yield f"report.{name}.evaluations", "evaluation", one
+
+    def _mixed_models(self) -> Iterator[str]:
+        """PPO runs whose policy and reward model have different tokenizers."""
         for name, run in self.ppo.items():
-            if run.sft in self.sft and run.reward in self.reward:
-                policy = self.sft[run.sft].model
-                judge = self.sft[self.reward[run.reward].sft].model
-                if policy != judge:
-                    problems.append(
-                        f"ppo.{name}: policy ({policy}) and reward model ({judge}) come from "
-                        "different base models, so their token ids do not match"
-                    )
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+            policy = self.sft[run.sft].model
+            judge = self.sft[self.reward[run.reward].sft].model
+            if policy != judge:
+                yield (
+                    f"ppo.{name}: policy ({policy}) and reward model ({judge}) come from "
+                    "different base models, so their token ids do not match"
+                )
 
 
 def load_config(values: Mapping[str, Any], origin: object = "config") -> Config:
@@ -100,17 +110,18 @@ def load_config_file(path: str | Path) -> Config:
     Raises:
         ConfigError: the file is missing, not YAML (line and column), or not valid.
     """
-    import yaml
-
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("There is no such configuration file.", where=path) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Not UTF-8: {error.reason}", where=path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         raise ConfigError(f"Not YAML: {getattr(error, 'problem', error)}", where=where) from None
     if not isinstance(values, dict):
-        raise ConfigError("The configuration is empty.", where=path, expected="a mapping")
+        found = "empty" if values is None else f"a {type(values).__name__}"
+        raise ConfigError(f"The configuration is {found}.", where=path, expected="sections")
     return load_config(values, path)

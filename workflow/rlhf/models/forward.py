@@ -41,10 +41,11 @@ class _TokenLogprobs(torch.autograd.Function):
     """log softmax(h Wᵀ / τ) at given targets, without a float32 [N, V] that autograd keeps twice."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy):  # noqa: ANN001, ANN205
+    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy, learn):  # noqa: ANN001, ANN205
         vocabulary = weight.shape[0]
         chunk = max(1, CHUNK_ELEMENTS // vocabulary)
-        keep = any(ctx.needs_input_grad[:3]) and hidden.shape[0] * vocabulary <= KEEP_ELEMENTS
+        keep = learn and any(ctx.needs_input_grad[:3])
+        keep = keep and hidden.shape[0] * vocabulary <= KEEP_ELEMENTS
         logprobs, entropies, kept = [], [], []
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             logits = _logits(h, weight, bias, temperature)
@@ -84,7 +85,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 d_weight.addmm_(d_logits.t(), h)
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
-        return d_hidden, d_weight, d_bias, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None
 
 
 def _logits(
@@ -115,8 +116,9 @@ def token_logprobs(
         [N] in nats, or [0].
     """
     head = model.get_output_embeddings()
+    targets, learn = targets.to(hidden.device), torch.is_grad_enabled()
     return _TokenLogprobs.apply(
-        hidden, head.weight, head.bias, targets.to(hidden.device), temperature, with_entropy
+        hidden, head.weight, head.bias, targets, temperature, with_entropy, learn
     )
 
 

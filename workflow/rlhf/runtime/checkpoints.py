@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rlhf.provenance.digest import digest_file, digest_value
@@ -45,7 +46,7 @@ class Checkpoints:
         self._remove_leftovers()
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Save the state reached after ``step`` steps, then drop the oldest ones.
+        """Save the state reached after ``step`` steps, then drop what is of no use any more.
 
         Raises:
             OSError: the disk is full, for one; the states saved before are untouched.
@@ -54,11 +55,16 @@ class Checkpoints:
         values = _split(state, "", tensors)
         target = self.folder / f"step-{step:08d}"
         with atomic_directory(target) as folder:
-            save_file(tensors, folder / TENSORS)
+            try:
+                save_file(tensors, folder / TENSORS)
+            except SafetensorError as error:  # a full disk arrives as this
+                raise OSError(str(error)) from error
             write_json(folder / VALUES, values)
             seal = {name: digest_file(folder / name) for name in (TENSORS, VALUES)}
             write_json(folder / SEAL, seal)
-        for old in self._states()[: -self._keep]:
+        states = self._states()
+        newest = states.index(target)  # a later one is damaged: the run went on from before it
+        for old in [*states[: max(0, newest + 1 - self._keep)], *states[newest + 1 :]]:
             shutil.rmtree(old)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
@@ -92,6 +98,8 @@ def _damage(folder: Path) -> str | None:
 
 def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
+        while path in tensors:  # the keys 1 and "1" have one path
+            path += "'"
         tensors[path] = value.detach().to("cpu").contiguous()
         return {"__tensor__": path}
     if isinstance(value, dict):

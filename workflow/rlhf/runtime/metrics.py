@@ -67,7 +67,8 @@ class Journal:
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Every line of a JSON lines file."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    with open(path, encoding="utf-8") as stream:  # splitlines() would split at U+2028 as well
+        return [json.loads(line) for line in stream]
 
 
 class TensorBoard:

@@ -29,11 +29,11 @@ from rlhf.runtime.processes import die_with_parent
 from rlhf.serving.store import store_kind
 
 TAIL_LINES = 15
-STOP_SECONDS = 20.0
+EXIT_SECONDS = 8  # Triton's own; a model whose Python process was killed never unloads
+STOP_SECONDS = 15.0  # after this it is killed
 PROBE_SECONDS = 60.0
 START_ATTEMPTS = 3  # with new ports each time
 
-_PORT_TAKEN = ("already in use", "failed to bind", "failed to start")
 _SHM = Path("/dev/shm")
 # A proxy from the environment must never see requests to this machine.
 _HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -230,6 +230,7 @@ class TritonServer:
             f"--grpc-address={self._host}",
             f"--grpc-port={grpc}",
             "--allow-metrics=false",
+            f"--exit-timeout-secs={EXIT_SECONDS}",
             # each server its own segments, so that a killed one's can be told from the others'
             f"--backend-config=python,shm-region-prefix-name={self._name}",
         ]
@@ -266,8 +267,15 @@ class TritonServer:
             return answer.read()
 
     def _port_was_taken(self) -> bool:
-        tail = self.log_tail().lower()
-        return any(sign in tail for sign in _PORT_TAKEN)
+        """Asked of the ports, not of the log: on a taken port Triton may just abort."""
+        for port in self._ports:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections
+                try:
+                    probe.bind((self._host, port))
+                except OSError:
+                    return True
+        return False
 
 
 def free_ports(host: str, count: int = 2) -> list[int]:

@@ -100,7 +100,7 @@ def train(
         factor = optim.learning_rate_factor(step, steps, settings["schedule"], settings["warmup"])
         rate = optim.set_learning_rate(optimizer, factor)
         norm = optim.step(optimizer, settings["max_grad_norm"])
-        names = sorted(sums)
+        names = sorted(set(distributed.gather(list(sums))))  # a rank may have no rows
         tokens, *totals = distributed.total([sum(costs), *(sums[name] for name in names)])
         record = {name: value / weight for name, value in zip(names, totals, strict=True)}
         record |= {
@@ -134,7 +134,7 @@ def mean_over(
         sums["loss"] += float(loss)
         for name, value in measured.items():
             sums[name] += value
-    names = sorted(sums)
+    names = sorted(set(distributed.gather(list(sums))))  # a rank may have no rows
     weight, *totals = distributed.total(
         [sum(objective.weight(row) for row in mine), *(sums[name] for name in names)]
     )

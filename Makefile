@@ -1,0 +1,43 @@
+# make demo   set up, then run the pipeline on this machine: a real 135M model to PPO and a report
+# make test   set up, then run the tests
+# make check  lint, format and types
+# make setup  only set up
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := envs/lock.txt
+# Extra options for pip, such as the index of CPU-only builds of torch.
+PIP_ARGS ?=
+
+.PHONY: demo test check setup
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: envs/run.txt envs/train.txt envs/bare.txt $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(LOCK) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(LOCK) -r envs/run.txt -r envs/train.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r envs/bare.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready envs/test.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(LOCK) -r envs/test.txt
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/snakemake --profile local
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/mypy

@@ -1,0 +1,359 @@
+"""PPO: seconds per update, TRL's PPOTrainer against ours, on the same prompts, in turn.
+
+    pip install --no-deps --target PEER_PPO -r benchmarks/requirements-peers-ppo.txt
+    python benchmarks/ppo_vs_trl.py --peer PEER_PPO --model results/models/smollm2/model \\
+        --rows results/datasets/demo/rows
+
+Policy, reference, reward model and (TRL, ours with a critic) value model have one size, and all of
+the policy and the value model is trained. Responses are sampled, so their lengths differ from
+contestant to contestant; with --full-length nobody may stop early, and all do the same work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from alternate import Contestant, Gate, alternate, counted, processor, spread, table
+
+CONTESTANTS = {
+    "trl": "TRL",
+    "critic": "ours, critic",
+    "head": "ours, value head",
+}
+PHASES = ("generation", "reference", "scores and values", "old log probabilities", "optimisation")
+SEED, NEVER = 0, -1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--peer", type=Path, help="folder that TRL is installed in")
+    parser.add_argument("--model", type=Path, required=True, help="plain Hugging Face folder")
+    parser.add_argument("--rows", type=Path, required=True, help="rows folder of a dataset")
+    parser.add_argument("--episodes", type=int, default=16, help="responses in one update")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=1, help="passes over the responses")
+    parser.add_argument("--rounds", type=int, default=5, help="updates that count")
+    parser.add_argument("--full-length", action="store_true", help="nothing ends a response")
+    parser.add_argument("--freeze-layers", type=int, default=0, help="ours alone")
+    parser.add_argument("--micro-batch-tokens", type=int, default=1024, help="ours alone")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work = _trl if options.worker == "trl" else _ours
+        with tempfile.TemporaryDirectory() as scratch:
+            work(options, Path(scratch))
+        return
+    if options.peer is None and "trl" in options.only:
+        parser.error("--peer is needed (or --only critic head)")
+
+    with tempfile.TemporaryDirectory() as judge:
+        _make_judge(options.model, Path(judge))
+        names = ["model", "rows", "episodes", "max-new-tokens", "epochs", "rounds"]
+        names += ["freeze-layers", "micro-batch-tokens", "threads"]
+        arguments = ["--judge", judge] + ["--full-length"] * options.full_length
+        for name in names:
+            arguments += [f"--{name}", str(getattr(options, name.replace("-", "_")))]
+        contestants = {
+            name: Contestant(
+                CONTESTANTS[name],
+                [*arguments, "--worker", name],
+                options.threads,
+                options.peer if name == "trl" else None,
+            )
+            for name in options.only
+        }
+        alternate(list(contestants.values()), options.rounds)
+    _report(contestants, options)
+
+
+def _make_judge(model: Path, folder: Path) -> None:
+    """A reward model with random weights in its head, the same for all."""
+    from rlhf.models.load import load_tokenizer, save_model
+    from rlhf.models.reward import new_reward_model
+
+    save_model(new_reward_model(model, SEED), load_tokenizer(model), folder)
+
+
+def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> None:
+    print(f"\n{processor()}, {options.threads} threads; {options.episodes} episodes of at most")
+    print(
+        f"{options.max_new_tokens} tokens, {options.epochs} epochs, {options.rounds} updates that"
+    )
+    print("count; seconds per update: median (range)\n")
+    seconds = {name: counted(one, "seconds") for name, one in contestants.items()}
+    cpu = {name: counted(one, "cpu_seconds") for name, one in contestants.items()}
+    phases = {name: counted(one, "phases") for name, one in contestants.items()}
+    rows = [["whole update", *(spread(values) for values in seconds.values())]]
+    for phase in PHASES:
+        found = ([one.get(phase, 0.0) for one in each] for each in phases.values())
+        rows.append([phase, *(spread(values) if any(values) else "" for values in found)])
+    rows.append(["CPU seconds", *(spread(values) for values in cpu.values())])
+    for title, key in (("response tokens", "tokens"), ("mean score", "score")):
+        rows.append([title, *(spread(counted(one, key), 2) for one in contestants.values())])
+    if "trl" in contestants:
+        for title, values in (("× TRL", seconds), ("× TRL, CPU seconds", cpu)):
+            base = statistics.median(values["trl"])
+            rows.append([title, *(f"{base / statistics.median(v):.2f}" for v in values.values())])
+    print(table(["", *(one.name for one in contestants.values())], rows))
+
+
+def _prompts(options: argparse.Namespace) -> list[list[int]]:
+    """Ids of the prompts of all updates in their order."""
+    import numpy as np
+
+    from rlhf.data.encoding import Encoder
+    from rlhf.data.rows import read_rows
+    from rlhf.models.load import load_tokenizer
+
+    encoder = Encoder(load_tokenizer(options.model))
+    rows = [encoder.prompt(row.history) for row in read_rows(options.rows, "prompt", "train")]
+    wanted = _updates(options) * options.episodes
+    order: list[int] = []
+    while len(order) < wanted:
+        order += np.random.default_rng([SEED, len(order)]).permutation(len(rows)).tolist()
+    return [rows[i] for i in order[:wanted]]
+
+
+def _updates(options: argparse.Namespace) -> int:
+    return options.rounds + 2  # one to warm up; one whose beginning ends the last round
+
+
+class Clock:
+    """Seconds spent in functions, by phase; an inner phase does not count for the outer one."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside."""
+        started = time.perf_counter()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] += spent - self._inner.pop()
+            self._inner[-1] += spent
+
+    def wrap(self, owner: Any, attribute: str, name: str | Callable[..., str]) -> None:
+        """Count every call of ``owner.attribute``; the phase may follow from the arguments."""
+        function = getattr(owner, attribute)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.phase(name if isinstance(name, str) else name(*args)):
+                return function(*args, **kwargs)
+
+        setattr(owner, attribute, timed)
+
+    def take(self) -> dict[str, float]:
+        """What was counted since the last call."""
+        taken = dict(self.seconds)
+        self.seconds.clear()
+        return taken
+
+
+def _trl(options: argparse.Namespace, scratch: Path) -> None:
+    import torch
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        PrinterCallback,
+        TrainerCallback,
+    )
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    torch.set_num_threads(options.threads)
+    tokenizer = AutoTokenizer.from_pretrained(options.model, padding_side="left")
+    data = Dataset.from_dict({"input_ids": _prompts(options)})
+    config = PPOConfig(
+        output_dir=str(scratch),
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=options.episodes,
+        gradient_accumulation_steps=1,
+        num_mini_batches=1,
+        num_ppo_epochs=options.epochs,
+        total_episodes=len(data),
+        response_length=options.max_new_tokens,
+        temperature=1.0,
+        missing_eos_penalty=1.0,
+        num_sample_generations=0,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=SEED,
+        **({"stop_token_id": NEVER} if options.full_length else {"stop_token": "eos"}),
+    )
+
+    def language_model() -> Any:
+        return AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+
+    def judge() -> Any:
+        folder = options.judge
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+
+    collator = DataCollatorWithPadding(tokenizer)
+    trainer = PPOTrainer(
+        args=config,
+        processing_class=tokenizer,
+        model=language_model(),
+        ref_model=language_model(),
+        reward_model=judge(),
+        value_model=judge(),
+        train_dataset=data,
+        eval_dataset=data.select(range(1)),
+        data_collator=collator,
+    )
+    trainer.dataloader = torch.utils.data.DataLoader(  # the prompts in their order
+        data, batch_size=options.episodes, collate_fn=collator
+    )
+
+    clock, figures = Clock(), {"tokens": 0, "score": math.nan}
+    clock.wrap(ppo_trainer, "batch_generation", "generation")
+    clock.wrap(
+        ppo_trainer,
+        "forward",
+        lambda model, *_: "reference" if model is trainer.ref_model else "optimisation",
+    )
+    clock.wrap(ppo_trainer, "get_reward", "scores and values")
+    clock.wrap(trainer.accelerator, "backward", "optimisation")
+    clock.wrap(trainer.optimizer, "step", "optimisation")
+    first_true = ppo_trainer.first_true_indices
+
+    def count(pads: torch.Tensor, *args: Any) -> torch.Tensor:
+        found = first_true(pads, *args)
+        figures["tokens"] = int(found.sum())
+        return found
+
+    ppo_trainer.first_true_indices = count
+
+    class Pause(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            gate.passed()
+
+        def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any, **__: Any) -> None:
+            if "objective/scores" in logs:
+                figures["score"] = logs["objective/scores"]
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            gate.passed()
+
+    gate = Gate(1, lambda: {"phases": clock.take()} | figures)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Pause())
+    trainer.train()
+
+
+def _ours(options: argparse.Namespace, scratch: Path) -> None:
+    import torch
+
+    from rlhf.config.ppo import PpoConfig
+    from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+    from rlhf.models.reward import load_reward_model
+    from rlhf.models.value import Critic, ValueHead
+    from rlhf.ppo import trainer as module
+    from rlhf.ppo.actor import ActorCritic
+    from rlhf.ppo.scoring import LocalScoring
+    from rlhf.runtime.options import RunOptions
+
+    torch.set_num_threads(options.threads)
+    prompts = [torch.tensor(ids) for ids in _prompts(options)]
+
+    class Stream:
+        """The prompts in their order; an update begins with taking some, so it holds the gate."""
+
+        def __init__(self) -> None:
+            self.position = 0
+
+        def take(self, count: int) -> list[torch.Tensor]:
+            gate.passed()
+            self.position += count
+            return prompts[self.position - count : self.position]
+
+        def state(self) -> dict[str, int]:
+            return {"position": self.position}
+
+    clock, figures = Clock(), {"tokens": 0, "score": math.nan}
+    gate = Gate(1, lambda: {"phases": clock.take()} | figures)
+
+    policy = load_causal_lm(options.model)
+    freeze_lower_layers(policy, options.freeze_layers)
+    if options.worker == "critic":
+        value = Critic(load_reward_model(options.judge), 0.0, 1.0)
+        freeze_lower_layers(value.model, options.freeze_layers)
+    else:
+        value = ValueHead(policy.config.hidden_size)
+    config = PpoConfig(
+        sft="any",
+        reward="any",
+        data={"any": {}},
+        updates=_updates(options),
+        rollout_batch_size=options.episodes,
+        minibatch_size=options.episodes,
+        epochs=options.epochs,
+        sampling={"max_new_tokens": options.max_new_tokens},
+        kl={"coefficient": 0.05},
+        max_approx_kl=1e9,  # no epoch is skipped
+        optimizer={"learning_rate": 3e-6},
+        value={"kind": "critic" if options.worker == "critic" else "head", "learning_rate": 3e-6},
+    ).model_dump()
+    tokenizer = load_tokenizer(options.model)
+    scoring = LocalScoring(
+        load_reward_model(options.judge), load_causal_lm(options.model), options.micro_batch_tokens
+    )
+
+    generate = module.generate
+
+    def sample(*args: Any) -> Any:
+        *first, eos, temperature = args
+        return generate(*first, NEVER if options.full_length else eos, temperature)
+
+    module.generate = sample
+    clock.wrap(module, "generate", "generation")
+    clock.wrap(scoring, "rewards", "scores and values")
+    clock.wrap(scoring, "reference_logprobs", "reference")
+    trainer = module.PpoTrainer(
+        ActorCritic(policy, value, config["sampling"]["temperature"]),
+        Stream(),  # type: ignore[arg-type]
+        scoring,
+        (0.0, 1.0),
+        tokenizer,
+        config,
+        RunOptions("ppo.benchmark", scratch / "state", {}, save_seconds=1e9),
+        options.micro_batch_tokens,
+    )
+    clock.wrap(trainer, "_evaluate", "old log probabilities")
+    clock.wrap(trainer, "optimise", "optimisation")
+    measure = trainer._measure
+
+    def measured(rollout: Any) -> dict[str, Any]:
+        record = measure(rollout)
+        figures["tokens"] = sum(map(len, rollout.logprobs))
+        figures["score"] = record["shaped_score"]
+        return record
+
+    trainer._measure = measured
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main()

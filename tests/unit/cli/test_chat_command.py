@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from rlhf.cli import main
+from rlhf.commands.chat import Chat
+
+SHORT = ["--max-new-tokens", "8"]
+
+
+def answers(monkeypatch, *lines):
+    pending = iter(lines)
+
+    def give(_prompt):
+        try:
+            return next(pending)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", give)
+
+
+def test_answers_once_and_the_same_each_time(model, capsys):
+    outs = []
+    for _ in range(2):
+        assert main(["chat", str(model), "--prompt", "How many legs?", *SHORT]) == 0
+        outs.append(capsys.readouterr().out)
+    assert outs[0] == outs[1]
+    assert "<|im_" not in outs[0]
+
+
+def test_seed_and_greedy_matter(model, capsys):
+    outs = set()
+    for extra in (["--seed", "0"], ["--seed", "1"], ["--greedy"]):
+        main(["chat", str(model), "--prompt", "How many legs?", *SHORT, *extra])
+        outs.add(capsys.readouterr().out)
+    assert len(outs) == 3
+
+
+def test_takes_an_artifacts_folder(model, capsys):
+    assert main(["chat", str(model.parent), "--prompt", "Legs?", *SHORT, "--greedy"]) == 0
+
+
+def test_conversation_remembers_and_forgets(model):
+    chat = Chat(model, 8, 0.0, 0)
+    first = chat.say("How many legs?")
+    assert [message.role for message in chat._history] == ["user", "assistant"]
+    chat.say("And eyes?")
+    assert len(chat._history) == 4
+    chat.reset()
+    assert chat.say("How many legs?") == first
+
+
+def test_interactive(model, monkeypatch, capsys):
+    answers(monkeypatch, "How many legs?", "", "/reset", "How many legs?", "/quit", "never asked")
+    assert main(["chat", str(model), "--greedy", *SHORT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    welcome, *rest = lines
+    assert "/reset" in welcome
+    cut = rest.index("(forgotten)")
+    assert rest[:cut] == rest[cut + 1 :]
+
+
+def test_end_of_input_ends_the_conversation(model, monkeypatch, capsys):
+    answers(monkeypatch)
+    assert main(["chat", str(model)]) == 0
+
+
+def test_too_long(model, monkeypatch, capsys):
+    answers(monkeypatch, "How many legs?")
+    assert main(["chat", str(model), "--max-new-tokens", "1000000"]) == 0
+    assert "does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("extra", [["--max-new-tokens", "0"], ["--temperature", "-1"]])
+def test_numbers_out_of_range(model, extra, capsys):
+    assert main(["chat", str(model), "--prompt", "x", *extra]) == 2
+
+
+def test_no_model(tmp_path, capsys):
+    assert main(["chat", str(tmp_path)]) == 2
+    assert "no config.json" in capsys.readouterr().err
+
+
+def test_reward_model(tmp_path, capsys):
+    config = {"architectures": ["LlamaForSequenceClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["chat", str(tmp_path)]) == 2
+    assert "reward model" in capsys.readouterr().err

@@ -1,0 +1,29 @@
+from rlhf.cli import main
+
+FILE = """\
+models: {tiny: {source: {path: models/tiny}}}
+datasets: {demo: {path: demo.jsonl, format: oasst}}
+sft: {chat: {model: tiny, data: {demo: {}}}}
+"""
+
+
+def test_check_valid(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE)
+    assert main(["config", "check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: valid (models 1, datasets 1, sft 1)\n"
+
+
+def test_check_invalid(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE.replace("model:", "modle:"))
+    assert main(["config", "check", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "sft.chat.modle: unknown key; did you mean 'model'?" in error
+    assert str(path) in error
+
+
+def test_write(tmp_path, capsys):
+    assert main(["config", "write", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "schema.json"]
+    assert main(["config", "write", str(tmp_path / "absent")]) == 2

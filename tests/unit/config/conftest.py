@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from valid_config import VALID
+
+
+@pytest.fixture
+def valid() -> dict[str, Any]:
+    return copy.deepcopy(VALID)

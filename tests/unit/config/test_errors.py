@@ -1,0 +1,205 @@
+import pytest
+from valid_config import put
+
+from rlhf.config import load_config, load_config_file
+from rlhf.errors import ConfigError
+
+
+def message(values):
+    with pytest.raises(ConfigError) as caught:
+        load_config(values, "mine.yaml")
+    text = str(caught.value)
+    assert "where:    mine.yaml" in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("sfft", {}, "sfft: unknown key; did you mean 'sft'?"),
+        ("runtime.thread", 1, "runtime.thread: unknown key; did you mean 'threads'?"),
+        (
+            "tokenization.prompt.max_lenght",
+            1,
+            "tokenization.prompt.max_lenght: unknown key; did you mean 'max_length'?",
+        ),
+        ("sft.chat.epoch", 1, "sft.chat.epoch: unknown key; did you mean 'epochs'?"),
+        (
+            "sft.chat.data.demo.fracton",
+            1,
+            "sft.chat.data.demo.fracton: unknown key; did you mean 'fraction'?",
+        ),
+        (
+            "sft.chat.optimizer.learning_rat",
+            1,
+            "sft.chat.optimizer.learning_rat: unknown key; did you mean 'learning_rate'?",
+        ),
+        (
+            "ppo.final.kl.coeficient",
+            1,
+            "ppo.final.kl.coeficient: unknown key; did you mean 'coefficient'?",
+        ),
+        (
+            "models.tiny.source.pth",
+            "x",
+            "models.tiny.source.pth: unknown key; did you mean 'path'?",
+        ),
+        (
+            "models.random.source.random.hiden_size",
+            8,
+            "models.random.source.random.hiden_size: unknown key; did you mean 'hidden_size'?",
+        ),
+        ("runtime.zzz", 1, "runtime.zzz: unknown key; known: containers, micro_batch_tokens"),
+    ],
+)
+def test_unknown_keys(valid, path, value, expected):
+    assert expected in message(put(valid, path, value))
+
+
+def test_a_run_that_is_called_like_a_key(valid):
+    """`kl` is a user's name here, not the section of a PPO run."""
+    valid["ppo"]["kl"] = dict(valid["ppo"]["final"], clipp=0.1)
+    assert "ppo.kl.clipp: unknown key; did you mean 'clip'?" in message(valid)
+
+
+def test_a_misspelt_required_key_is_one_mistake(valid):
+    valid["sft"]["chat"]["modle"] = valid["sft"]["chat"].pop("model")
+    text = message(valid)
+    assert "sft.chat.modle: unknown key; did you mean 'model'?" in text
+    assert "required" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("sft.chat.epochs", "two", "sft.chat.epochs: should be a valid integer"),
+        ("sft.chat.epochs", 0, "sft.chat.epochs: should be greater than or equal to 1 (got 0)"),
+        ("sft.chat.epochs", 1.5, "sft.chat.epochs: should be a valid integer"),
+        ("sft.chat.epochs", None, "sft.chat.epochs: should be a valid integer (got nothing)"),
+        ("ppo.final.kl.coefficient", float("nan"), "ppo.final.kl.coefficient: should be a finite"),
+        ("ppo.final.kl.controller", "adaptve", "should be 'fixed' or 'adaptive' (got 'adaptve')"),
+        ("sft", ["chat"], "sft: should be a section with keys (got ['chat'])"),
+        ("sft.chat.data.demo", None, "sft.chat.data.demo: nothing is given; write {}"),
+        ("runtime", None, "runtime: nothing is given; write {}"),
+        ("sft.chat.data", {}, "sft.chat.data: "),
+        ("report.final.evaluations", [], "report.final.evaluations: "),
+        ("sft.chat.model", "../tiny", "sft.chat.model: names are letters, digits, '_' and '-'"),
+    ],
+)
+def test_wrong_values(valid, path, value, expected):
+    assert expected in message(put(valid, path, value))
+
+
+@pytest.mark.parametrize(
+    "path", ["models", "datasets", "sft.chat.model", "sft.chat.data", "datasets.demo.format"]
+)
+def test_missing_keys(valid, path):
+    *sections, last = path.split(".")
+    inner = valid
+    for section in sections:
+        inner = inner[section]
+    del inner[last]
+    assert f"{path}: this key is required" in message(valid)
+
+
+def test_all_problems_at_once(valid):
+    put(put(valid, "sft.chat.epochs", "x"), "ppo.final.gama", 1)
+    text = message(valid)
+    assert "sft.chat.epochs" in text
+    assert "did you mean 'gamma'?" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (
+            "sft.chat.model",
+            "tinny",
+            "sft.chat.model: there is no models.tinny; did you mean 'tiny'",
+        ),
+        ("reward.helpful.sft", "chta", "there is no sft.chta; did you mean 'chat'?"),
+        ("ppo.final.sft", "caht", "ppo.final.sft: there is no sft.caht; did you mean 'chat'?"),
+        ("ppo.final.reward", "xyz", "there is no reward.xyz; known: helpful"),
+        ("evaluation.final.ppo", "finale", "there is no ppo.finale; did you mean 'final'?"),
+        ("report.final.evaluations", ["fnal"], "there is no evaluation.fnal; did you mean 'final'"),
+        ("sft.chat.data", {"dmeo": {}}, "sft.chat.data: there is no datasets.dmeo; did you mean"),
+    ],
+)
+def test_unknown_references(valid, path, value, expected):
+    assert expected in message(put(valid, path, value))
+
+
+def test_reference_into_an_empty_section(valid):
+    text = message({k: v for k, v in valid.items() if k != "reward"})
+    assert "ppo.final.reward: there is no reward.helpful; none is declared" in text
+
+
+@pytest.mark.parametrize("section", ["models", "datasets", "sft", "reward", "ppo", "evaluation"])
+@pytest.mark.parametrize("name", ["a/b", "..", "-x", "a b", "a.b", "ä", "", "a\n", "_x"])
+def test_names_that_can_not_stand_in_a_path(valid, section, name):
+    entry = next(iter(valid[section].values()))
+    valid[section][name] = entry
+    text = message(valid)
+    assert f"{section}.{name}: names are letters, digits, '_' and '-'".splitlines()[0] in text
+
+
+def test_a_name_that_is_not_text(valid):
+    valid["sft"][1] = valid["sft"]["chat"]
+    text = message(valid)
+    assert "sft.1: a name has to be text (write '1' in quotes)" in text
+
+
+@pytest.mark.parametrize("path", ["data/demo.jsonl", "/data/demo.jsonl", "../shared/demo.jsonl"])
+def test_data_may_lie_anywhere(valid, path):
+    put(valid, "datasets.demo.path", path)
+    assert load_config(valid).datasets["demo"].path == path
+
+
+def test_minibatches_divide_rollouts(valid):
+    put(put(valid, "ppo.final.rollout_batch_size", 10), "ppo.final.minibatch_size", 4)
+    assert "ppo.final: minibatch_size 4 must divide rollout_batch_size 10" in message(valid)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"path": "x", "hub": "org/name"}, "exactly one of package, path, hub, random"),
+        ({}, "exactly one of package, path, hub, random"),
+        ({"hub": "org/name"}, "`hub` needs `revision`"),
+    ],
+)
+def test_model_sources(valid, source, expected):
+    put(valid, "models.tiny.source", source)
+    text = message(valid)
+    assert "models.tiny.source: " in text
+    assert expected in text
+
+
+def test_policy_and_reward_model_from_different_base_models(valid):
+    valid["models"]["other"] = valid["models"]["tiny"]
+    valid["sft"]["second"] = {"model": "other", "data": {"demo": {}}}
+    put(valid, "reward.helpful.sft", "second")
+    assert "ppo.final: policy (tiny) and reward model (other)" in message(valid)
+
+
+def test_bad_yaml_names_line_and_column(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("models:\n  tiny: {source: {path: x}\nsft: [\n")
+    with pytest.raises(ConfigError, match=r"bad.yaml:\d+:\d+"):
+        load_config_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"", "is empty"), (b"- a\n", "is a list"), (b"\xff\xfe\xff", "Not UTF-8")],
+)
+def test_files_that_hold_no_configuration(tmp_path, content, expected):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=expected):
+        load_config_file(path)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config_file(tmp_path / "absent.yaml")

@@ -1,0 +1,102 @@
+import copy
+
+import pytest
+from valid_config import VALID, put
+
+from rlhf.config import load_config
+from rlhf.config.slices import canonical_slice, config_slice
+
+ARTIFACTS = {
+    "fetch_model": ["tiny"],
+    "fetch_data": ["demo"],
+    "tokenize": ["sft", "preference", "prompt"],
+    "train_sft": ["chat"],
+    "train_reward": ["helpful"],
+    "export_reward_store": ["helpful"],
+    "export_reference_store": ["chat"],
+    "train_ppo": ["final"],
+    "evaluate": ["final"],
+    "report": ["final"],
+}
+STORES = {"export_reward_store helpful", "export_reference_store chat"}
+
+
+def slices(values):
+    config = load_config(values)
+    return {
+        f"{stage} {name}": canonical_slice(config, stage, name)
+        for stage, names in ARTIFACTS.items()
+        for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "changed"),
+    [
+        ("models.tiny.template", "chatml", {"fetch_model tiny"}),
+        ("models.tiny.source", {"package": "x"}, {"fetch_model tiny"}),
+        ("datasets.demo.validation_fraction", 0.3, {"fetch_data demo"}),
+        ("datasets.demo.options", {"top_k": 2}, {"fetch_data demo"}),
+        ("tokenization.sft.max_length", 64, {"tokenize sft"}),
+        ("tokenization.preference.max_replies", 3, {"tokenize preference"}),
+        ("tokenization.prompt.overlong", "error", {"tokenize prompt"}),
+        ("sft.chat.optimizer.learning_rate", 1e-3, {"train_sft chat"}),
+        ("sft.chat.data.demo.fraction", 0.5, {"train_sft chat"}),
+        ("reward.helpful.score_l2", 0.1, {"train_reward helpful"}),
+        ("store.max_batch_size", 8, STORES),
+        ("ppo.final.kl.coefficient", 0.7, {"train_ppo final"}),
+        ("ppo.final.kl.controller", "adaptive", {"train_ppo final"}),
+        ("ppo.final.value.kind", "critic", {"train_ppo final"}),
+        ("ppo.final.scoring", "local", {"train_ppo final"}),
+        ("evaluation.final.seed", 9, {"evaluate final"}),
+        ("report.final.title", "Other", {"report final"}),
+        ("runtime.threads", 1, set()),
+        ("runtime.save_seconds", 9, set()),
+        ("runtime.micro_batch_tokens", 64, set()),
+        ("runtime.track_code", False, set()),
+        ("ppo.second", VALID["ppo"]["final"], set()),
+    ],
+)
+def test_a_key_changes_only_its_own_stage(path, value, changed):
+    before = slices(VALID)
+    after = slices(put(copy.deepcopy(VALID), path, value))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_every_stage_is_covered():
+    from pathlib import Path
+
+    import rlhf.stages
+
+    modules = {path.stem for path in Path(rlhf.stages.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "stage", "training"} == set(ARTIFACTS)
+
+
+def turned(value):
+    if isinstance(value, dict):
+        return {key: turned(value[key]) for key in reversed(list(value))}
+    return value
+
+
+def test_order_of_keys_is_irrelevant():
+    values = put(copy.deepcopy(VALID), "ppo.final.kl", {"coefficient": 0.2, "target": 3.0})
+    assert slices(values) == slices(turned(values))
+
+
+def test_defaults_and_their_spelling_are_irrelevant():
+    values = put(copy.deepcopy(VALID), "ppo.final.kl", {"coefficient": 0.1, "horizon": 10000})
+    assert slices(values) == slices(VALID)
+    spelt = put(copy.deepcopy(VALID), "sft.chat.optimizer", {"learning_rate": "1e-5"})
+    assert slices(spelt) == slices(VALID)
+
+
+def test_local_sources_count_by_content(tmp_path):
+    def content(text):
+        folder = tmp_path / text
+        folder.mkdir()
+        path = folder / "rows.jsonl"
+        path.write_text(text)
+        config = load_config(put(copy.deepcopy(VALID), "datasets.demo.path", str(path)))
+        return config_slice(config, "fetch_data", "demo")["content"]
+
+    assert content("one") != content("two")

@@ -1,0 +1,70 @@
+"""The whole of PPO solves a toy: more of one token. With shuffled rewards it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from tiny_ppo import CALIBRATION, config, policy, save_prompts, trainer
+
+from rlhf.ppo.scoring import LocalScoring
+
+FAVOURITE, LENGTH, UPDATES = 7, 4, 16
+SEEDS = (0, 1, 2)
+
+
+class FakeTokenShareScoring(LocalScoring):
+    """Fake: instead of a reward model's score, the share of one token in the response."""
+
+    def __init__(self, reference: torch.nn.Module, shuffled: bool) -> None:
+        super().__init__(torch.nn.Identity(), reference, 2048)
+        self.generator = torch.Generator().manual_seed(0) if shuffled else None
+        self.shares: list[float] = []
+
+    def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+        shares = torch.stack([(ids[LENGTH:] == FAVOURITE).float().mean() for ids in sequences])
+        self.shares.append(float(shares.mean()))
+        if self.generator is not None:
+            shares = shares[torch.randperm(len(shares), generator=self.generator)]
+        mean, std = CALIBRATION
+        return 4 * shares * std + mean  # calibrated: four times the share
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    return save_prompts(tmp_path_factory.mktemp("prompts"), count=64, length=LENGTH)
+
+
+def learn(mixture, folder, seed, shuffled):
+    settings = config(
+        updates=UPDATES, rollout_batch_size=48, minibatch_size=24, epochs=2, seed=seed,
+        sampling__max_new_tokens=8, kl__coefficient=0.02, rewards__missing_eos_penalty=0.0,
+        optimizer__learning_rate=4e-3, optimizer__schedule="constant",
+    )  # fmt: skip
+    model = policy(seed)
+    scoring = FakeTokenShareScoring(policy(seed), shuffled)
+    one = trainer(mixture, folder, settings, scoring, micro_batch_tokens=4096, model=model)
+    records = one.train().journals["metrics"].records()
+    first, last = sum(scoring.shares[:3]) / 3, sum(scoring.shares[-3:]) / 3
+    return first, last, records
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_reward_rises(mixture, tmp_path, seed):
+    """Checklist 45"""
+    first, last, records = learn(mixture, tmp_path, seed, shuffled=False)
+    print(f"share {first:.3f} → {last:.3f}, KL {records[-1]['kl']:.2f}")
+    assert first < 0.2
+    assert last > 0.6
+    assert records[-1]["reward"] > records[0]["reward"] + 1.5
+    assert records[-1]["kl"] < 40  # 8 tokens of log 24 nats each would be 25
+    assert max(record["approx_kl"] for record in records) < 0.5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_shuffled_rewards_teach_nothing(mixture, tmp_path, seed):
+    """Checklist 45"""
+    first, last, _ = learn(mixture, tmp_path, seed, shuffled=True)
+    print(f"share {first:.3f} → {last:.3f}")
+    assert last < first + 0.15

@@ -1,0 +1,99 @@
+"""Two real processes, joined by gloo, against one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ppo_ranks
+import pytest
+import torch
+from ppo_ranks import parts, work
+from tiny_models import run_ranks
+from tiny_ppo import save_prompts, trainer
+
+from rlhf.ppo.advantages import whiten
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    save_prompts(folder / "prompts")
+    run_ranks(Path(ppo_ranks.__file__), folder)
+    ranks = [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
+    return ranks, work(folder, folder / "alone"), folder
+
+
+def interleave(left, right):
+    joined = [None] * (len(left) + len(right))
+    joined[::2], joined[1::2] = left, right
+    return joined
+
+
+@pytest.mark.parametrize(("name", "shift"), [("white", True), ("unshifted", False)])
+def test_whitening_is_that_of_one_process(found, name, shift):
+    """Checklist 26"""
+    (first, second), _, _ = found
+    for left, right in zip(
+        interleave(first[name], second[name]), whiten(parts(), shift), strict=True
+    ):
+        torch.testing.assert_close(left, right, atol=1e-6, rtol=0)
+    own = whiten(parts()[::2], shift)
+    assert not torch.allclose(own[0], first[name][0], atol=1e-3), "the ranks did not count together"
+
+
+def test_the_running_std_counts_all_ranks(found):
+    """Checklist 27"""
+    (first, second), _, _ = found
+    assert first["stds"] == second["stds"]
+    every = parts()
+    for i, std in enumerate(first["stds"], 1):
+        scores = torch.cat([p[:1].repeat(2) + torch.tensor([0.0, 1.0]) for p in every[: 2 * i]])
+        assert std == pytest.approx(float(scores.double().std(correction=0)), rel=1e-6)
+    assert first["scale"] == second["scale"]
+
+
+def test_ranks_end_with_equal_parameters(found):
+    """Checklist 36"""
+    (first, second), _, folder = found
+    for name, parameter in first["parameters"].items():
+        assert torch.equal(parameter, second["parameters"][name]), name
+    settings = ppo_ranks.settings()
+    fresh = trainer(ppo_ranks.prompts_in(folder / "prompts"), folder / "fresh", settings).actor
+    for name, parameter in fresh.named_parameters():
+        assert not torch.equal(parameter, first["parameters"][name]), f"{name} was not trained"
+    assert first["coefficient"] == second["coefficient"] != 0.1
+
+
+def test_ranks_sample_different_parts_of_the_draws_of_one_process(found):
+    """Checklist 36"""
+    (first, second), alone, _ = found
+    whole = alone["rollouts"][0]["sequences"]
+    ranks = [one["rollouts"][0]["sequences"] for one in (first, second)]
+    assert [len(part) for part in ranks] == [4, 4]
+    for left, right in zip(interleave(*ranks), whole, strict=True):
+        assert torch.equal(left, right)
+    texts = [{tuple(ids.tolist()) for ids in part} for part in ranks]
+    assert texts[0].isdisjoint(texts[1])
+    advantages = interleave(*(one["rollouts"][0]["advantages"] for one in (first, second)))
+    for left, right in zip(advantages, alone["rollouts"][0]["advantages"], strict=True):
+        torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+
+
+def test_measures_are_over_all_ranks(found):
+    """Checklist 37"""
+    (first, second), alone, _ = found
+    one, both = alone["metrics"][0], first["metrics"][0]
+    assert [record["step"] for record in first["metrics"]] == [1, 2]
+    assert second["metrics"] == first["metrics"], "one file, written by rank 0"
+    for name in ("reward", "raw_score", "shaped_score", "kl_coefficient", "response_length",
+                 "eos_rate", "explained_variance", "tokens", "episodes"):  # fmt: skip
+        assert both[name] == pytest.approx(one[name], rel=1e-4), name
+    assert both["optimizer_steps"] == one["optimizer_steps"] == 4
+
+
+def test_sums_over_ranks(found):
+    ranks, _, _ = found
+    for one in ranks:
+        assert one["total"] == [2.0, 1.0]
+        assert one["gathered"] == [0, 1]
+        assert one["anyone"] == [True, False]

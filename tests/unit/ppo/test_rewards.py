@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rlhf.ppo.rewards import RunningScale, shape_scores, token_rewards
+
+
+def settings(**changes):
+    return {"scaling": "none", "clip": 1.0, "missing_eos_penalty": 1.0, "whiten": False} | changes
+
+
+def test_the_table_of_shape_scores():
+    """Checklist 42"""
+    lines = [line.split() for line in shape_scores.__doc__.splitlines()]
+    table = [line for line in lines if len(line) == 5 and line[1] in ("yes", "no")]
+    assert len(table) == 4
+    for raw, ended, calibrated, clipped, result in table:
+        value = torch.tensor([float(raw)])
+        found = shape_scores(
+            value, torch.tensor([ended == "yes"]), (1.0, 2.0), settings(), RunningScale()
+        )
+        assert float(found) == pytest.approx(float(result))
+        unclipped = shape_scores(
+            value, torch.tensor([True]), (1.0, 2.0), settings(clip=100.0), RunningScale()
+        )
+        assert float(unclipped) == pytest.approx(float(calibrated))
+        free = shape_scores(value, torch.tensor([True]), (1.0, 2.0), settings(), RunningScale())
+        assert float(free) == pytest.approx(float(clipped))
+
+
+def test_the_penalty_comes_after_the_clip():
+    """Checklist 33, 42"""
+    raw, ended = torch.tensor([9.0, 9.0, -9.0]), torch.tensor([True, False, False])
+    found = shape_scores(raw, ended, (0.0, 1.0), settings(missing_eos_penalty=0.25), RunningScale())
+    assert found.tolist() == [1.0, 0.75, -1.25]
+
+
+def test_the_score_lands_on_the_last_token_alone():
+    """Checklist 22"""
+    policy = [torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-0.5])]
+    reference = [torch.tensor([-1.5, -1.0, -3.0]), torch.tensor([-1.5])]
+    found = token_rewards(torch.tensor([2.0, -1.0]), policy, reference, 0.1, "k1")
+    torch.testing.assert_close(found[0], torch.tensor([-0.05, 0.1, 2.0]))
+    torch.testing.assert_close(found[1], torch.tensor([-1.1]))
+    assert policy[0].tolist() == [-1.0, -2.0, -3.0], "log probabilities are not written to"
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_without_coefficient_only_the_score_is_left(estimator):
+    """Checklist 22"""
+    policy, reference = [torch.tensor([-1.0, -2.0])], [torch.tensor([-9.0, -0.1])]
+    found = token_rewards(torch.tensor([3.0]), policy, reference, 0.0, estimator)
+    torch.testing.assert_close(found[0], torch.tensor([0.0, 3.0]))
+
+
+def test_the_named_estimator_is_used():
+    """Checklist 23"""
+    policy, reference = [torch.tensor([-1.0, -1.0])], [torch.tensor([-1.5, -1.5])]
+    first = {
+        e: float(token_rewards(torch.zeros(1), policy, reference, 1.0, e)[0][0])
+        for e in ("k1", "k2", "k3")
+    }
+    assert first == pytest.approx({"k1": -0.5, "k2": -0.125, "k3": -0.1065307}, rel=1e-5)
+
+
+def test_the_running_std_is_that_of_all_scores_so_far():
+    """Checklist 27"""
+    scores = torch.randn(200, generator=torch.Generator().manual_seed(0)) * 3 + 40
+    scale, start = RunningScale(), 0
+    for size in (1, 7, 32, 60, 100):
+        found = scale.update(scores[start : start + size])
+        start += size
+        if start > 1:
+            exact = float(scores[:start].double().std(correction=0))
+            assert found == pytest.approx(exact, rel=1e-9)
+        else:
+            assert found == 1.0
+    assert scale.mean == pytest.approx(float(scores.double().mean()), rel=1e-9)
+
+
+def test_scaling_subtracts_no_mean_and_clips_afterwards():
+    """Checklist 27"""
+    raw = torch.tensor([10.0, 14.0])  # std 2: scaled 5 and 7
+    ended = torch.tensor([True, True])
+    running = settings(scaling="running", clip=6.0)
+    found = shape_scores(raw, ended, (0.0, 1.0), running, RunningScale())
+    torch.testing.assert_close(found, torch.tensor([5.0, 6.0]))
+    none = shape_scores(raw, ended, (0.0, 1.0), settings(clip=6.0), RunningScale())
+    assert none.tolist() == [6.0, 6.0]
+
+
+def test_the_scale_goes_on_from_its_state():
+    """Checklist 40"""
+    scores = torch.randn(40)
+    straight, first, second = RunningScale(), RunningScale(), RunningScale()
+    straight.update(scores[:15])
+    first.update(scores[:15])
+    second.load(first.state())
+    assert straight.update(scores[15:]) == second.update(scores[15:])
+    assert second.state() == straight.state()
+    assert not math.isclose(second.state()["squares"], first.state()["squares"])

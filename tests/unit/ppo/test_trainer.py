@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from tiny_models import assert_close, gradients
+from tiny_ppo import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
+
+from rlhf.ppo import trainer as module
+from rlhf.ppo.scoring import LocalScoring
+from rlhf.runtime.deadline import Saved
+from rlhf.training import optim
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    return save_prompts(tmp_path_factory.mktemp("prompts"))
+
+
+def digest(model):
+    total = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        total.update(name.encode() + parameter.detach().numpy().tobytes())
+    return total.hexdigest()
+
+
+def spy_on_minibatches(monkeypatch):
+    """Measures and the largest ratio of every optimizer step, in order."""
+    found = []
+    original = module.PpoTrainer._accumulate
+
+    def accumulate(self, rollout, minibatch):
+        measured, ratio = original(self, rollout, minibatch)
+        found.append((dict(measured), ratio))
+        return measured, ratio
+
+    monkeypatch.setattr(module.PpoTrainer, "_accumulate", accumulate)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["head", "critic"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 40, 10_000])
+def test_the_first_ratio_is_exactly_1(
+    monkeypatch, tmp_path, mixture, kind, temperature, micro_batch_tokens
+):
+    """Checklist 9, 19, 30"""
+    steps = spy_on_minibatches(monkeypatch)
+    settings = config(
+        value__kind=kind, sampling__temperature=temperature, minibatch_size=4, epochs=2
+    )
+    one = trainer(mixture, tmp_path, settings, micro_batch_tokens=micro_batch_tokens)
+    for update in range(2):
+        steps.clear()
+        one.optimise(update, one.roll_out(update))
+        assert len(steps) == 4
+        measured, ratio = steps[0]
+        assert ratio == 1.0
+        assert measured["clip_fraction"] == 0
+        assert measured["approx_kl"] == 0
+        assert steps[1][1] != 1.0, "nothing was learned from the first minibatch"
+
+
+def test_log_probabilities_are_those_of_the_sampling_distribution(mixture, tmp_path):
+    """Checklist 9"""
+    one = trainer(mixture, tmp_path, config(sampling__temperature=0.7))
+    rollout = one.roll_out(0)
+    warm, cold = [], []
+    with torch.no_grad():
+        for ids, start, found in zip(
+            rollout.sequences, rollout.starts, rollout.logprobs, strict=True
+        ):
+            logits = one.actor.policy(input_ids=ids[None]).logits[0, start - 1 : -1]
+            for ratios, temperature in ((cold, 0.7), (warm, 1.0)):
+                logprobs = (logits / temperature).log_softmax(-1)
+                plain = logprobs.gather(1, ids[start:, None]).squeeze(1)
+                ratios.append((plain - found).exp())
+    assert float((torch.cat(cold) - 1).abs().max()) < 1e-4
+    assert float((torch.cat(warm) - 1).abs().max()) > 0.05
+
+
+def test_sampling_uses_the_configured_temperature(monkeypatch, mixture, tmp_path):
+    """Checklist 9"""
+    seen = []
+    original = module.generate
+    monkeypatch.setattr(
+        module, "generate", lambda *a, **k: seen.append((*a[4:], *k.values())) or original(*a, **k)
+    )
+    trainer(mixture, tmp_path, config(sampling__temperature=0.7)).roll_out(0)
+    assert seen == [(0.7,)]
+
+
+@pytest.mark.parametrize("kind", ["head", "critic"])
+def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, kind):
+    """Checklist 31"""
+    one = trainer(mixture, tmp_path, config(minibatch_size=4, value__kind=kind))
+    torch.nn.init.normal_(next(one.actor.value.parameters()), std=0.1)  # values are not all 0
+    rollout = one.roll_out(0)
+    checked = 0
+    for minibatch in one._minibatches(0, 0, 8):
+        for rows in one._micro_batches(minibatch, rollout.sequences):
+            new = one.actor(
+                [rollout.sequences[i] for i in rows], [rollout.starts[i] for i in rows], True
+            )
+            assert new.logprobs.requires_grad
+            assert new.values.requires_grad
+            assert torch.equal(new.logprobs, torch.cat([rollout.logprobs[i] for i in rows]))
+            assert torch.equal(new.values, torch.cat([rollout.values[i] for i in rows]))
+            assert new.values.abs().max() > 0
+            checked += len(rows)
+    assert checked == 8
+    assert not any(part.requires_grad for part in [*rollout.logprobs, *rollout.values])
+
+
+def test_ids_stay_ids_from_the_rollout_through_the_optimizer(monkeypatch, mixture, tmp_path):
+    """Checklist 4"""
+    from rlhf.ppo.prompts import PromptStream
+
+    class RecordingScoring(LocalScoring):
+        seen: dict = {}  # noqa: RUF012
+
+        def rewards(self, sequences):
+            self.seen["rewards"] = list(sequences)
+            return super().rewards(sequences)
+
+        def reference_logprobs(self, sequences, starts, temperature):
+            self.seen["reference"] = list(sequences)
+            return super().reference_logprobs(sequences, starts, temperature)
+
+    sampled = []
+    original = module.generate
+    monkeypatch.setattr(
+        module, "generate", lambda *a, **k: sampled.extend(original(*a, **k)) or sampled
+    )
+    scoring = RecordingScoring(judge(), policy(), 64)
+    one = trainer(mixture, tmp_path, config(minibatch_size=2, epochs=2), scoring)
+    trained = []
+    one.actor.register_forward_pre_hook(
+        lambda _, arguments: trained.extend(zip(arguments[0], arguments[1], strict=True))
+    )
+    rollout = one.roll_out(0)
+    one.optimise(0, rollout)
+    prompts = PromptStream(mixture, 0).take(8)
+    whole = [
+        prompt.numpy().tobytes() + response.ids.numpy().tobytes()
+        for prompt, response in zip(prompts, sampled, strict=True)
+    ]
+    assert len(set(whole)) == 8
+    for sequences in (rollout.sequences, *scoring.seen.values()):
+        assert [ids.numpy().tobytes() for ids in sequences] == whole
+    assert len(trained) == 3 * 8  # old log probabilities, then two epochs
+    starts = dict(zip(whole, map(len, prompts), strict=True))
+    assert {ids.numpy().tobytes() for ids, _ in trained} == set(whole)
+    assert all(starts[ids.numpy().tobytes()] == start for ids, start in trained)
+
+
+def test_responses_are_masked_from_prompt_to_eos(mixture, tmp_path):
+    """Checklist 34"""
+    one = trainer(mixture, tmp_path, config(rollout_batch_size=32, minibatch_size=32))
+    rollout = one.roll_out(0)
+    assert 0 < int(rollout.ended.sum()) < 32
+    for i, (ids, start) in enumerate(zip(rollout.sequences, rollout.starts, strict=True)):
+        response = ids[start:]
+        parts = (rollout.logprobs, rollout.values, rollout.reference, rollout.advantages,
+                 rollout.returns)  # fmt: skip
+        assert {len(part[i]) for part in parts} == {len(response)}
+        if rollout.ended[i]:
+            assert response.tolist().index(EOS) == len(response) - 1
+        else:
+            assert EOS not in response
+            assert len(response) == 10
+    counted = []
+    original = module.policy_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            module, "policy_loss", lambda new, *a: counted.append(len(new)) or original(new, *a)
+        )
+        one.optimise(0, rollout)
+    assert sum(counted) == sum(
+        len(ids) - start for ids, start in zip(rollout.sequences, rollout.starts, strict=True)
+    )
+
+
+def test_a_missing_eos_costs_the_penalty(mixture, tmp_path):
+    """Checklist 33"""
+    settings = config(rollout_batch_size=32, minibatch_size=32, kl__coefficient=0.0, lam=1.0,
+                      rewards__missing_eos_penalty=0.75, rewards__clip=0.5)  # fmt: skip
+    rollout = trainer(mixture, tmp_path, settings).roll_out(0)
+    mean, std = CALIBRATION
+    plain = ((rollout.raw - mean) / std).clamp(-0.5, 0.5)
+    expected = torch.where(rollout.ended, plain, plain - 0.75)
+    torch.testing.assert_close(rollout.scores, expected)
+    assert 0 < int(rollout.ended.sum()) < 32
+    # without KL and with λ = 1 every return is the score, so it arrives nowhere twice
+    for score, returns in zip(rollout.scores, rollout.returns, strict=True):
+        torch.testing.assert_close(returns, score.expand(len(returns)), atol=1e-5, rtol=0)
+
+
+def test_minibatches_are_an_exact_partition_reshuffled_each_epoch(mixture, tmp_path):
+    """Checklist 32"""
+    one = trainer(mixture, tmp_path, config(rollout_batch_size=24, minibatch_size=8))
+    parts = {(u, e): one._minibatches(u, e, 24) for u in range(2) for e in range(4)}
+    for minibatches in parts.values():
+        assert [len(part) for part in minibatches] == [8, 8, 8]
+        assert sorted(i for part in minibatches for i in part) == list(range(24))
+    assert len({json.dumps(minibatches) for minibatches in parts.values()}) == 8
+    assert parts[1, 2] == one._minibatches(1, 2, 24)
+    assert one._minibatches(0, 0, 24)[0] != sorted(one._minibatches(0, 0, 24)[0])
+
+
+@pytest.mark.parametrize("kind", ["head", "critic"])
+def test_accumulation_is_exact(mixture, tmp_path, kind):
+    """Checklist 32"""
+    one = trainer(mixture, tmp_path, config(value__kind=kind), micro_batch_tokens=40)
+    rollout = one.roll_out(0)
+    found = {}
+    for tokens in (1, 40, 10_000):
+        one.micro_batch_tokens = tokens
+        assert len(one._micro_batches(list(range(8)), rollout.sequences)) == {
+            1: 8, 10_000: 1
+        }.get(tokens, len(one._micro_batches(list(range(8)), rollout.sequences)))  # fmt: skip
+        one.actor.zero_grad()
+        measured, _ = one._accumulate(rollout, list(range(8)))
+        found[tokens] = measured, gradients(one.actor)
+    for tokens in (1, 40):
+        assert_close(found[tokens][1], found[10_000][1], atol=2e-6)
+        assert found[tokens][0] == pytest.approx(found[10_000][0], abs=1e-5)
+    # token-weighted: the sum over all tokens, divided by their number, once
+    one.actor.zero_grad()
+    new = one.actor(rollout.sequences, rollout.starts)
+    old, advantages, returns = (
+        torch.cat(part) for part in (rollout.logprobs, rollout.advantages, rollout.returns)
+    )
+    policy_part = -(advantages * (new.logprobs - old).exp()).mean()
+    value_part = 0.5 * ((new.values - returns) ** 2).mean()
+    (policy_part + 0.1 * value_part).backward()
+    assert_close(gradients(one.actor), found[10_000][1], atol=2e-6)
+
+
+NAMED = (
+    "reward", "kl", "kl_coefficient", "response_length", "eos_rate", "entropy", "approx_kl",
+    "clip_fraction", "max_ratio", "value_loss", "policy_loss", "explained_variance",
+    "learning_rate",
+)  # fmt: skip
+
+
+def records_of(run):
+    return run.journals["metrics"].records()
+
+
+@pytest.mark.parametrize("kind", ["head", "critic"])
+def test_every_measure_is_there_and_finite(mixture, tmp_path, kind):
+    """Checklist 35, 37"""
+    settings = config(
+        value__kind=kind, updates=3, epochs=2, minibatch_size=4, rewards__scaling="running",
+        rewards__whiten=True, kl__controller="adaptive",
+    )  # fmt: skip
+    records = records_of(trainer(mixture, tmp_path, settings).train())
+    assert [record["step"] for record in records] == [1, 2, 3]
+    for record in records:
+        assert set(NAMED) <= record.keys()
+        assert all(math.isfinite(value) for value in record.values())
+        assert 0 <= record["eos_rate"] <= 1
+        assert 1 <= record["response_length"] <= 10
+        assert 0 < record["entropy"] <= math.log(24)
+        assert record["approx_kl"] >= 0
+        assert record["max_ratio"] > 1
+        assert record["explained_variance"] <= 1
+        assert record["optimizer_steps"] == 4
+    rates = [record["learning_rate"] for record in records]
+    assert rates == pytest.approx([3e-3, 3e-3 * 0.75, 3e-3 * 0.25])  # cosine
+
+
+def test_measures_are_those_of_the_rollout(mixture, tmp_path):
+    """Checklist 37"""
+    one = trainer(mixture, tmp_path, config())
+    torch.nn.init.normal_(one.actor.value.linear.weight, std=0.1)
+    rollout = one.roll_out(0)
+    record = one._measure(rollout)
+    lengths = [len(part) for part in rollout.logprobs]
+    mean, std = CALIBRATION
+    returns, values = torch.cat(rollout.returns), torch.cat(rollout.values)
+    assert record["response_length"] == pytest.approx(sum(lengths) / 8)
+    assert record["eos_rate"] == pytest.approx(float(rollout.ended.float().mean()))
+    assert record["reward"] == pytest.approx(float(((rollout.raw - mean) / std).mean()), rel=1e-5)
+    assert record["shaped_score"] == pytest.approx(float(rollout.scores.mean()), rel=1e-5)
+    explained = 1 - float((returns - values).var() / returns.var())
+    assert record["explained_variance"] == pytest.approx(explained, rel=1e-4)
+    assert record["tokens"] == sum(map(len, rollout.sequences))
+
+
+def test_kl_is_0_before_anything_is_learned(mixture, tmp_path):
+    """Checklist 20"""
+    records = records_of(trainer(mixture, tmp_path, config()).train())
+    assert abs(records[0]["kl"]) < 1e-5
+    assert abs(records[1]["kl"]) > 1e-4
+
+
+def test_the_reference_and_the_judge_never_change(mixture, tmp_path):
+    """Checklist 21"""
+    reward, reference, model = judge(), policy(), policy()
+    before = digest(reward), digest(reference)
+    scoring = LocalScoring(reward, reference, 64)
+    trainer(mixture, tmp_path, config(epochs=2), scoring, model=model).train()
+    assert (digest(reward), digest(reference)) == before
+    assert digest(model) != before[1]
+    assert all(p.grad is None for one in (reward, reference) for p in one.parameters())
+
+
+@pytest.mark.parametrize("limit", [1e-9, 100.0])
+def test_epochs_end_early_when_the_policy_moves_too_far(mixture, tmp_path, limit):
+    """Checklist 41"""
+    settings = config(epochs=4, minibatch_size=4, max_approx_kl=limit)
+    records = records_of(trainer(mixture, tmp_path, settings).train())
+    assert [r["optimizer_steps"] for r in records] == [2 if limit < 1 else 8] * 2
+
+
+def test_beta_follows_the_kl(mixture, tmp_path):
+    """Checklist 24"""
+    settings = config(updates=3, kl__controller="adaptive", kl__horizon=100)
+    records = records_of(trainer(mixture, tmp_path, settings).train())
+    expected = 0.1
+    for record in records:
+        assert record["kl_coefficient"] == pytest.approx(expected)
+        error = min(max(record["kl"] / 6 - 1, -0.2), 0.2)
+        expected *= 1 + error * 8 / 100
+    assert records[-1]["kl_coefficient"] < 0.1
+
+
+def test_the_critic_has_a_learning_rate_of_its_own(mixture, tmp_path):
+    """Checklist 43"""
+    one = trainer(mixture, tmp_path, config(value__kind="critic", value__learning_rate=0.5))
+    peaks = {id(p): g["peak"] for g in one.optimizer.param_groups for p in g["params"]}
+    assert {peaks[id(p)] for p in one.actor.policy.parameters()} == {3e-3}
+    assert {peaks[id(p)] for p in one.actor.value.parameters()} == {0.5}
+
+
+@pytest.mark.parametrize("kind", ["head", "critic"])
+def test_a_run_in_two_parts_is_the_same_run(monkeypatch, mixture, tmp_path, kind):
+    """Checklist 40"""
+    settings = config(
+        updates=4, value__kind=kind, minibatch_size=4, kl__controller="adaptive",
+        rewards__scaling="running",
+    )  # fmt: skip
+    straight = trainer(mixture, tmp_path / "straight", settings)
+    expected = straight.train()
+    original, calls = optim.step, []
+
+    def interrupted(optimizer, norm):
+        calls.append(1)
+        if len(calls) == 3:  # in the middle of the second update
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return original(optimizer, norm)
+
+    monkeypatch.setattr(optim, "step", interrupted)
+    with pytest.raises(Saved, match="after step 2 of 4"):
+        trainer(mixture, tmp_path / "parts", settings).train()
+    resumed = trainer(mixture, tmp_path / "parts", settings)
+    found = resumed.train()
+    assert len(calls) == 8
+    assert digest(resumed.actor) == digest(straight.actor)
+    for name in ("metrics", "samples"):
+        left, right = (
+            (run._checkpoints.folder / f"{name}.jsonl").read_bytes() for run in (expected, found)
+        )
+        assert left == right
+        assert len(left.splitlines()) == {"metrics": 4, "samples": 16}[name]

@@ -1,0 +1,102 @@
+"""A whole PPO run that takes a moment."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_models import causal_lm, reward_model, save_rows, token_sequences
+
+from rlhf.config.ppo import PpoConfig
+from rlhf.models.value import Critic, ValueHead
+from rlhf.ppo.actor import ActorCritic
+from rlhf.ppo.prompts import PromptStream
+from rlhf.ppo.scoring import LocalScoring
+from rlhf.ppo.trainer import PpoTrainer
+from rlhf.runtime.options import RunOptions
+from rlhf.training.data import Mixture
+
+VOCABULARY = 24  # so that EOS is sampled now and then
+EOS = 2
+CALIBRATION = (0.2, 1.5)
+
+
+class FakeTokenizer:
+    """Knows the EOS; its texts are lossy, so nothing can be encoded again from them."""
+
+    eos_token_id = EOS
+
+    def decode(self, ids: torch.Tensor) -> str:
+        return "?" * len(ids)
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """``section__key=value`` changes a key of a section."""
+    values: dict[str, Any] = {
+        "sft": "s",
+        "reward": "r",
+        "data": {"d": {}},
+        "scoring": "local",
+        "updates": 2,
+        "rollout_batch_size": 8,
+        "minibatch_size": 8,
+        "sampling": {"max_new_tokens": 10},
+        "value": {"learning_rate": 1e-2},
+        "optimizer": {"learning_rate": 3e-3, "warmup": 0.0},
+    }
+    for name, value in changes.items():
+        section, _, inner = name.partition("__")
+        if inner:
+            values.setdefault(section, {})[inner] = value
+        else:
+            values[section] = value
+    return PpoConfig.model_validate(values).model_dump()
+
+
+def save_prompts(folder: Path, count: int = 12, length: int | None = None) -> Mixture:
+    lengths = [length or 3 + i % 6 for i in range(count)]
+    prompts = token_sequences(lengths, seed=3, vocabulary=VOCABULARY)
+    save_rows(folder, train=[{"input_ids": ids.tolist()} for ids in prompts])
+    return prompts_in(folder)
+
+
+def prompts_in(folder: Path) -> Mixture:
+    return Mixture({"d": folder}, {"d": 1.0}, "train")
+
+
+def policy(seed: int = 0) -> Any:
+    return causal_lm(seed, vocabulary=VOCABULARY)
+
+
+def judge(seed: int = 1) -> Any:
+    return reward_model(seed, vocabulary=VOCABULARY)
+
+
+def trainer(
+    mixture: Mixture,
+    state: Path,
+    settings: dict[str, Any],
+    scoring: Any = None,
+    micro_batch_tokens: int = 48,
+    model: Any = None,
+    **options: Any,
+) -> PpoTrainer:
+    model = model or policy()
+    reference = copy.deepcopy(model)
+    value = (
+        Critic(judge(), *CALIBRATION)
+        if settings["value"]["kind"] == "critic"
+        else ValueHead(model.config.hidden_size)
+    )
+    return PpoTrainer(
+        ActorCritic(model, value, settings["sampling"]["temperature"]),
+        PromptStream(mixture, settings["seed"]),
+        scoring or LocalScoring(judge(), reference, 64),
+        CALIBRATION,
+        FakeTokenizer(),
+        settings,
+        RunOptions("ppo.x", state, {}, **options),
+        micro_batch_tokens,
+    )

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from rlhf.provenance.digest import (
+    PACKAGE_ROOT,
+    canonical_json,
+    describe_tree,
+    digest_code,
+    digest_file,
+    digest_source,
+    digest_text,
+    digest_value,
+)
+
+PACKAGE = {
+    "__init__.py": "",
+    "stages/__init__.py": "",
+    "stages/sft.py": '"""A stage."""\nfrom rlhf.training import loop\n\nRATE = 0.1\n\n\n'
+    'def run(x):\n    """Run."""\n    return loop.step(x, RATE)  # go\n',
+    "training/__init__.py": "",
+    "training/loop.py": "import rlhf.models.load\nfrom rlhf.errors import Fault\n\n\n"
+    "def step(x, rate):\n    return x * rate\n",
+    "models/__init__.py": "LAYERS = 2\n",
+    "models/load.py": 'CODE_FILES = ("served.py", "chat.jinja")\nNAME = "x"\n',
+    "models/served.py": "def serve():\n    return 1\n",
+    "models/chat.jinja": "{{ text }}\n",
+    "errors.py": "class Fault(Exception):\n    pass\n",
+    "unrelated.py": "X = 1\n",
+}
+
+
+@pytest.fixture
+def digest(tmp_path):
+    """Digest of ``stages.sft`` in a package where some files are changed."""
+    number = itertools.count()
+
+    def of(changes: dict[str, str] | None = None, module: str = "stages.sft") -> str:
+        root = tmp_path / str(next(number)) / "rlhf"  # facts are cached by path and time
+        for name, text in (PACKAGE | (changes or {})).items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return digest_code(module, root)
+
+    return of
+
+
+STAGE = PACKAGE["stages/sft.py"]
+SAME = {
+    "comment": {"stages/sft.py": STAGE.replace("# go", "# went") + "# the end\n"},
+    "docstring": {"stages/sft.py": STAGE.replace("Run.", "Walk.").replace("A stage.", "One.")},
+    "no docstring": {"stages/sft.py": STAGE.replace('    """Run."""\n', "")},
+    "layout": {
+        "stages/sft.py": STAGE.replace("(x, RATE)", "(\n        x,\n        (RATE),\n    )")
+    },
+    "blank lines": {"stages/sft.py": STAGE.replace("\n\n\n", "\n\n\n\n\n")},
+    "quotes": {"models/load.py": PACKAGE["models/load.py"].replace('"', "'")},
+    "docstring of an imported module": {
+        "training/loop.py": '"""Doc."""\n' + PACKAGE["training/loop.py"]
+    },
+    "comment in a code file": {"models/served.py": "# hm\n" + PACKAGE["models/served.py"]},
+    "unrelated module": {"unrelated.py": "X = 2\n"},
+    "new module": {"models/other.py": "X = 2\n"},
+    "file that nobody names": {"models/other.jinja": "x"},
+}
+DIFFERENT = {
+    "constant": {"stages/sft.py": STAGE.replace("0.1", "0.2")},
+    "name": {"stages/sft.py": STAGE.replace("RATE", "SPEED")},
+    "text that is no docstring": {
+        "models/load.py": PACKAGE["models/load.py"].replace('"x"', '"y"')
+    },
+    "imported module": {"training/loop.py": PACKAGE["training/loop.py"].replace("*", "+")},
+    "module imported by that": {"errors.py": "class Fault(ValueError):\n    pass\n"},
+    "dotted import": {"models/load.py": PACKAGE["models/load.py"] + "MORE = 1\n"},
+    "package of a dotted import": {"models/__init__.py": "LAYERS = 3\n"},
+    "code file": {"models/served.py": PACKAGE["models/served.py"].replace("1", "2")},
+    "template": {"models/chat.jinja": "{{ text }}!\n"},
+    "order of statements": {"models/served.py": "A = 1\nB = 2\n"},
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_what_runs_the_same_has_the_same_digest(digest, case):
+    assert digest(SAME[case]) == digest()
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_what_runs_differently_has_another_digest(digest, case):
+    assert digest(DIFFERENT[case]) != digest()
+
+
+def test_an_import_inside_a_function_counts(digest):
+    lazy = {"stages/sft.py": STAGE + "\n\ndef later():\n    from rlhf import unrelated\n"}
+    changed = lazy | {"unrelated.py": "X = 2\n"}
+    assert digest(lazy) != digest(changed)
+    assert digest({"stages/sft.py": STAGE + "\n\ndef later():\n    pass\n"}) != digest(lazy)
+
+
+def test_modules_that_import_each_other_have_a_digest(digest):
+    circle = {"errors.py": "import rlhf.training.loop\n\n\nclass Fault(Exception):\n    pass\n"}
+    assert digest(circle) not in (digest(), digest(circle | {"training/loop.py": "X = 1\n"}))
+
+
+def test_an_edit_in_place_is_seen(tmp_path):
+    import os
+
+    root = tmp_path / "rlhf"
+    root.mkdir()
+    path = root / "one.py"
+    path.write_text("X = 1\n")
+    os.utime(path, ns=(1, 1))
+    first = digest_code("one", root)
+    path.write_text("X = 2\n")
+    os.utime(path, ns=(2, 2))
+    assert digest_code("one", root) != first
+
+
+@pytest.mark.parametrize("stage", ["train_sft", "train_ppo", "export_reward_store"])
+def test_real_stages_have_digests_of_their_own(stage):
+    assert (PACKAGE_ROOT / "stages" / f"{stage}.py").is_file()
+    found = digest_code(f"stages.{stage}")
+    assert len(found) == 64
+    assert found == digest_code(f"stages.{stage}")
+    assert found != digest_code("stages.train_reward")
+
+
+def test_equal_values_have_equal_digests():
+    assert canonical_json({"b": 0.1, "a": [1, None, "ä"]}) == '{"a":[1,null,"ä"],"b":0.1}'
+    assert digest_value({"a": 1, "b": 2}) == digest_value({"b": 2, "a": 1})
+    assert digest_value([1, 2]) != digest_value([2, 1])
+    assert digest_value(1) != digest_value("1")
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json(float("nan"))
+
+
+def test_files_and_trees(tmp_path):
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "empty").touch()
+    (tmp_path / "a").write_text("abc")
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest_file(tmp_path / "a") == digest_text("abc") == abc
+    assert describe_tree(tmp_path) == {
+        "a": {"size": 3, "sha256": abc},
+        "deep/empty": {"size": 0, "sha256": empty},
+    }
+    assert digest_source(tmp_path / "a") == abc
+    assert digest_source(tmp_path) == digest_value(describe_tree(Path(tmp_path)))

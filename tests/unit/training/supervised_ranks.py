@@ -1,0 +1,56 @@
+"""One rank of a small SFT run whose last batch leaves a rank without rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from tiny_models import causal_lm, save_rows, token_sequences
+
+from rlhf.config.training import SftConfig
+from rlhf.runtime import distributed
+from rlhf.runtime.options import RunOptions
+from rlhf.training.data import Mixture
+from rlhf.training.loop import mean_over, train
+from rlhf.training.sft import SftObjective
+
+ROWS, BATCH = 9, 4  # three steps, the last of one row
+
+
+def make_rows() -> list[dict]:
+    sequences = token_sequences([6 + 5 * (i % 4) for i in range(ROWS)], seed=1)
+    return [{"input_ids": s.tolist(), "labels": s.tolist()} for s in sequences]
+
+
+def config(**changes) -> dict:
+    optimizer = {"learning_rate": 1e-2, "schedule": "linear", "warmup": 0.0, "eps": 1e-3}
+    values = {"model": "m", "data": {"d": {}}, "global_batch_size": BATCH, "optimizer": optimizer}
+    return SftConfig.model_validate(values | changes).model_dump()
+
+
+def work(folder: Path, state: Path) -> dict:
+    model, objective = causal_lm(0), SftObjective()
+    mixture = Mixture({"d": folder / "set"}, {"d": 1.0}, "train")
+    held_out = mean_over(model, objective, [mixture[0]], 64)
+    run = train(
+        model, objective, mixture, config(), RunOptions("sft.x", state, {}), 40,
+        lambda: {"validation_loss": held_out["loss"]},
+    )  # fmt: skip
+    return {
+        "held_out": held_out,
+        "model": {name: p.detach() for name, p in model.named_parameters()},
+        "metrics": run.journals["metrics"].records(),
+    }
+
+
+def save_set(folder: Path) -> None:
+    save_rows(folder / "set", train=make_rows())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    distributed.start()
+    root = Path(sys.argv[1])
+    torch.save(work(root, root / "state"), root / f"rank-{distributed.rank()}.pt")
+    distributed.finish()

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import causal_lm, token_sequences
+
+from rlhf.models import generate as module
+from rlhf.models.generate import generate, uniforms
+
+NEVER = -1  # an EOS that no token equals
+
+
+def ids_of(responses):
+    return [response.ids.tolist() for response in responses]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """24 tokens, so any of them, EOS too, is sampled now and then."""
+    return causal_lm(3, vocabulary=24)
+
+
+def test_greedy_equals_transformers_on_ragged_prompts():
+    model, steps = causal_lm(1), 12
+    prompts = token_sequences([3, 17, 8, 8, 1, 11], seed=4)
+    draws = uniforms([0], len(prompts), steps)
+    free = ids_of(generate(model, prompts, draws, NEVER, temperature=0))
+    eos = free[1][4]  # an EOS that some rows reach early
+    width = max(map(len, prompts))
+    ids, mask = torch.zeros(6, width, dtype=torch.long), torch.zeros(6, width, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        ids[i, width - len(prompt) :] = prompt
+        mask[i, width - len(prompt) :] = 1
+    whole = model.eval().generate(
+        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=steps,
+        eos_token_id=eos, pad_token_id=0,
+    )  # fmt: skip
+    expected = []
+    for row in whole[:, width:].tolist():
+        expected.append(row[: row.index(eos) + 1] if eos in row else row)
+    assert ids_of(generate(model, prompts, draws, eos, temperature=0)) == expected
+    assert {len(row) for row in expected} != {steps}, "no row ended early"
+
+
+def test_left_padding_changes_no_logit(monkeypatch):
+    """Checklist 3"""
+    model = causal_lm(1)
+    prompts = token_sequences([4, 23, 10], seed=5)
+    draws = uniforms([1], 3, 6)
+    seen = []
+    original = module._sample
+    monkeypatch.setattr(
+        module,
+        "_sample",
+        lambda logits, *rest: seen.append(logits.clone()) or original(logits, *rest),
+    )
+    generate(model, prompts, draws, NEVER)
+    together = torch.stack(seen)  # [steps, rows, V], the longest prompt first
+    for row, i in enumerate([1, 2, 0]):
+        seen.clear()
+        generate(model, [prompts[i]], draws[[i]], NEVER)
+        torch.testing.assert_close(together[:, [row]], torch.stack(seen), atol=1e-5, rtol=0)
+
+
+def test_compaction_changes_nothing(monkeypatch, small):
+    prompts = token_sequences([1 + i % 7 for i in range(24)], seed=6, vocabulary=24)
+    draws = uniforms([2], 24, 40)
+    selections = []
+    original = module._Slots.batch_select_indices
+    monkeypatch.setattr(
+        module._Slots,
+        "batch_select_indices",
+        lambda layer, keep: selections.append(len(keep)) or original(layer, keep),
+    )
+    monkeypatch.setattr(module, "COMPACT_SHARE", 2.0)
+    never = ids_of(generate(small, prompts, draws, 2))
+    assert not selections
+    monkeypatch.setattr(module, "COMPACT_SHARE", 0.01)
+    always = ids_of(generate(small, prompts, draws, 2))
+    assert len(selections) > 10
+    assert always == never
+
+
+def test_a_row_does_not_depend_on_its_batch(small):
+    """Checklist 36"""
+    prompts = token_sequences([2 + i % 5 for i in range(20)], seed=7, vocabulary=24)
+    draws = uniforms([3], 20, 15)
+    whole = ids_of(generate(small, prompts, draws, 2))
+    assert len({tuple(row) for row in whole}) > 15
+    assert whole == ids_of(generate(small, prompts, draws, 2, max_rows=3))
+    alone = [generate(small, [p], draws[[i]], 2)[0].ids.tolist() for i, p in enumerate(prompts)]
+    assert whole == alone
+    for rank in range(2):
+        assert ids_of(generate(small, prompts[rank::2], draws[rank::2], 2)) == whole[rank::2]
+
+
+def test_other_draws_give_other_responses(small):
+    prompts = token_sequences([4] * 4, seed=8, vocabulary=24)
+    one, other = (ids_of(generate(small, prompts, uniforms([s], 4, 10), NEVER)) for s in (1, 2))
+    assert one != other
+    same = [prompts[0]] * 4
+    assert len({tuple(row) for row in ids_of(generate(small, same, uniforms([1], 4, 10), 2))}) == 4
+
+
+def test_eos_ends_a_response_and_is_part_of_it(small):
+    """Checklist 34"""
+    prompts = token_sequences([5] * 64, seed=9, vocabulary=24)
+    responses = generate(small, prompts, uniforms([4], 64, 30), eos_id=2)
+    assert {response.ended for response in responses} == {True, False}
+    for response in responses:
+        assert response.ended == (2 in response.ids)
+        if response.ended:
+            assert response.ids.tolist().index(2) == len(response.ids) - 1
+        else:
+            assert len(response.ids) == 30
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_max_new_tokens(small, steps):
+    prompts = token_sequences([5, 2], seed=10, vocabulary=24)
+    responses = generate(small, prompts, uniforms([5], 2, steps), NEVER)
+    assert [len(response.ids) for response in responses] == [steps, steps]
+    assert not any(response.ended for response in responses)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_frequencies_are_the_softmax(small, temperature):
+    """Checklist 9, 10"""
+    (prompt,) = token_sequences([6], seed=11, vocabulary=24)
+    count = 6000
+    responses = generate(
+        small, [prompt] * count, uniforms([6], count, 1), NEVER, temperature, max_rows=count
+    )
+    with torch.no_grad():
+        logits = small(input_ids=prompt[None]).logits[0, -1]
+    expected = (logits / temperature).softmax(-1).double().numpy() * count
+    found = np.bincount([int(response.ids[0]) for response in responses], minlength=24)
+    statistic = ((found - expected) ** 2 / expected).sum()
+    assert statistic < 49.7, "chi-square, 23 degrees of freedom, p = 0.001"
+    wrong = (logits / (1.7 - temperature)).softmax(-1).double().numpy() * count
+    assert ((found - wrong) ** 2 / wrong).sum() > 49.7, "the test could not tell temperatures apart"
+
+
+def test_sampling_inverts_the_cumulative_distribution():
+    logits = torch.tensor([[0.25, 0.0, 0.5, 0.25]]).log().repeat(6, 1)
+    draws = torch.tensor([0.0, 0.2, 0.26, 0.7, 0.76, 1 - 2**-24])
+    assert module._sample(logits, draws, 1.0).tolist() == [0, 0, 2, 2, 3, 3]
+    assert module._sample(logits, draws, 0).tolist() == [2] * 6
+
+
+def test_uniforms_are_the_same_for_any_number_of_ranks():
+    """Checklist 36"""
+    whole = uniforms((7, 3), 8, 5)
+    assert whole.shape == (8, 5)
+    assert whole.dtype == torch.float32
+    assert 0 <= whole.min() < whole.max() < 1
+    assert torch.equal(whole, uniforms((7, 3), 8, 5))
+    assert not torch.equal(whole, uniforms((7, 4), 8, 5))
+    assert not torch.equal(whole, uniforms((8, 3), 8, 5))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import causal_lm, reward_model
+
+from rlhf.errors import ConfigError
+from rlhf.models.load import (
+    decoder_layers,
+    freeze_lower_layers,
+    load_causal_lm,
+    load_trainable_state,
+    trainable_state,
+)
+
+
+@pytest.mark.parametrize("make", [causal_lm, reward_model])
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_the_lower_layers_stay(make, layers):
+    model = make(0)
+    freeze_lower_layers(model, layers)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    expected = [f"model.layers.{i}." for i in range(layers)] + ["model.embed"] * (layers > 0)
+    assert frozen == {
+        name for name, _ in model.named_parameters() if name.startswith(tuple(expected))
+    }
+    assert len(decoder_layers(model)) == 2
+    assert trainable_state(model).keys().isdisjoint(frozen)
+
+
+def test_too_many_layers_are_an_error():
+    with pytest.raises(ConfigError, match="has 2 layers"):
+        freeze_lower_layers(causal_lm(0), 3)
+
+
+def test_trainable_state_goes_there_and_back():
+    model, other = causal_lm(0), causal_lm(1)
+    for one in (model, other):
+        freeze_lower_layers(one, 1)
+    load_trainable_state(other, trainable_state(model))
+    for (name, left), (_, right) in zip(
+        model.named_parameters(), other.named_parameters(), strict=True
+    ):
+        both_ones = "norm" in name
+        assert torch.equal(left, right) == (left.requires_grad or both_ones), name
+    state = trainable_state(model)
+    state.pop("model.norm.weight")
+    with pytest.raises(KeyError, match=r"model\.norm\.weight"):
+        load_trainable_state(other, state)
+
+
+def test_a_head_that_changes_its_logits_is_refused(tmp_path):
+    model = causal_lm(0)
+    model.config.final_logit_softcapping = 30.0
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="final_logit_softcapping"):
+        load_causal_lm(tmp_path)
+    model.config.final_logit_softcapping = None
+    model.save_pretrained(tmp_path)
+    loaded = load_causal_lm(tmp_path)
+    assert all(layer.self_attn.attention_dropout == 0 for layer in loaded.model.layers)

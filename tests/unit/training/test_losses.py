@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_models import gradients, reward_model, token_sequences
+
+from rlhf.training.losses import ranking_loss
+from rlhf.training.reward import RewardObjective, _pair_accuracy
+
+
+def loss_of(better: float, worse: float) -> float:
+    return math.log1p(math.exp(worse - better))  # −log σ(better − worse)
+
+
+CASES = {
+    2: ([1.0, -0.5], [(1.0, -0.5)]),
+    3: ([0.2, 1.0, -2.0], [(0.2, 1.0), (0.2, -2.0), (1.0, -2.0)]),
+    4: (
+        [2.0, 0.0, 0.5, -1.0],
+        [(2.0, 0.0), (2.0, 0.5), (2.0, -1.0), (0.0, 0.5), (0.0, -1.0), (0.5, -1.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_ranking_loss_by_hand(k):
+    """Checklist 14"""
+    scores, pairs = CASES[k]
+    assert len(pairs) == math.comb(k, 2)
+    expected = sum(loss_of(*pair) for pair in pairs) / len(pairs)
+    assert float(ranking_loss([torch.tensor(scores)], 0.0)) == pytest.approx(expected, rel=1e-6)
+    squares = sum(b**2 + w**2 for b, w in pairs) / len(pairs) / 2
+    found = float(ranking_loss([torch.tensor(scores)], 0.1))
+    assert found == pytest.approx(expected + 0.1 * squares, rel=1e-6)
+
+
+def test_two_replies_cost_minus_log_sigmoid():
+    """Checklist 14"""
+    scores = torch.tensor([0.3, 1.7], requires_grad=True)
+    loss = ranking_loss([scores], 0.0)
+    assert float(loss.detach()) == pytest.approx(-math.log(1 / (1 + math.exp(1.4))), rel=1e-6)
+    loss.backward()
+    wrong = 1 / (1 + math.exp(-1.4))
+    torch.testing.assert_close(scores.grad, torch.tensor([-wrong, wrong]))
+
+
+def test_every_prompt_counts_once_however_many_replies():
+    """Checklist 14"""
+    rows = [torch.tensor(CASES[k][0]) for k in (2, 3, 4)]
+    parts = [float(ranking_loss([row], 0.01)) for row in rows]
+    assert float(ranking_loss(rows, 0.01)) == pytest.approx(sum(parts), rel=1e-6)
+
+
+def test_equal_scores_cost_log_2_and_are_pushed_apart():
+    scores = torch.zeros(3, requires_grad=True)
+    loss = ranking_loss([scores], 0.0)
+    assert float(loss) == pytest.approx(math.log(2))
+    loss.backward()
+    torch.testing.assert_close(scores.grad, torch.tensor([-1 / 3, 0.0, 1 / 3]))
+
+
+def test_pair_accuracy():
+    assert _pair_accuracy(torch.tensor([3.0, 2.0, 1.0])) == 1
+    assert _pair_accuracy(torch.tensor([1.0, 2.0])) == 0
+    assert _pair_accuracy(torch.tensor([1.0, 1.0])) == 0.5
+    assert _pair_accuracy(torch.tensor([2.0, 3.0, 1.0])) == pytest.approx(2 / 3)
+
+
+def test_tied_and_repeated_replies_give_no_pair(tmp_path):
+    """Checklist 18"""
+    import json
+
+    from rlhf.data.formats import load
+
+    def reply(text, rank):
+        return {"message_id": text, "role": "assistant", "text": text.strip("1"), "rank": rank,
+                "replies": []}  # fmt: skip
+
+    def tree(name, *replies):
+        prompt = {"message_id": name, "role": "prompter", "text": name, "replies": list(replies)}
+        return json.dumps({"message_tree_id": name, "prompt": prompt})
+
+    path = tmp_path / "trees.jsonl"
+    lines = [
+        tree("tied", reply("a", 0), reply("b", 0)),
+        tree("same", reply("c", 0), reply("c1", 1)),
+        tree("good", reply("d", 1), reply("e", 0)),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    rows = load("oasst", path, {"invalid": "drop"})
+    assert [row.replies for row in rows.preferences] == [("e", "d")]
+
+
+def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
+    """Checklist 14"""
+    model = reward_model(2)
+    history = [s.tolist() for s in token_sequences([4, 6, 3], seed=1)]
+    replies = [
+        [s.tolist() for s in token_sequences([2 + k, 5, 1], seed=9 + k)][: k + 2] for k in range(2)
+    ]
+    replies.append([s.tolist() for s in token_sequences([3, 3, 2, 7], seed=20)])
+    rows = [{"history_ids": h, "reply_ids": r} for h, r in zip(history, replies, strict=True)]
+    objective = RewardObjective(0.01, micro_batch_tokens=20)
+    loss, measures = objective(model, rows)
+    loss.backward()
+    together = gradients(model)
+    model.zero_grad()
+    single, accuracy = 0.0, 0.0
+    for row in rows:
+        one, measured = objective(model, [row])
+        one.backward()
+        single, accuracy = single + float(one.detach()), accuracy + measured["accuracy"]
+        assert measured["kendall_tau"] == pytest.approx(2 * measured["accuracy"] - 1)
+    assert float(loss) == pytest.approx(single, rel=1e-5)
+    assert measures["accuracy"] == pytest.approx(accuracy)
+    assert measures["kendall_tau"] == pytest.approx(2 * accuracy - 3)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, together[name], atol=1e-5, rtol=1e-4)
+    assert objective.cost(rows[0]) == sum(4 + len(r) for r in replies[0])
+    assert objective.weight(rows[0]) == objective.weight(rows[2]) == 1

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_models import assert_close, causal_lm, gradients, reward_model, token_sequences
+
+from rlhf.models.load import disable_dropout
+from rlhf.models.reward import (
+    batches_by_length,
+    load_calibration,
+    load_reward_model,
+    new_reward_model,
+    save_calibration,
+    score,
+)
+from rlhf.training.reward import calibrate, sequences_of
+from rlhf.training.sft import IGNORED
+
+
+def test_the_score_depends_on_the_query():
+    """Checklist 1"""
+    model = reward_model(0)
+    row = {"history_ids": [5, 6, 7], "reply_ids": [[30, 31, 2], [40, 2]]}
+    other = row | {"history_ids": [5, 99, 7]}
+    assert [s.tolist() for s in sequences_of(row)] == [[5, 6, 7, 30, 31, 2], [5, 6, 7, 40, 2]]
+    with torch.no_grad():
+        one, two = score(model, sequences_of(row)), score(model, sequences_of(other))
+    assert ((one - two).abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("last", [2, 77, 0])
+def test_the_score_is_read_at_the_last_real_token(last):
+    """Checklist 11"""
+    model = reward_model(1)
+    sequences = token_sequences([7, 19, 12, 1], seed=2)
+    for sequence in sequences:
+        sequence[-1] = last  # EOS, an ordinary token, the pad id: the position decides alone
+    sequences[1][4] = sequences[1][9] = 0
+    with torch.no_grad():
+        found = score(model, sequences)
+        for value, sequence in zip(found, sequences, strict=True):
+            hidden = model.model(input_ids=sequence[None]).last_hidden_state[0]
+            everywhere = model.score(hidden).squeeze(-1)
+            torch.testing.assert_close(value, everywhere[-1], atol=1e-5, rtol=0)
+            if len(sequence) > 1:
+                assert (value - everywhere[:-1]).abs().min() > 1e-4
+
+
+def test_scores_do_not_depend_on_the_batch():
+    """Checklist 11"""
+    model = reward_model(1)
+    sequences = token_sequences([7, 40, 12, 1, 25, 25], seed=3)
+    reference = None
+    for max_tokens in (1, 60, 10_000):
+        model.zero_grad()
+        scores = score(model, sequences, max_tokens)
+        (scores * torch.arange(1.0, 7.0)).sum().backward()
+        found = gradients(model)
+        alone = torch.cat([score(model, [s]) for s in sequences])
+        torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
+        if reference is None:
+            reference = found
+        assert_close(found, reference, atol=2e-5)
+        assert found.keys() == {name for name, _ in model.named_parameters()}
+
+
+def test_batches_by_length_partition_the_rows():
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(1, 50, (int(torch.randint(1, 40, (), generator=generator)),),
+                                generator=generator).tolist()  # fmt: skip
+        limit = int(torch.randint(1, 300, (), generator=generator))
+        batches = batches_by_length(lengths, limit)
+        assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+        flat = [lengths[i] for batch in batches for i in batch]
+        assert flat == sorted(lengths, reverse=True)
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            widest = max(lengths[i] for i in batch)
+            assert len(batch) == 1 or widest * len(batch) <= limit
+            if following is not None:  # no batch ends early
+                assert widest * (len(batch) + 1) > limit
+    assert batches_by_length([], 10) == []
+
+
+def test_a_new_head_is_drawn_with_its_seed(tmp_path):
+    """Checklist 12"""
+    language_model = causal_lm(0, hidden_size=64)
+    language_model.save_pretrained(tmp_path)
+    model = new_reward_model(tmp_path, seed=3)
+    weights = torch.cat([new_reward_model(tmp_path, s).score.weight.detach() for s in range(20)])
+    assert float(weights.std()) == pytest.approx(1 / math.sqrt(65), rel=0.05)
+    assert abs(float(weights.mean())) < 0.02
+    assert model.score.bias is None
+    assert torch.equal(model.score.weight, new_reward_model(tmp_path, seed=3).score.weight)
+    assert not torch.equal(model.score.weight, new_reward_model(tmp_path, seed=4).score.weight)
+    for name, parameter in language_model.model.named_parameters():
+        assert torch.equal(parameter, model.model.get_parameter(name))
+    with torch.no_grad():
+        scores = score(model, token_sequences([20] * 60, seed=1))
+    assert 0.2 < float(scores.std()) < 3
+
+
+def test_dropout_is_off_in_training_mode(tmp_path):
+    """Checklist 16, 19"""
+    reward_model(0, attention_dropout=0.5).save_pretrained(tmp_path / "reward")
+    causal_lm(0, attention_dropout=0.5).save_pretrained(tmp_path / "sft")
+    sequences = token_sequences([20, 11], seed=1)
+    from transformers import AutoModelForSequenceClassification
+
+    untouched = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").train()
+    with torch.no_grad():
+        assert not torch.equal(score(untouched, sequences), score(untouched, sequences))
+        for model in (
+            load_reward_model(tmp_path / "reward"), new_reward_model(tmp_path / "sft", 0)
+        ):  # fmt: skip
+            model.train()
+            assert torch.equal(score(model, sequences), score(model, sequences))
+
+
+def test_disable_dropout_reaches_modules_and_attributes():
+    module = torch.nn.Sequential(torch.nn.Dropout(0.3), torch.nn.Linear(2, 2))
+    module[1].attention_dropout = 0.2
+    module[1].layerdrop = 0.1
+    disable_dropout(module)
+    assert (module[0].p, module[1].attention_dropout, module[1].layerdrop) == (0, 0, 0)
+
+
+def test_calibrated_scores_have_mean_0_and_std_1(tmp_path):
+    """Checklist 15"""
+    model = reward_model(4)
+    rows = []
+    for i, ids in enumerate(token_sequences([8 + n % 13 for n in range(60)], seed=7)):
+        ids[-2] = 2  # the EOS; the template writes one more token after it
+        labels = [IGNORED] * (len(ids) - 4) + ids[-4:-1].tolist() + [IGNORED]
+        rows.append({"input_ids": ids.tolist(), "labels": labels, "number": i})
+    mean, std = calibrate(model, rows, max_tokens=100)
+    model.save_pretrained(tmp_path)
+    save_calibration(tmp_path, mean, std)
+    assert load_calibration(tmp_path) == (mean, std)
+    served = load_reward_model(tmp_path)
+    with torch.no_grad():
+        raw = score(served, [torch.tensor(row["input_ids"][:-1]) for row in rows])
+    again = (raw - mean) / std
+    assert abs(float(again.mean())) < 0.05
+    assert float(again.std()) == pytest.approx(1, abs=0.05)
+    assert abs(float(raw.mean())) > 0.05 or abs(float(raw.std()) - 1) > 0.05

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import supervised_ranks
+import torch
+from supervised_ranks import config, make_rows, save_set
+from tiny_models import assert_close, causal_lm, gradients, run_ranks
+
+from rlhf.models.load import freeze_lower_layers
+from rlhf.runtime.deadline import Saved
+from rlhf.runtime.options import RunOptions
+from rlhf.training import optim
+from rlhf.training.data import Mixture
+from rlhf.training.loop import mean_over, train
+from rlhf.training.sft import SftObjective
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sft")
+    save_set(folder)
+    return Mixture({"d": folder / "set"}, {"d": 1.0}, "train")
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_accumulation_is_exact(monkeypatch, tmp_path, mixture, frozen):
+    """Checklist 32"""
+    found = {}
+    for tokens in (1, 60, 10_000):  # row by row, some together, all at once
+        model, steps = causal_lm(0), []
+        freeze_lower_layers(model, frozen)
+        calls = []
+
+        class Counting(SftObjective):
+            def __call__(self, model, rows, calls=calls):
+                calls.append(len(rows))
+                return super().__call__(model, rows)
+
+        def keep(optimizer, norm, model=model, steps=steps):
+            steps.append(gradients(model))
+            optimizer.zero_grad()
+            return 0.0
+
+        monkeypatch.setattr(optim, "step", keep)
+        options = RunOptions("x", tmp_path / str(tokens), {})
+        train(model, Counting(), mixture, config(global_batch_size=8), options, tokens, dict)
+        found[tokens] = steps[0], calls
+    assert found[1][1] == [1] * 9
+    assert found[10_000][1] == [8, 1]
+    assert_close(found[1][0], found[10_000][0], atol=1e-6)
+    assert_close(found[60][0], found[10_000][0], atol=1e-6)
+    # token-weighted: not the mean of the rows' means
+    rows = [mixture[int(i)] for i in mixture.order(0, 0)[:8]]
+    model = causal_lm(0)
+    freeze_lower_layers(model, frozen)
+    for row in rows:
+        loss, _ = SftObjective()(model, [row])
+        (loss / SftObjective().weight(row) / 8).backward()
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert not torch.allclose(gradients(model)[name], found[1][0][name], atol=1e-4)
+
+
+def run_once(folder: Path, mixture, **options) -> tuple:
+    model = causal_lm(0)
+    freeze_lower_layers(model, 1)
+    objective = SftObjective()
+
+    def validate():
+        return {
+            "validation_loss": mean_over(model, objective, [mixture[0], mixture[5]], 64)["loss"]
+        }
+
+    run = train(
+        model, objective, mixture, config(epochs=2),
+        RunOptions("sft.x", folder, {"seed": 0}, **options), 40, validate,
+    )  # fmt: skip
+    run.publish(metrics=folder / "metrics.jsonl")
+    return model, (folder / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch):
+    """Checklist 40"""
+    straight, metrics = run_once(tmp_path / "straight", mixture)
+    original, calls = optim.step, []
+
+    def interrupted(optimizer, norm):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(optimizer, norm)
+
+    monkeypatch.setattr(optim, "step", interrupted)
+    with pytest.raises(Saved, match="after step 3 of 6"):
+        run_once(tmp_path / "parts", mixture)
+    assert len(calls) == 3
+    parts, again = run_once(tmp_path / "parts", mixture)
+    assert len(calls) == 6
+    assert metrics == again
+    for left, right in zip(straight.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(left, right)
+    run_once(tmp_path / "parts", mixture)
+    assert len(calls) == 6, "a finished run is not repeated"
+
+
+def test_training_learns_and_records(tmp_path, mixture):
+    """Checklist 13"""
+    import json
+
+    _, metrics = run_once(tmp_path, mixture)
+    records = [json.loads(line) for line in metrics.splitlines()]
+    looks = [r["validation_loss"] for r in records if "validation_loss" in r]
+    assert [r["step"] for r in records if "validation_loss" in r] == [0, 3, 6]
+    assert looks[-1] < looks[0] - 0.1
+    steps = [r for r in records if "loss" in r]
+    assert [r["learning_rate"] for r in steps] == pytest.approx(
+        [1e-2 * (6 - i) / 6 for i in range(6)]
+    )
+    assert [r["epoch"] for r in steps] == pytest.approx([(i + 1) / 3 for i in range(6)])
+    assert sum(r["tokens"] for r in steps) == 2 * sum(len(r["input_ids"]) for r in make_rows())
+
+
+def test_mean_over_is_weighted_by_tokens(mixture):
+    model, objective = causal_lm(0), SftObjective()
+    rows = [mixture[i] for i in range(5)]
+    losses = [float(objective(model, [row])[0].detach()) for row in rows]
+    expected = sum(losses) / sum(map(objective.weight, rows))
+    for tokens in (1, 50, 1000):
+        assert mean_over(model, objective, rows, tokens)["loss"] == pytest.approx(
+            expected, rel=1e-5
+        )
+
+
+def test_two_ranks_train_the_same_model_as_one(tmp_path):
+    """Checklist 32, 36"""
+    save_set(tmp_path)
+    run_ranks(Path(supervised_ranks.__file__), tmp_path)
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
+    alone = supervised_ranks.work(tmp_path, tmp_path / "alone")
+    for name, parameter in first["model"].items():
+        assert torch.equal(parameter, second["model"][name]), name
+    assert_close(first["model"], alone["model"], atol=2e-4)
+    initial = dict(causal_lm(0).named_parameters())
+    moved = max(float((p - initial[n]).abs().max().detach()) for n, p in first["model"].items())
+    assert moved > 5e-3
+    assert first["held_out"] == second["held_out"]
+    assert first["held_out"]["loss"] == pytest.approx(alone["held_out"]["loss"], rel=1e-6)
+    assert len(first["metrics"]) == len(alone["metrics"])
+    for left, right in zip(first["metrics"], alone["metrics"], strict=True):
+        assert left == pytest.approx(right, rel=1e-3)

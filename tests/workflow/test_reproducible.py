@@ -1,0 +1,103 @@
+"""Equal runs give equal bytes: twice over, and when a run is killed and goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import TINY, Project
+
+STAGES = {
+    "train_sft": ("sft", "chat"),
+    "train_reward": ("reward", "helpful"),
+    "train_ppo": ("ppo", "final"),
+}
+
+
+def test_two_runs_give_the_same_bytes(finished: Project, tmp_path: Path) -> None:
+    second = finished.fresh_clone(tmp_path / "in another place")
+    shutil.rmtree(second.folder / "results")
+    second.snakemake()
+    assert second.results() == finished.results()
+
+
+def save_every_step(project: Project) -> None:
+    path = project.folder / TINY
+    values = yaml.safe_load(path.read_text())
+    values["runtime"]["save_steps"] = 1
+    path.write_text(yaml.safe_dump(values))
+
+
+def kill_after(project: Project, stage: str, steps: int) -> Path:
+    """Start a stage anew, kill -9 all of it once ``steps`` steps are saved; its state folder."""
+    kind, name = STAGES[stage]
+    shutil.rmtree(project.folder / "results" / kind / name)
+    shutil.rmtree(project.folder / "state" / stage / name)
+    process = subprocess.Popen(
+        ["snakemake", "--profile", "local", f"results/{kind}/{name}/manifest.json"]
+        + ["--configfile", TINY],
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    state = project.folder / "state" / stage / name
+    deadline = time.monotonic() + 180
+    while not list(state.glob(f"*/step-{steps:08d}/seal.json")):
+        assert process.poll() is None, "the stage ended before it could be killed"
+        assert time.monotonic() < deadline, "no state was saved"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)  # the launcher's children die with it
+    process.wait()
+    project.snakemake("--unlock")
+    assert not (project.folder / "results" / kind / name / "manifest.json").exists()
+    return next(state.iterdir())
+
+
+def go_on(project: Project, stage: str) -> str:
+    """Run the stage again; what its log says."""
+    kind, name = STAGES[stage]
+    project.snakemake(f"results/{kind}/{name}/manifest.json")
+    return (project.folder / "logs" / stage / f"{name}.log").read_text()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_goes_on_to_the_same_bytes(
+    stage: str, finished: Project, project: Project
+) -> None:
+    save_every_step(project)
+    kill_after(project, stage, 2)
+    log = go_on(project, stage)
+    assert "goes on after step" in log
+    assert project.results() == finished.results()
+
+
+@pytest.mark.parametrize(
+    ("stage", "damage"),
+    [("train_sft", "flipped byte"), ("train_reward", "half written"), ("train_ppo", "cut short")],
+)
+def test_a_damaged_state_is_detected_and_the_one_before_used(
+    stage: str, damage: str, finished: Project, project: Project
+) -> None:
+    save_every_step(project)
+    state = kill_after(project, stage, 2)
+    newest = sorted(state.glob("step-*"))[-1]
+    tensors = newest / "tensors.safetensors"
+    content = tensors.read_bytes()
+    if damage == "flipped byte":
+        middle = len(content) // 2
+        tensors.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "cut short":
+        tensors.write_bytes(content[: len(content) // 2])
+    else:
+        (newest / "seal.json").unlink()
+    log = go_on(project, stage)
+    assert "is damaged" in log
+    assert project.results() == finished.results()

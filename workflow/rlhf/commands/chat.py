@@ -1,0 +1,147 @@
+"""``rlhf chat FOLDER``: talk to a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.errors import RlhfError
+from rlhf.runtime.files import read_json
+
+if TYPE_CHECKING:
+    from rlhf.data.rows import Message
+
+WELCOME = "/reset forgets the conversation, /quit ends it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, and how it is sampled."""
+    parser.add_argument("folder", type=Path, metavar="CHECKPOINT_FOLDER")
+    parser.add_argument("--prompt", help="answer this once and exit")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    parser.add_argument("--temperature", type=float, default=0.7, metavar="T")
+    parser.add_argument("--greedy", action="store_true", help="always the most probable token")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same answers")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer once, or until the user has enough."""
+    if args.max_new_tokens < 1 or args.temperature < 0 or args.seed < 0:
+        raise RlhfError(
+            "A number is out of range.",
+            expected="--max-new-tokens 1 or more, --temperature and --seed 0 or more",
+        )
+    folder = find_model(args.folder)
+    chat = Chat(folder, args.max_new_tokens, 0.0 if args.greedy else args.temperature, args.seed)
+    if args.prompt is not None:
+        print(chat.say(args.prompt))
+        return 0
+    print(WELCOME)
+    for line in _lines():
+        if line == "/quit":
+            break
+        if line == "/reset":
+            chat.reset()
+            print("(forgotten)")
+        elif line:
+            try:
+                print(chat.say(line))
+            except RlhfError as error:
+                print(error)
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            yield input("> ").strip()
+        except EOFError:
+            print()
+            return
+
+
+def find_model(folder: Path) -> Path:
+    """The folder itself, or ``model/`` in an artifact's folder.
+
+    Raises:
+        RlhfError: there is no language model.
+    """
+    for candidate in (folder, folder / "model"):
+        try:
+            config = read_json(candidate / "config.json")
+        except FileNotFoundError:
+            continue
+        kinds = config.get("architectures") or []
+        if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+            raise RlhfError(
+                "This is a reward model: it scores, it does not answer.",
+                where=candidate,
+                hint="chat with results/sft/<name>/model or results/ppo/<name>/model",
+            )
+        return candidate
+    raise RlhfError(
+        "There is no model here (no config.json).",
+        where=folder,
+        expected="a folder in Hugging Face's layout, such as results/ppo/<name>/model",
+    )
+
+
+class Chat:
+    """A conversation with one model.
+
+    Args:
+        folder: the model.
+        max_new_tokens: longest answer.
+        temperature: 0 takes the most probable token.
+        seed: same seed and same conversation, same answers.
+    """
+
+    def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
+        from rlhf.data.templates import check_tokenizer
+        from rlhf.models.load import load_causal_lm, load_tokenizer
+
+        self._tokenizer: Any = load_tokenizer(folder)
+        check_tokenizer(self._tokenizer, model=folder.name)
+        self._model = load_causal_lm(folder).eval()
+        self._max_new_tokens, self._temperature = max_new_tokens, temperature
+        self._seed = seed
+        self._history: list[Message] = []
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self._history = []
+
+    def say(self, text: str) -> str:
+        """The model's answer to ``text``, which joins the conversation with it.
+
+        Raises:
+            RlhfError: the conversation is too long for the model.
+        """
+        import torch
+
+        from rlhf.data.rows import Message
+        from rlhf.data.templates import encode_prompt
+        from rlhf.models.generate import generate, uniforms
+
+        history = [*self._history, Message("user", text)]
+        ids = encode_prompt(self._tokenizer, history)
+        context = getattr(self._model.config, "max_position_embeddings", None)
+        if context and len(ids) + self._max_new_tokens > context:
+            raise RlhfError(
+                f"The conversation has {len(ids)} tokens; with {self._max_new_tokens} new ones it "
+                f"does not fit into the model's {context}.",
+                hint="/reset, or a smaller --max-new-tokens",
+            )
+        draws = uniforms((self._seed, len(history)), 1, self._max_new_tokens)
+        (response,) = generate(
+            self._model,
+            [torch.tensor(ids)],
+            draws,
+            self._tokenizer.eos_token_id,
+            self._temperature,
+        )
+        answer = self._tokenizer.decode(response.ids, skip_special_tokens=True).strip()
+        self._history = [*history, Message("assistant", answer)]
+        return answer

@@ -1,0 +1,45 @@
+"""``rlhf config check [FILE]`` and ``rlhf config write``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Two commands: check and write."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="check a file: unknown keys, types, names")
+    check.add_argument("file", nargs="?", type=Path, default=Path("config/config.yaml"))
+    check.set_defaults(act=_check)
+    write = actions.add_parser("write", help="write schema.json and README.md again")
+    write.add_argument("folder", nargs="?", type=Path, default=Path("config"))
+    write.set_defaults(act=_write)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check or write."""
+    return args.act(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from rlhf.config import NAMED, load_config_file
+
+    config = load_config_file(args.file)
+    counts = {section: len(getattr(config, section)) for section in NAMED}
+    found = ", ".join(f"{section} {count}" for section, count in counts.items() if count)
+    print(f"{args.file}: valid ({found})")
+    return 0
+
+
+def _write(args: argparse.Namespace) -> int:
+    from rlhf.config.reference import write
+    from rlhf.errors import RlhfError
+
+    if not args.folder.is_dir():
+        raise RlhfError(
+            "There is no such folder.", where=args.folder, hint="run this in the repository's root"
+        )
+    for path in write(args.folder):
+        print(path)
+    return 0
