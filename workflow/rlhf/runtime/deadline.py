@@ -12,7 +12,7 @@ class Saved(Exception):
 
 
 class StopRequest:
-    """A flag that SIGTERM and SIGUSR2 set.
+    """A flag that SIGTERM, SIGUSR2 and the first Ctrl-C set; a second Ctrl-C interrupts at once.
 
     Handlers only set the flag: the loop asks ``requested()`` between steps, where saving is safe.
     """
@@ -22,11 +22,13 @@ class StopRequest:
 
     def install(self) -> StopRequest:
         """Catch the signals in this process (main thread only)."""
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, self._on_signal)
         return self
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._flag.set()
 
     def requested(self) -> bool:
