@@ -166,6 +166,8 @@ def test_minibatches_divide_rollouts(valid):
         ({"path": "x", "hub": "org/name"}, "exactly one of package, path, hub, random"),
         ({}, "exactly one of package, path, hub, random"),
         ({"hub": "org/name"}, "`hub` needs `revision`"),
+        ({"hub": "org/name", "revision": "main"}, "not a branch or tag: found 'main'"),
+        ({"hub": "org/name", "revision": "A" * 40}, "must be a commit of 40 hex digits"),
     ],
 )
 def test_model_sources(valid, source, expected):

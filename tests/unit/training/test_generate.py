@@ -43,9 +43,21 @@ def test_greedy_equals_transformers_on_ragged_prompts():
     assert {len(row) for row in expected} != {steps}, "no row ended early"
 
 
-def test_left_padding_changes_no_logit(monkeypatch):
+def learned_positions():
+    """A model that knows absolute positions; rotary ones only show differences."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.mark.parametrize("make", [lambda: causal_lm(1), learned_positions], ids=["llama", "gpt2"])
+def test_left_padding_changes_no_logit(monkeypatch, make):
     """Checklist 3"""
-    model = causal_lm(1)
+    model = make()
     prompts = token_sequences([4, 23, 10], seed=5)
     draws = uniforms([1], 3, 6)
     seen = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import model_validator
@@ -40,6 +41,11 @@ class ModelSource(Strict):
         if self.hub and not self.revision:
             raise ValueError(
                 "`hub` needs `revision`: a commit of 40 hex digits, so runs can repeat"
+            )
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                "revision must be a commit of 40 hex digits, not a branch or tag: "
+                f"found {self.revision!r}"
             )
         return self
 

@@ -92,7 +92,6 @@ class Run:
         if stop or step == self._steps or distributed.anyone(bool(waited or counted)):
             self._save(step)
         if stop and step < self._steps:
-            self.close()
             raise Saved(f"asked to stop, state saved after step {step} of {self._steps}")
 
     def close(self) -> None:

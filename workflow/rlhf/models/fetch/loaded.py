@@ -1,0 +1,63 @@
+"""A model in memory, and the checks that any way of loading one shares."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import DataError, RlhfError
+
+
+@dataclass
+class Loaded:
+    """A model in memory, and what is known of its origin.
+
+    Attributes:
+        model: the causal language model.
+        tokenizer: its tokenizer.
+        identity: what pins the source down: version, revision or digest.
+        licence: as the source states it, or None.
+        root: the folder that it was read from, or None.
+    """
+
+    model: Any
+    tokenizer: Any
+    identity: dict[str, Any]
+    licence: str | None
+    root: Path | None = None
+
+
+@contextlib.contextmanager
+def loading(what: str, where: str) -> Iterator[None]:
+    """Turn whatever a loader raises on a damaged or foreign model into a sentence."""
+    try:
+        yield
+    except (RlhfError, MemoryError):
+        raise
+    except Exception as error:
+        remote = "trust_remote_code" in str(error)
+        raise DataError(
+            f"{what} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
+            if str(error)
+            else f"{what} cannot be loaded: {type(error).__name__}",
+            where=where,
+            expected="a causal language model of an architecture that transformers has",
+            hint="a model that brings its own code is not run: choose one that transformers has"
+            if remote
+            else "a damaged file? fetch the model anew, or load it by hand with transformers",
+        ) from error
+
+
+def check_complete(info: dict[str, Any], what: str) -> None:
+    """Weights that are absent would silently be random."""
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise DataError(
+            f"{len(missing)} weights are missing or of another shape: {', '.join(missing[:3])} …",
+            where=what,
+            expected="all weights of a causal language model",
+            hint="a reward model or an encoder cannot be a base model",
+        )
