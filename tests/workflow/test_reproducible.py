@@ -39,9 +39,9 @@ def kill_after(project: Project, stage: str, steps: int) -> Path:
     kind, name = STAGES[stage]
     shutil.rmtree(project.folder / "results" / kind / name)
     shutil.rmtree(project.folder / "state" / stage / name)
+    target = f"results/{kind}/{name}/manifest.json"
     process = subprocess.Popen(
-        ["snakemake", "--profile", "local", f"results/{kind}/{name}/manifest.json"]
-        + ["--configfile", TINY],
+        ["snakemake", "--profile", "local", target, "--configfile", TINY],
         cwd=project.folder,
         env=project.environment(),
         stdout=subprocess.DEVNULL,

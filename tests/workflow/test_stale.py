@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from projects import TINY, Project
 
 VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
@@ -41,7 +40,7 @@ def touch_everything(project: Project) -> None:
 
 
 def reorder(values: dict) -> None:
-    def reverse(value):  # noqa: ANN001, ANN202
+    def reverse(value):
         if isinstance(value, dict):
             return {key: reverse(value[key]) for key in reversed(list(value))}
         return value
@@ -180,7 +179,9 @@ def test_a_corrupted_file_is_named_by_verify(project: Project) -> None:
     weights.write_bytes(content)
     done = project.rlhf("verify")
     assert done.returncode == 1
-    named = [line for line in done.stdout.splitlines() if "sft/chat/model/model.safetensors" in line]
+    named = [
+        line for line in done.stdout.splitlines() if "sft/chat/model/model.safetensors" in line
+    ]
     assert len(named) == 1
     assert "sha256" in named[0]
 

@@ -14,7 +14,9 @@ from rlhf.errors import RlhfError
 from rlhf.provenance.digest import digest_code
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
 
 try:
     CONFIG = load_config(config, ", ".join(map(str, workflow.configfiles)) or "config")
@@ -38,7 +40,9 @@ def get_config(stage, key="name"):
 
 def get_code(stage):
     """Digest of the code that a stage runs."""
-    digest = digest_code(f"stages.{stage}") if CONFIG.runtime.track_code else "untracked"
+    digest = (
+        digest_code(f"stages.{stage}") if CONFIG.runtime.track_code else "untracked"
+    )
     return f"code:{digest}"  # Snakemake shows and compares values without their keys
 
 

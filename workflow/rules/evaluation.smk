@@ -14,7 +14,10 @@ def get_evaluation_prompts(wildcards):
     """Manifests of the tokenized prompts that the evaluated PPO run draws from."""
     run = CONFIG.ppo[CONFIG.evaluation[wildcards.name].ppo]
     model = CONFIG.sft[run.sft].model
-    return [f"results/tokenized/prompt/{model}/{dataset}/manifest.json" for dataset in run.data]
+    return [
+        f"results/tokenized/prompt/{model}/{dataset}/manifest.json"
+        for dataset in run.data
+    ]
 
 
 def get_reported(kind):
@@ -49,11 +52,11 @@ rule evaluate:
         "logs/evaluate/{name}.log",
     benchmark:
         "logs/evaluate/{name}.benchmark.jsonl"
+    threads: CONFIG.runtime.threads
     params:
         config=get_config("evaluate"),
         code=get_code("evaluate"),
         image=get_image("train"),
-    threads: CONFIG.runtime.threads
     shell:
         "rlhf launch --threads {threads} --log {log} -- rlhf.stages.evaluate"
         " --name {wildcards.name}"

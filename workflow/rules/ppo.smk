@@ -37,16 +37,16 @@ rule train_ppo:
         "logs/train_ppo/{name}.log",
     benchmark:
         "logs/train_ppo/{name}.benchmark.jsonl"
-    params:
-        config=get_config("train_ppo"),
-        code=get_code("train_ppo"),
-        image=get_image("train"),
     threads: CONFIG.runtime.threads
     resources:
         servers=get_servers,
         save_steps=CONFIG.runtime.save_steps,
         save_seconds=CONFIG.runtime.save_seconds,
         micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+    params:
+        config=get_config("train_ppo"),
+        code=get_code("train_ppo"),
+        image=get_image("train"),
     shell:
         "rlhf launch --threads {threads} {resources.servers} --log {log}"
         " -- rlhf.stages.train_ppo --name {wildcards.name}"

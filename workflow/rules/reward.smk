@@ -11,15 +11,15 @@ rule train_reward:
         "logs/train_reward/{name}.log",
     benchmark:
         "logs/train_reward/{name}.benchmark.jsonl"
-    params:
-        config=get_config("train_reward"),
-        code=get_code("train_reward"),
-        image=get_image("train"),
     threads: CONFIG.runtime.threads
     resources:
         save_steps=CONFIG.runtime.save_steps,
         save_seconds=CONFIG.runtime.save_seconds,
         micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+    params:
+        config=get_config("train_reward"),
+        code=get_code("train_reward"),
+        image=get_image("train"),
     shell:
         "rlhf launch --threads {threads} --log {log} -- rlhf.stages.train_reward"
         " --name {wildcards.name}"

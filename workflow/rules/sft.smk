@@ -10,15 +10,15 @@ rule train_sft:
         "logs/train_sft/{name}.log",
     benchmark:
         "logs/train_sft/{name}.benchmark.jsonl"
-    params:
-        config=get_config("train_sft"),
-        code=get_code("train_sft"),
-        image=get_image("train"),
     threads: CONFIG.runtime.threads
     resources:
         save_steps=CONFIG.runtime.save_steps,
         save_seconds=CONFIG.runtime.save_seconds,
         micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+    params:
+        config=get_config("train_sft"),
+        code=get_code("train_sft"),
+        image=get_image("train"),
     shell:
         "rlhf launch --threads {threads} --log {log} -- rlhf.stages.train_sft"
         " --name {wildcards.name}"

@@ -9,13 +9,13 @@ rule export_reward_store:
         "logs/export_reward_store/{name}.log",
     benchmark:
         "logs/export_reward_store/{name}.benchmark.jsonl"
+    threads: CONFIG.runtime.server_threads
     params:
         config=get_config("export_reward_store"),
         code=get_code("export_reward_store"),
         image=get_image("serve"),
-    threads: CONFIG.runtime.server_threads
     shell:
-        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.{rule}"
+        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.export_reward_store"
         " --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input model={input.model}"
@@ -24,7 +24,7 @@ rule export_reward_store:
         " --log {log}"
 
 
-use rule export_reward_store as export_reference_store with:
+rule export_reference_store:
     input:
         model="results/sft/{name}/manifest.json",
     output:
@@ -35,7 +35,16 @@ use rule export_reward_store as export_reference_store with:
         "logs/export_reference_store/{name}.log",
     benchmark:
         "logs/export_reference_store/{name}.benchmark.jsonl"
+    threads: CONFIG.runtime.server_threads
     params:
         config=get_config("export_reference_store"),
         code=get_code("export_reference_store"),
         image=get_image("serve"),
+    shell:
+        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.export_reference_store"
+        " --name {wildcards.name}"
+        " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
+        " --input model={input.model}"
+        " --output repository={output.repository} --output parity={output.parity}"
+        " --output manifest={output.manifest}"
+        " --log {log}"

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.provenance.digest import canonical_json
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from hub_stand_in import serve
+
 from rlhf.errors import DataError
 from rlhf.models.fetch import materialize
 from rlhf.provenance.digest import describe_tree

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from rlhf.errors import ConfigError
 from rlhf.models.tokens import prepare_tokenizer
 

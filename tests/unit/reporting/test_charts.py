@@ -4,12 +4,13 @@ import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from synthetic_results import HOSTILE, Results, full_run
+
 from rlhf.provenance.lineage import Edge, Lineage, trace
 from rlhf.reporting.axes import nice_ticks, tick_labels
 from rlhf.reporting.charts import POINTS, Series, line_chart, thin
 from rlhf.reporting.graph import lineage_graph
 from rlhf.reporting.rows import bar_chart, interval_chart
-from synthetic_results import HOSTILE, Results, full_run
 
 
 def parse(svg: str) -> ElementTree.Element:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from synthetic_results import Results, full_run
+
 from rlhf.errors import IntegrityError
 from rlhf.provenance.digest import digest_file
 from rlhf.provenance.lineage import results_root, trace
-from synthetic_results import Results, full_run
 
 
 def test_chain_of_ancestors(results: Results) -> None:

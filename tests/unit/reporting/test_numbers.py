@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from rlhf.reporting.numbers import duration, figure, interval, percent, short
 
 

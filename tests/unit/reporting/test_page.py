@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from synthetic_results import HOSTILE, Results, full_run
+
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import verify
 from rlhf.reporting.page import render_page
 from rlhf.stages import report
 from rlhf.stages.stage import parse
-from synthetic_results import HOSTILE, Results, full_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 

@@ -6,7 +6,7 @@ from rlhf.config.base import NAME_PATTERN, Strict, key
 
 
 class EvaluationConfig(Strict):
-    """One evaluation: base, SFT and PPO on held-out prompts, judged by the PPO run's reward model."""
+    """Base, SFT and PPO on held-out prompts, judged by the PPO run's reward model."""
 
     ppo: str = key(about="name of the PPO run", pattern=NAME_PATTERN)
     samples_per_prompt: int = key(1, ge=1, about="responses sampled for each held-out prompt")

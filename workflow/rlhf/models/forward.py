@@ -38,10 +38,10 @@ def gather_positions(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(h Wᵀ / τ) at given targets, without a float32 [N, V] that autograd keeps twice."""
+    """log softmax(h Wᵀ / τ) at given targets, without the [N, V] that autograd would keep twice."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy, learn):  # noqa: ANN001, ANN205
+    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy, learn):
         vocabulary = weight.shape[0]
         chunk = max(1, CHUNK_ELEMENTS // vocabulary)
         keep = learn and any(ctx.needs_input_grad[:3])
@@ -65,7 +65,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return torch.cat(logprobs), entropy
 
     @staticmethod
-    def backward(ctx, gradient, _entropy_gradient):  # noqa: ANN001, ANN205
+    def backward(ctx, gradient, _entropy_gradient):
         hidden, weight, bias, targets, *kept = ctx.saved_tensors
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None

@@ -38,11 +38,13 @@ class _Slots(DynamicLayer):
         super().__init__()
         self._capacity, self._length = capacity, 0
 
-    def update(self, key_states, value_states, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN201
+    def update(self, key_states, value_states, *args, **kwargs):
         if not self.is_initialized:
             rows, heads, _, width = key_states.shape
             self.keys = key_states.new_empty(rows, heads, self._capacity, width)
-            self.values = value_states.new_empty(rows, heads, self._capacity, value_states.shape[-1])
+            self.values = value_states.new_empty(
+                rows, heads, self._capacity, value_states.shape[-1]
+            )
             self.is_initialized = True
         start, self._length = self._length, self._length + key_states.shape[-2]
         self.keys[:, :, start : self._length] = key_states

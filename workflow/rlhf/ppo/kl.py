@@ -11,7 +11,8 @@ def kl_estimate(
     """Per-token estimate of KL(policy ‖ reference) on tokens sampled from the policy, in nats.
 
     k1 is unbiased and may be negative; k2 = ½d² is biased with low variance; k3 = e⁻ᵈ − 1 + d is
-    unbiased and never negative, where d = log π − log π_ref (Schulman, Approximating KL divergence).
+    unbiased and never negative, where d = log π − log π_ref (Schulman, Approximating
+    KL divergence).
 
     Args:
         logprobs: log π of the sampled tokens.

@@ -159,9 +159,7 @@ class PpoTrainer:
         for epoch in range(config["epochs"]):
             for minibatch in self._minibatches(update, epoch, len(rollout.sequences)):
                 measured, ratio = self._accumulate(rollout, minibatch)
-                distributed.sum_gradients(
-                    p for p in self.actor.parameters() if p.requires_grad
-                )
+                distributed.sum_gradients(p for p in self.actor.parameters() if p.requires_grad)
                 measured["grad_norm"] = optim.step(self.optimizer, settings["max_grad_norm"])
                 largest, steps = max(largest, ratio), steps + 1
                 for name, value in measured.items():
@@ -172,9 +170,7 @@ class PpoTrainer:
         means = {name: value / steps for name, value in sums.items()}
         return means | {"max_ratio": largest, "learning_rate": rate, "optimizer_steps": steps}
 
-    def _accumulate(
-        self, rollout: Rollout, minibatch: list[int]
-    ) -> tuple[dict[str, float], float]:
+    def _accumulate(self, rollout: Rollout, minibatch: list[int]) -> tuple[dict[str, float], float]:
         """Gradients of one minibatch: the mean over all its tokens, on all ranks."""
         config = self.config
         (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in minibatch)])

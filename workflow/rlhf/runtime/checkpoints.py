@@ -72,7 +72,9 @@ class Checkpoints:
         for folder in reversed(self._states()):
             problem = _damage(folder)
             if problem:
-                logger.warning("saved state %s is damaged (%s): using the one before", folder, problem)
+                logger.warning(
+                    "saved state %s is damaged (%s): using the one before", folder, problem
+                )
                 continue
             tensors = load_file(folder / TENSORS)
             return int(folder.name.rpartition("-")[2]), _join(read_json(folder / VALUES), tensors)

@@ -26,7 +26,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = open(self._path, "a+b")
+        self._stream = open(self._path, "a+b")  # noqa: SIM115 - open for the whole run
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line."""

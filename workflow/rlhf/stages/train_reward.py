@@ -24,9 +24,7 @@ def run(stage: Stage) -> None:
         measures = mean_over(model, objective, held_out, tokens)
         return {f"validation_{name}": value for name, value in measures.items()}
 
-    finished = train(
-        model, objective, data, config, stage.run_options(threads), tokens, validate
-    )
+    finished = train(model, objective, data, config, stage.run_options(threads), tokens, validate)
     demonstrations = mixture(stage, "demonstrations", "validation")
     chosen = [demonstrations[i] for i in range(len(demonstrations))]
     mean, std = calibrate(model, chosen[: config["calibration_samples"]], tokens)

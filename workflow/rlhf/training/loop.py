@@ -61,7 +61,9 @@ def train(
     """
     seed_everything(config["seed"])
     settings = config["optimizer"]
-    optimizer = optim.build_optimizer([(list(model.parameters()), settings["learning_rate"])], settings)
+    optimizer = optim.build_optimizer(
+        [(list(model.parameters()), settings["learning_rate"])], settings
+    )
     batch = config["global_batch_size"]
     per_epoch = math.ceil(data.rows_per_epoch / batch)
     steps = per_epoch * config["epochs"]
