@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder for the clone (default: the system's)")
     options = parser.parse_args()
     config = options.config.resolve().relative_to(REPOSITORY)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         clone = Path(scratch) / "clone"
@@ -84,7 +86,12 @@ def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> R
     )
     sampler = Sampler(process.pid)
     sampler.start()
-    output, _ = process.communicate()
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        process.terminate()  # Snakemake hands it on to its jobs
+        process.wait()
+        raise
     seconds = time.perf_counter() - started
     peak = sampler.stop()
     if process.returncode:

@@ -22,7 +22,9 @@ def leave_no_trace():
     """What a run changes in its process: threads, seeds, deterministic mode, signal handlers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2)}
+    handlers = {
+        one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+    }
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     yield
     torch.set_num_threads(threads)

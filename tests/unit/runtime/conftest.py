@@ -17,7 +17,9 @@ import torch
 @pytest.fixture(autouse=True)
 def leave_no_trace():
     """What the tests change in their process: seeds, deterministic mode, signal handlers."""
-    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2)}
+    handlers = {
+        one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+    }
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     yield
     torch.use_deterministic_algorithms(False)

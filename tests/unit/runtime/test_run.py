@@ -47,7 +47,7 @@ def test_random_states_survive_a_checkpoint(tmp_path):
     assert [draws() for _ in range(3)] == expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
 def test_signals_ask_for_a_stop(number):
     stop = StopRequest().install()
     assert not stop.requested()
@@ -65,7 +65,7 @@ def saved(run):
     return sorted(int(path.name[5:]) for path in run._checkpoints.folder.glob("step-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
 def test_a_signal_saves_between_steps(tmp_path, number):
     state = {"x": 41}
     run = make(tmp_path, state=state)

@@ -113,7 +113,7 @@ def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
         one.backward()
         single, accuracy = single + float(one.detach()), accuracy + measured["accuracy"]
         assert measured["kendall_tau"] == pytest.approx(2 * measured["accuracy"] - 1)
-    assert float(loss) == pytest.approx(single, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(single, rel=1e-5)
     assert measures["accuracy"] == pytest.approx(accuracy)
     assert measures["kendall_tau"] == pytest.approx(2 * accuracy - 3)
     for name, gradient in gradients(model).items():
