@@ -6,6 +6,7 @@ drift, so ratios hold where single figures do not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -63,9 +64,15 @@ class Contestant:
         return json.loads(line)
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
+        """End the process: between rounds at once, else by force after a while."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Gate:
@@ -98,7 +105,7 @@ class Gate:
             self._out.write(json.dumps(report) + "\n")
             self._out.flush()
         if sys.stdin.readline() != "go\n":
-            os._exit(0)
+            sys.exit(0)  # through the trainer, so that temporary folders go
         self._done, self._started, self._cpu = 0, time.perf_counter(), time.process_time()
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--micro-batch-tokens", type=int, default=1024, help="ours alone")
     parser.add_argument("--freeze-layers", type=int, default=20, help="of ours-frozen alone")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=["trl", "ours"])
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from rlhf.errors import IntegrityError
+from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import distributed
@@ -65,8 +66,15 @@ def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -
         extra: called with the folder before it is sealed.
     """
     if distributed.rank() == 0:
-        with atomic_directory(folder) as temporary:
-            save_model(model, tokenizer, temporary)
-            if extra is not None:
-                extra(temporary)
+        try:
+            with atomic_directory(folder) as temporary:
+                save_model(model, tokenizer, temporary)
+                if extra is not None:
+                    extra(temporary)
+        except (OSError, SafetensorError) as error:
+            raise RlhfError(
+                f"The model could not be written: {error}.",
+                where=folder,
+                hint="make room and run the same command: the finished training is saved",
+            ) from error
     distributed.wait()

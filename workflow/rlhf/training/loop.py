@@ -127,7 +127,10 @@ def mean_over(
     rows: Iterable[dict[str, Any]],
     micro_batch_tokens: int,
 ) -> dict[str, float]:
-    """Weighted means of the loss and the other measures over rows; the ranks share the work."""
+    """Weighted means of the loss and the other measures over rows; the ranks share the work.
+
+    Without rows there is nothing to say: the result is empty.
+    """
     mine = list(rows)[distributed.rank() :: distributed.world_size()]
     costs = [objective.cost(row) for row in mine]
     sums: dict[str, float] = defaultdict(float)
@@ -140,4 +143,6 @@ def mean_over(
     weight, *totals = distributed.total(
         [sum(objective.weight(row) for row in mine), *(sums[name] for name in names)]
     )
+    if not weight:
+        return {}
     return {name: value / weight for name, value in zip(names, totals, strict=True)}
