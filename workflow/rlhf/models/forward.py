@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from rlhf.models.trunk import Trunk
+
 # Up to this many probabilities (256 MiB of float32) are kept for the backward pass; beyond, they
 # are computed again chunk by chunk.
 KEEP_ELEMENTS = 2**26
@@ -20,14 +22,58 @@ CHUNK_ELEMENTS = 2**24
 
 
 def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Token ids [T_i] → [B, T]; what fills up is never read."""
+    """Token ids [T_i] or hidden states [T_i, H] in one tensor; what fills up is never read."""
     return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
 
 
 def hidden_states(model: nn.Module, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
     """Last hidden states [B, T, H] of right-padded sequences; positions count from 0."""
+    trunk = getattr(model, "trunk", None)
+    if trunk is not None:
+        return trunk.upper(pad_right([trunk.lower(sequence) for sequence in sequences]))
     ids = pad_right(sequences).to(next(model.parameters()).device)
     return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def branched_hidden_states(
+    model: nn.Module, history: torch.Tensor, branches: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Hidden states of several continuations of one history, which is computed once.
+
+    One row holds the history and then every branch; positions go on from the history in each, and
+    a branch sees the history and itself. Exact in values and gradients. Only for models that take
+    a mask of their own: see ``can_branch``.
+
+    Args:
+        model: a causal model.
+        history: token ids [P], at least one.
+        branches: token ids [L_i] of each continuation.
+
+    Returns:
+        Last hidden states [L_i, H] of each branch.
+    """
+    sizes = [len(history), *map(len, branches)]
+    ids = torch.cat([history, *branches])
+    segment = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    starts = torch.tensor([0] + [len(history)] * len(branches))
+    order = torch.cat([torch.arange(size) for size in sizes])
+    positions = (starts[segment] + order)[None]
+    visible = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
+    mask = (visible & torch.ones(len(ids), len(ids), dtype=torch.bool).tril())[None, None]
+    device = next(model.parameters()).device
+    layout = {"position_ids": positions.to(device), "attention_mask": mask.to(device)}
+    trunk = getattr(model, "trunk", None)
+    if trunk is not None:
+        hidden = trunk.upper(trunk.lower(ids, **layout)[None], **layout)
+    else:
+        body = model.base_model
+        hidden = body(input_ids=ids[None].to(device), use_cache=False, **layout).last_hidden_state
+    return list(hidden[0].split(sizes)[1:])
+
+
+def can_branch(model: nn.Module) -> bool:
+    """Whether the model applies a boolean mask as it is given: eager attention would add it."""
+    return Trunk.fits(model) and model.config._attn_implementation == "sdpa"
 
 
 def gather_positions(

@@ -25,10 +25,12 @@ class Response:
     Attributes:
         ids: token ids [L], with the EOS if it was sampled.
         ended: whether the EOS was sampled.
+        logprob: log probability of the whole response, as sampled, in nats.
     """
 
     ids: torch.Tensor
     ended: bool
+    logprob: float
 
 
 class _Slots(DynamicLayer):
@@ -92,8 +94,8 @@ def generate(
     for start in range(0, len(by_length), max_rows):
         rows = by_length[start : start + max_rows]
         decoded = _decode(model, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
-        for i, ids in zip(rows, decoded, strict=True):
-            responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id)
+        for i, (ids, logprob) in zip(rows, decoded, strict=True):
+            responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id, logprob)
     return responses  # type: ignore[return-value]
 
 
@@ -103,7 +105,8 @@ def _decode(
     draws: torch.Tensor,
     eos_id: int,
     temperature: float,
-) -> list[list[int]]:
+) -> list[tuple[list[int], float]]:
+    """Token ids of each response, and its log probability."""
     device = next(model.parameters()).device
     width, steps = max(map(len, prompts)), draws.shape[1]
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -130,13 +133,16 @@ def _decode(
     logits = forward(ids.to(device), positions, width)
     position = positions[:, -1:]
     out: list[list[int]] = [[] for _ in prompts]
+    sums = [0.0] * len(prompts)
     alive = list(range(len(prompts)))  # row of the batch → prompt
     done = [False] * len(prompts)
     for step in range(steps):
-        tokens = _sample(logits, draws[:, step], temperature)
-        for row, token in zip(alive, tokens.tolist(), strict=True):
+        tokens, logprobs = _sample(logits, draws[:, step], temperature)
+        chosen = zip(alive, tokens.tolist(), logprobs.tolist(), strict=True)
+        for row, token, logprob in chosen:
             if not done[row]:
                 out[row].append(token)
+                sums[row] += logprob
                 done[row] = token == eos_id
         finished = sum(done[row] for row in alive)
         if finished == len(alive) or step + 1 == steps:
@@ -149,16 +155,24 @@ def _decode(
             mask, draws, tokens, position = mask[keep], draws[keep], tokens[keep], position[keep]
         position = position + 1
         logits = forward(tokens[:, None], position, width + step + 1)
-    return out
+    return list(zip(out, sums, strict=True))
 
 
-def _sample(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Invert the cumulative distribution at one uniform a row: far cheaper than multinomial."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    if temperature != 1.0:
+def _sample(
+    logits: torch.Tensor, draws: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row and its log probability.
+
+    The cumulative distribution is inverted at one uniform a row: far cheaper than multinomial.
+    """
+    if temperature not in (0, 1):
         logits = logits / temperature
-    cumulative = logits.softmax(-1).cumsum_(-1)
-    targets = (draws * cumulative[:, -1]).unsqueeze(1)  # rounding: the last sum is not quite 1
-    tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    return tokens.clamp_(max=logits.shape[-1] - 1)
+    probabilities = logits.softmax(-1)
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        cumulative = probabilities.cumsum(-1)
+        targets = (draws * cumulative[:, -1]).unsqueeze(1)  # rounding: the sum is not quite 1
+        tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+        tokens.clamp_(max=logits.shape[-1] - 1)
+    return tokens, probabilities.gather(1, tokens[:, None]).squeeze(1).log()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rlhf.errors import ConfigError
+from rlhf.models.trunk import Trunk
 
 # Heads that scale or cap the logits would need the same step in our chunked head.
 _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -65,7 +66,8 @@ def disable_dropout(model: nn.Module) -> None:
 def freeze_lower_layers(model: nn.Module, layers: int) -> None:
     """Keep the embeddings and the lowest ``layers`` decoder layers as they are.
 
-    An output head that is tied to the embeddings is frozen with them. 0 freezes nothing.
+    An output head that is tied to the embeddings is frozen with them. 0 freezes nothing. The
+    frozen part's output is remembered where the architecture allows it (``Trunk``).
 
     Raises:
         ConfigError: the model has fewer layers.
@@ -82,6 +84,8 @@ def freeze_lower_layers(model: nn.Module, layers: int) -> None:
     for module in (model.get_input_embeddings(), *stack[:layers]):
         for parameter in module.parameters():
             parameter.requires_grad_(False)
+    if Trunk.fits(model):
+        model.trunk = Trunk(model, layers)
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -39,24 +39,24 @@ def run(stage: Stage) -> None:
     groups = [i for i in range(len(prompts)) for _ in range(repeats)]
     draws = uniforms((config["seed"],), len(repeated), config["max_new_tokens"])
 
-    # One model is in memory at a time; the reference's log probabilities come last.
+    # One model is in memory at a time, and the reference (SFT) to the end.
     responses: dict[str, list[Response]] = {}
-    logprobs: dict[str, list[float]] = {}
     for name in MODELS:
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
         model = load_causal_lm(stage.folder(name) / "model").to(distributed.device()).eval()
         responses[name] = generate(
             model, repeated, draws, tokenizer.eos_token_id, config["temperature"]
         )
-        logprobs[name] = _logprobs(model, repeated, responses[name], config["temperature"], tokens)
         if name == "sft":
             reference = model
     judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
     samples = {}
     for name in MODELS:
-        found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
-        kl = [own - other for own, other in zip(logprobs[name], found, strict=True)]
+        kl = [0.0] * len(repeated)
+        if name != "sft":
+            found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
+            kl = [own.logprob - other for own, other in zip(responses[name], found, strict=True)]
         rewards = _rewards(judge, calibration, repeated, responses[name], tokens)
         samples[name] = ModelSamples(
             rewards=rewards,

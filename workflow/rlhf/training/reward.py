@@ -8,9 +8,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlhf.models.forward import branched_hidden_states, can_branch
 from rlhf.models.reward import score
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
+
+
+def score_rows(
+    model: nn.Module, rows: list[dict[str, Any]], max_tokens: int
+) -> list[torch.Tensor]:
+    """Raw scores [k] of each row's replies, best first.
+
+    Args:
+        model: a reward model.
+        rows: rows of the preference view.
+        max_tokens: padded tokens in one forward pass, where histories can't be shared.
+    """
+    if not can_branch(model):
+        sequences = [sequence for row in rows for sequence in sequences_of(row)]
+        scores = score(model, sequences, max_tokens)
+        return list(scores.split([len(row["reply_ids"]) for row in rows]))
+    found = []
+    for row in rows:
+        replies = [torch.tensor(reply) for reply in row["reply_ids"]]
+        hidden = branched_hidden_states(model, torch.tensor(row["history_ids"]), replies)
+        last = torch.stack([one[-1] for one in hidden])
+        found.append(model.score(last).squeeze(-1).float())
+    return found
 
 
 def sequences_of(row: dict[str, Any]) -> list[torch.Tensor]:
@@ -21,6 +45,8 @@ def sequences_of(row: dict[str, Any]) -> list[torch.Tensor]:
 class RewardObjective:
     """The ranking loss over all pairs of a row; each reply is scored once.
 
+    The replies of a row share one pass over their history, where the architecture allows it.
+
     Args:
         l2: weight of the term that keeps scores near 0.
         micro_batch_tokens: padded tokens in one forward pass.
@@ -30,9 +56,8 @@ class RewardObjective:
         self._l2, self._tokens = l2, micro_batch_tokens
 
     def cost(self, row: dict[str, Any]) -> int:
-        """Tokens of all sequences of the row."""
-        history = len(row["history_ids"])
-        return sum(history + len(reply) for reply in row["reply_ids"])
+        """Tokens of the row: its history once, and all replies."""
+        return len(row["history_ids"]) + sum(map(len, row["reply_ids"]))
 
     def weight(self, row: dict[str, Any]) -> float:
         """Every conversation counts the same, however many replies it has."""
@@ -42,9 +67,7 @@ class RewardObjective:
         self, model: nn.Module, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
-        sequences = [sequence for row in rows for sequence in sequences_of(row)]
-        scores = score(model, sequences, self._tokens)
-        by_row = list(scores.split([len(row["reply_ids"]) for row in rows]))
+        by_row = score_rows(model, rows, self._tokens)
         accuracy = sum(_pair_accuracy(row) for row in by_row)
         measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(rows)}
         return ranking_loss(by_row, self._l2), measures

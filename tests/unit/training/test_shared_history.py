@@ -1,0 +1,112 @@
+"""One pass over a history that k replies share, and the remembered frozen trunk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import causal_lm, gradients, reward_model, token_sequences
+
+from rlhf.models import forward
+from rlhf.models.forward import hidden_states
+from rlhf.models.load import freeze_lower_layers
+from rlhf.training.reward import RewardObjective, score_rows
+
+
+def preference_rows() -> list[dict[str, list]]:
+    history, *replies = token_sequences([9, 5, 1, 12, 7], seed=3)
+    other, *more = token_sequences([4, 6, 6], seed=4)
+    return [
+        {"history_ids": history.tolist(), "reply_ids": [r.tolist() for r in replies]},
+        {"history_ids": other.tolist(), "reply_ids": [r.tolist() for r in more]},
+    ]
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_shared_history_equals_separate_sequences(
+    frozen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In values and in gradients: a mask that leaks is nearly invisible in a tiny model's scores."""
+    rows, objective = preference_rows(), RewardObjective(0.01, 512)
+    results = []
+    for shared in (True, False):
+        monkeypatch.setattr("rlhf.training.reward.can_branch", lambda _model, s=shared: s)
+        model = reward_model(num_hidden_layers=3)
+        freeze_lower_layers(model, frozen)
+        loss, measures = objective(model, rows)
+        loss.backward()
+        results.append((loss.item(), measures, gradients(model)))
+    (loss, measures, found), (plain_loss, plain_measures, expected) = results
+    assert loss == pytest.approx(plain_loss, abs=1e-6)
+    assert measures == plain_measures
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_a_reply_never_sees_another() -> None:
+    """Changing one reply leaves the others' scores exactly as they were."""
+    model, rows = reward_model(), preference_rows()
+    before = score_rows(model, rows, 512)[0]
+    rows[0]["reply_ids"][1] = [7]
+    after = score_rows(model, rows, 512)[0]
+    assert after[1] != before[1]
+    torch.testing.assert_close(after[[0, 2, 3]], before[[0, 2, 3]], atol=0, rtol=0)
+
+
+def test_scores_depend_on_the_history() -> None:
+    """Checklist 1: the reward model sees query and response."""
+    model, rows = reward_model(), preference_rows()
+    before = score_rows(model, rows, 512)[0]
+    rows[0]["history_ids"][0] += 1
+    assert not torch.allclose(score_rows(model, rows, 512)[0], before, atol=1e-6)
+
+
+def test_the_trunk_changes_nothing_but_the_work() -> None:
+    sequences = token_sequences([6, 11, 3])
+    plain = causal_lm(num_hidden_layers=4)
+    expected = hidden_states(plain, sequences)
+    cut = causal_lm(num_hidden_layers=4)
+    freeze_lower_layers(cut, 3)
+    for _ in range(2):  # computed, then remembered
+        found = hidden_states(cut, sequences)
+        for i, sequence in enumerate(sequences):
+            n = len(sequence)
+            torch.testing.assert_close(found[i, :n], expected[i, :n], atol=1e-5, rtol=1e-4)
+    assert len(cut.base_model.layers) == 4  # whole again
+
+
+def test_the_trunk_remembers_and_forgets() -> None:
+    sequences = token_sequences([8, 8, 8])
+    model = causal_lm(num_hidden_layers=4)
+    freeze_lower_layers(model, 2)
+    seen = []
+    layer = model.base_model.layers[0]
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    hidden_states(model, sequences)
+    hidden_states(model, sequences)
+    assert len(seen) == 3
+    model.trunk._max_bytes = 2 * 8 * 32 * 4  # room for two
+    hidden_states(model, token_sequences([8], seed=9))
+    hidden_states(model, sequences[2:])  # the most recently used stayed
+    assert len(seen) == 4
+    hidden_states(model, sequences[:1])
+    assert len(seen) == 5
+
+
+def test_what_is_remembered_does_not_depend_on_the_batch() -> None:
+    """A resumed run meets rows in other company, and must give the same bytes."""
+    first, second = token_sequences([5, 13])
+    alone, together = causal_lm(num_hidden_layers=3), causal_lm(num_hidden_layers=3)
+    for model in (alone, together):
+        freeze_lower_layers(model, 2)
+    hidden_states(together, [first, second])
+    assert torch.equal(alone.trunk.lower(first), together.trunk.lower(first))
+
+
+def test_models_with_other_masks_score_separately(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = reward_model()
+    model.config._attn_implementation = "eager"
+    assert not forward.can_branch(model)
+    rows = preference_rows()
+    monkeypatch.setattr("rlhf.training.reward.branched_hidden_states", None)
+    assert [len(row) for row in score_rows(model, rows, 512)] == [4, 2]
