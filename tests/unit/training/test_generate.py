@@ -6,6 +6,7 @@ import torch
 from tiny_models import causal_lm, token_sequences
 
 from rlhf.models import generate as module
+from rlhf.models.forward import continuation_logprobs
 from rlhf.models.generate import generate, uniforms
 
 NEVER = -1  # an EOS that no token equals
@@ -157,8 +158,19 @@ def test_sampled_frequencies_are_the_softmax(small, temperature):
 def test_sampling_inverts_the_cumulative_distribution():
     logits = torch.tensor([[0.25, 0.0, 0.5, 0.25]]).log().repeat(6, 1)
     draws = torch.tensor([0.0, 0.2, 0.26, 0.7, 0.76, 1 - 2**-24])
-    assert module._sample(logits, draws, 1.0).tolist() == [0, 0, 2, 2, 3, 3]
-    assert module._sample(logits, draws, 0).tolist() == [2] * 6
+    tokens, logprobs = module._sample(logits, draws, 1.0)
+    assert tokens.tolist() == [0, 0, 2, 2, 3, 3]
+    torch.testing.assert_close(logprobs.exp(), torch.tensor([0.25, 0.25, 0.5, 0.5, 0.25, 0.25]))
+    assert module._sample(logits, draws, 0)[0].tolist() == [2] * 6
+
+
+def test_a_response_knows_its_log_probability():
+    model, prompts = causal_lm(), token_sequences([4, 7])
+    responses = generate(model, prompts, uniforms((1,), 2, 6), eos_id=2, temperature=0.7)
+    for prompt, response in zip(prompts, responses, strict=True):
+        sequence = torch.cat([prompt, response.ids])
+        logprobs, _, _ = continuation_logprobs(model, [sequence], [len(prompt)], 0.7)
+        assert response.logprob == pytest.approx(float(logprobs.sum()), abs=1e-4)
 
 
 def test_uniforms_are_the_same_for_any_number_of_ranks():

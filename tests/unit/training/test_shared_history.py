@@ -25,7 +25,7 @@ def preference_rows() -> list[dict[str, list]]:
 def test_shared_history_equals_separate_sequences(
     frozen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In values and in gradients: a mask that leaks is nearly invisible in a tiny model's scores."""
+    """In values and in gradients: in a tiny model's scores a leaking mask hardly shows."""
     rows, objective = preference_rows(), RewardObjective(0.01, 512)
     results = []
     for shared in (True, False):

@@ -19,7 +19,7 @@ def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
         stage: a stage's name, such as ``train_sft`` or ``tokenize``.
         name: the artifact's name; for ``tokenize`` the view.
     """
-    sections = {
+    sections: dict[str, Any] = {
         "fetch_model": config.models,
         "fetch_data": config.datasets,
         "train_sft": config.sft,

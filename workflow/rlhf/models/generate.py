@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -100,7 +101,7 @@ def generate(
 
 
 def _decode(
-    model: nn.Module,
+    model: Any,
     prompts: list[torch.Tensor],
     draws: torch.Tensor,
     eos_id: int,

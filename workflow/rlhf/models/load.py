@@ -22,7 +22,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
     """A language model from a plain folder, dropout disabled, in training mode.
 
     Raises:
@@ -44,10 +44,11 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn
 
 
 def hush() -> None:
-    """Switch off transformers' own progress bars: stages have theirs."""
+    """Switch off transformers' progress bars and load reports: stages say what matters."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from rlhf.models.forward import hidden_states
 from rlhf.models.load import disable_dropout, hush
@@ -21,7 +21,7 @@ from rlhf.runtime.files import read_json, write_json
 CALIBRATION = "calibration.json"
 
 
-def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
     """A trained reward model, dropout disabled."""
     from transformers import AutoModelForSequenceClassification
 
@@ -33,9 +33,7 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
     return model
 
 
-def new_reward_model(
-    folder: str | Path, seed: int, dtype: torch.dtype = torch.float32
-) -> nn.Module:
+def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.float32) -> Any:
     """The backbone of a language model under a new score head, N(0, 1/√(H+1)).
 
     Args:
@@ -59,9 +57,7 @@ def new_reward_model(
     return model
 
 
-def score(
-    model: nn.Module, sequences: Sequence[torch.Tensor], max_tokens: int = 4096
-) -> torch.Tensor:
+def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096) -> torch.Tensor:
     """Raw scores [n] at the last token of each sequence.
 
     Sequences of like lengths share a forward pass, so little is padded.

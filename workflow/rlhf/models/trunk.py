@@ -73,9 +73,7 @@ class Trunk:
     def upper(self, hidden: torch.Tensor, **layout: torch.Tensor) -> torch.Tensor:
         """Last hidden states [B, T, H] from ``lower``'s, padded on the right."""
         with self._only(slice(self._layers, None), self._body.norm):
-            return self._body(
-                inputs_embeds=hidden, use_cache=False, **layout
-            ).last_hidden_state
+            return self._body(inputs_embeds=hidden, use_cache=False, **layout).last_hidden_state
 
     @contextlib.contextmanager
     def _only(self, part: slice, norm: nn.Module) -> Iterator[None]:

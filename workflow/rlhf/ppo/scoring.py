@@ -10,6 +10,7 @@ from torch import nn
 
 from rlhf.models.forward import continuation_logprobs
 from rlhf.models.reward import batches_by_length, score
+from rlhf.serving.client import TritonScorer
 
 
 class Scoring(Protocol):
@@ -61,11 +62,11 @@ class TritonScoring:
     """Both models behind Triton servers.
 
     Args:
-        reward: client of the reward model (``rlhf.serving.client.TritonScorer``).
+        reward: client of the reward model.
         reference: client of the reference.
     """
 
-    def __init__(self, reward: object, reference: object) -> None:
+    def __init__(self, reward: TritonScorer, reference: TritonScorer) -> None:
         self._reward, self._reference = reward, reference
 
     def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:

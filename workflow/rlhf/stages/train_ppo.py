@@ -16,7 +16,7 @@ from rlhf.ppo.trainer import PpoTrainer
 from rlhf.runtime import distributed
 from rlhf.runtime.files import atomic_directory
 from rlhf.serving.client import TritonScorer
-from rlhf.serving.store import model_identity
+from rlhf.serving.store import Kind, model_identity
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 
@@ -31,6 +31,7 @@ def run(stage: Stage) -> None:
 
     policy = load_causal_lm(start).to(device)
     freeze_lower_layers(policy, config["freeze_layers"])
+    value: Critic | ValueHead
     if config["value"]["kind"] == "critic":
         value = Critic(load_reward_model(judge).to(device), *calibration)
         freeze_lower_layers(value.model, config["freeze_layers"])
@@ -74,7 +75,8 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
         reward, reference = load_reward_model(judge), load_causal_lm(start)
         return LocalScoring(reward.to(device), reference.to(device), stage.micro_batch_tokens)
     clients = {}
-    for kind, model in (("reward", judge), ("reference", start)):
+    models: dict[Kind, Path] = {"reward": judge, "reference": start}
+    for kind, model in models.items():
         endpoint = os.environ.get(f"RLHF_ENDPOINT_{kind.upper()}")
         if not endpoint:
             raise ServingError(

@@ -1,5 +1,7 @@
 """A reward model on top of an SFT checkpoint."""
 
+from itertools import islice
+
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
 from rlhf.models.reward import new_reward_model, save_calibration
 from rlhf.runtime import distributed
@@ -26,8 +28,8 @@ def run(stage: Stage) -> None:
 
     finished = train(model, objective, data, config, stage.run_options(threads), tokens, validate)
     demonstrations = mixture(stage, "demonstrations", "validation")
-    chosen = [demonstrations[i] for i in range(len(demonstrations))]
-    mean, std = calibrate(model, chosen[: config["calibration_samples"]], tokens)
+    chosen = islice(demonstrations, config["calibration_samples"])
+    mean, std = calibrate(model, chosen, tokens)
     publish_model(
         model,
         load_tokenizer(start),

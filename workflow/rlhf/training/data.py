@@ -30,6 +30,9 @@ class Mixture:
     def __len__(self) -> int:
         return int(self._offsets[-1])
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         which = int(np.searchsorted(self._offsets, index, side="right")) - 1
         return self._sets[which][int(index - self._offsets[which])]

@@ -14,9 +14,7 @@ from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 
 
-def score_rows(
-    model: nn.Module, rows: list[dict[str, Any]], max_tokens: int
-) -> list[torch.Tensor]:
+def score_rows(model: nn.Module, rows: list[dict[str, Any]], max_tokens: int) -> list[torch.Tensor]:
     """Raw scores [k] of each row's replies, best first.
 
     Args:

@@ -1,0 +1,187 @@
+"""The workflow as its users meet it: set up, reading, errors, reports."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import REPOSITORY, Project
+
+# Lints that are meant, with the reason.
+ALLOWED_LINTS = {
+    # A launcher has to own the process tree of a stage, so images come through it.
+    "Specify a conda environment or container for each rule.": None,
+}
+
+
+def test_lint_is_clean_but_for_what_is_meant(finished: Project) -> None:
+    done = finished.snakemake("--lint", "json", check=False)
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    titles = [lint["title"] for rule in report["rules"] for lint in rule["lints"]]
+    titles += [lint["title"] for file in report["snakefiles"] for lint in file["lints"]]
+    assert set(titles) <= set(ALLOWED_LINTS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "Snakefile", "workflow/rules"],
+    ],
+)
+def test_source_is_clean(command: list[str]) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:]],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_reading_the_workflow_imports_no_torch(finished: Project) -> None:
+    """The Snakefile is read again in every job."""
+    smk = (REPOSITORY / "workflow/rules/common.smk").read_text()
+    modules = re.findall(r"^from (rlhf\S*) import", smk, re.M)
+    assert modules
+    code = f"import sys, {', '.join(modules)}; print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=finished.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"torch", "transformers", "datasets", "pandas"} & set(eval(done.stdout))
+
+
+def test_no_module_imports_upward() -> None:
+    """Data flows one way: each layer may import only those named before it."""
+    layers = [
+        {"errors"},
+        {"provenance", "runtime"},
+        {"config", "data", "evaluation", "reporting"},
+        {"models"},
+        {"training", "serving"},
+        {"ppo"},
+        {"stages"},
+    ]
+    height = {name: i for i, layer in enumerate(layers) for name in layer}
+    package = REPOSITORY / "workflow/rlhf"
+    wrong = []
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0].removesuffix(".py")
+        for name in re.findall(r"^\s*from rlhf\.(\w+)", path.read_text(), re.M):
+            if own in height and height.get(name, 99) > height[own]:
+                wrong.append(f"{path.relative_to(package)} imports rlhf.{name}")
+    assert not wrong
+
+
+def test_only_the_launcher_and_the_runtime_know_slurm() -> None:
+    package = REPOSITORY / "workflow/rlhf"
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0]
+        if own not in {"launch.py", "runtime", "provenance"}:
+            assert "SLURM_" not in path.read_text(), path
+
+
+def test_a_second_run_has_nothing_to_do(project: Project) -> None:
+    done = project.snakemake()
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_the_other_way_to_name_the_profile(project: Project) -> None:
+    done = subprocess.run(
+        ["snakemake", "--profile", "profiles/local", "--configfile", project.config],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_an_unknown_key_is_named_without_a_traceback(project: Project) -> None:
+    project.replace(project.config, "max_new_tokens", "max_new_token")
+    done = project.snakemake("--dry-run", check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "ppo.final.sampling.max_new_token: unknown key; did you mean 'max_new_tokens'?" in text
+    assert "Traceback" not in text
+
+
+def test_a_bad_row_stops_the_pipeline_with_its_line(project: Project) -> None:
+    trees = project.folder / "demo/trees.jsonl"
+    lines = trees.read_text().splitlines()
+    lines[41] = lines[41].replace('"rank": 1', '"rank": 0', 1)
+    trees.write_text("\n".join(lines) + "\n")
+    done = project.snakemake("results/datasets/demo/manifest.json", check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "demo/trees.jsonl:42" in text
+    assert "Traceback" not in text
+
+
+def test_ppo_refuses_a_store_of_other_weights(project: Project) -> None:
+    """Someone put another store in the place of the reference's."""
+    store = project.folder / "results/store/reference/chat/repository/reference"
+    weights = store / "1/hf/model.safetensors"
+    config = store / "config.pbtxt"
+    (digest,) = re.findall(r'"identity.weights"\s+value\s*\{\s*string_value:\s*"(\w+)"',
+                           config.read_text())  # fmt: skip
+    config.write_text(config.read_text().replace(digest, "0" * 64))
+    assert weights.is_file()
+    (project.folder / "results/ppo/final/manifest.json").unlink()
+    shutil.rmtree(project.folder / "state/train_ppo")
+    done = project.snakemake("results/ppo/final/manifest.json", check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "weights" in text
+    assert "000000" in text
+    assert "Traceback" not in text
+    assert not (project.folder / "results/ppo/final/manifest.json").exists()
+
+
+def test_snakemakes_own_report_holds_our_page(project: Project) -> None:
+    page = project.folder / "snakemake-report.html"
+    project.snakemake("--report", page.name)
+    assert "results/report/final/report.html" in page.read_text()
+
+
+def test_the_page_needs_no_network(finished: Project) -> None:
+    page = (finished.folder / "results/report/final/report.html").read_text()
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?https?://""", page)
+    assert "<svg" in page
+
+
+def test_every_artifact_is_as_its_manifest_says(finished: Project) -> None:
+    done = finished.rlhf("verify")
+    assert done.returncode == 0, done.stdout
+    assert "all as their manifests say" in done.stdout
+
+
+def test_models_open_with_transformers_alone(finished: Project) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    results = finished.folder / "results"
+    for name in ("models/tiny", "sft/chat", "ppo/final"):
+        model = AutoModelForCausalLM.from_pretrained(results / name / "model")
+        assert not any("value" in key for key in model.state_dict())
+    judge = AutoModelForSequenceClassification.from_pretrained(results / "reward/helpful/model")
+    assert judge.config.num_labels == 1
+
+
+def test_sampling_report_has_open_assistants_form(finished: Project) -> None:
+    file = finished.folder / "results/evaluation/final/sampling_report.json"
+    report = json.loads(file.read_text())
+    assert report.keys() == {"model_name", "date", "args", "prompts"}
+    entry = report["prompts"][0]
+    assert entry.keys() == {"prompt", "results"}
+    assert entry["results"][0].keys() == {"sampling_config", "sampling_params", "outputs"}
