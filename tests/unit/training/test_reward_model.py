@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_models import assert_close, causal_lm, gradients, reward_model, token_sequences
 
+from rlhf.models.forward import ALIKE, batches_by_length
 from rlhf.models.load import disable_dropout
 from rlhf.models.reward import (
-    batches_by_length,
     load_calibration,
     load_reward_model,
     new_reward_model,
@@ -79,8 +79,10 @@ def test_batches_by_length_partition_the_rows():
         for batch, following in zip(batches, [*batches[1:], None], strict=True):
             widest = max(lengths[i] for i in batch)
             assert len(batch) == 1 or widest * len(batch) <= limit
+            assert min(lengths[i] for i in batch) >= ALIKE * widest
             if following is not None:  # no batch ends early
-                assert widest * (len(batch) + 1) > limit
+                too_many = widest * (len(batch) + 1) > limit
+                assert too_many or lengths[following[0]] < ALIKE * widest
     assert batches_by_length([], 10) == []
 
 

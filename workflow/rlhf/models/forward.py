@@ -19,6 +19,25 @@ from rlhf.models.trunk import Trunk
 # are computed again chunk by chunk.
 KEEP_ELEMENTS = 2**26
 CHUNK_ELEMENTS = 2**24
+ALIKE = 0.75  # rows of a batch are at least this share of its longest
+
+
+def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices, longest first, in batches for one forward pass each.
+
+    A batch has at most ``max_tokens`` padded tokens (or one row), and no row shorter than
+    ``ALIKE`` of its longest: on a CPU every padded token costs as much as a real one.
+    """
+    batches: list[list[int]] = []
+    widest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fits = batches and widest * (len(batches[-1]) + 1) <= max_tokens
+        if fits and lengths[i] >= ALIKE * widest:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+            widest = lengths[i]
+    return batches
 
 
 def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -14,8 +14,10 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from rlhf.models.forward import batches_by_length, pad_right
 from rlhf.models.load import decoder_layers
 
+PREFILL_TOKENS = 4096  # padded tokens of prompts in one forward pass
 COMPACT_SHARE = 0.125  # finished rows leave once they are this share of the batch
 
 
@@ -53,6 +55,22 @@ class _Slots(DynamicLayer):
         self.keys[:, :, start : self._length] = key_states
         self.values[:, :, start : self._length] = value_states
         return self.keys[:, :, : self._length], self.values[:, :, : self._length]
+
+    def take(
+        self, found: Any, rows: list[int], lengths: list[int], total: int, width: int
+    ) -> None:
+        """Copy the prompts of some rows, so that each ends before column ``width``."""
+        if not self.is_initialized:
+            _, heads, _, size = found.keys.shape
+            # Zeros: what is masked still takes part in a product, where a NaN would stay one.
+            self.keys = found.keys.new_zeros(total, heads, self._capacity, size)
+            self.values = found.values.new_zeros(
+                total, heads, self._capacity, found.values.shape[-1]
+            )
+            self.is_initialized, self._length = True, width
+        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            self.keys[row, :, width - length : width] = found.keys[place, :, :length]
+            self.values[row, :, width - length : width] = found.values[place, :, :length]
 
     def get_seq_length(self) -> int:
         return self._length
@@ -110,29 +128,14 @@ def _decode(
     """Token ids of each response, and its log probability."""
     device = next(model.parameters()).device
     width, steps = max(map(len, prompts)), draws.shape[1]
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros(len(prompts), width + steps, dtype=torch.long)
-    for i, prompt in enumerate(prompts):  # left padding: every row's next token is in one column
-        ids[i, width - len(prompt) :] = prompt
-        mask[i, width - len(prompt) :] = 1
-    mask, draws = mask.to(device), draws.to(device)
-    positions = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
-    padded = bool((mask[:, :width] == 0).any())
-    cache = Cache(layers=[_Slots(width + steps) for _ in decoder_layers(model)])
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    # Prompts end in one column, so that every row's next token is in the next.
+    mask = (torch.arange(width + steps) >= width - lengths[:, None]).long().to(device)
+    padded = len(set(lengths.tolist())) > 1
+    position, draws = lengths[:, None].to(device) - 1, draws.to(device)
     body, head = model.base_model, model.get_output_embeddings()
-
-    def forward(tokens: torch.Tensor, positions: torch.Tensor, seen: int) -> torch.Tensor:
-        hidden = body(
-            input_ids=tokens,
-            attention_mask=mask[:, :seen] if padded else None,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        return head(hidden).float()
-
-    logits = forward(ids.to(device), positions, width)
-    position = positions[:, -1:]
+    cache, last = _prefill(body, len(decoder_layers(model)), prompts, width, steps)
+    logits = head(last).float()
     out: list[list[int]] = [[] for _ in prompts]
     sums = [0.0] * len(prompts)
     alive = list(range(len(prompts)))  # row of the batch → prompt
@@ -155,8 +158,37 @@ def _decode(
                 layer.batch_select_indices(keep)
             mask, draws, tokens, position = mask[keep], draws[keep], tokens[keep], position[keep]
         position = position + 1
-        logits = forward(tokens[:, None], position, width + step + 1)
+        hidden = body(
+            input_ids=tokens[:, None],
+            attention_mask=mask[:, : width + step + 1] if padded else None,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        logits = head(hidden).float()
     return list(zip(out, sums, strict=True))
+
+
+def _prefill(
+    body: Any, layers: int, prompts: list[torch.Tensor], width: int, steps: int
+) -> tuple[Cache, torch.Tensor]:
+    """Keys and values of all prompts, and the last hidden state of each [n, H].
+
+    Prompts of like lengths share a forward pass; then their keys and values move to where the
+    prompts end in one column.
+    """
+    device = body.get_input_embeddings().weight.device
+    slots = [_Slots(width + steps) for _ in range(layers)]
+    last: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+    for rows in batches_by_length([len(prompt) for prompt in prompts], PREFILL_TOKENS):
+        ids = pad_right([prompts[i] for i in rows]).to(device)
+        part = Cache(layers=[_Slots(ids.shape[1]) for _ in range(layers)])
+        hidden = body(input_ids=ids, past_key_values=part, use_cache=True).last_hidden_state
+        for place, i in enumerate(rows):
+            last[i] = hidden[place, len(prompts[i]) - 1]
+        for slot, found in zip(slots, part.layers, strict=True):
+            slot.take(found, rows, [len(prompts[i]) for i in rows], len(prompts), width)
+    return Cache(layers=slots), torch.stack(last)
 
 
 def _sample(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rlhf.models.forward import hidden_states
+from rlhf.models.forward import batches_by_length, hidden_states
 from rlhf.models.load import disable_dropout, hush
 from rlhf.runtime.files import read_json, write_json
 
@@ -75,19 +75,6 @@ def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096)
         for i, value in zip(rows, model.score(last).squeeze(-1).float(), strict=True):
             scores[i] = value
     return torch.stack(scores)
-
-
-def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices, longest first, in batches of at most ``max_tokens`` padded tokens (or one row)."""
-    batches: list[list[int]] = []
-    widest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and widest * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-            widest = lengths[i]
-    return batches
 
 
 def save_calibration(folder: str | Path, mean: float, std: float) -> None:

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from rlhf.models.forward import continuation_logprobs
-from rlhf.models.reward import batches_by_length, score
+from rlhf.models.forward import batches_by_length, continuation_logprobs
+from rlhf.models.reward import score
 from rlhf.serving.client import TritonScorer
 
 

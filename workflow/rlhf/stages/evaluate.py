@@ -10,10 +10,10 @@ import torch
 
 from rlhf.evaluation.sampling_report import SamplingResult, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
-from rlhf.models.forward import continuation_logprobs
+from rlhf.models.forward import batches_by_length, continuation_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.models.reward import batches_by_length, load_calibration, load_reward_model, score
+from rlhf.models.reward import load_calibration, load_reward_model, score
 from rlhf.provenance.digest import digest_text
 from rlhf.runtime import distributed
 from rlhf.runtime.files import write_json

@@ -16,6 +16,7 @@ import torch
 import transformers
 import triton_python_backend_utils as pb_utils
 
+ALIKE = 0.75  # rows that share a forward pass are at least this share of its longest
 HEAD_ELEMENTS = 1 << 25  # float32 logits alive at once: 128 MiB
 
 
@@ -133,23 +134,20 @@ class TritonPythonModel:
         """Rows of like length together, at most ``max_batch_tokens`` padded tokens in a group."""
         groups: list[list[int]] = []
         for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-            if groups and (len(groups[-1]) + 1) * len(rows[i]) <= self.max_batch_tokens:
+            fits = groups and (len(groups[-1]) + 1) * len(rows[i]) <= self.max_batch_tokens
+            if fits and len(rows[groups[-1][0]]) >= ALIKE * len(rows[i]):
                 groups[-1].append(i)
             else:
                 groups.append([i])
         return groups
 
     def _hidden(self, rows: list[torch.Tensor]) -> torch.Tensor:
-        """Last hidden states of right-padded rows, [rows, longest, hidden]."""
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        positions = torch.arange(ids.shape[1]).expand_as(ids)
-        mask = positions < torch.tensor([len(row) for row in rows]).unsqueeze(1)
-        return self.backbone(
-            input_ids=ids.to(self.device),
-            attention_mask=mask.long().to(self.device),
-            position_ids=positions.to(self.device),
-            use_cache=False,
-        ).last_hidden_state
+        """Last hidden states of right-padded rows, [rows, longest, hidden].
+
+        Without a mask: in a causal model no token sees what stands to its right.
+        """
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+        return self.backbone(input_ids=ids, use_cache=False).last_hidden_state
 
     def _logprobs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
