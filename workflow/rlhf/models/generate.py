@@ -56,9 +56,7 @@ class _Slots(DynamicLayer):
         self.values[:, :, start : self._length] = value_states
         return self.keys[:, :, : self._length], self.values[:, :, : self._length]
 
-    def take(
-        self, found: Any, rows: list[int], lengths: list[int], total: int, width: int
-    ) -> None:
+    def take(self, found: Any, rows: list[int], lengths: list[int], total: int, width: int) -> None:
         """Copy the prompts of some rows, so that each ends before column ``width``."""
         if not self.is_initialized:
             _, heads, _, size = found.keys.shape
