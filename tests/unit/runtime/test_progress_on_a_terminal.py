@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 STEPS = """
 import logging, time
@@ -21,6 +24,7 @@ progress.close()
 
 def test_a_terminal_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen([sys.executable, "-c", STEPS], stderr=theirs, stdout=theirs)
     os.close(theirs)
     shown = b""
