@@ -15,16 +15,16 @@ from projects import REPOSITORY, Project
 # Lints that are meant, with the reason.
 ALLOWED_LINTS = {
     # A launcher has to own the process tree of a stage, so images come through it.
-    "Specify a conda environment or container for each rule.": None,
+    "Specify a conda environment or container for each rule.",
 }
 
 
 def test_lint_is_clean_but_for_what_is_meant(finished: Project) -> None:
-    done = finished.snakemake("--lint", "json", check=False)
-    report = json.loads(done.stdout[done.stdout.index("{") :])
-    titles = [lint["title"] for rule in report["rules"] for lint in rule["lints"]]
-    titles += [lint["title"] for file in report["snakefiles"] for lint in file["lints"]]
-    assert set(titles) <= set(ALLOWED_LINTS)
+    done = finished.snakemake("--lint", check=False)
+    text = done.stdout + done.stderr
+    assert "Lints for rule train_sft" in text
+    titles = re.findall(r"^    \* (.+):$", text, re.M)
+    assert set(titles) == ALLOWED_LINTS
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_ppo_refuses_a_store_of_other_weights(project: Project) -> None:
     store = project.folder / "results/store/reference/chat/repository/reference"
     weights = store / "1/hf/model.safetensors"
     config = store / "config.pbtxt"
-    (digest,) = re.findall(r'"identity.weights"\s+value\s*\{\s*string_value:\s*"(\w+)"',
-                           config.read_text())  # fmt: skip
+    known = r'"identity.weights" value: { string_value: "(\w+)"'
+    (digest,) = re.findall(known, config.read_text())
     config.write_text(config.read_text().replace(digest, "0" * 64))
     assert weights.is_file()
     (project.folder / "results/ppo/final/manifest.json").unlink()

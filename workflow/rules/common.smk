@@ -14,8 +14,8 @@ from rlhf.errors import RlhfError
 from rlhf.provenance.digest import digest_code
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
 try:
@@ -74,6 +74,67 @@ def get_parent(kind, section, key):
     return lambda wildcards: (
         f"results/{kind}/{getattr(getattr(CONFIG, section)[wildcards.name], key)}/manifest.json"
     )
+
+
+def get_stores(wildcards):
+    """Manifests of the model stores that serve a PPO run; none when it scores in-process."""
+    run = CONFIG.ppo[wildcards.name]
+    if run.scoring == "local":
+        return []
+    return [
+        f"results/store/reward/{run.reward}/manifest.json",
+        f"results/store/reference/{run.sft}/manifest.json",
+    ]
+
+
+def get_servers(wildcards):
+    """Launcher options that start the model servers of a PPO run."""
+    if CONFIG.ppo[wildcards.name].scoring == "local":
+        return ""
+    run = CONFIG.ppo[wildcards.name]
+    return (
+        f"--serve reward=results/store/reward/{run.reward}/repository"
+        f" --serve reference=results/store/reference/{run.sft}/repository"
+        f" --server-threads {CONFIG.runtime.server_threads}"
+    )
+
+
+def get_evaluated(kind):
+    """Manifest of an artifact that the evaluated PPO run goes back to."""
+
+    def inputs(wildcards):
+        run = CONFIG.ppo[CONFIG.evaluation[wildcards.name].ppo]
+        if kind == "models":
+            return f"results/models/{CONFIG.sft[run.sft].model}/manifest.json"
+        return f"results/{kind}/{getattr(run, kind)}/manifest.json"
+
+    return inputs
+
+
+def get_evaluation_prompts(wildcards):
+    """Manifests of the tokenized prompts that the evaluated PPO run draws from."""
+    run = CONFIG.ppo[CONFIG.evaluation[wildcards.name].ppo]
+    model = CONFIG.sft[run.sft].model
+    return [
+        f"results/tokenized/prompt/{model}/{dataset}/manifest.json"
+        for dataset in run.data
+    ]
+
+
+def get_reported(kind):
+    """Manifests of one kind behind a report's evaluations, each once."""
+
+    def inputs(wildcards):
+        evaluations = CONFIG.report[wildcards.name].evaluations
+        if kind == "evaluation":
+            names = evaluations
+        else:
+            names = [CONFIG.evaluation[name].ppo for name in evaluations]
+            if kind != "ppo":
+                names = [getattr(CONFIG.ppo[name], kind) for name in names]
+        return [f"results/{kind}/{name}/manifest.json" for name in dict.fromkeys(names)]
+
+    return inputs
 
 
 def get_targets():

@@ -1,26 +1,3 @@
-def get_stores(wildcards):
-    """Manifests of the model stores that serve a PPO run; none when it scores in-process."""
-    run = CONFIG.ppo[wildcards.name]
-    if run.scoring == "local":
-        return []
-    return [
-        f"results/store/reward/{run.reward}/manifest.json",
-        f"results/store/reference/{run.sft}/manifest.json",
-    ]
-
-
-def get_servers(wildcards):
-    """Launcher options that start the model servers of a PPO run."""
-    if CONFIG.ppo[wildcards.name].scoring == "local":
-        return ""
-    run = CONFIG.ppo[wildcards.name]
-    return (
-        f"--serve reward=results/store/reward/{run.reward}/repository"
-        f" --serve reference=results/store/reference/{run.sft}/repository"
-        f" --server-threads {CONFIG.runtime.server_threads}"
-    )
-
-
 rule train_ppo:
     input:
         sft=get_parent("sft", "ppo", "sft"),
