@@ -18,7 +18,8 @@ def run(stage: Stage) -> None:
     HTML file, and ``manifest``. The page shows run times, so the manifest does not digest it.
     """
     page = stage.outputs["page"]
-    write_atomic(page, render_page(stage.name, stage.inputs))
+    title = stage.config.get("title", stage.name)
+    write_atomic(page, render_page(title, stage.inputs))
     logger.info("report.%s: open %s in a browser", stage.name, page)
     stage.finish(
         counts={role: len(paths) for role, paths in sorted(stage.inputs.items())},
