@@ -35,12 +35,8 @@ def small_disk(tmp_path):
     """A file system of 2 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"mount is not permitted here: {done.stderr.strip()}")
+    if os.geteuid() != 0:  # as root, where CI runs, a mount that fails is a failure
+        pytest.skip("a disk can be filled only where a small one may be mounted: as root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
