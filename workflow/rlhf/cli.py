@@ -15,6 +15,8 @@ COMMANDS = {
     "compare": "say in what two artifacts differ: configuration, code, parents, metrics",
     "chat": "talk to a model, such as results/ppo/final/model",
     "prune": "list resume states that are no longer needed, and delete them with --yes",
+    "recover": "after Snakemake was killed: await or cancel its jobs, then unlock",
+    "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",
     "config": "check a configuration, or write its schema and reference",
     "launch": "run one stage with the model servers that it needs (rules call this)",
 }

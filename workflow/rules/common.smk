@@ -12,6 +12,7 @@ from rlhf.config import load_config
 from rlhf.config.slices import canonical_slice
 from rlhf.errors import RlhfError
 from rlhf.provenance.digest import digest_code
+from rlhf.runtime.heads import announce
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
 os.environ.update(
