@@ -16,7 +16,9 @@ _ANSWER = """\
 cat <<'END'
 {output}
 END
-echo '{error}' >&2
+cat >&2 <<'END'
+{error}
+END
 exit {code}
 """
 _SBATCH = """\
@@ -57,7 +59,7 @@ class FakeSlurm:
         """As a cluster that keeps no accounts and no record of jobs."""
         config = (RECORDED / "scontrol-show-config-without-accounting.txt").read_text()
         self.answer("scontrol", config)
-        for command in ("sacctmgr", "sacct", "sshare"):
+        for command in ("sacctmgr", "sacct"):
             error = (RECORDED / f"{command}-without-accounting.txt").read_text().strip()
             self.answer(command, "", error=error, code=1)
 

@@ -99,3 +99,36 @@ def test_jobs_are_submitted_as_agreed(case: str, login: Login) -> None:
     said = login.submit(artifact, inputs, "--retries", "0")
     golden = dict(re.findall(r"^# (.*)\n((?:[^#\n].*\n)+)", GOLDEN.read_text(), re.M))
     assert rendered(login, said) == golden[case]
+
+
+@pytest.mark.parametrize("profile", ["slurm", "profiles/slurm"])
+def test_both_names_of_the_profile_work(profile: str, login: Login) -> None:
+    done = login.snakemake("--profile", profile, "--dry-run")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "slurm_partition=gpu" in text
+    assert login.slurm.submitted() == []
+
+
+def test_what_can_not_run_is_refused_before_anything_is_submitted(login: Login) -> None:
+    login.configure({"gpus_per_node": 16})
+    for _ in range(2):  # and the folder is not left locked
+        text = login.submit("sft/chat", SFT_INPUTS)
+        assert "train_sft asks for 16 GPUs on each node; partition gpu has at most 8." in text
+        assert "Traceback" not in text
+    assert login.slurm.submitted() == []
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "CANCELLED by 1000", "NODE_FAIL", "TIMEOUT"])
+def test_a_lost_job_is_submitted_again(state: str, login: Login) -> None:
+    login.slurm.answer("squeue", f"1|{state}\n2|FAILED")
+    text = login.submit("sft/chat", SFT_INPUTS, "--retries", "1")
+    assert "Trying to restart job" in text
+    assert len(login.slurm.submitted()) == 2
+
+
+def test_stages_that_need_a_network_are_not_submitted(login: Login) -> None:
+    done = login.snakemake("results/datasets/demo/manifest.json")
+    assert done.returncode == 0, done.stderr
+    assert (login.project.folder / "results/datasets/demo/manifest.json").exists()
+    assert login.slurm.submitted() == []

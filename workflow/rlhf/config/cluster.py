@@ -71,13 +71,19 @@ class ClusterConfig(Strict):
         1, ge=0, about="GPUs of each of PPO's two model servers; 0: they share those of the policy"
     )
     model_billions: float = key(
-        1.0, gt=0, about="size of the largest model: memory and time follow from it", unit="10⁹"
+        1.0, gt=0, about="size of the largest model: memory and time follow from it", unit="10⁹ parameters"
     )
     max_hours: float = key(
-        24.0, gt=0, about="longest time limit asked for: training goes on in the next job"
+        24.0,
+        gt=0,
+        about="longest time limit asked for: training goes on in the next job",
+        unit="hours",
     )
     save_margin_seconds: float = key(
-        60.0, ge=0, about="least time before the end of an allocation that is kept for saving"
+        60.0,
+        ge=0,
+        about="least time before the end of an allocation that is kept for saving",
+        unit="seconds",
     )
     stages: dict[Rule, StageConfig] = key({}, about="stage → what only its jobs ask for")
 
