@@ -12,6 +12,8 @@ import yaml
 from fake_slurm import FakeSlurm
 from projects import TINY, Project
 
+from rlhf.lost_jobs import plain_state
+
 GOLDEN = Path(__file__).parent / "golden/sbatch.txt"
 
 SFT_INPUTS = ["models/tiny", "tokenized/sft/tiny/demo"]
@@ -119,12 +121,24 @@ def test_what_can_not_run_is_refused_before_anything_is_submitted(login: Login) 
     assert login.slurm.submitted() == []
 
 
-@pytest.mark.parametrize("state", ["PREEMPTED", "CANCELLED by 1000", "NODE_FAIL", "TIMEOUT"])
-def test_a_lost_job_is_submitted_again(state: str, login: Login) -> None:
-    login.slurm.answer("squeue", f"1|{state}\n2|FAILED")
-    text = login.submit("sft/chat", SFT_INPUTS, "--retries", "1")
-    assert "Trying to restart job" in text
-    assert len(login.slurm.submitted()) == 2
+def test_a_preempted_job_is_seen_to_have_ended(login: Login) -> None:
+    login.slurm.answer("squeue", "1|PREEMPTED")
+    text = login.submit("sft/chat", SFT_INPUTS, "--retries", "0")
+    assert "SLURM-job '1' failed" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "known"),
+    [
+        ("PREEMPTED", "CANCELLED"),
+        ("CANCELLED by 1000", "CANCELLED"),
+        ("NODE_FAIL", "NODE_FAIL"),
+        ("RUNNING", "RUNNING"),
+        ("", ""),
+    ],
+)
+def test_how_a_job_ended_is_told_to_the_plugin(state: str, known: str) -> None:
+    assert plain_state(state) == known
 
 
 def test_stages_that_need_a_network_are_not_submitted(login: Login) -> None:

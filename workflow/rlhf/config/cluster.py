@@ -71,7 +71,10 @@ class ClusterConfig(Strict):
         1, ge=0, about="GPUs of each of PPO's two model servers; 0: they share those of the policy"
     )
     model_billions: float = key(
-        1.0, gt=0, about="size of the largest model: memory and time follow from it", unit="10⁹ parameters"
+        1.0,
+        gt=0,
+        about="size of the largest model: memory and time follow from it",
+        unit="10⁹ parameters",
     )
     max_hours: float = key(
         24.0,
