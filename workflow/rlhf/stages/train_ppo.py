@@ -13,7 +13,7 @@ from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
@@ -56,7 +56,7 @@ def run(stage: Stage) -> None:
 
     publish_model(policy, tokenizer, stage.outputs["model"])
     if distributed.rank() == 0:
-        with atomic_directory(stage.outputs["value"]) as folder:
+        with atomic_directory(stage.outputs["value"], guard=fence.check) as folder:
             state = {name: tensor.contiguous() for name, tensor in value.state_dict().items()}
             save_file(state, folder / "model.safetensors")
     finished.publish(metrics=stage.outputs["metrics"], samples=stage.outputs["samples"])
