@@ -16,6 +16,7 @@ import torch
 
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.load import load_trainable_state, trainable_state
+from rlhf.models.reward import close_sequences
 from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.advantages import gae, whiten
 from rlhf.ppo.kl import KlController, kl_estimate
@@ -132,7 +133,7 @@ class PpoTrainer:
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])
-        raw = self.scoring.rewards(sequences)
+        raw = self.scoring.rewards(close_sequences(sequences, ended.tolist(), eos))
         reference = self.scoring.reference_logprobs(sequences, starts, temperature)
         logprobs, values = self._evaluate(update, sequences, starts)
 
