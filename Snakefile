@@ -32,11 +32,6 @@ include: "workflow/rules/evaluation.smk"
 report: "workflow/report/workflow.rst"
 
 
-# So that `rlhf recover` can tell whether a Snakemake that left jobs and a lock is still alive.
-onstart:
-    announce(Path(".snakemake"))
-
-
 rule all:
     default_target: True
     input:

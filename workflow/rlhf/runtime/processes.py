@@ -13,8 +13,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> Callable[[], None]:
-    """A ``preexec_fn``: the child gets SIGTERM when its parent ends, however it ends.
+def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None]:
+    """A ``preexec_fn``: the child gets a signal when its parent ends, however it ends.
 
     SIGTERM, not SIGKILL: a stage can still save, a server frees its shared memory. The kernel
     watches the *thread* that starts the child: call ``Popen`` in the main thread.
@@ -22,11 +22,16 @@ def die_with_parent() -> Callable[[], None]:
     parent = os.getpid()
 
     def before_exec() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        end_with_parent(number)
         if os.getppid() != parent:  # the parent ended before the kernel was asked to watch it
             os._exit(1)
 
     return before_exec
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """From now on, this process gets a signal when its parent ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def adopt_orphans() -> None:

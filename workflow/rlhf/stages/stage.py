@@ -43,6 +43,7 @@ class Stage:
         state: folder for resume state, or None.
         save_steps: save the state every so many steps; 0: by time alone.
         save_seconds: save the state after so many seconds.
+        save_margin: least seconds before the end of an allocation that are kept for saving.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         log: file of the log; TensorBoard events go beside it.
     """
@@ -57,6 +58,7 @@ class Stage:
     state: Path | None
     save_steps: int
     save_seconds: float
+    save_margin: float
     micro_batch_tokens: int
     log: Path | None
     started: float
@@ -97,6 +99,7 @@ class Stage:
             self.save_steps,
             self.save_seconds,
             self.log.with_suffix(".tensorboard") if self.log else None,
+            self.save_margin,
         )
 
     def finish(
@@ -155,6 +158,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--state", type=Path, help="folder for resume state")
     parser.add_argument("--save-steps", type=int, default=0, help="0: by time alone")
     parser.add_argument("--save-seconds", type=float, default=300.0)
+    parser.add_argument("--save-margin", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
     parser.add_argument("--log", type=Path, help="also write the log to this file")
     parser.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -174,6 +178,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         state=args.state,
         save_steps=args.save_steps,
         save_seconds=args.save_seconds,
+        save_margin=args.save_margin,
         micro_batch_tokens=args.micro_batch_tokens,
         log=args.log,
         started=time.time(),

@@ -19,12 +19,14 @@ from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training.batches import check_batches
 
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/``, ``value/``, ``metrics.jsonl`` and ``samples.jsonl``."""
     threads = begin()
     config, device = stage.config, distributed.device()
+    check_batches("ppo", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
     calibration = load_calibration(judge)
