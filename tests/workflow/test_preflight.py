@@ -15,7 +15,7 @@ from rlhf.config.cluster import stage_resources
 from rlhf.errors import ClusterError
 from rlhf.jobs import plugin_resources
 from rlhf.preflight import Request, check
-from rlhf.slurm import read_gpus, read_site
+from rlhf.site import read_gpus, read_site
 
 
 @pytest.fixture

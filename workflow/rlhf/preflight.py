@@ -19,7 +19,7 @@ from rlhf.config.cluster import TRAINING, Rule, least_seconds
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.images import find_runtime, require_image
 from rlhf.jobs import images
-from rlhf.slurm import Nodes, Partition, Site, read_gpus, read_site
+from rlhf.site import Nodes, Partition, Site, read_gpus, read_site
 
 PROFILE = "profiles/slurm/profile.v9+.yaml"
 LONGEST_POLL = 180  # seconds between two looks of Snakemake's SLURM plugin at its jobs

@@ -65,25 +65,27 @@ def get_code(stage):
     return f"code:{digest}"  # Snakemake shows and compares values without their keys
 
 
-def get_image(rule):
-    """Identity of the container images that a rule runs in."""
+def get_image(stage):
+    """Identity of the container images that a stage runs in."""
     if CONFIG.runtime.containers == "none":
         return "image:none"
-    return lambda wildcards: image_id(*images(CONFIG, rule, wildcards[0]))
+    return lambda wildcards: image_id(*images(CONFIG, stage, wildcards[0]))
 
 
-def get_threads(rule):
-    """CPUs that a job of a rule keeps busy on each node."""
-    return stage_resources(CONFIG, rule).cpus
+def get_threads(stage):
+    """CPUs that a job of a stage keeps busy on each node."""
+    return stage_resources(CONFIG, stage).cpus
 
 
-def get_resources(rule):
-    """What a job of a rule asks for, and how it is carried out; nothing that changes its result."""
-    resources = plugin_resources(stage_resources(CONFIG, rule), CONFIG.cluster.gpu_type)
-    resources["launch"] = lambda wildcards: launch_options(CONFIG, rule, wildcards[0])
-    if rule in TRAINING:
+def get_resources(stage):
+    """What a job of a stage asks for, and how it is carried out; nothing that changes its result."""
+    resources = plugin_resources(
+        stage_resources(CONFIG, stage), CONFIG.cluster.gpu_type
+    )
+    resources["launch"] = lambda wildcards: launch_options(CONFIG, stage, wildcards[0])
+    if stage in TRAINING:
         resources["saving"] = lambda wildcards: saving_options(
-            CONFIG, rule, wildcards[0]
+            CONFIG, stage, wildcards[0]
         )
     return resources
 
