@@ -38,8 +38,6 @@ def check_machine() -> Iterator[Check]:
 def check_software(lock: Path = LOCK) -> Check:
     """Is what is installed what the lock names?"""
     found = f"Python {platform.python_version()} ({sys.executable})"
-    if sys.version_info < (3, 11):
-        return Check("software", "failed", found, "Python 3.11 or newer is needed")
     if not lock.is_file():
         return Check("software", "warning", found, "call this in the repository's root")
     differing = []
