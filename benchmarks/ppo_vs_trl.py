@@ -5,8 +5,9 @@
         --rows results/datasets/demo/rows
 
 Policy, reference, reward model and (TRL, ours with a critic) value model have one size, and all of
-the policy and the value model is trained. Responses are sampled, so their lengths differ from
-contestant to contestant; with --full-length nobody may stop early, and all do the same work.
+the policy and the value model is trained. Responses are sampled, so their lengths and scores
+differ from contestant to contestant; with --full-length nobody may stop early, and all do the same
+work. It stops unless TRL's scores of its own responses are what our scoring gives them.
 """
 
 from __future__ import annotations
@@ -234,6 +235,7 @@ def _trl(options: argparse.Namespace, scratch: Path) -> None:
         "forward",
         lambda model, *_: "reference" if model is trainer.ref_model else "optimisation",
     )
+    _compare_scores(ppo_trainer, options)
     clock.wrap(ppo_trainer, "get_reward", "scores and values")
     clock.wrap(trainer.accelerator, "backward", "optimisation")
     clock.wrap(trainer.optimizer, "step", "optimisation")
@@ -261,6 +263,32 @@ def _trl(options: argparse.Namespace, scratch: Path) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Pause())
     trainer.train()
+
+
+def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
+    """Score TRL's first responses with our code too: the two have to agree.
+
+    The models are loaded for the warm-up round alone, so that no counted round holds them.
+    """
+    import torch
+
+    from rlhf.models.reward import load_reward_model, score
+
+    get_reward = ppo_trainer.get_reward
+
+    def compared(model: Any, sequences: torch.Tensor, pad_id: int, context: int) -> Any:
+        found = get_reward(model, sequences, pad_id, context)
+        ppo_trainer.get_reward = get_reward
+        ends = (found[2] + 1).tolist()  # a sampled pad token ends a response for TRL
+        rows = [row[:end][row[:end] != pad_id] for row, end in zip(sequences, ends, strict=True)]
+        with torch.no_grad():
+            ours = score(load_reward_model(options.judge).eval(), rows, options.micro_batch_tokens)
+        gap = float((found[1].flatten() - ours).abs().max())
+        if gap > 1e-3:
+            raise SystemExit(f"TRL and ours score the same response {gap:.2g} apart")
+        return found
+
+    ppo_trainer.get_reward = compared
 
 
 def _ours(options: argparse.Namespace, scratch: Path) -> None:

@@ -109,6 +109,7 @@ def test_failed_fetch_leaves_nothing(fetch, tmp_path):
 
 @pytest.mark.parametrize("view", VIEW_LENGTHS)
 def test_tokenize(fetch, model, tmp_path, view, make_tokenizer):
+    """Checklist 7"""
     data = fetch()
     manifest = run_tokenize(view, data, model, tmp_path / view)
     tokenizer = make_tokenizer("chatml")
@@ -151,7 +152,7 @@ def test_two_runs_give_the_same_bytes(fetch, model, tmp_path, view):
 
 
 def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):
-    """Ids of all views and splits lead back to root prompts; none is on both sides."""
+    """Checklist 8. Ids of all views and splits lead back to root prompts; none is on both sides."""
     data = fetch()
     sides: dict[str, set[int]] = {"train": set(), "validation": set()}
     for view in VIEW_LENGTHS:

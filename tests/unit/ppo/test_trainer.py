@@ -151,8 +151,12 @@ def test_ids_stay_ids_from_the_rollout_through_the_optimizer(monkeypatch, mixtur
         for prompt, response in zip(prompts, sampled, strict=True)
     ]
     assert len(set(whole)) == 8
-    for sequences in (rollout.sequences, *scoring.seen.values()):
+    for sequences in (rollout.sequences, scoring.seen["reference"]):
         assert [ids.numpy().tobytes() for ids in sequences] == whole
+    for judged, ids in zip(scoring.seen["rewards"], rollout.sequences, strict=True):
+        assert torch.equal(judged[:-1], ids[:-1])
+        assert judged[-1] == EOS  # the reward model sees whole replies only
+    assert not rollout.ended.all()
     assert len(trained) == 3 * 8  # old log probabilities, then two epochs
     starts = dict(zip(whole, map(len, prompts), strict=True))
     assert {ids.numpy().tobytes() for ids, _ in trained} == set(whole)

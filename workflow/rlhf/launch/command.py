@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError, ServingError
 from rlhf.launch.agent import Agent
@@ -15,6 +16,7 @@ from rlhf.launch.say import say
 from rlhf.launch.tree import describe
 from rlhf.launch.worker import leave_code
 from rlhf.runtime.deadline import DEADLINE
+from rlhf.runtime.ownership import claim, new_attempt
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -49,9 +51,13 @@ def _launch(options: Options) -> int:
     os.environ[DEADLINE] = "" if allocation.ends is None else str(allocation.ends)
     if options.agent:
         return _carry_out(Agent(options, allocation, this_node()))
-    if allocation.needs_steps:
-        return _carry_out(Head(options, allocation))
-    return _carry_out(Agent(options, allocation, node=0))
+    with ExitStack() as held:
+        if options.state is not None:
+            ownership = held.enter_context(claim(options.state, new_attempt()))
+            os.environ.update(ownership.variables())
+        if allocation.needs_steps:
+            return _carry_out(Head(options, allocation))
+        return _carry_out(Agent(options, allocation, node=0))
 
 
 def _carry_out(launcher: Agent | Head) -> int:

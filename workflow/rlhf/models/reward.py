@@ -77,6 +77,27 @@ def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096)
     return torch.stack(scores)
 
 
+def close_sequences(
+    sequences: Sequence[torch.Tensor], ended: Sequence[bool], eos_id: int
+) -> list[torch.Tensor]:
+    """Sequences as a reward model knows them: each ends with an EOS.
+
+    Reward models are trained on whole replies. The score at any other token than EOS means
+    nothing, and may well be high: cut-off responses would win. In a response that was cut off EOS
+    stands in place of the last token, so that no sequence grows beyond a model's limit.
+
+    Args:
+        sequences: token ids [P + L], query and response.
+        ended: for each, whether the response has its EOS.
+        eos_id: the token that ends a response.
+    """
+    eos = torch.tensor([eos_id])
+    return [
+        sequence if whole else torch.cat([sequence[:-1], eos])
+        for sequence, whole in zip(sequences, ended, strict=True)
+    ]
+
+
 def save_calibration(folder: str | Path, mean: float, std: float) -> None:
     """Keep the scores' mean and standard deviation on demonstrations with the model."""
     write_json(Path(folder) / CALIBRATION, {"mean": mean, "std": std})

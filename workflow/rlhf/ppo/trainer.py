@@ -16,6 +16,7 @@ import torch
 
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.load import load_trainable_state, trainable_state
+from rlhf.models.reward import close_sequences
 from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.advantages import gae, whiten
 from rlhf.ppo.kl import KlController, kl_estimate
@@ -132,7 +133,7 @@ class PpoTrainer:
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])
-        raw = self.scoring.rewards(sequences)
+        raw = self.scoring.rewards(close_sequences(sequences, ended.tolist(), eos))
         reference = self.scoring.reference_logprobs(sequences, starts, temperature)
         logprobs, values = self._evaluate(update, sequences, starts)
 
@@ -220,12 +221,18 @@ class PpoTrainer:
         return logprobs, values
 
     def _minibatches(self, update: int, epoch: int, rows: int) -> list[list[int]]:
-        """This rank's rows in shuffled minibatches; shuffled anew in every epoch."""
-        config = self.config
-        count = config["rollout_batch_size"] // config["minibatch_size"]
-        seed = [config["seed"], update, epoch, distributed.rank()]
-        order = np.random.default_rng(seed).permutation(rows)
-        return [part.tolist() for part in np.array_split(order, count)]
+        """This rank's rows in shuffled minibatches; shuffled anew in every epoch.
+
+        The ranks' shuffled rows are dealt out in turn, so a minibatch has exactly its size over
+        all ranks, and equal shares of them as far as that is possible.
+        """
+        config, rank, ranks = self.config, distributed.rank(), distributed.world_size()
+        size = config["minibatch_size"]
+        order = np.random.default_rng([config["seed"], update, epoch, rank]).permutation(rows)
+        parts: list[list[int]] = [[] for _ in range(config["rollout_batch_size"] // size)]
+        for place, row in enumerate(order.tolist()):
+            parts[(place * ranks + rank) // size].append(row)
+        return parts
 
     def _micro_batches(self, rows: list[int], sequences: list[torch.Tensor]) -> list[list[int]]:
         return list(micro_batches(rows, [len(s) for s in sequences], self.micro_batch_tokens))

@@ -61,6 +61,18 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot; None when it has ended.
+
+    A process id alone is not enough to know a process again: the kernel gives it out anew.
+    """
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])  # an unreaped process has ended
+
+
 def send(pid: int, number: int) -> None:
     """Send a signal, unless the process is gone."""
     with contextlib.suppress(ProcessLookupError):
@@ -72,7 +84,11 @@ def _parents() -> dict[int, int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # the command's name, in parentheses, may hold spaces and parentheses itself
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(rest[1])
+                parents[int(entry.name)] = int(_stat(int(entry.name))[1])
     return parents
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (the state) on."""
+    # the command's name, in parentheses, may hold spaces and parentheses itself
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

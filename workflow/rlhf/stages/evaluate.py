@@ -13,7 +13,7 @@ from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models.forward import batches_by_length, continuation_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.models.reward import load_calibration, load_reward_model, score
+from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
 from rlhf.provenance.digest import digest_text
 from rlhf.runtime import distributed
 from rlhf.runtime.files import write_json
@@ -57,7 +57,9 @@ def run(stage: Stage) -> None:
         if name != "sft":
             found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
             kl = [own.logprob - other for own, other in zip(responses[name], found, strict=True)]
-        rewards = _rewards(judge, calibration, repeated, responses[name], tokens)
+        rewards = _rewards(
+            judge, calibration, repeated, responses[name], tokenizer.eos_token_id, tokens
+        )
         samples[name] = ModelSamples(
             rewards=rewards,
             lengths=[len(response.ids) for response in responses[name]],
@@ -119,11 +121,13 @@ def _rewards(
     calibration: tuple[float, float],
     prompts: Sequence[torch.Tensor],
     responses: Sequence[Response],
+    eos_id: int,
     max_tokens: int,
 ) -> list[float]:
     """Calibrated reward of each response."""
     mean, std = calibration
-    sequences = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
+    joined = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
+    sequences = close_sequences(joined, [response.ended for response in responses], eos_id)
     return [(value - mean) / std for value in score(judge, sequences, max_tokens).tolist()]
 
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError
+from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, Fenced, RlhfError
 from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import MANIFEST, Manifest
+from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 
@@ -116,6 +117,9 @@ class Stage:
             facts: anything else that downstream stages check.
             volatile: output roles that the manifest must not digest, because their bytes vary
                 though the work is the same (a page that shows run times).
+
+        Raises:
+            Fenced: another attempt has taken this run over; neither file is written.
         """
         path = self.outputs["manifest"]
         manifest = Manifest(
@@ -131,7 +135,7 @@ class Stage:
         )
         left_out = {"manifest", *volatile}
         made = [made for role, made in sorted(self.outputs.items()) if role not in left_out]
-        manifest.write(path.parent, made, self.started)
+        manifest.write(path.parent, made, self.started, guard=fence.check)
 
 
 def _pairs(items: list[str]) -> dict[str, list[Path]]:
@@ -199,15 +203,19 @@ def _set_up_logging(log: Path | None) -> None:
 
 
 def main(run: Callable[[Stage], None]) -> NoReturn:
-    """Run a stage; exit 0 when done, 75 when saved for later, 2 on bad input, 1 otherwise."""
+    """Run a stage and exit: 0 done, 75 saved for later, 76 replaced, 2 bad input, 1 otherwise."""
     stage, args = parse()
     _set_up_logging(args.log)
     debug = args.debug or bool(os.environ.get("RLHF_DEBUG"))
     try:
+        fence.check()
         run(stage)
     except Saved as saved:
         logger.info("%s: %s; the same command goes on from there", stage.name, saved)
         sys.exit(EXIT_SAVED)
+    except Fenced as fenced:
+        logger.error("%s.%s: %s", stage.stage, stage.name, fenced)
+        sys.exit(EXIT_FENCED)
     except RlhfError as error:
         logger.error("%s.%s: %s", stage.stage, stage.name, error)
         if debug:
