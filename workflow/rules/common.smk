@@ -18,6 +18,7 @@ from rlhf.jobs import images, launch_options, plugin_resources, saving_options
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
+from rlhf.runtime.heads import announce
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
 os.environ.update(
@@ -41,6 +42,7 @@ localrules:
 
 onstart:
     check_jobs()
+    announce(Path(".snakemake"))  # for `rlhf recover`
 
 
 wildcard_constraints:
