@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from projects import Project
@@ -85,6 +87,18 @@ class Machine:
         options = ["--base", self.base, "--wheels", self.wheels]
         return self.rlhf(project, "images", "build", *options, *arguments, timeout=1200)
 
+    def built(self) -> Built:
+        """Both images; those built before from the same definitions, locks and base are kept."""
+        folder, kept = self.clone("built"), self.home / "images"
+        self.run(["mkdir", "-p", kept], folder)
+        (folder / "images").symlink_to(kept)
+        done = self.build(folder)
+        print(done.stdout)  # how long it took
+        if done.returncode:
+            raise RuntimeError(f"the images could not be built:\n{done.stderr}")
+        found = re.findall(r"^(\w+): (images/\S+) (?:is there|built)", done.stdout, re.MULTILINE)
+        return Built(folder, {kind: folder / path for kind, path in found})
+
     def clone(self, name: str) -> Path:
         """A fresh copy of the repository that belongs to the user."""
         folder = CACHE / "projects" / name
@@ -92,6 +106,19 @@ class Machine:
         Project.clone(folder)
         subprocess.run(["chown", "-R", f"{USER}:", folder], check=True)
         return folder
+
+
+@dataclass(frozen=True)
+class Built:
+    """A project of the user with both images, built from the real definitions.
+
+    Attributes:
+        folder: the project's folder.
+        images: kind → the image's file.
+    """
+
+    folder: Path
+    images: dict[str, Path]
 
 
 def _script(name: str, *arguments: str | Path) -> None:

@@ -5,46 +5,40 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from containers import RLHF, Machine
+from containers import RLHF, Built, Machine
 
 from rlhf.images import KINDS
 
 
-def image(project: Path, kind: str) -> Path:
-    (path,) = (project / "images").glob(f"{kind}-*.sif")
-    return path
-
-
-def inside(machine: Machine, project: Path, kind: str, *command: str) -> str:
+def inside(machine: Machine, built: Built, kind: str, *command: str) -> str:
     done = machine.run(
-        [machine.runtime, "exec", "--cleanenv", image(project, kind), *command], project
+        [machine.runtime, "exec", "--cleanenv", built.images[kind], *command], built.folder
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_built_images_match_and_are_not_built_again(machine, built):
-    checked = machine.rlhf(built, "images", "check")
+    checked = machine.rlhf(built.folder, "images", "check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     for kind in KINDS:
-        assert f"{kind}: images/{image(built, kind).name} matches its definition" in checked.stdout
-    again = machine.rlhf(built, "images", "build", "--wheels", str(machine.wheels))
+        assert f"{kind}: images/{built.images[kind].name} matches its definition" in checked.stdout
+    again = machine.rlhf(built.folder, "images", "build", "--wheels", str(machine.wheels))
     assert again.returncode == 0
     assert again.stdout.splitlines() == [
-        f"{kind}: images/{image(built, kind).name} is there" for kind in KINDS
+        f"{kind}: images/{built.images[kind].name} is there" for kind in KINDS
     ]
 
 
 def test_labels_say_what_an_image_was_made_from(machine, built):
     for kind in KINDS:
         shown = machine.run(
-            [machine.runtime, "inspect", "--json", "--labels", image(built, kind)], built
+            [machine.runtime, "inspect", "--json", "--labels", built.images[kind]], built.folder
         )
         labels = json.loads(shown.stdout)["data"]["attributes"]["labels"]
-        assert labels["rlhf.image"] == image(built, kind).stem
+        assert labels["rlhf.image"] == built.images[kind].stem
         assert labels["org.opencontainers.image.title"] == f"rlhf-{kind}"
         assert labels["org.opencontainers.image.version"] == "0.1.0"
         assert labels["org.opencontainers.image.base.name"] == str(machine.base)
@@ -60,12 +54,12 @@ def test_an_image_holds_dependencies_and_not_the_package(machine, built):
 
 def test_an_image_passes_its_own_tests(machine, built):
     for kind in KINDS:
-        done = machine.run([machine.runtime, "test", image(built, kind)], built)
+        done = machine.run([machine.runtime, "test", built.images[kind]], built.folder)
         assert done.returncode == 0, done.stderr
 
 
 def test_a_changed_lock_makes_one_image_stale(machine, built, project):
-    (project / "images").symlink_to(built / "images")
+    (project / "images").symlink_to(built.folder / "images")
     lock = project / "envs/locks/serve.txt"
     lock.write_text(lock.read_text() + "# changed\n")
     checked = machine.rlhf(project, "images", "check")
@@ -76,12 +70,12 @@ def test_a_changed_lock_makes_one_image_stale(machine, built, project):
 
 
 def test_an_image_under_a_wrong_name_or_cut_off_is_found(machine, built, project):
-    names = {kind: image(built, kind).name for kind in KINDS}
+    names = {kind: built.images[kind].name for kind in KINDS}
     folder = project / "images"
     machine.run(["mkdir", folder], project)
-    (folder / "bases.json").write_bytes((built / "images/bases.json").read_bytes())
-    (folder / names["train"]).symlink_to(image(built, "serve"))
-    with image(built, "serve").open("rb") as whole:
+    (folder / "bases.json").write_bytes((built.folder / "images/bases.json").read_bytes())
+    (folder / names["train"]).symlink_to(built.images["serve"])
+    with built.images["serve"].open("rb") as whole:
         (folder / names["serve"]).write_bytes(whole.read(10_000))
     checked = machine.rlhf(project, "images", "check")
     assert checked.returncode == 1

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from containers import Machine
+from containers import Built, Machine
 from projects import TINY, Project
 
 SERVERS = ("reward", "reference")
@@ -20,11 +19,11 @@ def manifest(project: Project, artifact: str) -> dict:
 
 @pytest.fixture(scope="module")
 def pipeline(
-    machine: Machine, built: Path, tmp_path_factory: pytest.TempPathFactory
+    machine: Machine, built: Built, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
     """The tiny pipeline, run in images from its fetch stages to its report."""
     project = Project.clone(tmp_path_factory.mktemp("containers") / "project")
-    (project.folder / "images").symlink_to(built / "images")
+    (project.folder / "images").symlink_to(built.folder / "images")
     runtime = "runtime:\n"
     project.replace(TINY, runtime, runtime + "  containers: apptainer\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,8 +34,7 @@ def pipeline(
 
 
 def test_every_stage_ran_in_its_image(pipeline, built):
-    names = {path.stem.split("-")[0]: path.stem for path in (built / "images").glob("*.sif")}
-    train, serve = f"image:{names['train']}", f"image:{names['serve']}"
+    train, serve = (f"image:{built.images[kind].stem}" for kind in ("train", "serve"))
     kinds = {
         "models/tiny": train,
         "datasets/demo": train,
@@ -45,7 +43,7 @@ def test_every_stage_ran_in_its_image(pipeline, built):
         "reward/helpful": train,
         "store/reward/helpful": serve,
         "store/reference/chat": serve,
-        "ppo/final": f"{train}+{names['serve']}",
+        "ppo/final": f"{train}+{built.images['serve'].stem}",
         "evaluation/final": train,
         "report/final": train,
     }

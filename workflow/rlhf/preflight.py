@@ -282,8 +282,9 @@ def image_problems(kinds: Iterable[str]) -> Iterator[RlhfError]:
     Args:
         kinds: the kinds of image that the jobs need.
     """
-    for needed in (find_runtime, *(partial(require_image, kind) for kind in kinds)):
+    needed: list[Callable[[], object]] = [find_runtime, *(partial(require_image, k) for k in kinds)]
+    for find in needed:
         try:
-            needed()
+            find()
         except RlhfError as problem:
             yield problem
