@@ -72,15 +72,17 @@ def test_gpus_are_those_that_this_process_may_use(fake_gpus, monkeypatch):
 
 def test_gpus_that_torch_does_not_see(fake_gpus, monkeypatch):
     monkeypatch.setattr(machine.sys, "executable", "/bin/false")  # no torch, and none is loaded
-    check = machine.check_gpus(machine.gpu_names(), expected=True)
+    check = machine.check_gpus(machine.gpu_names(), expected=True, with_torch=True)
     assert check.verdict == "failed"
     assert check.found.startswith("2 × Fake H200; torch sees none")
     assert "CUDA" in check.to_do
+    check = machine.check_gpus(machine.gpu_names(), expected=True, with_torch=False)
+    assert (check.verdict, check.found) == ("ok", "2 × Fake H200")
 
 
 def test_no_gpus_are_a_fault_only_where_a_job_asked_for_them():
-    assert machine.check_gpus([], expected=False).verdict == "ok"
-    check = machine.check_gpus([], expected=True)
+    assert machine.check_gpus([], expected=False, with_torch=True).verdict == "ok"
+    check = machine.check_gpus([], expected=True, with_torch=True)
     assert (check.verdict, "--gres" in check.to_do) == ("failed", True)
 
 

@@ -101,12 +101,13 @@ def gpu_names() -> list[str]:
     return names if visible is None else names[: len(visible.split(","))]
 
 
-def check_gpus(names: list[str], expected: bool) -> Check:
+def check_gpus(names: list[str], expected: bool, with_torch: bool) -> Check:
     """Do the driver and torch see the same GPUs?
 
     Args:
         names: what the driver sees.
         expected: whether there should be any.
+        with_torch: whether stages use the torch of this environment; in images they have another.
     """
     if not names:
         if any(Path("/dev").glob("nvidia[0-9]*")) and not shutil.which("nvidia-smi"):
@@ -115,6 +116,8 @@ def check_gpus(names: list[str], expected: bool) -> Check:
             to_do = "look at the job's --gres and at the node's driver (nvidia-smi)"
             return Check("GPUs", "failed", "the job asked for GPUs and sees none", to_do)
         return Check("GPUs", "ok", "none here")
+    if not with_torch:
+        return Check("GPUs", "ok", f"{len(names)} × {names[0]}")
     code = "import torch; print(torch.cuda.device_count(), torch.version.cuda)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     seen, _, cuda = done.stdout.strip().partition(" ")
