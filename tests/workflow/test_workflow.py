@@ -91,20 +91,9 @@ def test_only_the_launcher_and_the_runtime_know_slurm() -> None:
             assert "SLURM_" not in path.read_text(), path
 
 
-def test_a_second_run_has_nothing_to_do(project: Project) -> None:
-    done = project.snakemake()
-    assert "Nothing to be done" in done.stdout + done.stderr
-
-
-def test_the_other_way_to_name_the_profile(project: Project) -> None:
-    done = subprocess.run(
-        ["snakemake", "--profile", "profiles/local", "--configfile", project.config],
-        cwd=project.folder,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("profile", ["local", "profiles/local"])
+def test_a_second_run_has_nothing_to_do(project: Project, profile: str) -> None:
+    done = project.snakemake(profile=profile)
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
