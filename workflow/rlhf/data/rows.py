@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from rlhf.errors import DataError, IntegrityError
 
-ROLES = ("system", "user", "assistant")
+Role: TypeAlias = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = get_args(Role)
 SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "prompt")
 ROW_GROUP = 1024  # rows held in memory while writing and reading
@@ -24,7 +25,7 @@ ROW_GROUP = 1024  # rows held in memory while writing and reading
 class Message:
     """One turn of a dialogue."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rlhf.models.forward import branched_hidden_states, can_branch
-from rlhf.models.reward import score
+from rlhf.models.reward import score, score_head
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def score_rows(model: nn.Module, rows: list[dict[str, Any]], max_tokens: int) -> list[torch.Tensor]:
+
+def score_rows(
+    model: PreTrainedModel, rows: list[dict[str, Any]], max_tokens: int
+) -> list[torch.Tensor]:
     """Raw scores [k] of each row's replies, best first.
 
     Args:
@@ -31,7 +35,7 @@ def score_rows(model: nn.Module, rows: list[dict[str, Any]], max_tokens: int) ->
         replies = [torch.tensor(reply) for reply in row["reply_ids"]]
         hidden = branched_hidden_states(model, torch.tensor(row["history_ids"]), replies)
         last = torch.stack([one[-1] for one in hidden])
-        found.append(model.score(last).squeeze(-1).float())
+        found.append(score_head(model)(last).squeeze(-1).float())
     return found
 
 
@@ -62,7 +66,7 @@ class RewardObjective:
         return 1.0
 
     def __call__(
-        self, model: nn.Module, rows: list[dict[str, Any]]
+        self, model: PreTrainedModel, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
         by_row = score_rows(model, rows, self._tokens)
@@ -84,7 +88,7 @@ def _pair_accuracy(scores: torch.Tensor) -> float:
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module, demonstrations: Iterable[dict[str, Any]], max_tokens: int
+    model: PreTrainedModel, demonstrations: Iterable[dict[str, Any]], max_tokens: int
 ) -> tuple[float, float]:
     """Mean and standard deviation of the raw scores on SFT demonstrations (arXiv 2403.17031)."""
     sequences = [torch.tensor(_to_last_label(row)) for row in demonstrations]
