@@ -267,7 +267,10 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     from rlhf.runtime.options import RunOptions
 
     torch.set_num_threads(options.threads)
-    prompts = [torch.tensor(ids) for ids in _prompts(options)]
+    prompts = [
+        {"dataset": "any", "id": str(i), "input_ids": ids}
+        for i, ids in enumerate(_prompts(options))
+    ]
 
     class Stream:
         """The prompts in their order; an update begins with taking some, so it holds the gate."""
@@ -275,7 +278,7 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
         def __init__(self) -> None:
             self.position = 0
 
-        def take(self, count: int) -> list[torch.Tensor]:
+        def take(self, count: int) -> list[dict[str, Any]]:
             gate.passed()
             self.position += count
             return prompts[self.position - count : self.position]

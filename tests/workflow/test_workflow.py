@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from projects import REPOSITORY, Project
 
+from rlhf.data.rows import read_rows
+from rlhf.evaluation.sampling_report import prompt_text
+from rlhf.runtime.metrics import read_jsonl
+
 # Lints that are meant, with the reason.
 ALLOWED_LINTS = {
     # A launcher has to own the process tree of a stage, so images come through it.
@@ -174,3 +178,21 @@ def test_sampling_report_has_open_assistants_form(finished: Project) -> None:
     entry = report["prompts"][0]
     assert entry.keys() == {"prompt", "results"}
     assert entry["results"][0].keys() == {"sampling_config", "sampling_params", "outputs"}
+
+
+def test_samples_show_the_conversations_of_the_dataset(finished: Project) -> None:
+    results = finished.folder / "results"
+    asked = [
+        [{"role": message.role, "content": message.content} for message in row.history]
+        for row in read_rows(results / "datasets/demo/rows", "prompt")
+    ]
+    side_by_side = json.loads((results / "evaluation/final/samples.json").read_text())
+    report = json.loads((results / "evaluation/final/sampling_report.json").read_text())
+    on_the_way = read_jsonl(results / "ppo/final/samples.jsonl")
+    prompts = [sample["prompt"] for sample in [*side_by_side, *on_the_way]]
+    assert all(prompt in asked for prompt in prompts)
+    assert {len(prompt) for prompt in prompts} >= {1, 3}, "no prompt of several turns"
+    assert [entry["prompt"] for entry in report["prompts"]] == [
+        prompt_text(sample["prompt"]) for sample in side_by_side
+    ]
+    assert "<|im_" not in (results / "report/final/report.html").read_text()
