@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -196,3 +197,17 @@ def test_samples_show_the_conversations_of_the_dataset(finished: Project) -> Non
         prompt_text(sample["prompt"]) for sample in side_by_side
     ]
     assert "<|im_" not in (results / "report/final/report.html").read_text()
+
+
+def test_the_page_shows_how_sure_the_reward_model_may_be(finished: Project) -> None:
+    from datasets import load_from_disk
+
+    results = finished.folder / "results"
+    (curve,) = json.loads((results / "reward/helpful/evaluation.json").read_text()).values()
+    pairs = [
+        math.comb(len(row["reply_ids"]), 2)
+        for row in load_from_disk(results / "tokenized/preference/tiny/demo/data/validation")
+    ]
+    assert sum(one["count"] for one in curve) == sum(pairs)
+    page = (results / "report/final/report.html").read_text()
+    assert 'aria-label="Calibration"' in page

@@ -7,7 +7,7 @@ import torch
 from tiny_models import gradients, reward_model, token_sequences
 
 from rlhf.training.losses import ranking_loss
-from rlhf.training.reward import RewardObjective, _pair_accuracy
+from rlhf.training.reward import RewardObjective, _pair_accuracy, score_differences, score_rows
 
 
 def loss_of(better: float, worse: float) -> float:
@@ -91,6 +91,22 @@ def test_tied_and_repeated_replies_give_no_pair(tmp_path):
     path.write_text("\n".join(lines) + "\n")
     rows = load("oasst", path, {"invalid": "drop"})
     assert [row.replies for row in rows.preferences] == [("e", "d")]
+
+
+def test_differences_are_of_all_pairs_better_first():
+    model = reward_model(3)
+    history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
+    rows = [
+        {"history_ids": history, "reply_ids": replies[:3]},
+        {"history_ids": history[1:], "reply_ids": replies[2:]},
+    ]
+    found = score_differences(model, rows, max_tokens=32)
+    with torch.no_grad():
+        (a, b, c), (d, e) = score_rows(model, rows, 32)
+    assert found == pytest.approx([float(one) for one in (a - b, a - c, b - c, d - e)], abs=1e-5)
+    assert any(one > 0 for one in found)
+    assert any(one < 0 for one in found)
+    assert score_differences(model, [], max_tokens=32) == []
 
 
 def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():

@@ -2,17 +2,19 @@
 
 from itertools import islice
 
+from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
 from rlhf.models.reward import new_reward_model, save_calibration
 from rlhf.runtime import distributed
+from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training.loop import mean_over, train
-from rlhf.training.reward import RewardObjective, calibrate
+from rlhf.training.reward import RewardObjective, calibrate, score_differences
 
 
 def run(stage: Stage) -> None:
-    """Train, calibrate, then publish ``model/`` and ``metrics.jsonl``."""
+    """Train, calibrate, then publish ``model/``, ``metrics.jsonl`` and ``evaluation.json``."""
     threads = begin()
     config, tokens = stage.config, stage.micro_batch_tokens
     facts = tokenizer_facts(stage, "sft", "data", "demonstrations")
@@ -30,6 +32,7 @@ def run(stage: Stage) -> None:
     demonstrations = mixture(stage, "demonstrations", "validation")
     chosen = islice(demonstrations, config["calibration_samples"])
     mean, std = calibrate(model, chosen, tokens)
+    differences = score_differences(model, held_out, tokens)
     publish_model(
         model,
         load_tokenizer(start),
@@ -38,6 +41,8 @@ def run(stage: Stage) -> None:
     )
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
+        curve = calibration_curve(differences) if differences else []
+        write_json(stage.outputs["evaluation"], {"calibration": curve})
         measures = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
         stage.finish(
             counts={"train_rows": len(data), "validation_rows": len(held_out)},

@@ -9,6 +9,7 @@ import torch
 
 from rlhf.models.forward import branched_hidden_states, can_branch
 from rlhf.models.reward import score, score_head
+from rlhf.runtime import distributed
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 
@@ -80,10 +81,31 @@ def _pair_accuracy(scores: torch.Tensor) -> float:
 
     Kendall's τ of a ranking without ties is twice this, minus 1.
     """
-    differences = (scores[:, None] - scores[None, :]).detach()
+    return float((_differences(scores).sign() + 1).mean() / 2)
+
+
+def _differences(scores: torch.Tensor) -> torch.Tensor:
+    """Better − worse for all C(k,2) pairs of one row's scores [k], best reply first."""
     better, worse = torch.triu_indices(len(scores), len(scores), offset=1)
-    signs = differences[better, worse].sign()
-    return float((signs + 1).mean() / 2)
+    return (scores[better] - scores[worse]).detach()
+
+
+@torch.no_grad()
+def score_differences(
+    model: PreTrainedModel, rows: Iterable[dict[str, Any]], max_tokens: int
+) -> list[float]:
+    """Raw score of the better reply − that of the worse one, for every pair of every row.
+
+    The ranks share the work, and all know the result.
+
+    Args:
+        model: a reward model.
+        rows: rows of the preference view.
+        max_tokens: padded tokens in one forward pass.
+    """
+    mine = list(rows)[distributed.rank() :: distributed.world_size()]
+    found = [scores for row in mine for scores in score_rows(model, [row], max_tokens)]
+    return distributed.gather([one for scores in found for one in _differences(scores).tolist()])
 
 
 @torch.no_grad()
