@@ -98,7 +98,7 @@ def close_sequences(
     stands in place of the last token, so that no sequence grows beyond a model's limit.
 
     Args:
-        sequences: token ids [P + L], query and response.
+        sequences: token ids [P + L], query and response, or [L], the response alone.
         ended: for each, whether the response has its EOS.
         eos_id: the token that ends a response.
     """

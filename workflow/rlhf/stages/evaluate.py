@@ -13,13 +13,14 @@ from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models.forward import batches_by_length, continuation_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
+from rlhf.models.reward import close_sequences, load_calibration, load_reward_model
 from rlhf.provenance.digest import digest_text
 from rlhf.runtime import distributed
 from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
 from rlhf.training.data import Mixture
+from rlhf.training.reward import score_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,16 +56,14 @@ def run(stage: Stage) -> None:
             reference = model
     judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
-    rewards: dict[str, list[float]] = {}
+    eos = tokenizer.eos_token_id
+    rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
     samples = {}
     for name in MODELS:
         kl = [0.0] * len(repeated)
         if name != "sft":
             found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
             kl = [own.logprob - other for own, other in zip(responses[name], found, strict=True)]
-        rewards[name] = _rewards(
-            judge, calibration, repeated, responses[name], tokenizer.eos_token_id, tokens
-        )
         samples[name] = ModelSamples(
             rewards=rewards[name],
             lengths=[len(response.ids) for response in responses[name]],
@@ -126,15 +125,25 @@ def _rewards(
     judge: PreTrainedModel,
     calibration: tuple[float, float],
     prompts: Sequence[torch.Tensor],
-    responses: Sequence[Response],
+    responses: dict[str, list[Response]],
     eos_id: int,
     max_tokens: int,
-) -> list[float]:
-    """Calibrated reward of each response."""
+) -> dict[str, list[float]]:
+    """Calibrated reward of each model's responses; a prompt's share one pass over it."""
     mean, std = calibration
-    joined = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
-    sequences = close_sequences(joined, [response.ended for response in responses], eos_id)
-    return [(value - mean) / std for value in score(judge, sequences, max_tokens).tolist()]
+    closed = {
+        name: close_sequences([one.ids for one in found], [one.ended for one in found], eos_id)
+        for name, found in responses.items()
+    }
+    rows = [
+        {"history_ids": prompt.tolist(), "reply_ids": [ids.tolist() for ids in replies]}
+        for prompt, *replies in zip(prompts, *closed.values(), strict=True)
+    ]
+    scores = torch.stack(score_rows(judge, rows, max_tokens))
+    return {
+        name: ((column - mean) / std).tolist()
+        for name, column in zip(closed, scores.cpu().unbind(1), strict=True)
+    }
 
 
 def _side_by_side(

@@ -70,10 +70,21 @@ class RewardObjective:
         self, model: PreTrainedModel, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
-        by_row = score_rows(model, rows, self._tokens)
+        return self.judge(score_rows(model, rows, self._tokens))
+
+    def judge(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The same of scores [k] of each row's replies, best first."""
         accuracy = sum(_pair_accuracy(row) for row in by_row)
-        measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(rows)}
+        measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(by_row)}
         return ranking_loss(by_row, self._l2), measures
+
+    def validate(self, by_row: list[torch.Tensor]) -> dict[str, float]:
+        """Means over held-out rows of the loss and the measures; empty without rows."""
+        if not by_row:
+            return {}
+        loss, measures = self.judge(by_row)
+        sums = {"loss": float(loss)} | measures
+        return {f"validation_{name}": value / len(by_row) for name, value in sums.items()}
 
 
 def _pair_accuracy(scores: torch.Tensor) -> float:
@@ -90,22 +101,25 @@ def _differences(scores: torch.Tensor) -> torch.Tensor:
     return (scores[better] - scores[worse]).detach()
 
 
-@torch.no_grad()
-def score_differences(
-    model: PreTrainedModel, rows: Iterable[dict[str, Any]], max_tokens: int
-) -> list[float]:
-    """Raw score of the better reply − that of the worse one, for every pair of every row.
+def score_differences(by_row: Iterable[torch.Tensor]) -> list[float]:
+    """Score of the better reply − that of the worse one, for every pair of every row."""
+    return [one for scores in by_row for one in _differences(scores).tolist()]
 
-    The ranks share the work, and all know the result.
+
+@torch.no_grad()
+def score_held_out(
+    model: PreTrainedModel, rows: Iterable[dict[str, Any]], max_tokens: int
+) -> list[torch.Tensor]:
+    """Raw scores [k] of each row's replies, best first; the ranks share the work, all know all.
 
     Args:
         model: a reward model.
         rows: rows of the preference view.
-        max_tokens: padded tokens in one forward pass.
+        max_tokens: padded tokens in one forward pass, where histories can't be shared.
     """
     mine = list(rows)[distributed.rank() :: distributed.world_size()]
-    found = [scores for row in mine for scores in score_rows(model, [row], max_tokens)]
-    return distributed.gather([one for scores in found for one in _differences(scores).tolist()])
+    found = [row.tolist() for row in score_rows(model, mine, max_tokens)] if mine else []
+    return [torch.tensor(scores) for scores in distributed.gather(found)]
 
 
 @torch.no_grad()
