@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -10,6 +12,8 @@ import random
 import signal
 
 import pytest
+
+FAKE_SLURM = Path(__file__).resolve().parents[1] / "fake_slurm"
 
 
 @pytest.fixture
@@ -32,3 +36,24 @@ def leave_no_trace() -> Iterator[None]:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
+
+
+@pytest.fixture
+def no_launcher(monkeypatch):
+    """The environment of a process that neither SLURM nor a launcher started."""
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "RLHF_ATTEMPT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fake_slurm(tmp_path_factory, monkeypatch):
+    """Fakes of SLURM's commands, and a function that sets what they know: jobs, and faults."""
+    path = tmp_path_factory.mktemp("fake_slurm") / "cluster.json"
+    monkeypatch.setenv("FAKE_SLURM", str(path))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(FAKE_SLURM), os.environ["PATH"]]))
+
+    def put(*jobs: dict, **cluster) -> None:
+        path.write_text(json.dumps({"jobs": jobs} | cluster))
+
+    put()
+    return put

@@ -11,6 +11,7 @@ from rlhf.runtime import distributed
 from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training.batches import check_batches
 from rlhf.training.loop import train
 from rlhf.training.reward import (
     RewardObjective,
@@ -24,6 +25,7 @@ def run(stage: Stage) -> None:
     """Train, calibrate, then publish ``model/``, ``metrics.jsonl`` and ``evaluation.json``."""
     threads = begin()
     config, tokens = stage.config, stage.micro_batch_tokens
+    check_batches("reward", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "data", "demonstrations")
     start = stage.folder("sft") / "model"
     model = new_reward_model(start, config["seed"]).to(distributed.device())
