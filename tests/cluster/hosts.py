@@ -104,8 +104,8 @@ class Disk:
         """Make a folder if need be, and give it with all that is in it to a user."""
         path.mkdir(parents=True, exist_ok=True)
         for root, folders, files in os.walk(path):
-            for one in (root, *(os.path.join(root, name) for name in (*folders, *files))):
-                os.chown(one, user.uid, user.uid, follow_symlinks=False)
+            for name in (".", *folders, *files):
+                os.chown(Path(root, name), user.uid, user.uid, follow_symlinks=False)
 
     def mounts(self) -> list[list[str]]:
         """The commands that give a new mount namespace this disk."""
@@ -144,7 +144,7 @@ class Process:
     @property
     def pid(self) -> int:
         """Process id of the running command, as seen from outside."""
-        wait_until(lambda: _children(self._nsenter.pid), 5, "a command that runs")
+        wait_until(lambda: _children(self._nsenter.pid), 5, lambda: "a command that runs")
         return _children(self._nsenter.pid)[0]
 
     def signal(self, number: int) -> None:
@@ -215,21 +215,27 @@ class Host:
             f"touch {SHARED / ready.relative_to(self.disk.folder)}",
             "while :; do sleep 3600 & wait; done",  # bash reaps what loses its parent
         ]
+        command = [
+            *["setpriv", "--pdeathsig", "KILL"],  # no host without its tests
+            *["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--mount-proc"],
+            *["--fork", "--kill-child", "bash", "-c", "\n".join(lines)],
+        ]
         with log.open("wb") as stream:
-            self._unshare = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL"]  # no host without its tests
-                + ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--mount-proc"]
-                + ["--fork", "--kill-child", "bash", "-c", "\n".join(lines)],
+            unshare = subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
                 cwd="/",
             )
+        self._unshare = unshare
         wait_until(
-            lambda: ready.exists() or self._unshare.poll() is not None, 30, f"host {self.name}"
+            lambda: ready.exists() or unshare.poll() is not None,
+            30,
+            lambda: f"host {self.name} is up",
         )
-        if self._unshare.poll() is not None:
+        if unshare.poll() is not None:
             raise HostError(
                 f"Host {self.name} did not come up: {log.read_text().strip()}\n"
                 "These tests need root with the right to make namespaces and to mount."
@@ -303,11 +309,11 @@ class Host:
 
     def processes(self) -> list[int]:
         """Process ids of all that runs here, as seen from outside."""
-        mine = os.readlink(f"/proc/{self.init}/ns/pid")
+        mine = Path(f"/proc/{self.init}/ns/pid").readlink()
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "ns/pid") == mine:
+                if entry.name.isdigit() and (entry / "ns/pid").readlink() == mine:
                     found.append(int(entry.name))
         return found
 
@@ -328,12 +334,12 @@ class Network:
     def plug(self, host: Host) -> None:
         """Connect a host."""
         cable = f"to-{host.name}"
-        subprocess.run(
-            ["nsenter", "--target", str(self._owner.init), "--net"]
-            + ["ip", "link", "add", cable, "master", "hosts0", "type", "veth"]
-            + ["peer", "name", "eth0", "netns", str(host.init)],
-            check=True,
-        )
+        command = [
+            *["nsenter", "--target", str(self._owner.init), "--net"],
+            *["ip", "link", "add", cable, "master", "hosts0", "type", "veth"],
+            *["peer", "name", "eth0", "netns", str(host.init)],
+        ]
+        subprocess.run(command, check=True)
         self._owner.run(["ip", "link", "set", cable, "up"])
         host.run(["ip", "address", "add", f"{host.address}/24", "dev", "eth0"])
         host.run(["ip", "link", "set", "eth0", "up"])

@@ -1,15 +1,18 @@
-"""A real SLURM on this machine: a login host and three nodes, used by an ordinary user.
+"""A real SLURM on this machine: a login host and five nodes, used by an ordinary user.
 
 The packages are Debian's; the controller, the daemons, munge, and with accounting slurmdbd and
 MariaDB are the real ones. Sizes of the nodes are invented, and their GPUs are fake: character
 devices without anything behind them, named ``fake-gpu0`` and ``fake-gpu1``.
+
+Partitions: ``cpu`` is the usual one. In ``requeued`` and ``cancelled``, jobs of ``urgent`` preempt
+others: the first puts their jobs back into the queue after some seconds of grace, the second
+ends them at once. A job in ``lossy`` starts on node5, which no other partition has, so it can be lost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import stat
@@ -30,6 +33,7 @@ PACKAGES = {
     "ip": "iproute2",
 }
 ACCOUNTING_PACKAGES = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
+NODES = ("node1", "node2", "node3", "node4", "node5")
 FAKE_GPUS = 2  # on each node
 OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
@@ -75,11 +79,15 @@ SlurmctldPidFile=/run/slurmctld.pid
 SlurmdPidFile=/run/slurmd.pid
 SlurmctldLogFile=/srv/slurm/slurmctld.log
 SlurmdLogFile=/srv/slurm/slurmd.%n.log
-NodeName=node[1-{nodes}] CPUs=8 RealMemory=8000 Gres=gpu:fake:{gpus} State=UNKNOWN
-PartitionName=cpu Nodes=ALL Default=YES PriorityTier=10 PreemptMode=OFF MaxTime=1:00:00 DefaultTime=10
-PartitionName=requeued Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=10 MaxTime=1:00:00
-PartitionName=cancelled Nodes=ALL PriorityTier=1 PreemptMode=CANCEL GraceTime=10 MaxTime=1:00:00
-PartitionName=urgent Nodes=ALL PriorityTier=100 PreemptMode=OFF MaxTime=1:00:00
+NodeName=DEFAULT CPUs=8 RealMemory=64000 Gres=gpu:fake:{gpus} State=UNKNOWN
+NodeName=node[1-4] Weight=10
+NodeName=node5 Weight=1
+PartitionName=DEFAULT DefaultTime=10 MaxTime=1:00:00
+PartitionName=cpu Nodes=node[1-2] Default=YES
+PartitionName=requeued Nodes=node[3-4] PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=cancelled Nodes=node[3-4] PriorityTier=1 PreemptMode=CANCEL
+PartitionName=urgent Nodes=node[3-4] PriorityTier=9 PreemptMode=OFF
+PartitionName=lossy Nodes=node[2,5]
 """
 
 _SLURMDBD_CONF = """\
@@ -101,7 +109,6 @@ class Cluster:
 
     Args:
         folder: becomes the file system that all hosts share.
-        nodes: number of nodes, ``node1`` and so on.
         accounting: with slurmdbd and MariaDB; without, ``sacct`` knows nothing.
 
     Attributes:
@@ -114,15 +121,14 @@ class Cluster:
 
     user, stranger = User("ada", 4242), User("eve", 4243)
 
-    def __init__(self, folder: Path, *, nodes: int = 3, accounting: bool = False) -> None:
+    def __init__(self, folder: Path, *, accounting: bool = False) -> None:
         self.accounting = accounting
         install_packages(PACKAGES | (ACCOUNTING_PACKAGES if accounting else {}))
         prefixes = [sys.prefix, sys.base_prefix, *filter(None, map(str, _python_path()))]
         self.disk = Disk(folder, (self.user, self.stranger), map(Path, prefixes))
         self.login = Host("login", "10.77.0.1", self.disk)
-        names = [f"node{i + 1}" for i in range(nodes)]
         self.nodes = {
-            name: Host(name, f"10.77.0.{11 + i}", self.disk) for i, name in enumerate(names)
+            name: Host(name, f"10.77.0.{11 + i}", self.disk) for i, name in enumerate(NODES)
         }
         self._slurmd: dict[str, Process] = {}
         self._configure()
@@ -237,8 +243,8 @@ class Cluster:
         """
 
         def idle() -> bool:
-            nodes = self.run("sinfo", "-h", "-N", "-p", "cpu", "-o", "%T", check=False)
-            return nodes.split() == ["idle"] * len(self.nodes)
+            nodes = self.run("sinfo", "-h", "-o", "%n %T", check=False).splitlines()
+            return set(nodes) == {f"{name} idle" for name in NODES}
 
         wait_until(idle, seconds, lambda: f"all nodes idle\n{self.describe()}")
 
@@ -279,7 +285,7 @@ class Cluster:
 
     def _configure(self) -> None:
         put = self.disk.put
-        conf = _SLURM_CONF.format(nodes=len(self.nodes), gpus=FAKE_GPUS)
+        conf = _SLURM_CONF.format(gpus=FAKE_GPUS)
         if self.accounting:
             conf += "AccountingStorageType=accounting_storage/slurmdbd\n"
             conf += "AccountingStorageHost=login\nAccountingStorageTRES=gres/gpu\n"
@@ -303,14 +309,13 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         folder = f"{SHARED}/munge"
-        self.login.start_command(
-            ["munged", "--foreground", "--force", "--socket=/run/munge/munge.socket.2"]
-            + [f"--key-file={folder}/munge.key", f"--seed-file={folder}/seed"]
-            + [f"--log-file={folder}/munged.log", f"--pid-file={folder}/pid"]
-        )
-        wait_until(
-            lambda: self.login.run(["munge", "-n"], check=False).returncode == 0, 20, "munge"
-        )
+        command = [
+            *["munged", "--foreground", "--force", "--socket=/run/munge/munge.socket.2"],
+            *[f"--key-file={folder}/munge.key", f"--seed-file={folder}/seed"],
+            *[f"--log-file={folder}/munged.log", f"--pid-file={folder}/pid"],
+        ]
+        munged = self.login.start_command(command)
+        _wait_for_service(self.login, ["munge", "-n"], munged)
 
     def _start_accounting(self) -> None:
         host, data = self.login, f"{SHARED}/mysql"
@@ -319,23 +324,23 @@ class Cluster:
         host.run(["install", "-d", "-o", "mysql", "/run/mysqld"])
         install = ["--user=mysql", f"--datadir={data}", "--auth-root-authentication-method=socket"]
         host.run(["mariadb-install-db", "--no-defaults", "--skip-test-db", *install])
-        host.start_command(
-            ["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-networking"]
-            + ["--socket=/run/mysqld/mysqld.sock", "--innodb-flush-log-at-trx-commit=0"]
-            + ["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
-        )
+        command = [
+            *["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}"],
+            *["--skip-networking", "--socket=/run/mysqld/mysqld.sock"],
+            *["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"],
+            "--innodb-lock-wait-timeout=900",
+        ]
+        mariadbd = host.start_command(command)
         sql = (
             "CREATE DATABASE slurm_acct_db; CREATE USER slurm@localhost IDENTIFIED BY 'slurm';"
             "GRANT ALL ON slurm_acct_db.* TO slurm@localhost"
         )
         client = ["mariadb", "--no-defaults", "--socket=/run/mysqld/mysqld.sock", "-e"]
-        ready = lambda: host.run([*client, "SELECT 1"], check=False).returncode == 0  # noqa: E731
-        wait_until(ready, 30, "MariaDB")
+        _wait_for_service(host, [*client, "SELECT 1"], mariadbd)
         host.run([*client, sql])
-        host.start_command(["slurmdbd", "-D"])
+        slurmdbd = host.start_command(["slurmdbd", "-D"])
         manage = ["sacctmgr", "--immediate", "--quiet"]
-        add = [*manage, "add", "cluster", "tests"]
-        wait_until(lambda: host.run(add, check=False).returncode == 0, 30, "slurmdbd")
+        _wait_for_service(host, [*manage, "add", "cluster", "tests"], slurmdbd)
         host.run([*manage, "add", "account", "lab", "cluster=tests"])
         host.run([*manage, "add", "user", self.user.name, "account=lab", "defaultaccount=lab"])
 
@@ -347,6 +352,14 @@ class Cluster:
                 f"An ordinary user cannot run the Python of {sys.prefix}: are its files readable "
                 f"by others?\n{done.stderr}"
             )
+
+
+def _wait_for_service(host: Host, probe: Sequence[str], service: Process) -> None:
+    wait_until(
+        lambda: host.run(probe, check=False).returncode == 0,
+        30,
+        lambda: f"{probe[0]} has an answer\n{service.output()}",
+    )
 
 
 def install_packages(programs: Mapping[str, str]) -> None:
