@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXIT_BAD_INPUT = 2
 EXIT_SAVED = 75  # sysexits' EX_TEMPFAIL: state was saved, run the same command again
+EXIT_FENCED = 76  # another attempt took the run over; this one wrote nothing more
 
 
 class RlhfError(Exception):
@@ -46,3 +47,7 @@ class IntegrityError(RlhfError):
 
 class ServingError(RlhfError):
     """A model server did not start, did not answer, or answered something unusable."""
+
+
+class Fenced(RlhfError):
+    """Another attempt took this run over: this process may not write any more (exit code 76)."""

@@ -220,12 +220,18 @@ class PpoTrainer:
         return logprobs, values
 
     def _minibatches(self, update: int, epoch: int, rows: int) -> list[list[int]]:
-        """This rank's rows in shuffled minibatches; shuffled anew in every epoch."""
-        config = self.config
-        count = config["rollout_batch_size"] // config["minibatch_size"]
-        seed = [config["seed"], update, epoch, distributed.rank()]
-        order = np.random.default_rng(seed).permutation(rows)
-        return [part.tolist() for part in np.array_split(order, count)]
+        """This rank's rows in shuffled minibatches; shuffled anew in every epoch.
+
+        The ranks' shuffled rows are dealt out in turn, so a minibatch has exactly its size over
+        all ranks, and equal shares of them as far as that is possible.
+        """
+        config, rank, ranks = self.config, distributed.rank(), distributed.world_size()
+        size = config["minibatch_size"]
+        order = np.random.default_rng([config["seed"], update, epoch, rank]).permutation(rows)
+        parts: list[list[int]] = [[] for _ in range(config["rollout_batch_size"] // size)]
+        for place, row in enumerate(order.tolist()):
+            parts[(place * ranks + rank) // size].append(row)
+        return parts
 
     def _micro_batches(self, rows: list[int], sequences: list[torch.Tensor]) -> list[list[int]]:
         return list(micro_batches(rows, [len(s) for s in sequences], self.micro_batch_tokens))

@@ -13,8 +13,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> Callable[[], None]:
-    """A ``preexec_fn``: the child gets SIGTERM when its parent ends, however it ends.
+def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None]:
+    """A ``preexec_fn``: the child gets a signal when its parent ends, however it ends.
 
     SIGTERM, not SIGKILL: a stage can still save, a server frees its shared memory. The kernel
     watches the *thread* that starts the child: call ``Popen`` in the main thread.
@@ -22,11 +22,16 @@ def die_with_parent() -> Callable[[], None]:
     parent = os.getpid()
 
     def before_exec() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        end_with_parent(number)
         if os.getppid() != parent:  # the parent ended before the kernel was asked to watch it
             os._exit(1)
 
     return before_exec
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """From now on, this process gets a signal when its parent ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def adopt_orphans() -> None:
@@ -56,6 +61,18 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot; None when it has ended.
+
+    A process id alone is not enough to know a process again: the kernel gives it out anew.
+    """
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])  # an unreaped process has ended
+
+
 def send(pid: int, number: int) -> None:
     """Send a signal, unless the process is gone."""
     with contextlib.suppress(ProcessLookupError):
@@ -67,7 +84,11 @@ def _parents() -> dict[int, int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # the command's name, in parentheses, may hold spaces and parentheses itself
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(rest[1])
+                parents[int(entry.name)] = int(_stat(int(entry.name))[1])
     return parents
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (the state) on."""
+    # the command's name, in parentheses, may hold spaces and parentheses itself
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

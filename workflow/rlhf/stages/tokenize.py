@@ -13,6 +13,7 @@ from rlhf.data.templates import check_tokenizer, template_digest, tokenizer_dige
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
 from rlhf.provenance.manifest import read_manifest
+from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.stages.stage import Stage, main
 
@@ -32,7 +33,7 @@ def run(stage: Stage) -> None:
     encoder = Encoder(tokenizer, stage.folder("model").name)
     rows = stage.folder("data") / "rows"
     counts = {}
-    with atomic_directory(stage.outputs["data"]) as folder:
+    with atomic_directory(stage.outputs["data"], guard=fence.check) as folder:
         for split in SPLITS:
             tally = Tally()
             source = read_rows(rows, ROWS_VIEW[limits.view], split)

@@ -13,18 +13,20 @@ from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training.batches import check_batches
 
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/``, ``value/``, ``metrics.jsonl`` and ``samples.jsonl``."""
     threads = begin()
     config, device = stage.config, distributed.device()
+    check_batches("ppo", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
     calibration = load_calibration(judge)
@@ -54,7 +56,7 @@ def run(stage: Stage) -> None:
 
     publish_model(policy, tokenizer, stage.outputs["model"])
     if distributed.rank() == 0:
-        with atomic_directory(stage.outputs["value"]) as folder:
+        with atomic_directory(stage.outputs["value"], guard=fence.check) as folder:
             state = {name: tensor.contiguous() for name, tensor in value.state_dict().items()}
             save_file(state, folder / "model.safetensors")
     finished.publish(metrics=stage.outputs["metrics"], samples=stage.outputs["samples"])

@@ -7,6 +7,7 @@ from rlhf.models.reward import new_reward_model, save_calibration
 from rlhf.runtime import distributed
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training.batches import check_batches
 from rlhf.training.loop import mean_over, train
 from rlhf.training.reward import RewardObjective, calibrate
 
@@ -15,6 +16,7 @@ def run(stage: Stage) -> None:
     """Train, calibrate, then publish ``model/`` and ``metrics.jsonl``."""
     threads = begin()
     config, tokens = stage.config, stage.micro_batch_tokens
+    check_batches("reward", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "data", "demonstrations")
     start = stage.folder("sft") / "model"
     model = new_reward_model(start, config["seed"]).to(distributed.device())

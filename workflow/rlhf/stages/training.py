@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
+from rlhf.runtime.run import check_owner
 from rlhf.stages.stage import Stage
 from rlhf.training.data import Mixture
 
@@ -64,10 +65,15 @@ def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -
         tokenizer: its tokenizer.
         folder: where it goes.
         extra: called with the folder before it is sealed.
+
+    Raises:
+        Fenced: another attempt has taken this run over; nothing is written.
+        RlhfError: the disk is full, for one.
     """
+    check_owner()
     if distributed.rank() == 0:
         try:
-            with atomic_directory(folder) as temporary:
+            with atomic_directory(folder, guard=fence.check) as temporary:
                 save_model(model, tokenizer, temporary)
                 if extra is not None:
                     extra(temporary)
