@@ -51,8 +51,9 @@ class Project:
     def environment(self) -> dict[str, str]:
         """This project's package, not the one that the tests were installed from."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        inherited = filter(None, [os.environ.get("PYTHONPATH")])
         return os.environ | {
-            "PYTHONPATH": str(self.folder / "workflow"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "workflow"), *inherited]),
             "PATH": path,
             "OMP_NUM_THREADS": "1",
         }

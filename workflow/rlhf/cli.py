@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "say in what two artifacts differ: configuration, code, parents, metrics",
     "chat": "talk to a model, such as results/ppo/final/model",
     "prune": "list resume states that are no longer needed, and delete them with --yes",
+    "images": "build the container images, or check that they match their definitions",
     "config": "check a configuration, or write its schema and reference",
     "launch": "run one stage with the model servers that it needs (rules call this)",
 }
