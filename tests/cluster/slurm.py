@@ -4,9 +4,10 @@ The packages are Debian's; the controller, the daemons, munge, and with accounti
 MariaDB are the real ones. Sizes of the nodes are invented, and their GPUs are fake: character
 devices without anything behind them, named ``fake-gpu0`` and ``fake-gpu1``.
 
-Partitions: ``cpu`` is the usual one. In ``requeued`` and ``cancelled``, jobs of ``urgent`` preempt
-others: the first puts their jobs back into the queue after some seconds of grace, the second
-ends them at once. A job in ``lossy`` starts on node5, which no other partition has, so it can be lost.
+Partitions: ``cpu`` is the usual one, ``first`` a part of it. Jobs of ``urgent`` preempt those of
+``requeued``, which go back into the queue after some seconds of grace, and those of ``cancelled``,
+which are ended at once. A job in ``lossy`` starts on node5, which can be lost: only this partition
+has it.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ NodeName=node[1-4] Weight=10
 NodeName=node5 Weight=1
 PartitionName=DEFAULT DefaultTime=10 MaxTime=1:00:00
 PartitionName=cpu Nodes=node[1-2] Default=YES
+PartitionName=first Nodes=node1
 PartitionName=requeued Nodes=node[3-4] PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=cancelled Nodes=node[3-4] PriorityTier=1 PreemptMode=CANCEL
 PartitionName=urgent Nodes=node[3-4] PriorityTier=9 PreemptMode=OFF
@@ -209,12 +211,10 @@ class Cluster:
         """A job's state in words, such as ``RUNNING``."""
         return self.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").strip()
 
-    def jobs(self, name: str = "", *, states: str = "all") -> list[str]:
-        """Ids of the user's jobs whose comment or name holds a text, oldest first."""
-        listed = self.run(
-            "squeue", "-h", "-u", self.user.name, "-t", states, "-S", "i", "-o", "%i %j %k"
-        )
-        return [line.split()[0] for line in listed.splitlines() if name in line]
+    def jobs(self, folder: Path, *, states: str = "all") -> list[str]:
+        """Ids of the jobs that were submitted from a folder, oldest first."""
+        listed = self.run("squeue", "-h", "-t", states, "-S", "i", "-o", "%i %Z")
+        return [line.split()[0] for line in listed.splitlines() if line.endswith(f" {folder}")]
 
     def node_of(self, job: str) -> str:
         """The first node that a job runs on."""
