@@ -27,10 +27,11 @@ from rlhf.runtime.processes import (
     children,
     command_line,
     descendants,
-    die_with_parent,
     send,
+    tied,
 )
 from rlhf.serving.server import TritonServer
+from rlhf.serving.tls import FOLDER_VARIABLE, make_certificates
 from rlhf.worker import EXIT_FOLDER, exit_code
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -164,9 +165,11 @@ class Launcher:
         adopt_orphans()
         for number in FORWARDED:
             signal.signal(number, self._on_signal)
+        certificates = make_certificates(self._tls_folder)
         for kind, store in self._options.stores.items():
             log = _server_log(self._options, kind)
-            server = TritonServer(store, log, threads=self._options.server_threads)
+            threads = self._options.server_threads
+            server = TritonServer(store, log, certificates=certificates, threads=threads)
             if server.kind != kind:
                 raise ServingError(
                     f"This store holds a {server.kind} model.",
@@ -209,16 +212,19 @@ class Launcher:
     def _exit_folder(self) -> Path:
         return self._scratch / "exit"
 
+    @property
+    def _tls_folder(self) -> Path:
+        return self._scratch / "tls"
+
     def _start_stage(self) -> subprocess.Popen[bytes]:
         self._exit_folder.mkdir()
         endpoints = {_endpoint_variable(server.kind): server.endpoint for server in self._servers}
-        own = {EXIT_FOLDER: str(self._exit_folder)}
+        own = {EXIT_FOLDER: str(self._exit_folder), FOLDER_VARIABLE: str(self._tls_folder)}
         self._starting = True
         self._child = subprocess.Popen(
-            stage_command(self._options, self._scratch),
+            tied(stage_command(self._options, self._scratch)),
             env={**os.environ, **stage_variables(self._options), **endpoints, **own},
             process_group=0,  # a terminal's Ctrl-C comes once, from here
-            preexec_fn=die_with_parent(),
         )
         self._starting = False
         for number in self._early:
@@ -227,13 +233,13 @@ class Launcher:
 
     def _mend_servers(self) -> None:
         for server in self._servers:
-            if server.poll() is None:
+            trouble = server.trouble()
+            if trouble is None:
                 continue
-            ended = f"ended with exit code {server.poll()}"
             if self._restarts[server.kind] == RESTARTS:
-                raise server.failure(f"{ended} after {RESTARTS} restarts")
+                raise server.failure(f"{trouble} after {RESTARTS} restarts")
             self._restarts[server.kind] += 1
-            _say(f"the {server.kind} server {ended}; restarting it at {server.endpoint}")
+            _say(f"the {server.kind} server {trouble}; restarting it at {server.endpoint}")
             server.restart()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
