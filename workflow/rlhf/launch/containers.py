@@ -1,4 +1,4 @@
-"""How a command runs: in the environment of the launcher, or in an image.
+"""Where a command runs: in the environment of the launcher, or in an image.
 
 Inside an image a command sees the working directory, the project's code, the launcher's scratch
 folder, and the folders that were named; of the environment it sees what is passed on here.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RlhfError
+from rlhf.launch.options import Options
 
 CODE = Path(__file__).resolve().parents[2]  # the folder that holds the package
 RUNTIMES = ("apptainer", "singularity")
@@ -27,15 +28,14 @@ _PASSED_NAMES = ("LANG", "SLURM_JOB_ID", "SLURM_NODEID", "TZ")
 class Bare:
     """The environment of the launcher."""
 
+    prefix = ()
+    python = sys.executable
+
     def check(self) -> None:
         """There is nothing that could be missing."""
 
-    def command(self, module: str, *arguments: str) -> list[str]:
-        """The command line that runs a Python module with arguments."""
-        return [sys.executable, "-m", module, *arguments]
-
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """The environment to start such a command in, so that it sees ``variables``."""
+        """The environment to start a command in, so that it sees ``variables``."""
         return {**os.environ, **variables}
 
 
@@ -54,6 +54,7 @@ class Image:
     gpus: bool
     binds: tuple[Path, ...]
     home: Path
+    python = "python"
 
     @property
     def runtime(self) -> str:
@@ -83,21 +84,17 @@ class Image:
             if not folder.exists():
                 raise RlhfError("A folder that the image is to see is missing.", where=folder)
 
-    def command(self, module: str, *arguments: str) -> list[str]:
-        """The command line that runs a Python module with arguments, inside."""
-        return [*self.prefix(), "python", "-m", module, *arguments]
-
-    def prefix(self) -> list[str]:
+    @property
+    def prefix(self) -> tuple[str, ...]:
         """The command line that runs a command inside, without the command."""
-        return [
+        return (
             self.runtime, "exec", *(["--nv"] if self.gpus else []), "--cleanenv",
-            "--home", str(self.home),
-            *(word for folder in self.binds for word in ("--bind", str(folder))),
-            "--pwd", str(Path.cwd()), str(self.path),
-        ]  # fmt: skip
+            f"--home={self.home}", *(f"--bind={folder}" for folder in self.binds),
+            f"--pwd={Path.cwd()}", str(self.path),
+        )  # fmt: skip
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """The environment to start such a command in, so that it sees ``variables`` inside.
+        """The environment to start a command in, so that it sees ``variables`` inside.
 
         By prefixed variables, not by ``--env``: every user of the machine can read a command
         line, and an option's commas would part a value in two.
@@ -115,19 +112,24 @@ class Image:
 Place = Bare | Image
 
 
-def place(image: Path | None, *, gpus: bool, binds: tuple[Path, ...], scratch: Path) -> Place:
-    """Where to run: in ``image``, or bare when there is none.
+def python_command(place: Place, module: str, *arguments: str) -> list[str]:
+    """The command line that runs a Python module at a place."""
+    return [*place.prefix, place.python, "-m", module, *arguments]
+
+
+def places(options: Options, scratch: Path) -> tuple[Place, Place]:
+    """Where a node's ranks run, and where its model servers run.
 
     Args:
-        image: the image's file.
-        gpus: whether GPUs are used.
-        binds: folders that are seen inside, besides those that always are.
+        options: the launcher's command line.
         scratch: the launcher's scratch folder.
     """
-    if image is None:
-        return Bare()
-    kept: list[Path] = []
-    for folder in (Path.cwd(), CODE, scratch, *(folder.absolute() for folder in binds)):
-        if not any(folder.is_relative_to(other) for other in kept):
-            kept.append(folder)
-    return Image(image, gpus, tuple(kept), scratch / "home")
+    binds: list[Path] = []
+    for folder in (Path.cwd(), CODE, scratch, *(one.absolute() for one in options.binds)):
+        if not any(folder.is_relative_to(other) for other in binds):
+            binds.append(folder)
+    ranks, servers = (
+        Bare() if path is None else Image(path, options.gpus > 0, tuple(binds), scratch / "home")
+        for path in (options.image, options.serve_image)
+    )
+    return ranks, servers
