@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rlhf.errors import RlhfError
 from rlhf.launch.options import Options
@@ -26,10 +27,14 @@ _PASSED_NAMES = ("LANG", "SLURM_JOB_ID", "SLURM_NODEID", "TZ")
 
 @dataclass(frozen=True)
 class Bare:
-    """The environment of the launcher."""
+    """The environment of the launcher; see ``Image`` for the attributes."""
 
-    prefix = ()
-    python = sys.executable
+    python: ClassVar[str] = sys.executable
+    added: ClassVar[dict[str, str]] = {}
+
+    def prefix(self) -> list[str]:
+        """Nothing has to stand in front of a command."""
+        return []
 
     def check(self) -> None:
         """There is nothing that could be missing."""
@@ -48,13 +53,16 @@ class Image:
         gpus: whether it is to see the machine's GPUs.
         binds: folders that it sees, under the same names; the working directory among them.
         home: folder that takes the place of the user's home.
+        python: its interpreter.
+        added: variables that commands see inside, besides those that they are started with.
     """
 
     path: Path
     gpus: bool
     binds: tuple[Path, ...]
     home: Path
-    python = "python"
+    python: ClassVar[str] = "python"
+    added: ClassVar[dict[str, str]] = {"PYTHONPATH": str(CODE)}
 
     @property
     def runtime(self) -> str:
@@ -84,14 +92,13 @@ class Image:
             if not folder.exists():
                 raise RlhfError("A folder that the image is to see is missing.", where=folder)
 
-    @property
-    def prefix(self) -> tuple[str, ...]:
+    def prefix(self) -> list[str]:
         """The command line that runs a command inside, without the command."""
-        return (
+        return [
             self.runtime, "exec", *(["--nv"] if self.gpus else []), "--cleanenv",
             f"--home={self.home}", *(f"--bind={folder}" for folder in self.binds),
             f"--pwd={Path.cwd()}", str(self.path),
-        )  # fmt: skip
+        ]  # fmt: skip
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The environment to start a command in, so that it sees ``variables`` inside.
@@ -104,7 +111,7 @@ class Image:
             for name, value in os.environ.items()
             if name.startswith(_PASSED) or name in _PASSED_NAMES
         }
-        inside |= {**variables, "PYTHONPATH": str(CODE)}
+        inside |= {**variables, **self.added}
         prefix = f"{self.runtime.upper()}ENV_"
         return {**os.environ, **{prefix + name: value for name, value in inside.items()}}
 
@@ -112,9 +119,27 @@ class Image:
 Place = Bare | Image
 
 
-def python_command(place: Place, module: str, *arguments: str) -> list[str]:
+def python_command(where: Place, module: str, *arguments: str) -> list[str]:
     """The command line that runs a Python module at a place."""
-    return [*place.prefix, place.python, "-m", module, *arguments]
+    return [*where.prefix(), where.python, "-m", module, *arguments]
+
+
+def place(image: Path | None, *, gpus: bool, binds: Sequence[Path], scratch: Path) -> Place:
+    """Where to run: in an image, or bare when there is none.
+
+    Args:
+        image: the image's file.
+        gpus: whether GPUs are used.
+        binds: folders that are seen inside, besides those that always are.
+        scratch: the launcher's scratch folder.
+    """
+    if image is None:
+        return Bare()
+    seen: list[Path] = []
+    for folder in (Path.cwd(), CODE, scratch, *(one.absolute() for one in binds)):
+        if not any(folder.is_relative_to(other) for other in seen):
+            seen.append(folder)
+    return Image(image, gpus, tuple(seen), scratch / "home")
 
 
 def places(options: Options, scratch: Path) -> tuple[Place, Place]:
@@ -124,12 +149,8 @@ def places(options: Options, scratch: Path) -> tuple[Place, Place]:
         options: the launcher's command line.
         scratch: the launcher's scratch folder.
     """
-    binds: list[Path] = []
-    for folder in (Path.cwd(), CODE, scratch, *(one.absolute() for one in options.binds)):
-        if not any(folder.is_relative_to(other) for other in binds):
-            binds.append(folder)
     ranks, servers = (
-        Bare() if path is None else Image(path, options.gpus > 0, tuple(binds), scratch / "home")
-        for path in (options.image, options.serve_image)
+        place(image, gpus=options.gpus > 0, binds=options.binds, scratch=scratch)
+        for image in (options.image, options.serve_image)
     )
     return ranks, servers

@@ -55,7 +55,7 @@ class Servers:
                 self._options.server_log(kind, self._node),
                 certificates=certificates,
                 threads=self._options.server_threads,
-                command_prefix=place.prefix,
+                command_prefix=place.prefix(),
                 python=place.python,
                 env=place.environment(variables),
                 scratch=self._scratch,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlhf.launch.allocation import Allocation
-from rlhf.launch.containers import places
+from rlhf.launch.containers import Place, places, python_command
 from rlhf.launch.head import srun_command
 from rlhf.launch.options import Options, agent_arguments
 from rlhf.launch.ranks import Meeting, common_variables, rank_command, rank_variables
@@ -31,7 +31,8 @@ def describe(options: Options, allocation: Allocation) -> str:
     meeting = MEETING if options.nodes > 1 else None
     agent = agent_arguments(options, VERDICTS, meeting and meeting.endpoint)
     lines.append(shlex.join(srun_command(options, allocation.cpus, agent)))
-    lines.append(f"on each of {options.nodes} nodes:" if options.nodes > 1 else "on the node:")
+    others = f", and likewise on {options.nodes - 1} more" if options.nodes > 1 else ""
+    lines.append(f"on the first node{others}:")
     return "\n".join([*lines, *_indent(_agent(options, allocation, meeting))])
 
 
@@ -41,18 +42,19 @@ def _agent(options: Options, allocation: Allocation, meeting: Meeting | None = N
     lines = []
     for kind, store in options.stores.items():
         gpus = topology.server_gpus[kind]
-        command = [*served_here.prefix, served_here.python, "-m", "rlhf.serving.tritonserver"]
+        command = python_command(served_here, "rlhf.serving.tritonserver")
         lines.append(f"server {kind}, on {_gpus(gpus)}, log {options.server_log(kind, 0)}:")
-        lines += _process([*command, str(store), "…"], common_variables(gpus, SCRATCH))
+        lines += _process([*command, str(store), "…"], served_here, common_variables(gpus, SCRATCH))
     endpoints = dict.fromkeys(options.stores, ENDPOINT)
     command = rank_command(options, topology, here, SCRATCH, meeting)
     ranks = f"{topology.ranks} ranks" if topology.ranks > 1 else "1 rank"
     lines.append(f"{ranks} of {topology.world}, on {_gpus(topology.rank_gpus)}:")
-    return lines + _process(command, rank_variables(options, topology, SCRATCH, endpoints))
+    return lines + _process(command, here, rank_variables(options, topology, SCRATCH, endpoints))
 
 
-def _process(command: list[str], variables: Mapping[str, str]) -> list[str]:
-    return _indent([*(f"{name}={value}" for name, value in variables.items()), _line(command)])
+def _process(command: list[str], place: Place, variables: Mapping[str, str]) -> list[str]:
+    seen = [f"{name}={value}" for name, value in {**variables, **place.added}.items()]
+    return _indent([*seen, _line(command)])
 
 
 def _line(command: list[str]) -> str:
