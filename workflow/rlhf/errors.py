@@ -45,6 +45,10 @@ class IntegrityError(RlhfError):
     """A file is not what its manifest says, or two artifacts do not belong together."""
 
 
+class ClusterError(RlhfError):
+    """The cluster does not have what a job asks for, or can't run it."""
+
+
 class ServingError(RlhfError):
     """A model server did not start, did not answer, or answered something unusable."""
 

@@ -24,6 +24,7 @@ from rlhf.serving.wire import Padding
 
 SEED = 20220519
 LENGTHS = (1, 2, 7, 33, 128)
+MANY = 8  # rows of the large batches
 # Differences are published rounded up to a power of ten, and no finer than this: float noise
 # may vary from machine to machine, the report may not.
 FINEST = 1e-6
@@ -162,7 +163,7 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
     # A log-probability needs a token before it.
     shortest = 1 if kind == "reward" else 2
     known = sorted({length for length in (*LENGTHS, longest) if shortest <= length <= longest})
-    many = rows(*(known[i % len(known)] for i in range(16)))
+    many = rows(*(known[i % len(known)] for i in range(MANY)))
     single, three = many[: len(known)], many[len(known) - 3 : len(known)]
     paddings: tuple[Padding, ...] = ("none", "left", "right")
     for row in single:
@@ -170,11 +171,11 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
             yield _Case(f"length {len(row)}, padding {padding}", [row], padding)
     for padding in paddings[1:]:
         yield _Case(f"3 rows of unlike length, padding {padding}", three, padding)
-        yield _Case(f"16 rows of unlike length, padding {padding}", many, padding)
-    yield _Case("16 rows of unlike length, sorted and cut", many, None)
-    yield _Case("16 rows of unlike length, 16 requests at once", many, None, at_once=True)
+        yield _Case(f"{MANY} rows of unlike length, padding {padding}", many, padding)
+    yield _Case(f"{MANY} rows of unlike length, sorted and cut", many, None)
+    yield _Case(f"{MANY} rows of unlike length, as many requests at once", many, None, at_once=True)
     if kind == "reference":
-        yield _Case("16 rows of unlike length, temperature 0.7", many, None, temperature=0.7)
+        yield _Case(f"{MANY} rows of unlike length, temperature 0.7", many, None, temperature=0.7)
 
 
 def _eager(

@@ -85,7 +85,7 @@ class TritonPythonModel:
     def _rows(self, request: "pb_utils.InferenceRequest") -> list[torch.Tensor]:
         """The request's token ids without padding, int64 [length] each."""
         ids = _input(request, "input_ids")
-        mask = _input(request, "attention_mask", optional=True)
+        mask = _optional_input(request, "attention_mask")
         if mask is not None and mask.shape != ids.shape:
             raise InvalidRequest(
                 f"attention_mask has shape {list(mask.shape)}, input_ids {list(ids.shape)}"
@@ -198,11 +198,13 @@ def _device(wanted: str, args: dict[str, str]) -> torch.device:
     return torch.device("cpu")
 
 
-def _input(request, name: str, optional: bool = False) -> torch.Tensor | None:
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    if tensor is None and optional:
-        return None
-    return torch.from_dlpack(tensor.to_dlpack())
+def _input(request, name: str) -> torch.Tensor:
+    return torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+
+
+def _optional_input(request, name: str) -> torch.Tensor | None:
+    given = pb_utils.get_input_tensor_by_name(request, name) is not None
+    return _input(request, name) if given else None
 
 
 def _checksum(*tensors: torch.Tensor) -> int:
