@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlhf.errors import RlhfError
+from rlhf.images import RUNTIMES, find_runtime
 from rlhf.launch.options import Options
 
 CODE = Path(__file__).resolve().parents[2]  # the folder that holds the package
-RUNTIMES = ("apptainer", "singularity")
 # Besides the launcher's own: settings of libraries, and the tokens of hubs and trackers.
 _PASSED = ("CUDA_", "GLOO_", "HF_", "MLFLOW_", "NCCL_", "PYTORCH_", "RLHF_", "TORCH", "UCX_",
            "WANDB_")  # fmt: skip
@@ -66,7 +66,7 @@ class Image:
 
     @property
     def runtime(self) -> str:
-        """The program that runs images: the first that is here."""
+        """Name of the program that runs images: the first that is here."""
         return next(filter(shutil.which, RUNTIMES), RUNTIMES[0])
 
     def check(self) -> None:
@@ -75,13 +75,7 @@ class Image:
         Raises:
             RlhfError: there is no such image, no such folder, or nothing that runs an image.
         """
-        if not shutil.which(self.runtime):
-            raise RlhfError(
-                "There is no container runtime on this machine.",
-                where=f"PATH={os.environ.get('PATH', '')}",
-                expected=" or ".join(RUNTIMES),
-                hint="load the site's module, or set runtime.containers: none",
-            )
+        find_runtime()
         if not self.path.is_file():
             raise RlhfError(
                 "The image is missing.",
