@@ -97,7 +97,6 @@ def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 240) 
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }

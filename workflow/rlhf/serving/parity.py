@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.models.trust import reading
 from rlhf.runtime.files import read_json
-from rlhf.serving.client import Padding, TritonScorer
+from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
 from rlhf.serving.store import IDENTITY, Kind
+from rlhf.serving.tls import make_certificates
+from rlhf.serving.wire import Padding
 
 SEED = 20220519
 LENGTHS = (1, 2, 7, 33, 128)
@@ -84,8 +87,14 @@ def check_parity(
         cases = list(_cases(kind, vocabulary, min(longest, limit or longest)))
         identity = read_json(Path(repository) / IDENTITY)
         with (
-            TritonServer(repository, log_path, threads=threads) as server,
-            TritonScorer(server.endpoint, kind, identity, retries=1) as scorer,
+            tempfile.TemporaryDirectory(prefix="rlhf-parity-") as scratch,
+            TritonServer(
+                repository,
+                log_path,
+                certificates=make_certificates(Path(scratch, "tls")),
+                threads=threads,
+            ) as server,
+            TritonScorer(server.endpoint, kind, identity, server.certificates, retries=1) as scorer,
         ):
             results = [
                 {

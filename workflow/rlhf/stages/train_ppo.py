@@ -18,6 +18,7 @@ from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory, write_atomic
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
+from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
@@ -81,6 +82,7 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
         device = distributed.device()
         reward, reference = load_reward_model(judge), load_causal_lm(start)
         return LocalScoring(reward.to(device), reference.to(device), stage.micro_batch_tokens)
+    certificates = Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
     clients = {}
     models: dict[Kind, Path] = {"reward": judge, "reference": start}
     for kind, model in models.items():
@@ -91,7 +93,8 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
                 where=f"{stage.stage}.{stage.name}",
                 hint="start this stage through `rlhf launch --serve …`, or set scoring: local",
             )
-        clients[kind] = TritonScorer(endpoint, kind, model_identity(kind, model.parent))
+        identity = model_identity(kind, model.parent)
+        clients[kind] = TritonScorer(endpoint, kind, identity, certificates)
         clients[kind].handshake()
     return TritonScoring(clients["reward"], clients["reference"])
 
