@@ -14,11 +14,13 @@ say() { echo "apptainer.sh: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 [ "$(id -u)" = 0 ] || fail "must run as root: it installs packages"
+[ -c /dev/fuse ] || fail "there is no /dev/fuse: load the kernel module fuse"
+chmod 666 /dev/fuse  # as udev has it; ordinary users mount images through it
 [ "$(cat "$PREFIX/.version" 2>/dev/null)" = "$VERSION" ] && exit 0
 
 # What Apptainer calls, and what makes the base of the images.
 export DEBIAN_FRONTEND=noninteractive
-packages="squashfs-tools squashfuse fuse-overlayfs fuse2fs uidmap patchelf debootstrap"
+packages="python3 squashfs-tools squashfuse fuse-overlayfs fuse2fs uidmap patchelf debootstrap"
 if ! dpkg-query --show $packages >/dev/null 2>&1; then
   apt-get update -qq
   apt-get install -qq --no-install-recommends $packages >/dev/null \

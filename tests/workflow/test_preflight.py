@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_slurm import FakeSlurm
+from fake_cluster import FakeCluster
 from projects import REPOSITORY, TINY
 
 from rlhf.config import Config, load_config
@@ -15,12 +15,12 @@ from rlhf.config.cluster import stage_resources
 from rlhf.errors import ClusterError
 from rlhf.jobs import plugin_resources
 from rlhf.preflight import Request, check
-from rlhf.slurm import read_gpus, read_site
+from rlhf.site import read_gpus, read_site
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    fake = FakeSlurm(tmp_path)
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    fake = FakeCluster(tmp_path)
     monkeypatch.setenv("PATH", fake.path())
     return fake
 
@@ -44,7 +44,7 @@ def refusal(
     return str(caught.value)
 
 
-def test_the_site_is_read(slurm: FakeSlurm) -> None:
+def test_the_site_is_read(slurm: FakeCluster) -> None:
     site = read_site()
     assert site.default == "gpu"
     assert site.accounts == {"lab", "course"}
@@ -73,7 +73,7 @@ def test_gpus_are_read_in_every_spelling(gres: str, gpus: dict[str, int]) -> Non
     assert read_gpus(gres) == gpus
 
 
-def test_what_fits_is_not_refused(slurm: FakeSlurm) -> None:
+def test_what_fits_is_not_refused(slurm: FakeCluster) -> None:
     config = configuration(gpus_per_node=8, nodes=4)
     rules = ["tokenize", "train_sft", "train_ppo", "evaluate"]
     assert check(config, rules, [request(config, rule) for rule in rules], "squeue", 64) == []
@@ -144,7 +144,7 @@ PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_what_the_cluster_would_refuse(problem: str, slurm: FakeSlurm) -> None:
+def test_what_the_cluster_would_refuse(problem: str, slurm: FakeCluster) -> None:
     cluster, resources, expected = PROBLEMS[problem]
     text = refusal(configuration(**cluster), **resources)
     for part in expected:
@@ -152,7 +152,7 @@ def test_what_the_cluster_would_refuse(problem: str, slurm: FakeSlurm) -> None:
     assert text.count("to do:") == 1
 
 
-def test_all_problems_at_once(slurm: FakeSlurm) -> None:
+def test_all_problems_at_once(slurm: FakeCluster) -> None:
     text = refusal(configuration(gpus_per_node=16), slurm_account="", cap=8)
     assert [line for line in text.splitlines() if not line.startswith(" ")] == [
         "No account is given.",
@@ -161,7 +161,7 @@ def test_all_problems_at_once(slurm: FakeSlurm) -> None:
     ]
 
 
-def test_one_of_several_partitions_is_enough(slurm: FakeSlurm) -> None:
+def test_one_of_several_partitions_is_enough(slurm: FakeCluster) -> None:
     config = configuration(gpus_per_node=8)
     asked = request(config, "train_sft", slurm_partition="cpu,gpu")
     assert check(config, ["train_sft"], [asked], "squeue", 64) == []
@@ -174,18 +174,18 @@ def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "with --profile local" in text
 
 
-def test_slurm_is_down(slurm: FakeSlurm) -> None:
+def test_slurm_is_down(slurm: FakeCluster) -> None:
     error = "slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)"
     slurm.answer("scontrol", "", error=error, code=1)
     assert error in refusal(configuration())
 
 
-def test_a_user_without_any_account(slurm: FakeSlurm) -> None:
+def test_a_user_without_any_account(slurm: FakeCluster) -> None:
     slurm.answer("sacctmgr", "")
     assert "ask the cluster's administrators for one" in refusal(configuration())
 
 
-def test_a_site_without_accounting_is_fine_with_squeue(slurm: FakeSlurm) -> None:
+def test_a_site_without_accounting_is_fine_with_squeue(slurm: FakeCluster) -> None:
     slurm.without_accounting()
     config = configuration()
     asked = [request(config, "train_sft", slurm_account="")]
@@ -199,7 +199,7 @@ def test_a_site_without_accounting_is_fine_with_squeue(slurm: FakeSlurm) -> None
     ("accounting", "advice"), [(True, "slurm-status-command: sacct"), (False, "raise MinJobAge")]
 )
 def test_a_cluster_that_forgets_its_jobs_at_once(
-    accounting: bool, advice: str, slurm: FakeSlurm
+    accounting: bool, advice: str, slurm: FakeCluster
 ) -> None:
     if not accounting:
         slurm.without_accounting()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_slurm import FakeSlurm
+from fake_cluster import FakeCluster
 from projects import TINY, Project
 
 from rlhf.lost_jobs import plain_state
@@ -41,7 +41,7 @@ CASES = {
 class Login:
     """A login node: a project, and a cluster that only pretends."""
 
-    def __init__(self, project: Project, slurm: FakeSlurm) -> None:
+    def __init__(self, project: Project, slurm: FakeCluster) -> None:
         self.project, self.slurm = project, slurm
 
     def configure(self, cluster: dict[str, object]) -> None:
@@ -79,7 +79,7 @@ class Login:
 
 @pytest.fixture
 def login(tmp_path: Path) -> Login:
-    return Login(Project.clone(tmp_path / "project"), FakeSlurm(tmp_path))
+    return Login(Project.clone(tmp_path / "project"), FakeCluster(tmp_path))
 
 
 def rendered(login: Login, said: str) -> str:

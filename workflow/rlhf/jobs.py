@@ -47,7 +47,7 @@ def launch_options(config: Config, rule: Rule, name: str) -> str:
         name: the job's first wildcard: a run, model, dataset or view.
     """
     asked = stage_resources(config, rule, name)
-    options = [
+    options: list[tuple[str, object]] = [
         ("nodes", asked.nodes if asked.nodes > 1 else 0),
         ("processes", asked.processes if asked.processes > 1 else 0),
         ("gpus", asked.gpus),

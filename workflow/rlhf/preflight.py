@@ -19,7 +19,7 @@ from rlhf.config.cluster import TRAINING, Rule, least_seconds
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.images import find_runtime, require_image
 from rlhf.jobs import images
-from rlhf.slurm import Nodes, Partition, Site, read_gpus, read_site
+from rlhf.site import Nodes, Partition, Site, read_gpus, read_site
 
 PROFILE = "profiles/slurm/profile.v9+.yaml"
 LONGEST_POLL = 180  # seconds between two looks of Snakemake's SLURM plugin at its jobs
@@ -117,11 +117,11 @@ def site_problems(
         gpu_cap: the profile's cap on the GPUs of all jobs together.
     """
     requests = list(dict.fromkeys(requests))
-    yield from _status_problems(site, status_command)
+    yield from status_problems(site, status_command)
     for account, rules in _grouped(requests, lambda one: one.account).items():
-        yield from _account_problems(site, account, rules)
+        yield from account_problems(site, account, rules)
     for partition, rules in _grouped(requests, lambda one: one.partition).items():
-        yield from _partition_problems(site, partition, rules)
+        yield from partition_problems(site, partition, rules)
     for request in requests:
         names = request.partition.split(",") if request.partition else [site.default]
         known = [site.partitions[name] for name in names if name in site.partitions]
@@ -138,7 +138,8 @@ def _grouped(requests: Iterable[Request], key: Callable[[Request], str]) -> dict
     return {value: ", ".join(dict.fromkeys(rules)) for value, rules in groups.items()}
 
 
-def _status_problems(site: Site, status_command: str) -> Iterator[ClusterError]:
+def status_problems(site: Site, status_command: str) -> Iterator[ClusterError]:
+    """Why Snakemake would not learn how its jobs ended."""
     if status_command != "squeue":
         if not site.accounting:
             yield ClusterError(
@@ -159,7 +160,8 @@ def _status_problems(site: Site, status_command: str) -> Iterator[ClusterError]:
         )
 
 
-def _account_problems(site: Site, account: str, rules: str) -> Iterator[ClusterError]:
+def account_problems(site: Site, account: str, rules: str) -> Iterator[ClusterError]:
+    """Why SLURM would not take an account; ``rules`` names those that give it."""
     where = f"{PROFILE}: slurm_account (for {rules})"
     yours = f"your accounts are: {', '.join(sorted(site.accounts))}"
     if not site.accounting:
@@ -192,7 +194,8 @@ def _account_problems(site: Site, account: str, rules: str) -> Iterator[ClusterE
         )
 
 
-def _partition_problems(site: Site, partition: str, rules: str) -> Iterator[ClusterError]:
+def partition_problems(site: Site, partition: str, rules: str) -> Iterator[ClusterError]:
+    """Which partitions there are not; ``rules`` names those that give them."""
     where = f"{PROFILE}: slurm_partition (for {rules})"
     there = f"one of: {', '.join(sorted(site.partitions))}"
     if not partition and not site.default:
@@ -279,8 +282,9 @@ def image_problems(kinds: Iterable[str]) -> Iterator[RlhfError]:
     Args:
         kinds: the kinds of image that the jobs need.
     """
-    for needed in (find_runtime, *(partial(require_image, kind) for kind in kinds)):
+    needed: list[Callable[[], object]] = [find_runtime, *(partial(require_image, k) for k in kinds)]
+    for find in needed:
         try:
-            needed()
+            find()
         except RlhfError as problem:
             yield problem

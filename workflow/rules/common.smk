@@ -18,6 +18,7 @@ from rlhf.jobs import images, launch_options, plugin_resources, saving_options
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
+from rlhf.runtime.heads import announce
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
 os.environ.update(
@@ -41,6 +42,7 @@ localrules:
 
 onstart:
     check_jobs()
+    announce(Path(".snakemake"))  # for `rlhf recover`
 
 
 wildcard_constraints:
@@ -63,25 +65,27 @@ def get_code(stage):
     return f"code:{digest}"  # Snakemake shows and compares values without their keys
 
 
-def get_image(rule):
-    """Identity of the container images that a rule runs in."""
+def get_image(stage):
+    """Identity of the container images that a stage runs in."""
     if CONFIG.runtime.containers == "none":
         return "image:none"
-    return lambda wildcards: image_id(*images(CONFIG, rule, wildcards[0]))
+    return lambda wildcards: image_id(*images(CONFIG, stage, wildcards[0]))
 
 
-def get_threads(rule):
-    """CPUs that a job of a rule keeps busy on each node."""
-    return stage_resources(CONFIG, rule).cpus
+def get_threads(stage):
+    """CPUs that a job of a stage keeps busy on each node."""
+    return stage_resources(CONFIG, stage).cpus
 
 
-def get_resources(rule):
-    """What a job of a rule asks for, and how it is carried out; nothing that changes its result."""
-    resources = plugin_resources(stage_resources(CONFIG, rule), CONFIG.cluster.gpu_type)
-    resources["launch"] = lambda wildcards: launch_options(CONFIG, rule, wildcards[0])
-    if rule in TRAINING:
+def get_resources(stage):
+    """What a job of a stage asks for, and how it is carried out; nothing that changes its result."""
+    resources = plugin_resources(
+        stage_resources(CONFIG, stage), CONFIG.cluster.gpu_type
+    )
+    resources["launch"] = lambda wildcards: launch_options(CONFIG, stage, wildcards[0])
+    if stage in TRAINING:
         resources["saving"] = lambda wildcards: saving_options(
-            CONFIG, rule, wildcards[0]
+            CONFIG, stage, wildcards[0]
         )
     return resources
 
@@ -163,6 +167,17 @@ def get_evaluation_prompts(wildcards):
         f"results/tokenized/prompt/{model}/{dataset}/manifest.json"
         for dataset in run.data
     ]
+
+
+def get_rows(section):
+    """Manifests of the datasets that the prompts of a PPO run, or of one's evaluation, are from."""
+
+    def inputs(wildcards):
+        name = wildcards.name
+        run = CONFIG.ppo[name if section == "ppo" else CONFIG.evaluation[name].ppo]
+        return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
+
+    return inputs
 
 
 def get_reported(kind):

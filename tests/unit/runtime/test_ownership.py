@@ -19,26 +19,9 @@ from rlhf.runtime import fence, ownership
 POINTS = ("start", "step", "save", "publish model", "model", "publish journal", "manifest")
 
 HERE = Path(__file__).parent
-FAKE_SLURM = HERE.parents[1] / "fake_slurm"
 
 
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch):
-    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", fence.ATTEMPT):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def fake_slurm(tmp_path, monkeypatch):
-    """Sets what a fake of squeue answers."""
-    path = tmp_path / "fake_slurm.json"
-    monkeypatch.setenv("FAKE_SLURM", str(path))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(FAKE_SLURM), os.environ["PATH"]]))
-
-    def put(*jobs: dict, **cluster) -> None:
-        path.write_text(json.dumps({"jobs": jobs} | cluster))
-
-    return put
+pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 def start_claimant(folder, **variables):
@@ -262,7 +245,6 @@ def take_over_and_finish(work):
 @pytest.mark.parametrize("point", POINTS)
 def test_a_fenced_writer_changes_nothing(tmp_path, fake_slurm, point):
     """Its node is lost: SLURM no longer knows the job, but the process lives on."""
-    fake_slurm()
     lost = claim(tmp_path / "state", job="7")
     stage = start_stage(tmp_path, point, lost.variables())
     wait_for(tmp_path / "waiting", stage)
@@ -277,7 +259,6 @@ def test_a_fenced_writer_changes_nothing(tmp_path, fake_slurm, point):
 
 
 def test_all_ranks_of_a_fenced_attempt_leave(tmp_path, fake_slurm):
-    fake_slurm()
     lost = claim(tmp_path / "state", job="7")
     stage = start_stage(tmp_path, "step", lost.variables(), processes=2)
     wait_for(tmp_path / "waiting", stage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import tempfile
 import time
@@ -17,7 +18,7 @@ from rlhf.runtime.files import fsync_path
 
 LOGS = Path("logs/images")
 TAIL_LINES = 15
-WHEELS = "/opt/rlhf/wheels"  # where the folder of wheels is while an image is built
+WHEELS = "/mnt"  # where a build sees the folder of wheels; every base has this folder
 # Several times faster than the default, to write and to read, and no larger.
 COMPRESSION = "-comp zstd -Xcompression-level 1"
 
@@ -94,9 +95,12 @@ def build(kind: str, wheels: Path | None = None) -> Path:
         command += [f"--build-arg={name}={value}" for name, value in _arguments(kind, wheels)]
         command += [f"--bind={wheels.resolve()}:{WHEELS}"] if wheels else []
         print(f"{kind}: building; log: {log}", flush=True)
+        command += [str(unfinished), str(definition)]
         with open(log, "wb") as stream:
+            stream.write(f"{shlex.join(command)}\n".encode())
+            stream.flush()
             done = subprocess.run(
-                [*command, str(unfinished), str(definition)],
+                command,
                 cwd=images.PROJECT,  # %files names files of the project
                 stdin=subprocess.DEVNULL,
                 stdout=stream,

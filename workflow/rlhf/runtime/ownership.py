@@ -98,7 +98,7 @@ def claim(folder: str | Path, attempt: Attempt) -> Ownership:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     while True:
         number, owner = newest(folder)
-        if owner is not None and _lives(owner):
+        if owner is not None and lives(owner):
             raise RlhfError(
                 "Another attempt works on this run.",
                 where=folder,
@@ -127,19 +127,13 @@ def alive(owner: Owner) -> bool | None:
             return False  # an earlier run of this very job, which SLURM requeued
     elif attempt.job and (jobs := slurm.unfinished_jobs()) is not None:
         return attempt.job in jobs and jobs[attempt.job].state != slurm.PENDING
-    if attempt.machine == _machine():
+    if on_this_machine(attempt):
         return start_time(attempt.pid) == attempt.pid_started
     return None
 
 
-def silence(owner: Owner) -> float:
-    """Seconds since an owner's last heartbeat, by the file server's clock."""
-    os.utime(owner.path.parent)
-    return owner.path.parent.stat().st_mtime - owner.path.stat().st_mtime
-
-
-def _lives(owner: Owner) -> bool:
-    """Like ``alive``, but watches the heartbeat where that is all there is."""
+def lives(owner: Owner) -> bool:
+    """Like ``alive``, but where only the heartbeat can tell, watches it for up to a minute."""
     found = alive(owner)
     try:
         beat = owner.path.stat().st_mtime_ns
@@ -153,6 +147,17 @@ def _lives(owner: Owner) -> bool:
     except FileNotFoundError:
         return False  # another claimant replaced it: the next look finds that one
     return found
+
+
+def on_this_machine(attempt: Attempt) -> bool:
+    """Whether an attempt's process id means something here."""
+    return attempt.machine == _machine()
+
+
+def silence(owner: Owner) -> float:
+    """Seconds since an owner's last heartbeat, by the file server's clock."""
+    os.utime(owner.path.parent)
+    return owner.path.parent.stat().st_mtime - owner.path.stat().st_mtime
 
 
 def _machine() -> str:

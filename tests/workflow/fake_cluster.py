@@ -1,4 +1,4 @@
-"""Fake SLURM commands for the tests, named as such: they answer what real ones answered once."""
+"""Fakes of SLURM's commands on a login node: they answer what real ones answered once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.exit({code})
 """
 
 
-class FakeSlurm:
+class FakeCluster:
     """A folder of fake commands to put in front of the PATH.
 
     The cluster: partition gpu (default; 4 nodes of 8 GPUs, 64 CPUs and 1 TB; at most a day) and
