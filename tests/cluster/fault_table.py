@@ -23,8 +23,9 @@ _HEAD = """\
 # Faults
 
 What goes wrong on a cluster, and what happens then.
-`tests/cluster` injects every fault into a real run, which an ordinary user has submitted to a real SLURM with `snakemake --profile slurm`.
-In the end, each run's files have to be the bytes of the same run without a fault: the same number of processes, nothing injected.
+`tests/cluster` injects every fault into a real run on a real SLURM, as an ordinary user has
+submitted it with `snakemake --profile slurm`. In the end, the run's files have to be the bytes of
+the same run, on as many processes, that nothing happened to.
 
 `python tests/cluster/fault_table.py` writes this page from the tests and their last results.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.config import Config
-from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
+from rlhf.config.cluster import Resources, Rule, stage_resources
 from rlhf.config.slices import config_slice, local_source
 from rlhf.images import image_path
 
@@ -38,14 +38,15 @@ def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | st
     return names
 
 
-def launch_options(config: Config, rule: Rule, name: str) -> str:
+def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
     """Options of ``rlhf launch`` for a job, without those that the launcher defaults to.
 
     Args:
         config: the whole configuration.
         rule: the job's rule.
-        name: the job's first wildcard: a run, model, dataset or view.
+        wildcards: the job's, a run, model, dataset or view first.
     """
+    name = wildcards[0]
     asked = stage_resources(config, rule, name)
     options: list[tuple[str, object]] = [
         ("nodes", asked.nodes if asked.nodes > 1 else 0),
@@ -61,8 +62,7 @@ def launch_options(config: Config, rule: Rule, name: str) -> str:
             ("serve", f"reward=results/store/reward/{run.reward}/repository"),
             ("serve", f"reference=results/store/reference/{run.sft}/repository"),
         ]
-    if rule in TRAINING:
-        options += [("state", state_folder(rule, name))]
+    options += [("state", state_folder(rule, *wildcards))]
     if config.runtime.containers != "none":
         options += zip(
             ("image", "serve-image"), map(image_path, images(config, rule, name)), strict=False
@@ -81,9 +81,9 @@ def saving_options(config: Config, rule: Rule, name: str) -> str:
     )
 
 
-def state_folder(rule: Rule, name: str) -> str:
-    """Where a run keeps what it resumes from."""
-    return f"state/{rule}/{name}"
+def state_folder(rule: Rule, *wildcards: str) -> str:
+    """What one attempt at a job owns; where training keeps what it resumes from."""
+    return f"state/{rule}/{'.'.join(wildcards)}"
 
 
 def images(config: Config, rule: Rule, name: str = "") -> list[str]:

@@ -82,7 +82,7 @@ def get_resources(stage):
     resources = plugin_resources(
         stage_resources(CONFIG, stage), CONFIG.cluster.gpu_type
     )
-    resources["launch"] = lambda wildcards: launch_options(CONFIG, stage, wildcards[0])
+    resources["launch"] = lambda wildcards: launch_options(CONFIG, stage, *wildcards)
     if stage in TRAINING:
         resources["saving"] = lambda wildcards: saving_options(
             CONFIG, stage, wildcards[0]

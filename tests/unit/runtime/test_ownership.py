@@ -124,7 +124,8 @@ def test_the_replaced_owner_notices(tmp_path, monkeypatch):
     monkeypatch.setattr(ownership, "BEAT_SECONDS", 0.05)
     lost = claim(tmp_path, pid_started=1)
     with claim(tmp_path) as mine:
-        assert lost.lost.wait(5)
+        lost._heart.join(5)
+        assert not lost._heart.is_alive()
         lost.release()
         assert fence.still_mine(tmp_path, mine.attempt.id)
         assert len(list(tmp_path.iterdir())) == 1

@@ -130,7 +130,7 @@ def _anywhere(args: argparse.Namespace, gpus_expected: bool, nodes: int) -> Iter
         yield failed("configuration", error)
     gpus = gpu_names()
     yield from check_machine()
-    yield check_gpus(gpus, gpus_expected)
+    yield check_gpus(gpus, gpus_expected, with_torch=not in_images)
     yield from check_containers(in_images, len(gpus))
     yield from check_storage(Path())
     if nodes:

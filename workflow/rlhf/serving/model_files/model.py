@@ -51,7 +51,9 @@ class TritonPythonModel:
         model, report = loader.from_pretrained(
             Path(__file__).parent / "hf",
             dtype=getattr(torch, settings["dtype"]),
+            use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
         if report["missing_keys"]:  # transformers would serve random values in their place
