@@ -29,8 +29,9 @@ class Fault:
         outcome: what happens then, as the test asserts it.
         rule: the stage that it comes to.
         topology: how many nodes and processes that has.
-        cluster: keys of the configuration's section ``cluster``.
         play: injects it, asserts what is particular to it, and sees the run through.
+        cluster: keys of the configuration's section ``cluster``.
+        accounting: whether the cluster keeps accounts, and Snakemake asks sacct.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Fault:
     topology: Topology
     play: Callable[[Run], None]
     cluster: dict[str, Any] = field(default_factory=dict)
+    accounting: bool = False
 
     @property
     def id(self) -> str:
@@ -51,14 +53,21 @@ FAULTS: list[Fault] = []
 
 
 def fault(
-    *rules: str, topology: Topology = ONE, injected: str, outcome: str, **cluster: Any
+    *rules: str,
+    topology: Topology = ONE,
+    injected: str,
+    outcome: str,
+    accounting: bool = False,
+    **cluster: Any,
 ) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
     """Declare the decorated function as the test of a fault; its docstring is the title."""
 
     def declare(play: Callable[[Run], None]) -> Callable[[Run], None]:
         title = (play.__doc__ or "").rstrip(".")
         for rule in rules:
-            FAULTS.append(Fault(title, injected, outcome, rule, topology, play, cluster))
+            FAULTS.append(
+                Fault(title, injected, outcome, rule, topology, play, cluster, accounting)
+            )
         return play
 
     return declare
@@ -154,6 +163,20 @@ def preempt(run: Run, partition: str) -> None:
 def scancel(run: Run) -> None:
     """Somebody cancels the job."""
     run.start()
+    run.wait_for_step(3)
+    run.cluster.scancel(run.job())
+    run.finish()
+
+
+@fault(
+    "train_sft",
+    accounting=True,
+    injected="`scancel` of the running job, where Snakemake asks sacct",
+    outcome=f"the ranks save; {GOES_ON}",
+)
+def scancel_with_accounting(run: Run) -> None:
+    """Somebody cancels the job, on a cluster with accounting."""
+    run.start("--slurm-status-command=sacct", account="lab")
     run.wait_for_step(3)
     run.cluster.scancel(run.job())
     run.finish()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runs import FINISHED, ClusterProject
+import pytest
+import yaml
+from runs import ClusterProject, Topology, tiny_pipeline
 from slurm import Cluster
+
+PROFILE = "profiles/slurm/profile.v9+.yaml"
 
 
 def look_at_the_machine() -> list[str]:
@@ -32,7 +36,18 @@ def test_nothing_of_the_machine_itself_is_touched(cluster: Cluster) -> None:
     assert look_at_the_machine() == BEFORE
 
 
-def test_the_pipeline_ends(finished: ClusterProject) -> None:
-    said = finished.run_command(*finished.snakemake_command("--dry-run", FINISHED))
-    assert "Nothing to be done" in said
-    assert "all as their manifests say" in finished.run_command("rlhf", "verify")
+@pytest.mark.usefixtures("ahead")
+def test_the_pipeline_in_the_words_of_the_readme(
+    cluster: Cluster, prepared: ClusterProject
+) -> None:
+    """``snakemake --profile slurm`` from a fresh clone, once its two files are edited."""
+    project = ClusterProject.clone_for(cluster, "readme")
+    (project.folder / "config/config.yaml").write_text(yaml.safe_dump(tiny_pipeline(Topology())))
+    project.replace(PROFILE, "  slurm_account: lab\n", "")
+    project.replace(PROFILE, "slurm_partition: gpu", "slurm_partition: cpu")
+    project.replace(PROFILE, "status-checks: 20", "status-checks: 2")  # the only other edit
+    project.run_command("snakemake", "--profile", "slurm", seconds=600)
+    assert "Nothing to be done" in project.run_command("snakemake", "--profile", "slurm")
+    assert "all as their manifests say" in project.run_command("rlhf", "verify")
+    kinds = ("models/", "datasets/", "tokenized/", "sft/", "reward/", "store/")
+    assert project.results(*kinds) == prepared.results(*kinds)

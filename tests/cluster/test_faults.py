@@ -8,7 +8,7 @@ from faults import FAULTS, Fault
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_final_bytes_are_those_of_the_undisturbed_run(fault: Fault, outcome: Played) -> None:
-    assert outcome.found.keys() == outcome.expected.keys()
-    differ = [name for name in outcome.found if outcome.found[name] != outcome.expected[name]]
+def test_final_bytes_are_those_of_the_undisturbed_run(fault: Fault, played: Played) -> None:
+    assert played.found.keys() == played.expected.keys()
+    differ = [name for name in played.found if played.found[name] != played.expected[name]]
     assert not differ
