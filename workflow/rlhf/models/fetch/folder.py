@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError, DataError
-from rlhf.models.fetch.loaded import Loaded, check_complete, loading
+from rlhf.models.fetch.loaded import Loaded, load_complete, loading
 from rlhf.provenance.digest import digest_file, digest_value
 from rlhf.runtime.files import read_json
 
@@ -105,22 +105,20 @@ def load_folder(
         trust: whether the model may run the code that it brings.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     code = _own_code(folder, where) if trust else []
     with loading(str(folder), where):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=bool(code)
         )
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model = load_complete(
             folder,
+            str(folder),
             dtype=getattr(torch, dtype) if dtype else "auto",
             use_safetensors=True,
-            local_files_only=True,
             trust_remote_code=bool(code),
-            output_loading_info=True,
         )
-    check_complete(info, str(folder))
     licence = _licence_of_card(folder / "README.md")
     return Loaded(model, tokenizer, identity, licence, folder, brings_code=bool(code))
 
