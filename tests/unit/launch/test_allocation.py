@@ -73,6 +73,13 @@ def test_slurm_that_does_not_answer(monkeypatch, tmp_path):
     assert "squeue --noheader --jobs=7" in str(caught.value.where)
 
 
+def test_a_step_goes_on_without_slurms_answer(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = find_allocation(BATCH | {"SLURM_STEP_ID": "0"})
+    assert (found.job, found.needs_steps, found.ends) == ("7", False, None)
+    assert "The end of the job is unknown" in capsys.readouterr().err
+
+
 def test_too_few_gpus():
     with pytest.raises(RlhfError, match="4 GPUs were asked for, 2 are here") as caught:
         Allocation(visible_gpus=("0", "1")).gpus(4)

@@ -10,7 +10,7 @@ import pytest
 
 from rlhf.launch.allocation import Allocation
 from rlhf.launch.command import run
-from rlhf.launch.containers import CODE, Bare
+from rlhf.launch.containers import CODE, GUARDED, Bare
 from rlhf.launch.head import Head, srun_command
 from rlhf.launch.ranks import Meeting, rank_command, rank_variables
 from rlhf.launch.topology import plan
@@ -112,6 +112,7 @@ def test_the_tree_of_ppo_on_two_nodes_of_eight_gpus(options, monkeypatch, tmp_pa
         " --image train.sif --serve-image serve.sif --log logs/ppo.log"
     )
     inside = f"--home=/SCRATCH/home --bind={tmp_path} --bind={CODE} --bind=/SCRATCH"
+    guarded = " ".join(GUARDED)
     common = """PYTHONNOUSERSITE=1
     PYTHONUNBUFFERED=1
     TMPDIR=/SCRATCH"""
@@ -128,13 +129,13 @@ on the first node, and likewise on 1 more:
     CUDA_VISIBLE_DEVICES=6
     {common}
     PYTHONPATH={CODE}
-    apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} serve.sif \
+    {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} serve.sif \
 python -m rlhf.serving.tritonserver store/reward …
   server reference, on GPU 7, log logs/ppo.node0.reference-server.log:
     CUDA_VISIBLE_DEVICES=7
     {common}
     PYTHONPATH={CODE}
-    apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} serve.sif \
+    {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} serve.sif \
 python -m rlhf.serving.tritonserver store/reference …
   6 ranks of 12, on GPU 0, 1, 2, 3, 4, 5:
     OMP_NUM_THREADS=8
@@ -148,7 +149,7 @@ python -m rlhf.serving.tritonserver store/reference …
     RLHF_TLS=/SCRATCH/tls
     RLHF_EXIT_FOLDER=/SCRATCH/exit
     PYTHONPATH={CODE}
-    apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} train.sif \
+    {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} train.sif \
 python -m rlhf.launch.torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=FIRST:PORT \
 --rdzv-id=FIRST:PORT --rdzv-conf=is_host=1,join_timeout=3600,read_timeout=3600 \
 --local-addr=ADDRESS --nproc-per-node=6 --log-dir=/SCRATCH/torchrun -m rlhf.launch.worker \

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import RlhfError
-from rlhf.launch.containers import CODE, Bare, place, places, python_command
+from rlhf.launch.containers import CODE, GUARDED, Bare, place, places, python_command
 
 SCRATCH = Path("/scratch/rlhf-launch-1")
 
@@ -45,7 +45,7 @@ def test_bare(monkeypatch):
 def test_an_image_on_the_cpu(runtimes, tmp_path):
     runtimes("singularity", "apptainer")
     assert python_command(image(), "m", "a b") == [
-        "apptainer", "exec", "--cleanenv", f"--home={SCRATCH}/home", f"--bind={tmp_path}",
+        *GUARDED, "apptainer", "exec", "--cleanenv", f"--home={SCRATCH}/home", f"--bind={tmp_path}",
         f"--bind={CODE}", f"--bind={SCRATCH}", f"--pwd={tmp_path}", "images/train-1.sif",
         "python", "-m", "m", "a b",
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def test_an_image_on_gpus_with_folders_more(runtimes, tmp_path):
     runtimes("singularity")
     inside = image(gpus=True, binds=(Path("/data/sets"), tmp_path / "within", Path("/data")))
     assert inside.prefix() == [
-        "singularity", "exec", "--nv", "--cleanenv", f"--home={SCRATCH}/home",
+        *GUARDED, "singularity", "exec", "--nv", "--cleanenv", f"--home={SCRATCH}/home",
         f"--bind={tmp_path}", f"--bind={CODE}", f"--bind={SCRATCH}", "--bind=/data/sets",
         "--bind=/data", f"--pwd={tmp_path}", "images/train-1.sif",
     ]  # fmt: skip
@@ -77,6 +77,7 @@ def test_what_is_seen_inside(runtimes, monkeypatch, runtime):
     assert {name for name in inside if inside[name] == f"own {name}"} == {
         "HF_TOKEN", "WANDB_API_KEY", "NCCL_DEBUG", "RLHF_ATTEMPT", "SLURM_JOB_ID",
     }  # fmt: skip
+    assert started[f"{runtime.upper()}_NO_EVAL"] == "1", "it would run what a value says"
     assert inside["CUDA_VISIBLE_DEVICES"] == "2"
     assert inside["TMPDIR"] == "/t"
     assert inside["PYTHONPATH"] == str(CODE)

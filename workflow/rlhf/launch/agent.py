@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 
 from rlhf.errors import RlhfError
 from rlhf.launch.allocation import Allocation
@@ -14,6 +11,7 @@ from rlhf.launch.child import Child
 from rlhf.launch.containers import places
 from rlhf.launch.options import Options
 from rlhf.launch.ranks import Meeting, rank_command, rank_variables
+from rlhf.launch.scratch import Scratch
 from rlhf.launch.servers import Servers
 from rlhf.launch.topology import plan
 from rlhf.launch.worker import exit_code
@@ -32,8 +30,8 @@ class Agent:
 
     def __init__(self, options: Options, allocation: Allocation, node: int) -> None:
         self._options, self._allocation, self._node = options, allocation, node
-        self._scratch = Path(tempfile.mkdtemp(prefix="rlhf-launch-"))
-        self._servers = Servers(options, node, self._scratch)
+        self._scratch = Scratch()
+        self._servers = Servers(options, node, self._scratch.path)
         self._child = Child()
 
     def run(self) -> int:
@@ -45,7 +43,7 @@ class Agent:
         """
         adopt_orphans()
         self._child.catch_signals()
-        options, scratch = self._options, self._scratch
+        options, scratch = self._options, self._scratch.path
         topology = plan(options, self._allocation.gpus(options.gpus))
         here, served_here = places(options, scratch)
         for one in (here, served_here):
@@ -65,7 +63,7 @@ class Agent:
         self._servers.stop()
         for pid in descendants(os.getpid()):
             send(pid, signal.SIGKILL)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
 
     def _meeting(self) -> Meeting | None:
         endpoint = self._options.rendezvous

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlhf.errors import RlhfError
+from rlhf.launch.say import say
 from rlhf.runtime.deadline import DEADLINE
 
 QUERY_SECONDS = 120.0  # a busy controller takes its time
@@ -90,7 +91,13 @@ def find_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
     in_step = environment.get("SLURM_STEP_ID", "").isdigit()
     if in_step and known is not None:
         return Allocation(job, in_step, ends=ends, visible_gpus=gpus)
-    found, nodes, cpus = _ask(job)
+    try:
+        found, nodes, cpus = _ask(job)
+    except RlhfError as error:
+        if not in_step:
+            raise
+        say(f"{error.what} The end of the job is unknown.")  # nothing else is needed here
+        return Allocation(job, in_step, ends=ends, visible_gpus=gpus)
     ends = min((end for end in (ends, found) if end is not None), default=None)
     on_first = environment.get("SLURMD_NODENAME", "") == nodes[0]
     return Allocation(job, in_step, on_first, nodes, cpus, ends, gpus)

@@ -17,7 +17,9 @@ from typing import ClassVar
 from rlhf.errors import RlhfError
 from rlhf.images import RUNTIMES, find_runtime
 from rlhf.launch.options import Options
+from rlhf.runtime import guard
 
+GUARDED = (sys.executable, "-I", "-S", guard.__file__)
 CODE = Path(__file__).resolve().parents[2]  # the folder that holds the package
 # Besides the launcher's own: settings of libraries, and the tokens of hubs and trackers.
 _PASSED = ("CUDA_", "GLOO_", "HF_", "MLFLOW_", "NCCL_", "PYTORCH_", "RLHF_", "TORCH", "UCX_",
@@ -89,7 +91,7 @@ class Image:
     def prefix(self) -> list[str]:
         """The command line that runs a command inside, without the command."""
         return [
-            self.runtime, "exec", *(["--nv"] if self.gpus else []), "--cleanenv",
+            *GUARDED, self.runtime, "exec", *(["--nv"] if self.gpus else []), "--cleanenv",
             f"--home={self.home}", *(f"--bind={folder}" for folder in self.binds),
             f"--pwd={Path.cwd()}", str(self.path),
         ]  # fmt: skip
@@ -98,7 +100,8 @@ class Image:
         """The environment to start a command in, so that it sees ``variables`` inside.
 
         By prefixed variables, not by ``--env``: every user of the machine can read a command
-        line, and an option's commas would part a value in two.
+        line, and an option's commas would part a value in two. The runtime would evaluate values
+        as a shell does, and run what stands in backquotes, if it were not told to let that be.
         """
         inside = {
             name: value
@@ -106,8 +109,9 @@ class Image:
             if name.startswith(_PASSED) or name in _PASSED_NAMES
         }
         inside |= {**variables, **self.added}
-        prefix = f"{self.runtime.upper()}ENV_"
-        return {**os.environ, **{prefix + name: value for name, value in inside.items()}}
+        runtime = self.runtime.upper()
+        passed = {f"{runtime}ENV_{name}": value for name, value in inside.items()}
+        return {**os.environ, f"{runtime}_NO_EVAL": "1", **passed}
 
 
 Place = Bare | Image

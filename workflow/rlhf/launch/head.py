@@ -55,9 +55,12 @@ class Head:
         self._interrupts = 0
         self._child = Child(self._for_srun, farewell=signal.SIGUSR2)
         # Beside the log, for all nodes have to see it.
-        options.log.parent.mkdir(parents=True, exist_ok=True)
-        name = f".{options.log.stem}.agents-"
-        self._verdicts = Path(tempfile.mkdtemp(prefix=name, dir=options.log.parent)).resolve()
+        folder, name = options.log.parent, f".{options.log.stem}.agents-"
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.state is not None:  # it is ours alone, so these are of heads that were killed
+            for left in folder.glob(f"{name}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        self._verdicts = Path(tempfile.mkdtemp(prefix=name, dir=folder)).resolve()
 
     def run(self) -> int:
         """Run all agents; the exit code of the stage.

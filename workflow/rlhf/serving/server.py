@@ -117,7 +117,7 @@ class TritonServer:
 
         self.stop()
         self._health = Health(self.endpoint, self.kind, self._name, self.certificates)
-        self._scratch = tempfile.TemporaryDirectory(prefix="server-", dir=self._scratch_root)
+        self._scratch = tempfile.TemporaryDirectory(prefix=f"{self._name}.", dir=self._scratch_root)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log_path, "ab") as log:
             self._process = subprocess.Popen(
