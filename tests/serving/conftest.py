@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-from served_models import VOCABULARY, Exported, make_store
+from served_models import SLOWLY, VOCABULARY, Exported, make_store
 
+from rlhf.serving import health
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
+from rlhf.serving.tls import Certificates, make_certificates
+
+# A lost server is to be found within a few seconds here.
+health.PAUSE_SECONDS, health.ANSWER_SECONDS, health.BUSY_SECONDS = 0.2, 1.0, 4.0
 
 
 @pytest.fixture(scope="session")
@@ -25,16 +32,37 @@ def reference(tmp_path_factory) -> Exported:
 
 
 @pytest.fixture(scope="session")
-def nan_reward(tmp_path_factory) -> Exported:
-    return make_store(tmp_path_factory.mktemp("nan"), "reward", seed=4, nan=True)
+def odd_reward(tmp_path_factory) -> Exported:
+    """Answers with NaN, and takes as many seconds as a request has rows that start with SLOW."""
+    odd = make_store(tmp_path_factory.mktemp("odd"), "reward", seed=4, nan=True)
+    with open(odd.store / "reward" / "1" / "model.py", "a") as model:
+        model.write(SLOWLY)
+    return odd
 
 
 @pytest.fixture(scope="session")
-def servers(reward, reference, nan_reward, tmp_path_factory):
+def certificates():
+    """The job's, in a folder that others may enter up to the last part, as in /tmp."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield make_certificates(Path(folder, "tls"))
+
+
+@pytest.fixture(scope="session")
+def other_certificates(tmp_path_factory) -> Certificates:
+    """Those of another job."""
+    return make_certificates(tmp_path_factory.mktemp("other") / "tls")
+
+
+@pytest.fixture(scope="session")
+def servers(reward, reference, odd_reward, certificates, tmp_path_factory):
     """All servers, started together."""
     logs = tmp_path_factory.mktemp("logs")
-    stores = {"reward": reward, "reference": reference, "nan": nan_reward}
-    running = {name: TritonServer(one.store, logs / name) for name, one in stores.items()}
+    stores = {"reward": reward, "reference": reference, "odd": odd_reward}
+    running = {
+        name: TritonServer(one.store, logs / name, certificates=certificates)
+        for name, one in stores.items()
+    }
     try:
         for server in running.values():
             server.start()
@@ -49,16 +77,25 @@ def servers(reward, reference, nan_reward, tmp_path_factory):
 
 
 @pytest.fixture
-def reward_scorer(servers, reward):
-    with TritonScorer(servers["reward"].endpoint, "reward", reward.identity, backoff=0.5) as scorer:
+def connect(certificates):
+    """Opens a scorer of a server."""
+
+    def scorer(server: TritonServer, exported: Exported, **options) -> TritonScorer:
+        options = {"backoff": 0.5, "certificates": certificates, **options}
+        return TritonScorer(server.endpoint, exported.kind, exported.identity, **options)
+
+    return scorer
+
+
+@pytest.fixture
+def reward_scorer(connect, servers, reward):
+    with connect(servers["reward"], reward) as scorer:
         yield scorer
 
 
 @pytest.fixture
-def reference_scorer(servers, reference):
-    with TritonScorer(
-        servers["reference"].endpoint, "reference", reference.identity, backoff=0.5
-    ) as scorer:
+def reference_scorer(connect, servers, reference):
+    with connect(servers["reference"], reference) as scorer:
         yield scorer
 
 

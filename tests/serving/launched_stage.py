@@ -29,11 +29,14 @@ def score_across_a_crash(identity: str) -> None:
     import numpy as np
 
     from rlhf.serving.client import TritonScorer
+    from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 
+    certificates = Certificates(Path(os.environ[FOLDER_VARIABLE]))
     rows = [np.arange(1, length) for length in range(3, 40)]
     with TritonScorer(
-        os.environ["RLHF_ENDPOINT_REWARD"], "reward", json.loads(identity), backoff=0.5
-    ) as scorer:
+        os.environ["RLHF_ENDPOINT_REWARD"], "reward", json.loads(identity), certificates,
+        backoff=0.5,
+    ) as scorer:  # fmt: skip
         before = scorer.rewards(rows).tobytes()
         killer = threading.Timer(0.3, kill_server)
         killer.start()

@@ -13,6 +13,19 @@ from rlhf.runtime.files import write_json
 from rlhf.serving.store import Kind, export_store, model_identity
 
 VOCABULARY, LONGEST = 512, 160
+SLOW = 9  # the first token of a row that takes a second, in a model with the following code
+SLOWLY = f"""
+
+import time
+
+_at_once = TritonPythonModel._answer
+
+def _slowly(self, request, rows):
+    time.sleep(sum(int(row[0]) == {SLOW} for row in rows))
+    return _at_once(self, request, rows)
+
+TritonPythonModel._answer = _slowly
+"""
 
 
 @dataclass(frozen=True)

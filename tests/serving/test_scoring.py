@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
-import signal
 import socket
 
 import numpy as np
@@ -12,11 +10,13 @@ import pytest
 import torch
 from served_models import LONGEST, VOCABULARY
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from tritonclient.grpc import InferInput
+from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.runtime.processes import command_line, descendants
+from rlhf.serving import wire
 from rlhf.serving.client import TritonScorer, _groups
-from rlhf.serving.server import TritonServer, free_ports
+from rlhf.serving.server import TritonServer, free_port
 
 
 def test_rewards_pool_at_the_last_real_token(reward_scorer, reward, sequences):
@@ -83,73 +83,87 @@ def test_invalid_starts_are_refused(reference_scorer, start):
         reference_scorer.ask([row, row], [1, start] if start != -1 else [start, 1])
 
 
-def test_mask_of_another_shape_is_refused(servers):
-    from tritonclient.grpc import InferenceServerClient, InferInput
-    from tritonclient.utils import InferenceServerException
-
+def test_mask_of_another_shape_is_refused(servers, certificates):
     inputs = []
     for name, width in (("input_ids", 4), ("attention_mask", 3)):
         inputs.append(InferInput(name, [1, width], "INT64"))
         inputs[-1].set_data_from_numpy(np.ones((1, width), dtype=np.int64))
-    client = InferenceServerClient(servers["reward"].endpoint)
+    client = wire.connect(servers["reward"].endpoint, wire.credentials(certificates))
     with pytest.raises(InferenceServerException, match=r"attention_mask has shape \[1, 3\]"):
         client.infer("reward", inputs)
 
 
+class Swapping:
+    """Stands in for Triton when it mixes up answers: gives that to the request before."""
+
+    def __init__(self, client) -> None:
+        self._client, self._before = client, None
+
+    def infer(self, *arguments, **options):
+        answer = self._client.infer(*arguments, **options)
+        self._before, given = answer, self._before
+        return given or answer
+
+
+@pytest.mark.parametrize("kind", ["reward", "reference"])
+def test_an_answer_to_another_request_is_not_taken(servers, certificates, kind):
+    rows = [np.arange(1, 9)], [np.arange(2, 10)]
+    starts = [4] if kind == "reference" else None
+    client = Swapping(wire.connect(servers[kind].endpoint, wire.credentials(certificates)))
+    first = wire.ask(client, kind, rows[0], starts)
+    with pytest.raises(InferenceServerException, match="belongs to another request"):
+        wire.ask(client, kind, rows[1], starts)
+    (again,) = wire.ask(client, kind, rows[1], starts)
+    assert again.tobytes() != first[0].tobytes()
+    if kind == "reference":
+        with pytest.raises(InferenceServerException, match="belongs to another request"):
+            wire.ask(client, kind, rows[1], starts, temperature=0.7)
+
+
 @pytest.mark.parametrize("role", ["weights", "tokenizer", "template", "calibration"])
-def test_handshake_names_each_differing_digest(servers, reward, role):
+def test_handshake_names_each_differing_digest(servers, reward, certificates, role):
     other = reward.identity | {role: "0" * 64}
-    with TritonScorer(servers["reward"].endpoint, "reward", other) as scorer:
+    with TritonScorer(servers["reward"].endpoint, "reward", other, certificates) as scorer:
         with pytest.raises(IntegrityError, match=f"{role}: the server has {reward.identity[role]}"):
             scorer.handshake()
         with pytest.raises(IntegrityError, match=role):  # scoring proves the identity by itself
             scorer.rewards([np.array([1, 2])])
 
 
-def test_handshake_refuses_another_kind(servers, reference):
+def test_handshake_refuses_another_kind(connect, servers, reference):
     with (
-        TritonScorer(servers["reward"].endpoint, "reference", reference.identity) as scorer,
+        connect(servers["reward"], reference) as scorer,
         pytest.raises(ServingError, match="unknown model"),
     ):
         scorer.handshake()
 
 
-def test_no_server_means_an_error_never_a_value(reward):
-    endpoint = f"127.0.0.1:{free_ports('127.0.0.1')[0]}"
+def test_no_server_means_an_error_never_a_value(reward, certificates):
+    endpoint = f"127.0.0.1:{free_port()}"
     with (
-        TritonScorer(endpoint, "reward", reward.identity, retries=2, backoff=0.05) as scorer,
-        pytest.raises(ServingError, match="did not answer in 3 tries") as caught,
+        TritonScorer(
+            endpoint, "reward", reward.identity, certificates, retries=4, backoff=0.02
+        ) as scorer,
+        pytest.raises(
+            ServingError, match=r"did not answer in 5 tries.*Connection refused"
+        ) as caught,
     ):
         scorer.rewards([np.array([1, 2])])
     assert caught.value.where == endpoint
 
 
-def test_a_dead_python_process_is_brought_back(servers, reference_scorer, sequences):
-    """Triton goes on calling itself ready then."""
-    server = servers["reference"]
-    starts = [1] * len(sequences)
-    before = reference_scorer.logprobs(sequences, starts)
-    (stub,) = [
-        pid for pid in descendants(server.pid) if "python_backend_stub" in command_line(pid)[0]
-    ]
-    os.kill(stub, signal.SIGKILL)
-    after = reference_scorer.logprobs(sequences, starts)
-    assert [a.tobytes() for a in after] == [b.tobytes() for b in before]
-    assert server.healthy()
-
-
-def test_numbers_that_are_none_are_refused(servers, nan_reward):
+def test_numbers_that_are_none_are_refused(connect, servers, odd_reward):
     with (
-        TritonScorer(servers["nan"].endpoint, "reward", nan_reward.identity) as scorer,
+        connect(servers["odd"], odd_reward) as scorer,
         pytest.raises(ServingError, match="unusable answer: 'rewards' holds nan"),
     ):
         scorer.rewards([np.array([1, 2]), np.array([3])])
 
 
-def test_a_taken_port_is_not_taken_for_ready(servers, reward, tmp_path):
+def test_a_taken_port_is_not_taken_for_ready(servers, reward, certificates, tmp_path):
     """The other server answers on it, and says that it is ready."""
-    server = TritonServer(reward.store, tmp_path / "log")
-    server._ports = list(servers["reward"]._ports)
+    server = TritonServer(reward.store, tmp_path / "log", certificates=certificates)
+    server._port = servers["reward"]._port
     try:
         server.start()
         assert not server.healthy()

@@ -58,10 +58,12 @@ class Project:
             "OMP_NUM_THREADS": "1",
         }
 
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run snakemake with the local profile."""
+    def snakemake(
+        self, *arguments: str, profile: str = "local", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run snakemake with a profile."""
         done = subprocess.run(
-            ["snakemake", "--profile", "local", *arguments, "--configfile", self.config],
+            ["snakemake", "--profile", profile, *arguments, "--configfile", self.config],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,

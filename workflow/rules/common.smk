@@ -169,6 +169,17 @@ def get_evaluation_prompts(wildcards):
     ]
 
 
+def get_rows(section):
+    """Manifests of the datasets that the prompts of a PPO run, or of one's evaluation, are from."""
+
+    def inputs(wildcards):
+        name = wildcards.name
+        run = CONFIG.ppo[name if section == "ppo" else CONFIG.evaluation[name].ppo]
+        return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
+
+    return inputs
+
+
 def get_reported(kind):
     """Manifests of one kind behind a report's evaluations, each once."""
 

@@ -5,6 +5,7 @@ rule evaluate:
         reward=get_evaluated("reward"),
         ppo=get_parent("ppo", "evaluation", "ppo"),
         data=get_evaluation_prompts,
+        rows=get_rows("evaluation"),
     output:
         evaluation="results/evaluation/{name}/evaluation.json",
         samples="results/evaluation/{name}/samples.json",
@@ -27,6 +28,7 @@ rule evaluate:
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input base={input.base} --input sft={input.sft} --input reward={input.reward}"
         " --input ppo={input.ppo} $(printf -- ' --input data=%s' {input.data})"
+        " $(printf -- ' --input rows=%s' {input.rows})"
         " --output evaluation={output.evaluation} --output samples={output.samples}"
         " --output sampling_report={output.sampling_report}"
         " --output manifest={output.manifest}"

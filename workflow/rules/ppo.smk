@@ -3,6 +3,7 @@ rule train_ppo:
         sft=get_parent("sft", "ppo", "sft"),
         reward=get_parent("reward", "ppo", "reward"),
         data=get_tokenized("prompt", "ppo"),
+        rows=get_rows("ppo"),
         stores=get_stores,
     output:
         model=directory("results/ppo/{name}/model"),
@@ -27,6 +28,7 @@ rule train_ppo:
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input sft={input.sft} --input reward={input.reward}"
         " $(printf -- ' --input data=%s' {input.data})"
+        " $(printf -- ' --input rows=%s' {input.rows})"
         " $(for store in {input.stores}; do printf -- ' --input store=%s' $store; done)"
         " --output model={output.model} --output value={output.value}"
         " --output metrics={output.metrics} --output samples={output.samples}"

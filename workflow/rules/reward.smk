@@ -6,6 +6,7 @@ rule train_reward:
     output:
         model=directory("results/reward/{name}/model"),
         metrics="results/reward/{name}/metrics.jsonl",
+        evaluation="results/reward/{name}/evaluation.json",
         manifest=ensure("results/reward/{name}/manifest.json", non_empty=True),
     log:
         "logs/train_reward/{name}.log",
@@ -25,5 +26,5 @@ rule train_reward:
         " --input sft={input.sft} $(printf -- ' --input data=%s' {input.data})"
         " $(printf -- ' --input demonstrations=%s' {input.demonstrations})"
         " --output model={output.model} --output metrics={output.metrics}"
-        " --output manifest={output.manifest}"
+        " --output evaluation={output.evaluation} --output manifest={output.manifest}"
         " {resources.saving} --log {log}"

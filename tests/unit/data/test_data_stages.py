@@ -11,12 +11,14 @@ import pytest
 from oasst_trees import bot, tree, user
 
 from rlhf.data.encoding import IGNORED
+from rlhf.data.rows import Message, Prompt, write_rows
 from rlhf.errors import DataError, IntegrityError
 from rlhf.provenance.digest import describe_tree
 from rlhf.provenance.manifest import verify
 from rlhf.runtime.files import read_json, write_json
 from rlhf.stages import fetch_data, tokenize
 from rlhf.stages.stage import parse
+from rlhf.stages.training import messages_of
 
 VIEW_LENGTHS = {"sft": 80, "preference": 90, "prompt": 40}
 
@@ -190,3 +192,20 @@ class TestRefusals:
         write_json(model / "manifest.json", {"schema": 1, "facts": facts})
         with pytest.raises(IntegrityError, match="template_digest"):
             run_tokenize("sft", fetch(), model, tmp_path / "out")
+
+
+def test_messages_of_prompts_whose_ids_recur_in_another_dataset(tmp_path):
+    dialogues = {
+        name: (Message("system", "Be kind."), Message("user", f"I am from {name}."))
+        for name in ("a", "b")
+    }
+    for name, messages in dialogues.items():
+        (tmp_path / name / "rows").mkdir(parents=True)
+        write_rows(tmp_path / name / "rows", [(Prompt("1/1", "g", messages), "train")])
+    line = ["--name", "x", "--config", "{}", "--output", f"manifest={tmp_path}/manifest.json"]
+    line += [f"--input=rows={tmp_path}/{name}/manifest.json" for name in dialogues]
+    found = messages_of(parse(line)[0], [{"dataset": name, "id": "1/1"} for name in "bab"])
+    assert [messages[1]["content"] for messages in found] == [
+        f"I am from {name}." for name in "bab"
+    ]
+    assert found[0][0] == {"role": "system", "content": "Be kind."}

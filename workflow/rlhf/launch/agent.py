@@ -11,7 +11,7 @@ from pathlib import Path
 from rlhf.errors import RlhfError
 from rlhf.launch.allocation import Allocation
 from rlhf.launch.child import Child
-from rlhf.launch.containers import place
+from rlhf.launch.containers import places
 from rlhf.launch.options import Options
 from rlhf.launch.ranks import Meeting, rank_command, rank_variables
 from rlhf.launch.servers import Servers
@@ -33,7 +33,7 @@ class Agent:
     def __init__(self, options: Options, allocation: Allocation, node: int) -> None:
         self._options, self._allocation, self._node = options, allocation, node
         self._scratch = Path(tempfile.mkdtemp(prefix="rlhf-launch-"))
-        self._servers = Servers(options, node)
+        self._servers = Servers(options, node, self._scratch)
         self._child = Child()
 
     def run(self) -> int:
@@ -47,14 +47,15 @@ class Agent:
         self._child.catch_signals()
         options, scratch = self._options, self._scratch
         topology = plan(options, self._allocation.gpus(options.gpus))
-        where = place(options.image, gpus=options.gpus > 0, binds=options.binds, scratch=scratch)
-        where.check()
+        here, served_here = places(options, scratch)
+        for one in (here, served_here):
+            one.check()
         for name in ("exit", "home"):
             (scratch / name).mkdir()
-        self._servers.start()
-        command = rank_command(options, topology, where, scratch, self._meeting())
+        self._servers.start(topology, served_here)
+        command = rank_command(options, topology, here, scratch, self._meeting())
         variables = rank_variables(options, topology, scratch, self._servers.endpoints())
-        self._child.start(command, where.environment(variables))
+        self._child.start(command, here.environment(variables))
         status = self._child.wait(self._servers.mend)
         return exit_code(scratch / "exit", status)
 

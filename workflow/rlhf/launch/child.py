@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from rlhf.runtime.processes import die_with_parent, send
+from rlhf.runtime.processes import send, tied
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WATCH_SECONDS = 0.2
@@ -45,11 +45,10 @@ class Child:
         """Start it. In the main thread: the child's end is tied to the thread that starts it."""
         self._starting = True
         self._process = subprocess.Popen(
-            command,
+            tied(command, self._farewell),
             env=environment,
             stdin=subprocess.DEVNULL,
             process_group=0,  # a terminal's Ctrl-C comes once, from here
-            preexec_fn=die_with_parent(self._farewell),
         )
         self._starting = False
         for number in self._early:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf.launch.containers import Place
+from rlhf.launch.containers import Place, python_command
 from rlhf.launch.options import Options
 from rlhf.launch.topology import Topology
 from rlhf.launch.worker import EXIT_FOLDER, MODULE
+from rlhf.serving.tls import FOLDER_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 MEET_SECONDS = 3600  # one node may load its served models for much longer than another
@@ -48,7 +50,7 @@ def rank_command(
         meeting: where several nodes meet; None for one node.
     """
     if topology.world == 1:
-        return place.command(*options.command)
+        return python_command(place, *options.command)
     if meeting is None:
         torchrun = ["--standalone", f"--local-addr={LOOPBACK}"]
     else:
@@ -61,7 +63,8 @@ def rank_command(
             f"--rdzv-conf=is_host={int(meeting.first)},{timeouts}",
             f"--local-addr={meeting.address}",
         ]
-    return place.command(
+    return python_command(
+        place,
         "rlhf.launch.torchrun",
         *torchrun,
         f"--nproc-per-node={topology.ranks}",
@@ -72,7 +75,7 @@ def rank_command(
 
 
 def rank_variables(
-    options: Options, topology: Topology, scratch: Path, endpoints: dict[str, str]
+    options: Options, topology: Topology, scratch: Path, endpoints: Mapping[str, str]
 ) -> dict[str, str]:
     """What the launcher adds to the ranks' environment.
 
@@ -82,10 +85,13 @@ def rank_variables(
         scratch: the launcher's scratch folder.
         endpoints: kind of model server → HOST:PORT.
     """
+    served = {f"RLHF_ENDPOINT_{kind.upper()}": endpoint for kind, endpoint in endpoints.items()}
+    if served:
+        served[FOLDER_VARIABLE] = str(scratch / "tls")
     return {
         **dict.fromkeys(_THREAD_VARIABLES, str(options.threads)),
         **common_variables(topology.rank_gpus, scratch),
-        **{f"RLHF_ENDPOINT_{kind.upper()}": endpoint for kind, endpoint in endpoints.items()},
+        **served,
         EXIT_FOLDER: str(scratch / "exit"),
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import sys
 import threading
 import time
 
@@ -25,7 +26,12 @@ def main() -> None:
     # Before torch starts threads: a blocked signal reaches the one thread that waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
     threading.Thread(target=_pass_on, name="signals", daemon=True).start()
-    runpy.run_module("torch.distributed.run", run_name="__main__", alter_sys=True)
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        runpy.run_module("torch.distributed.run", run_name="__main__", alter_sys=True)
+    except ChildFailedError as error:  # a rank has said why; torchrun's own traceback says nothing
+        sys.exit(str(error))
 
 
 def _pass_on() -> None:

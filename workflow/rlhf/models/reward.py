@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from rlhf.models.forward import batches_by_length, hidden_states
 from rlhf.models.load import disable_dropout, hush
 from rlhf.runtime.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CALIBRATION = "calibration.json"
 
@@ -57,7 +61,14 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
     return model
 
 
-def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096) -> torch.Tensor:
+def score_head(model: PreTrainedModel) -> nn.Module:
+    """The linear layer that makes a raw score [.., 1] of a hidden state [.., H]."""
+    return model.get_submodule("score")
+
+
+def score(
+    model: PreTrainedModel, sequences: Sequence[torch.Tensor], max_tokens: int = 4096
+) -> torch.Tensor:
     """Raw scores [n] at the last token of each sequence.
 
     Sequences of like lengths share a forward pass, so little is padded.
@@ -72,7 +83,7 @@ def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096)
         chosen = [sequences[i] for i in rows]
         hidden = hidden_states(model, chosen)
         last = torch.stack([hidden[j, len(s) - 1] for j, s in enumerate(chosen)])
-        for i, value in zip(rows, model.score(last).squeeze(-1).float(), strict=True):
+        for i, value in zip(rows, score_head(model)(last).squeeze(-1).float(), strict=True):
             scores[i] = value
     return torch.stack(scores)
 
@@ -87,7 +98,7 @@ def close_sequences(
     stands in place of the last token, so that no sequence grows beyond a model's limit.
 
     Args:
-        sequences: token ids [P + L], query and response.
+        sequences: token ids [P + L], query and response, or [L], the response alone.
         ended: for each, whether the response has its EOS.
         eos_id: the token that ends a response.
     """

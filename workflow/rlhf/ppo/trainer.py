@@ -39,6 +39,7 @@ class Rollout:
     """Responses of one update on this rank; lists have one entry for each response.
 
     Attributes:
+        rows: rows of the prompts, as `PromptStream` gives them.
         sequences: token ids [P + L], prompt and response.
         starts: P, index of the first response token.
         ended: bool [n], whether the response has its EOS.
@@ -51,6 +52,7 @@ class Rollout:
         returns: [L].
     """
 
+    rows: list[dict[str, Any]]
     sequences: list[torch.Tensor]
     starts: list[int]
     ended: torch.Tensor
@@ -122,10 +124,11 @@ class PpoTrainer:
     def roll_out(self, update: int) -> Rollout:
         """Sample responses and work out all that the objective needs."""
         config, ranks = self.config, slice(distributed.rank(), None, distributed.world_size())
-        rows, steps = config["rollout_batch_size"], config["sampling"]["max_new_tokens"]
+        count, steps = config["rollout_batch_size"], config["sampling"]["max_new_tokens"]
         temperature = config["sampling"]["temperature"]
-        prompts = self.prompts.take(rows)[ranks]
-        draws = uniforms((config["seed"], update), rows, steps)[ranks]
+        rows = self.prompts.take(count)[ranks]
+        prompts = [torch.tensor(row["input_ids"]) for row in rows]
+        draws = uniforms((config["seed"], update), count, steps)[ranks]
         eos = self.tokenizer.eos_token_id
         responses = generate(self.actor.policy, prompts, draws, eos, temperature)
 
@@ -144,7 +147,7 @@ class PpoTrainer:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, values, config["gamma"], config["lam"])
         return Rollout(
-            sequences, starts, ended, logprobs, values, reference, raw, scores,
+            rows, sequences, starts, ended, logprobs, values, reference, raw, scores,
             whiten(advantages), returns,
         )  # fmt: skip
 
@@ -276,12 +279,14 @@ class PpoTrainer:
     def _keep_samples(self, update: int, rollout: Rollout) -> None:
         mean, std = self.calibration
         for i in range(min(SAMPLES_KEPT, len(rollout.sequences))):
-            sequence, start = rollout.sequences[i], rollout.starts[i]
+            row, response = rollout.rows[i], rollout.sequences[i][rollout.starts[i] :]
             self.run.sample(
                 {
                     "step": update + 1,
-                    "prompt": self.tokenizer.decode(sequence[:start]),
-                    "response": self.tokenizer.decode(sequence[start:]),
+                    "dataset": row["dataset"],
+                    "id": row["id"],
+                    "response": self.tokenizer.decode(response, skip_special_tokens=True),
+                    "ended": bool(rollout.ended[i]),
                     "reward": (float(rollout.raw[i]) - mean) / std,
                     "kl": float((rollout.logprobs[i] - rollout.reference[i]).sum()),
                 }

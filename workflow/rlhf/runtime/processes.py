@@ -6,32 +6,33 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+from rlhf.runtime.tied import PR_SET_PDEATHSIG
+
+_PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_TIED = Path(__file__).with_name("tied.py")
 
 
-def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None]:
-    """A ``preexec_fn``: the child gets a signal when its parent ends, however it ends.
+def tied(command: Sequence[str], number: int = signal.SIGTERM) -> list[str]:
+    """A command line for ``command`` that gets a signal when this process ends, however it ends.
 
     SIGTERM, not SIGKILL: a stage can still save, a server frees its shared memory. The kernel
-    watches the *thread* that starts the child: call ``Popen`` in the main thread.
+    watches the *thread* that starts the process: call ``Popen`` in the main thread.
+
+    By a command in front, not by a ``preexec_fn``: that one needs a real fork, and a process
+    forked while another thread is within gRPC may crash.
     """
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        end_with_parent(number)
-        if os.getppid() != parent:  # the parent ended before the kernel was asked to watch it
-            os._exit(1)
-
-    return before_exec
+    own = (os.getpid(), int(number))
+    return [sys.executable, "-I", "-S", str(_TIED), *map(str, own), *command]
 
 
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """From now on, this process gets a signal when its parent ends."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+def end_with_parent() -> None:
+    """From now on, this process gets SIGTERM when its parent ends."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def adopt_orphans() -> None:

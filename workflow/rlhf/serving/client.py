@@ -12,29 +12,23 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
+from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.serving.store import IDENTITY_PREFIX, Kind
+from rlhf.serving import wire
+from rlhf.serving.store import IDENTITY_PREFIX, OUTPUTS, Kind
+from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 
 logger = logging.getLogger(__name__)
 
-LOAD_SECONDS = 600.0  # a model may come from a slow disk
 MAX_PAUSE = 30.0
-Padding = Literal["none", "left", "right"]
+# A server that was killed while it answered may look as if it refused, once.
+REFUSALS = 2
 _T = TypeVar("_T")
-
-_CHANNEL = [
-    ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.max_receive_message_length", 2**31 - 1),
-    ("grpc.enable_http_proxy", 0),  # a proxy must never see requests to this machine
-    # Channels share connections, and their waiting times after a failure, unless told not to.
-    ("grpc.use_local_subchannel_pool", 1),
-]
 
 
 @dataclass(frozen=True)
@@ -54,10 +48,15 @@ class TritonScorer:
         endpoint: ``host:port`` of the server's gRPC; a restarted server keeps it.
         kind: ``reward`` or ``reference``.
         identity: role → digest that the server must have, see ``store.model_identity``.
+        certificates: those of this job.
         deadline: seconds for one request.
-        retries: tries after the first, for one request; pauses double from ``backoff``.
+        retries: tries after the first, for one request; pauses double from ``backoff`` up to
+            30 s. As it is, a server has 12 minutes to come back and load its model.
         backoff: seconds before the first retry.
         in_flight: requests sent at the same time.
+
+    Raises:
+        ServingError: the certificates can't be used.
     """
 
     def __init__(
@@ -65,13 +64,15 @@ class TritonScorer:
         endpoint: str,
         kind: Kind,
         identity: dict[str, str],
+        certificates: Certificates,
         *,
-        deadline: float = 120.0,
-        retries: int = 8,
+        deadline: float = wire.REQUEST_SECONDS,
+        retries: int = 28,
         backoff: float = 1.0,
         in_flight: int = 4,
     ) -> None:
         self._endpoint, self._kind, self._identity = endpoint, kind, dict(identity)
+        self._certificates, self._credentials = certificates, wire.credentials(certificates)
         self._deadline, self._retries, self._backoff = deadline, retries, backoff
         self._in_flight = in_flight
         self._lock = threading.Lock()
@@ -140,7 +141,7 @@ class TritonScorer:
         rows: Sequence[np.ndarray],
         starts: Sequence[int] | None = None,
         temperature: float = 1.0,
-        padding: Padding = "right",
+        padding: wire.Padding = "right",
         extra: int = 0,
     ) -> list[np.ndarray]:
         """Score rows in one request.
@@ -155,14 +156,17 @@ class TritonScorer:
         Returns:
             float32 arrays: [1] for a reward, [length − start] for a reference.
         """
-        inputs = _encode(rows, starts, temperature, padding, extra)
-        lengths = [1 if starts is None else len(row) - starts[i] for i, row in enumerate(rows)]
 
-        def infer(link: _Link) -> list[np.ndarray]:
-            result = link.client.infer(self._kind, inputs, client_timeout=self._deadline)
-            return self._decode(result, lengths)
+        def act(link: _Link) -> list[np.ndarray]:
+            answers = wire.ask(
+                link.client, self._kind, rows, starts, temperature, padding, extra, self._deadline
+            )
+            for answer in answers:
+                if not np.isfinite(answer).all():
+                    raise self._unusable(answer[~np.isfinite(answer)][0])
+            return answers
 
-        return self._persist(infer)
+        return self._persist(act)
 
     def _score(
         self, sequences: Sequence[np.ndarray], starts: Sequence[int] | None, temperature: float
@@ -186,22 +190,9 @@ class TritonScorer:
         ordered = dict(zip(places, flat, strict=True))
         return [ordered[i] for i in range(len(sequences))]
 
-    def _decode(self, result: InferResult, lengths: list[int]) -> list[np.ndarray]:
-        name = "rewards" if self._kind == "reward" else "logprobs"
-        found = result.as_numpy(name)
-        expected = (len(lengths), max(lengths))
-        if found is None or found.shape != expected or found.dtype != np.float32:
-            shape = None if found is None else (found.dtype.name, found.shape)
-            raise self._unusable(f"'{name}' is {shape}", f"float32 {expected}")
-        rows = [row[:length].copy() for row, length in zip(found, lengths, strict=True)]
-        for row in rows:
-            if not np.isfinite(row).all():
-                raise self._unusable(f"'{name}' holds {row[~np.isfinite(row)][0]}", "numbers")
-        return rows
-
     def _persist(self, act: Callable[[_Link], _T]) -> _T:
         """Do ``act`` on a proven connection; try again after failures that may pass."""
-        reloaded = False
+        refusals = 0
         for attempt in range(self._retries + 1):
             link = None
             try:
@@ -209,6 +200,9 @@ class TritonScorer:
                 return act(link)
             except InferenceServerException as error:
                 failure = error
+                refusals = refusals + 1 if wire.is_refusal(error) else 0
+                if refusals == REFUSALS:
+                    raise self._unwelcome(error) from None
                 if not _may_pass(error):
                     raise self._refused(error) from None
             if attempt == self._retries:
@@ -218,12 +212,8 @@ class TritonScorer:
                 "the %s server at %s failed (%s); trying again in %.1f s (%d of %d)",
                 self._kind, self._endpoint, failure.message(), pause, attempt + 1, self._retries,
             )  # fmt: skip
-            if link is not None and _is_dead_stub(failure) and not reloaded:
-                reloaded = True
-                self._reload(link)
-            else:
-                self._forget(link)
-                time.sleep(pause)
+            self._forget(link)
+            time.sleep(pause)
         raise ServingError(
             f"The {self._kind} server did not answer in {self._retries + 1} tries; "
             f"the last failure: {failure.message()}",
@@ -236,7 +226,7 @@ class TritonScorer:
     def _connect(self) -> _Link:
         with self._lock:
             if self._link is None:
-                client = InferenceServerClient(self._endpoint, channel_args=_CHANNEL)
+                client = wire.connect(self._endpoint, self._credentials)
                 try:
                     self._links += 1
                     self._link = self._prove(client, self._links)
@@ -280,20 +270,6 @@ class TritonScorer:
         # with its last user.
         self._link = None
 
-    def _reload(self, link: _Link) -> None:
-        """Start the model's dead Python process anew: Triton does not do so by itself."""
-        with self._lock:
-            if self._link is None or self._link.number != link.number:
-                return  # another request has done it meanwhile
-            logger.warning("the %s model's process is gone: loading it again", self._kind)
-            try:
-                link.client.unload_model(self._kind, client_timeout=LOAD_SECONDS)
-                link.client.load_model(self._kind, client_timeout=LOAD_SECONDS)
-            except InferenceServerException as error:
-                if not _may_pass(error):
-                    raise self._refused(error) from None
-            self._drop()
-
     def _refused(self, error: InferenceServerException) -> ServingError:
         return ServingError(
             f"The {self._kind} server refused: {error.message()}",
@@ -302,11 +278,21 @@ class TritonScorer:
             hint="the server's log, beside the log of this stage, may say more",
         )
 
-    def _unusable(self, what: str, expected: str) -> ServingError:
+    def _unwelcome(self, error: InferenceServerException) -> ServingError:
         return ServingError(
-            f"The {self._kind} server gave an unusable answer: {what}.",
+            f"The {self._kind} server and this run do not trust each other: {error.message()}",
             where=self._endpoint,
-            expected=expected,
+            expected=f"a server of this job, which knows the certificates in "
+            f"{self._certificates.folder}",
+            hint=f"{FOLDER_VARIABLE} and the endpoint have to come from the same `rlhf launch`",
+        )
+
+    def _unusable(self, value: np.float32) -> ServingError:
+        return ServingError(
+            f"The {self._kind} server gave an unusable answer: "
+            f"'{OUTPUTS[self._kind][0]}' holds {value}.",
+            where=self._endpoint,
+            expected="numbers",
             hint="look for NaN in the served weights; the log of the model's training has its loss",
         )
 
@@ -325,43 +311,12 @@ def _groups(lengths: list[int], max_rows: int, max_tokens: int) -> list[list[int
     return groups
 
 
-def _encode(
-    rows: Sequence[np.ndarray],
-    starts: Sequence[int] | None,
-    temperature: float,
-    padding: Padding,
-    extra: int,
-) -> list[InferInput]:
-    width = max(len(row) for row in rows) + extra
-    ids = np.zeros((len(rows), width), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for i, row in enumerate(rows):
-        place = slice(width - len(row), width) if padding == "left" else slice(0, len(row))
-        ids[i, place] = row
-        mask[i, place] = 1
-    tensors = {"input_ids": (ids, "INT64")}
-    if padding != "none":
-        tensors["attention_mask"] = (mask, "INT64")
-    if starts is not None:
-        tensors["start"] = (np.array(starts, dtype=np.int64).reshape(-1, 1), "INT64")
-        tensors["temperature"] = (np.full((len(rows), 1), temperature, np.float32), "FP32")
-    inputs = []
-    for name, (array, kind) in tensors.items():
-        inputs.append(InferInput(name, list(array.shape), kind))
-        inputs[-1].set_data_from_numpy(array)
-    return inputs
-
-
-def _is_dead_stub(error: InferenceServerException) -> bool:
-    return error.status() == "StatusCode.INTERNAL" and "not healthy" in error.message()
-
-
 def _may_pass(error: InferenceServerException) -> bool:
     """Whether a failure is of the kind that a restart or a little time mends."""
-    status, message = error.status(), error.message()
+    status, message = error.status().removeprefix("StatusCode."), error.message()
     return (
-        status in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
-        or (status == "StatusCode.NOT_FOUND" and "no available versions" in message)
-        or status == "StatusCode.CANCELLED"
-        or _is_dead_stub(error)
+        status in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DATA_LOSS")
+        or (status == "NOT_FOUND" and "no available versions" in message)
+        # the model's Python process is dead, or stood still; the launcher starts it anew
+        or (status == "INTERNAL" and "not healthy" in message)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.runtime.files import read_json
-from rlhf.serving.client import Padding, TritonScorer
+from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
 from rlhf.serving.store import IDENTITY, Kind
+from rlhf.serving.tls import make_certificates
+from rlhf.serving.wire import Padding
 
 SEED = 20220519
 LENGTHS = (1, 2, 7, 33, 128)
+MANY = 8  # rows of the large batches
 # Differences are published rounded up to a power of ten, and no finer than this: float noise
 # may vary from machine to machine, the report may not.
 FINEST = 1e-6
@@ -82,8 +86,14 @@ def check_parity(
         cases = list(_cases(kind, vocabulary, min(longest, limit or longest)))
         identity = read_json(Path(repository) / IDENTITY)
         with (
-            TritonServer(repository, log_path, threads=threads) as server,
-            TritonScorer(server.endpoint, kind, identity, retries=1) as scorer,
+            tempfile.TemporaryDirectory(prefix="rlhf-parity-") as scratch,
+            TritonServer(
+                repository,
+                log_path,
+                certificates=make_certificates(Path(scratch, "tls")),
+                threads=threads,
+            ) as server,
+            TritonScorer(server.endpoint, kind, identity, server.certificates, retries=1) as scorer,
         ):
             results = [
                 {
@@ -153,7 +163,7 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
     # A log-probability needs a token before it.
     shortest = 1 if kind == "reward" else 2
     known = sorted({length for length in (*LENGTHS, longest) if shortest <= length <= longest})
-    many = rows(*(known[i % len(known)] for i in range(16)))
+    many = rows(*(known[i % len(known)] for i in range(MANY)))
     single, three = many[: len(known)], many[len(known) - 3 : len(known)]
     paddings: tuple[Padding, ...] = ("none", "left", "right")
     for row in single:
@@ -161,11 +171,11 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
             yield _Case(f"length {len(row)}, padding {padding}", [row], padding)
     for padding in paddings[1:]:
         yield _Case(f"3 rows of unlike length, padding {padding}", three, padding)
-        yield _Case(f"16 rows of unlike length, padding {padding}", many, padding)
-    yield _Case("16 rows of unlike length, sorted and cut", many, None)
-    yield _Case("16 rows of unlike length, 16 requests at once", many, None, at_once=True)
+        yield _Case(f"{MANY} rows of unlike length, padding {padding}", many, padding)
+    yield _Case(f"{MANY} rows of unlike length, sorted and cut", many, None)
+    yield _Case(f"{MANY} rows of unlike length, as many requests at once", many, None, at_once=True)
     if kind == "reference":
-        yield _Case("16 rows of unlike length, temperature 0.7", many, None, temperature=0.7)
+        yield _Case(f"{MANY} rows of unlike length, temperature 0.7", many, None, temperature=0.7)
 
 
 def _eager(

@@ -33,7 +33,8 @@ _TENSORS = {
         ("temperature", "FP32", 1, ""),
     ],
 }
-_OUTPUTS = {"reward": ("rewards", 1), "reference": ("logprobs", -1)}
+OUTPUTS: dict[Kind, tuple[str, int]] = {"reward": ("rewards", 1), "reference": ("logprobs", -1)}
+CHECKSUM = "checksum"  # the other output, over what a row was computed from and its answer
 
 
 def tree_identity(model_dir: str | Path) -> str:
@@ -191,10 +192,11 @@ def _model_config(kind: Kind, parameters: dict[str, str], max_batch_size: int) -
         fields = [f'name: "{name}"', f"data_type: TYPE_{data_type}", f"dims: [ {dim} ]"]
         return "  { " + " ".join([*fields, *filter(None, (ragged, extra))]) + " }"
 
-    name, dim = _OUTPUTS[kind]
     lines = [f'name: "{kind}"', 'backend: "python"', f"max_batch_size: {max_batch_size}"]
     lines += ["input [", ",\n".join(tensor(*fields) for fields in _TENSORS[kind]), "]"]
-    lines += ["output [", tensor(name, "FP32", dim), "]"]
+    answer, dim = OUTPUTS[kind]
+    outputs = [tensor(answer, "FP32", dim), tensor(CHECKSUM, "INT64", 1)]
+    lines += ["output [", ",\n".join(outputs), "]"]
     lines += ["instance_group [ { count: 1 kind: KIND_AUTO } ]"]
     lines += ["dynamic_batching { max_queue_delay_microseconds: 0 }"]
     lines += ["version_policy: { latest { num_versions: 1 } }"]

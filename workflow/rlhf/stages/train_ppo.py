@@ -13,12 +13,14 @@ from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
+from rlhf.provenance.digest import canonical_json
 from rlhf.runtime import distributed, fence
-from rlhf.runtime.files import atomic_directory
+from rlhf.runtime.files import atomic_directory, write_atomic
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
+from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
 
 
@@ -59,8 +61,12 @@ def run(stage: Stage) -> None:
         with atomic_directory(stage.outputs["value"], guard=fence.check) as folder:
             state = {name: tensor.contiguous() for name, tensor in value.state_dict().items()}
             save_file(state, folder / "model.safetensors")
-    finished.publish(metrics=stage.outputs["metrics"], samples=stage.outputs["samples"])
+    finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
+        samples = finished.journals["samples"].records()
+        prompts_of = zip(samples, messages_of(stage, samples), strict=True)
+        lines = [canonical_json(one | {"prompt": prompt}) for one, prompt in prompts_of]
+        write_atomic(stage.outputs["samples"], "".join(f"{line}\n" for line in lines))
         measures = ("reward", "kl", "kl_coefficient", "response_length", "eos_rate")
         stage.finish(
             counts={"prompts": len(prompts), "updates": config["updates"]},
@@ -76,6 +82,7 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
         device = distributed.device()
         reward, reference = load_reward_model(judge), load_causal_lm(start)
         return LocalScoring(reward.to(device), reference.to(device), stage.micro_batch_tokens)
+    certificates = Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
     clients = {}
     models: dict[Kind, Path] = {"reward": judge, "reference": start}
     for kind, model in models.items():
@@ -86,7 +93,8 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
                 where=f"{stage.stage}.{stage.name}",
                 hint="start this stage through `rlhf launch --serve …`, or set scoring: local",
             )
-        clients[kind] = TritonScorer(endpoint, kind, model_identity(kind, model.parent))
+        identity = model_identity(kind, model.parent)
+        clients[kind] = TritonScorer(endpoint, kind, identity, certificates)
         clients[kind].handshake()
     return TritonScoring(clients["reward"], clients["reference"])
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from rlhf.data.rows import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
 from rlhf.provenance.manifest import read_manifest
@@ -55,6 +58,31 @@ def mixture(stage: Stage, role: str, split: str) -> Mixture:
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs[role]}
     fractions = {name: stage.config["data"][name]["fraction"] for name in folders}
     return Mixture(folders, fractions, split)
+
+
+def messages_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> list[list[dict[str, str]]]:
+    """The messages of prompts, from the datasets whose manifests are the inputs ``rows``.
+
+    A prompt that tokenization cut has all its messages here.
+
+    Args:
+        stage: the stage.
+        rows: have ``dataset`` and ``id``, as the rows of a ``Mixture`` do.
+
+    Returns:
+        For each row ``role`` and ``content`` of every turn, the user's the last.
+
+    Raises:
+        IntegrityError: a dataset does not hold a row.
+    """
+    places = [(row["dataset"], row["id"]) for row in rows]
+    found = {}
+    for manifest in stage.inputs["rows"]:
+        dataset = manifest.parent.name
+        ids = {row_id for name, row_id in places if name == dataset}
+        for row_id, prompt in find_prompts(manifest.parent / "rows", ids).items():
+            found[dataset, row_id] = [asdict(message) for message in prompt.history]
+    return [found[place] for place in places]
 
 
 def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError, DataError
-from rlhf.models.fetch.loaded import Loaded, check_complete, loading
+from rlhf.models.fetch.loaded import Loaded, load_complete, loading
 from rlhf.provenance.digest import digest_file, digest_value
 from rlhf.runtime.files import read_json
 
@@ -72,21 +72,18 @@ def check_folder(folder: Path, where: str, names: list[str] | None = None) -> No
 def load_folder(folder: Path, dtype: str | None, identity: dict[str, Any], where: str) -> Loaded:
     """Load the model and the tokenizer of a folder that has been checked."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     with loading(str(folder), where):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model = load_complete(
             folder,
+            str(folder),
             dtype=getattr(torch, dtype) if dtype else "auto",
             use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
         )
-    check_complete(info, str(folder))
     return Loaded(model, tokenizer, identity, _licence_of_card(folder / "README.md"), folder)
 
 

@@ -51,8 +51,28 @@ def loading(what: str, where: str) -> Iterator[None]:
         ) from error
 
 
-def check_complete(info: dict[str, Any], what: str) -> None:
-    """Weights that are absent would silently be random."""
+def load_complete(folder: Path, what: str, **options: Any) -> Any:
+    """The causal language model of a folder that holds all its weights.
+
+    Args:
+        folder: where its files are.
+        what: name of the model in messages.
+        options: further arguments of ``from_pretrained``.
+
+    Raises:
+        DataError: weights are absent; they would silently be random.
+    """
+    from transformers import AutoModelForCausalLM
+
+    # Annotated as if nobody could ask for `info`.
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **options,
+    )
+    model, info = found
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise DataError(
@@ -61,3 +81,4 @@ def check_complete(info: dict[str, Any], what: str) -> None:
             expected="all weights of a causal language model",
             hint="a reward model or an encoder cannot be a base model",
         )
+    return model

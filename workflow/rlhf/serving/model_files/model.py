@@ -6,10 +6,15 @@ server was built for another major version of numpy than the environment has.
 A row's result depends on its own request and on nothing else: requests that Triton hands over
 together are computed one after another, never mixed in one forward pass. Results are then the
 same from run to run, whatever the timing; clients get their speed from rows of one request.
+
+Each row's answer has a checksum over the row as it arrived and over the answer: Triton may give
+it to another request, and the client then knows.
 """
 
+import ctypes
 import json
 import os
+import zlib
 from pathlib import Path
 
 import torch
@@ -25,7 +30,10 @@ class InvalidRequest(ValueError):
 
 
 class TritonPythonModel:
-    """A reward model (output ``rewards`` [rows, 1]) or a reference (``logprobs`` [rows, width])."""
+    """A reward model (output ``rewards`` [rows, 1]) or a reference (``logprobs`` [rows, width]).
+
+    The other output is ``checksum``, int64 [rows, 1].
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the weights beside this file; an exception here makes the load fail."""
@@ -64,7 +72,10 @@ class TritonPythonModel:
     def _respond(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
         try:
             with torch.inference_mode():
-                return pb_utils.InferenceResponse([self._answer(request, self._rows(request))])
+                tensors = self._answer(request, self._rows(request))
+                return pb_utils.InferenceResponse(
+                    [pb_utils.Tensor.from_dlpack(name, tensors[name]) for name in tensors]
+                )
         except InvalidRequest as problem:
             code, message = pb_utils.TritonError.INVALID_ARG, str(problem)
         except Exception as problem:  # an unanswered request would hang its caller
@@ -74,7 +85,7 @@ class TritonPythonModel:
     def _rows(self, request: "pb_utils.InferenceRequest") -> list[torch.Tensor]:
         """The request's token ids without padding, int64 [length] each."""
         ids = _input(request, "input_ids")
-        mask = _input(request, "attention_mask", optional=True)
+        mask = _optional_input(request, "attention_mask")
         if mask is not None and mask.shape != ids.shape:
             raise InvalidRequest(
                 f"attention_mask has shape {list(mask.shape)}, input_ids {list(ids.shape)}"
@@ -96,7 +107,8 @@ class TritonPythonModel:
                 )
         return rows
 
-    def _answer(self, request: "pb_utils.InferenceRequest", rows: list[torch.Tensor]):
+    def _answer(self, request, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Output name → contiguous tensor on the CPU."""
         if self.kind == "reward":
             rewards = torch.empty(len(rows), 1)
             for group in self._groups(rows):
@@ -104,25 +116,29 @@ class TritonPythonModel:
                 hidden = self._hidden([rows[i] for i in group])
                 pooled = hidden[torch.arange(len(group), device=self.device), last]
                 rewards[group] = self.head(pooled).float().cpu()
-            return pb_utils.Tensor.from_dlpack("rewards", rewards.contiguous())
+            sums = [_checksum(*parts) for parts in zip(rows, rewards, strict=True)]
+            return {"rewards": rewards, "checksum": torch.tensor(sums).unsqueeze(1)}
         starts = self._starts(request, rows)
         temperatures = _input(request, "temperature").clone().view(-1)
         if not bool((torch.isfinite(temperatures) & (temperatures > 0)).all()):
             raise InvalidRequest("temperature has to be a number above 0")
-        width = max(len(row) - start for row, start in zip(rows, starts, strict=True))
+        width = max(len(row) - start for row, start in zip(rows, starts.tolist(), strict=True))
         # Rows of unlike lengths leave gaps at their ends: not a number, so nobody can use them.
         logprobs = torch.full((len(rows), width), float("nan"))
+        sums = torch.empty(len(rows), 1, dtype=torch.int64)
         for group in self._groups(rows):
             hidden = self._hidden([rows[i] for i in group])
             for place, i in enumerate(group):
                 used = hidden[place, starts[i] - 1 : len(rows[i]) - 1]
                 found = self._logprobs(used, rows[i][starts[i] :], float(temperatures[i]))
                 logprobs[i, : len(found)] = found
-        return pb_utils.Tensor.from_dlpack("logprobs", logprobs.contiguous())
+                sums[i] = _checksum(rows[i], starts[i], temperatures[i], found)
+        return {"logprobs": logprobs, "checksum": sums}
 
-    def _starts(self, request, rows: list[torch.Tensor]) -> list[int]:
-        starts = _input(request, "start").view(-1).tolist()
-        for number, (start, row) in enumerate(zip(starts, rows, strict=True)):
+    def _starts(self, request, rows: list[torch.Tensor]) -> torch.Tensor:
+        """For each row, its first token that counts, int64 [rows]."""
+        starts = _input(request, "start").clone().view(-1)
+        for number, (start, row) in enumerate(zip(starts.tolist(), rows, strict=True)):
             if not 1 <= start < len(row):
                 raise InvalidRequest(
                     f"row {number} starts at {start}; it has {len(row)} tokens, "
@@ -182,8 +198,19 @@ def _device(wanted: str, args: dict[str, str]) -> torch.device:
     return torch.device("cpu")
 
 
-def _input(request, name: str, optional: bool = False) -> torch.Tensor | None:
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    if tensor is None and optional:
-        return None
-    return torch.from_dlpack(tensor.to_dlpack())
+def _input(request, name: str) -> torch.Tensor:
+    return torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+
+
+def _optional_input(request, name: str) -> torch.Tensor | None:
+    given = pb_utils.get_input_tensor_by_name(request, name) is not None
+    return _input(request, name) if given else None
+
+
+def _checksum(*tensors: torch.Tensor) -> int:
+    """CRC-32 over the bytes of tensors on the CPU; without numpy, see above."""
+    value = 0
+    for tensor in tensors:
+        whole = tensor.contiguous()
+        value = zlib.crc32(ctypes.string_at(whole.data_ptr(), whole.nbytes), value)
+    return value

@@ -1,0 +1,49 @@
+"""What another user of the machine tries: ``python -m intruder`` as root, with JSON on stdin.
+
+Everything is imported first: that user may not be able to read this environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+
+def outcome(act) -> str:
+    try:
+        act()
+    except PermissionError:
+        return "not permitted"
+    except InferenceServerException as error:
+        return error.status().removeprefix("StatusCode.")
+    return "done"
+
+
+def main() -> None:
+    given = json.load(sys.stdin)
+    user = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    known_by = grpc.ssl_channel_credentials(given["ca"].encode())
+    server = InferenceServerClient(given["endpoint"], creds=known_by)
+    tries = {f"read {path}": Path(path).read_bytes for path in given["paths"]}
+    tries |= {f"stop {pid}": lambda pid=pid: os.kill(pid, signal.SIGTERM) for pid in given["pids"]}
+    tries |= {
+        "ask": server.get_server_metadata,
+        "unload": lambda: server.unload_model(given["kind"]),
+        "share memory": server.get_system_shared_memory_status,
+    }
+    print(json.dumps({name: outcome(act) for name, act in tries.items()}))
+
+
+if __name__ == "__main__":
+    main()
