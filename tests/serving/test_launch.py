@@ -29,7 +29,9 @@ class Launch:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         key, _, value = self.mark.partition("=")
         self.scratch.mkdir(exist_ok=True)
-        environment = {**os.environ, key: value, "PYTHONPATH": str(Path(__file__).parent)}
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+        environment = {**os.environ, key: value}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         environment["TMPDIR"] = str(self.scratch)
         return subprocess.Popen(
             [*LAUNCH, *arguments], cwd=self.folder, env=environment, text=True,
