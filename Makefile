@@ -2,6 +2,7 @@
 # make test   set up, then run the tests
 # make check  lint, format and types
 # make setup  only set up
+# make locks  write envs/locks anew: what the container images install, with hashes
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
 
-.PHONY: demo test check setup
+.PHONY: demo test check setup locks
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -41,3 +42,15 @@ check: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
+
+LOCKS := envs/locks
+UV := $(BIN)/uv pip compile --quiet --no-config --generate-hashes --annotation-style line \
+  --custom-compile-command 'make locks' --python-version 3.12 \
+  --python-platform x86_64-manylinux_2_35 --constraint $(LOCK)
+
+locks: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(UV) --override $(LOCKS)/from-base.in -o $(LOCKS)/train.txt envs/train.txt
+	$(UV) --override $(LOCKS)/from-base.in -o $(LOCKS)/serve.txt envs/serve.txt
+	grep '^torch==' envs/serve.txt | $(UV) -o $(LOCKS)/torch.txt -
+	grep '^nvidia-pytriton==' envs/bare.txt | $(UV) --no-deps -o $(LOCKS)/tritonserver.txt -

@@ -5,8 +5,9 @@
         --rows results/datasets/demo/rows
 
 Policy, reference, reward model and (TRL, ours with a critic) value model have one size, and all of
-the policy and the value model is trained. Responses are sampled, so their lengths differ from
-contestant to contestant; with --full-length nobody may stop early, and all do the same work.
+the policy and the value model is trained. Responses are sampled, so their lengths and scores
+differ from contestant to contestant; with --full-length nobody may stop early, and all do the same
+work. It stops unless TRL's scores of its own responses are what our scoring gives them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alternate import Contestant, Gate, alternate, counted, processor, spread, table
+from alternate import Contestant, Gate, counted, processor, spread, table
+from versus import command_line, compete, parse, shuffled
 
 CONTESTANTS = {
     "trl": "TRL",
@@ -34,49 +36,17 @@ SEED, NEVER = 0, -1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--peer", type=Path, help="folder that TRL is installed in")
-    parser.add_argument("--model", type=Path, required=True, help="plain Hugging Face folder")
-    parser.add_argument("--rows", type=Path, required=True, help="rows folder of a dataset")
+    parser = command_line(__doc__, CONTESTANTS, list(CONTESTANTS))
     parser.add_argument("--episodes", type=int, default=16, help="responses in one update")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1, help="passes over the responses")
-    parser.add_argument("--rounds", type=int, default=5, help="updates that count")
     parser.add_argument("--full-length", action="store_true", help="nothing ends a response")
     parser.add_argument("--freeze-layers", type=int, default=0, help="ours alone")
-    parser.add_argument("--micro-batch-tokens", type=int, default=1024, help="ours alone")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
-    parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        work = _trl if options.worker == "trl" else _ours
-        with tempfile.TemporaryDirectory() as scratch:
-            work(options, Path(scratch))
-        return
-    if options.peer is None and "trl" in options.only:
-        parser.error("--peer is needed (or --only critic head)")
-
+    options = parse(parser, _trl, _ours)
     with tempfile.TemporaryDirectory() as judge:
         _make_judge(options.model, Path(judge))
-        names = ["model", "rows", "episodes", "max-new-tokens", "epochs", "rounds"]
-        names += ["freeze-layers", "micro-batch-tokens", "threads"]
-        arguments = ["--judge", judge] + ["--full-length"] * options.full_length
-        for name in names:
-            arguments += [f"--{name}", str(getattr(options, name.replace("-", "_")))]
-        contestants = {
-            name: Contestant(
-                CONTESTANTS[name],
-                [*arguments, "--worker", name],
-                options.threads,
-                options.peer if name == "trl" else None,
-            )
-            for name in options.only
-        }
-        alternate(list(contestants.values()), options.rounds)
+        contestants = compete(options, CONTESTANTS, ["--judge", judge])
     _report(contestants, options)
 
 
@@ -113,19 +83,13 @@ def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> 
 
 def _prompts(options: argparse.Namespace) -> list[list[int]]:
     """Ids of the prompts of all updates in their order."""
-    import numpy as np
-
     from rlhf.data.encoding import Encoder
     from rlhf.data.rows import read_rows
     from rlhf.models.load import load_tokenizer
 
     encoder = Encoder(load_tokenizer(options.model))
     rows = [encoder.prompt(row.history) for row in read_rows(options.rows, "prompt", "train")]
-    wanted = _updates(options) * options.episodes
-    order: list[int] = []
-    while len(order) < wanted:
-        order += np.random.default_rng([SEED, len(order)]).permutation(len(rows)).tolist()
-    return [rows[i] for i in order[:wanted]]
+    return shuffled(rows, _updates(options) * options.episodes, SEED)
 
 
 def _updates(options: argparse.Namespace) -> int:
@@ -234,6 +198,7 @@ def _trl(options: argparse.Namespace, scratch: Path) -> None:
         "forward",
         lambda model, *_: "reference" if model is trainer.ref_model else "optimisation",
     )
+    _compare_scores(ppo_trainer, options)
     clock.wrap(ppo_trainer, "get_reward", "scores and values")
     clock.wrap(trainer.accelerator, "backward", "optimisation")
     clock.wrap(trainer.optimizer, "step", "optimisation")
@@ -263,6 +228,32 @@ def _trl(options: argparse.Namespace, scratch: Path) -> None:
     trainer.train()
 
 
+def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
+    """Score TRL's first responses with our code too: the two have to agree.
+
+    The models are loaded for the warm-up round alone, so that no counted round holds them.
+    """
+    import torch
+
+    from rlhf.models.reward import load_reward_model, score
+
+    get_reward = ppo_trainer.get_reward
+
+    def compared(model: Any, sequences: torch.Tensor, pad_id: int, context: int) -> Any:
+        found = get_reward(model, sequences, pad_id, context)
+        ppo_trainer.get_reward = get_reward
+        ends = (found[2] + 1).tolist()  # a sampled pad token ends a response for TRL
+        rows = [row[:end][row[:end] != pad_id] for row, end in zip(sequences, ends, strict=True)]
+        with torch.no_grad():
+            ours = score(load_reward_model(options.judge).eval(), rows, options.micro_batch_tokens)
+        gap = float((found[1].flatten() - ours).abs().max())
+        if gap > 1e-3:
+            raise SystemExit(f"TRL and ours score the same response {gap:.2g} apart")
+        return found
+
+    ppo_trainer.get_reward = compared
+
+
 def _ours(options: argparse.Namespace, scratch: Path) -> None:
     import torch
 
@@ -276,7 +267,10 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     from rlhf.runtime.options import RunOptions
 
     torch.set_num_threads(options.threads)
-    prompts = [torch.tensor(ids) for ids in _prompts(options)]
+    prompts = [
+        {"dataset": "any", "id": str(i), "input_ids": ids}
+        for i, ids in enumerate(_prompts(options))
+    ]
 
     class Stream:
         """The prompts in their order; an update begins with taking some, so it holds the gate."""
@@ -284,7 +278,7 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
         def __init__(self) -> None:
             self.position = 0
 
-        def take(self, count: int) -> list[torch.Tensor]:
+        def take(self, count: int) -> list[dict[str, Any]]:
             gate.passed()
             self.position += count
             return prompts[self.position - count : self.position]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from alternate import Contestant, Gate, alternate, counted, processor, spread, table
+from alternate import Contestant, Gate, counted, processor, spread, table
+from versus import command_line, compete, parse, shuffled
 
 CONTESTANTS = {
     "trl": "TRL, defaults (fp32)",
@@ -26,48 +26,13 @@ LEARNING_RATE, SEED = 1e-5, 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--peer", type=Path, help="folder that TRL is installed in")
-    parser.add_argument("--model", type=Path, required=True, help="plain Hugging Face folder")
-    parser.add_argument("--rows", type=Path, required=True, help="rows folder of a dataset")
+    parser = command_line(__doc__, CONTESTANTS, ["trl", "ours"])
     parser.add_argument("--batch", type=int, default=16, help="rows in one update")
     parser.add_argument("--steps", type=int, default=3, help="updates in one round")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=384)
-    parser.add_argument("--micro-batch-tokens", type=int, default=1024, help="ours alone")
     parser.add_argument("--freeze-layers", type=int, default=20, help="of ours-frozen alone")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=["trl", "ours"])
-    parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        work = _trl if options.worker.startswith("trl") else _ours
-        with tempfile.TemporaryDirectory() as scratch:
-            work(options, Path(scratch))
-        return
-    if options.peer is None and any(name.startswith("trl") for name in options.only):
-        parser.error("--peer is needed (or --only ours)")
-
-    passed_on = ["peer", "model", "rows", "batch", "steps", "rounds", "max-length"]
-    passed_on += ["micro-batch-tokens", "freeze-layers", "threads"]
-    arguments = [
-        part
-        for name in passed_on
-        if (value := getattr(options, name.replace("-", "_"))) is not None
-        for part in (f"--{name}", str(value))
-    ]
-    contestants = {
-        name: Contestant(
-            CONTESTANTS[name],
-            [*arguments, "--worker", name],
-            options.threads,
-            options.peer if name.startswith("trl") else None,
-        )
-        for name in options.only
-    }
-    alternate(list(contestants.values()), options.rounds)
+    options = parse(parser, _trl, _ours)
+    contestants = compete(options, CONTESTANTS)
     _report(contestants, options)
 
 
@@ -130,17 +95,11 @@ def _check_same_work(contestants: dict[str, Contestant]) -> None:
 
 
 def _conversations(options: argparse.Namespace) -> list[Any]:
-    """The rows of all updates in their order: pass after pass, shuffled."""
-    import numpy as np
-
+    """The rows of all updates in their order."""
     from rlhf.data.rows import read_rows
 
     rows = list(read_rows(options.rows, "conversation", "train"))
-    wanted = _updates(options) * options.batch
-    order: list[int] = []
-    while len(order) < wanted:
-        order += np.random.default_rng([SEED, len(order)]).permutation(len(rows)).tolist()
-    return [rows[i] for i in order[:wanted]]
+    return shuffled(rows, _updates(options) * options.batch, SEED)
 
 
 def _updates(options: argparse.Namespace) -> int:

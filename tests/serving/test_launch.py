@@ -106,11 +106,12 @@ def test_dry_run_starts_nothing(launch, reward, tmp_path):
         "--serve", f"reward={reward.store}", "--", "rlhf.stages.ppo", "--name", "a b",
     )  # fmt: skip
     assert done.returncode == 0
-    assert f"server reward: {reward.store}  (log: logs/ppo.reward-server.log)" in done.stdout
-    assert "RLHF_ENDPOINT_REWARD=HOST:PORT" in done.stdout
+    assert f"store {reward.store}" in done.stdout
+    assert "log logs/ppo.reward-server.log" in done.stdout
+    assert "RLHF_ENDPOINT_REWARD=127.0.0.1:PORT" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(
-        "-m torch.distributed.run --standalone --nproc-per-node=4 "
-        "-m rlhf.worker rlhf.stages.ppo --name 'a b'"
+        "-m rlhf.launch.torchrun --standalone --local-addr=127.0.0.1 --nproc-per-node=4 "
+        "--log-dir=/SCRATCH/torchrun -m rlhf.launch.worker rlhf.stages.ppo --name 'a b'"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
 

@@ -19,6 +19,7 @@ from rlhf.serving.store import export_store
 
 
 def test_reference_passes(reference, tmp_path):
+    """Checklist 17"""
     report = check_parity(
         "reference", reference.model, reference.store, tmp_path / "log", 1, tolerance=1e-4
     )

@@ -51,16 +51,19 @@ class Project:
     def environment(self) -> dict[str, str]:
         """This project's package, not the one that the tests were installed from."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        inherited = filter(None, [os.environ.get("PYTHONPATH")])
         return os.environ | {
-            "PYTHONPATH": str(self.folder / "workflow"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "workflow"), *inherited]),
             "PATH": path,
             "OMP_NUM_THREADS": "1",
         }
 
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run snakemake with the local profile."""
+    def snakemake(
+        self, *arguments: str, profile: str = "local", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run snakemake with a profile."""
         done = subprocess.run(
-            ["snakemake", "--profile", "local", *arguments, "--configfile", self.config],
+            ["snakemake", "--profile", profile, *arguments, "--configfile", self.config],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,

@@ -75,6 +75,10 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         edit_config(lambda v: v["runtime"].update(save_seconds=7, micro_batch_tokens=512)),
         set(),
     ),
+    "other nodes, memory and time limits": (
+        edit_config(set_key("cluster", {"nodes": 2, "model_billions": 7.0, "max_hours": 9.0})),
+        set(),
+    ),
     "SFT learning rate": (edit_config(set_key("sft.chat.optimizer.learning_rate", 1e-4)), FROM_SFT),
     "fraction of SFT's dataset": (
         edit_config(set_key("sft.chat.data.demo", {"fraction": 0.5})),

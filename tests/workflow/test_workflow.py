@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 from projects import REPOSITORY, Project
+
+from rlhf.data.rows import read_rows
+from rlhf.evaluation.sampling_report import prompt_text
+from rlhf.runtime.metrics import read_jsonl
 
 # Lints that are meant, with the reason.
 ALLOWED_LINTS = {
@@ -87,24 +92,13 @@ def test_only_the_launcher_and_the_runtime_know_slurm() -> None:
     package = REPOSITORY / "workflow/rlhf"
     for path in package.rglob("*.py"):
         own = path.relative_to(package).parts[0]
-        if own not in {"launch.py", "runtime", "provenance"}:
+        if own not in {"launch", "runtime", "provenance"}:
             assert "SLURM_" not in path.read_text(), path
 
 
-def test_a_second_run_has_nothing_to_do(project: Project) -> None:
-    done = project.snakemake()
-    assert "Nothing to be done" in done.stdout + done.stderr
-
-
-def test_the_other_way_to_name_the_profile(project: Project) -> None:
-    done = subprocess.run(
-        ["snakemake", "--profile", "profiles/local", "--configfile", project.config],
-        cwd=project.folder,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("profile", ["local", "profiles/local"])
+def test_a_second_run_has_nothing_to_do(project: Project, profile: str) -> None:
+    done = project.snakemake(profile=profile)
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
@@ -185,3 +179,35 @@ def test_sampling_report_has_open_assistants_form(finished: Project) -> None:
     entry = report["prompts"][0]
     assert entry.keys() == {"prompt", "results"}
     assert entry["results"][0].keys() == {"sampling_config", "sampling_params", "outputs"}
+
+
+def test_samples_show_the_conversations_of_the_dataset(finished: Project) -> None:
+    results = finished.folder / "results"
+    asked = [
+        [{"role": message.role, "content": message.content} for message in row.history]
+        for row in read_rows(results / "datasets/demo/rows", "prompt")
+    ]
+    side_by_side = json.loads((results / "evaluation/final/samples.json").read_text())
+    report = json.loads((results / "evaluation/final/sampling_report.json").read_text())
+    on_the_way = read_jsonl(results / "ppo/final/samples.jsonl")
+    prompts = [sample["prompt"] for sample in [*side_by_side, *on_the_way]]
+    assert all(prompt in asked for prompt in prompts)
+    assert {len(prompt) for prompt in prompts} >= {1, 3}, "no prompt of several turns"
+    assert [entry["prompt"] for entry in report["prompts"]] == [
+        prompt_text(sample["prompt"]) for sample in side_by_side
+    ]
+    assert "<|im_" not in (results / "report/final/report.html").read_text()
+
+
+def test_the_page_shows_how_sure_the_reward_model_may_be(finished: Project) -> None:
+    from datasets import load_from_disk
+
+    results = finished.folder / "results"
+    (curve,) = json.loads((results / "reward/helpful/evaluation.json").read_text()).values()
+    pairs = [
+        math.comb(len(row["reply_ids"]), 2)
+        for row in load_from_disk(results / "tokenized/preference/tiny/demo/data/validation")
+    ]
+    assert sum(one["count"] for one in curve) == sum(pairs)
+    page = (results / "report/final/report.html").read_text()
+    assert 'aria-label="Calibration"' in page

@@ -15,6 +15,9 @@ COMMANDS = {
     "compare": "say in what two artifacts differ: configuration, code, parents, metrics",
     "chat": "talk to a model, such as results/ppo/final/model",
     "prune": "list resume states that are no longer needed, and delete them with --yes",
+    "recover": "after Snakemake was killed: await or cancel its jobs, then unlock",
+    "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",
+    "images": "build the container images, or check that they match their definitions",
     "config": "check a configuration, or write its schema and reference",
     "launch": "run one stage with the model servers that it needs (rules call this)",
 }
@@ -64,3 +67,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXIT_BAD_INPUT = 2
 EXIT_SAVED = 75  # sysexits' EX_TEMPFAIL: state was saved, run the same command again
+EXIT_FENCED = 76  # another attempt took the run over; this one wrote nothing more
 
 
 class RlhfError(Exception):
@@ -44,5 +45,13 @@ class IntegrityError(RlhfError):
     """A file is not what its manifest says, or two artifacts do not belong together."""
 
 
+class ClusterError(RlhfError):
+    """The cluster does not have what a job asks for, or can't run it."""
+
+
 class ServingError(RlhfError):
     """A model server did not start, did not answer, or answered something unusable."""
+
+
+class Fenced(RlhfError):
+    """Another attempt took this run over: this process may not write any more (exit code 76)."""

@@ -6,12 +6,19 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from rlhf.adopt import adopt_results
 from rlhf.config import load_config
+from rlhf.config.cluster import TRAINING, stage_resources
 from rlhf.config.slices import canonical_slice
 from rlhf.errors import RlhfError
+from rlhf.images import image_id
+from rlhf.jobs import images, launch_options, plugin_resources, saving_options
+from rlhf.lost_jobs import see_lost_jobs
+from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
+from rlhf.runtime.heads import announce
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
 os.environ.update(
@@ -24,6 +31,18 @@ try:
         adopt_results(Path("results"), Path(".snakemake"))
 except RlhfError as error:
     raise WorkflowError(str(error)) from None
+
+
+# These need a network, or next to nothing.
+localrules:
+    fetch_model,
+    fetch_data,
+    report,
+
+
+onstart:
+    check_jobs()
+    announce(Path(".snakemake"))  # for `rlhf recover`
 
 
 wildcard_constraints:
@@ -46,9 +65,50 @@ def get_code(stage):
     return f"code:{digest}"  # Snakemake shows and compares values without their keys
 
 
-def get_image(kind):
-    """Identity of the container image of a kind of stage."""
-    return "image:none"
+def get_image(stage):
+    """Identity of the container images that a stage runs in."""
+    if CONFIG.runtime.containers == "none":
+        return "image:none"
+    return lambda wildcards: image_id(*images(CONFIG, stage, wildcards[0]))
+
+
+def get_threads(stage):
+    """CPUs that a job of a stage keeps busy on each node."""
+    return stage_resources(CONFIG, stage).cpus
+
+
+def get_resources(stage):
+    """What a job of a stage asks for, and how it is carried out; nothing that changes its result."""
+    resources = plugin_resources(
+        stage_resources(CONFIG, stage), CONFIG.cluster.gpu_type
+    )
+    resources["launch"] = lambda wildcards: launch_options(CONFIG, stage, *wildcards)
+    if stage in TRAINING:
+        resources["saving"] = lambda wildcards: saving_options(
+            CONFIG, stage, wildcards[0]
+        )
+    return resources
+
+
+def check_jobs():
+    """Before anything is submitted: refuse what can't run here."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name != "all"]
+    submitted = [job for job in jobs if not workflow.is_local(job.rule)]
+    if submitted:
+        see_lost_jobs()
+    cap = workflow.global_resources.get("total_gpus")
+    try:
+        notes = check(
+            CONFIG,
+            {job.rule.name for job in jobs},
+            [Request.read(job.rule.name, job.resources) for job in submitted],
+            getattr(workflow.executor_settings, "status_command", ""),
+            float("inf") if cap is None else cap.value,
+        )
+    except RlhfError as error:
+        raise WorkflowError(str(error)) from None
+    for note in notes:
+        logger.info(note)
 
 
 def get_tokenized(view, section):
@@ -87,18 +147,6 @@ def get_stores(wildcards):
     ]
 
 
-def get_servers(wildcards):
-    """Launcher options that start the model servers of a PPO run."""
-    if CONFIG.ppo[wildcards.name].scoring == "local":
-        return ""
-    run = CONFIG.ppo[wildcards.name]
-    return (
-        f"--serve reward=results/store/reward/{run.reward}/repository"
-        f" --serve reference=results/store/reference/{run.sft}/repository"
-        f" --server-threads {CONFIG.runtime.server_threads}"
-    )
-
-
 def get_evaluated(kind):
     """Manifest of an artifact that the evaluated PPO run goes back to."""
 
@@ -119,6 +167,17 @@ def get_evaluation_prompts(wildcards):
         f"results/tokenized/prompt/{model}/{dataset}/manifest.json"
         for dataset in run.data
     ]
+
+
+def get_rows(section):
+    """Manifests of the datasets that the prompts of a PPO run, or of one's evaluation, are from."""
+
+    def inputs(wildcards):
+        name = wildcards.name
+        run = CONFIG.ppo[name if section == "ppo" else CONFIG.evaluation[name].ppo]
+        return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
+
+    return inputs
 
 
 def get_reported(kind):

@@ -5,6 +5,7 @@ rule evaluate:
         reward=get_evaluated("reward"),
         ppo=get_parent("ppo", "evaluation", "ppo"),
         data=get_evaluation_prompts,
+        rows=get_rows("evaluation"),
     output:
         evaluation="results/evaluation/{name}/evaluation.json",
         samples="results/evaluation/{name}/samples.json",
@@ -14,17 +15,20 @@ rule evaluate:
         "logs/evaluate/{name}.log",
     benchmark:
         "logs/evaluate/{name}.benchmark.jsonl"
-    threads: CONFIG.runtime.threads
+    threads: get_threads("evaluate")
+    resources:
+        **get_resources("evaluate"),
     params:
         config=get_config("evaluate"),
         code=get_code("evaluate"),
-        image=get_image("train"),
+        image=get_image("evaluate"),
     shell:
-        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.evaluate"
-        " --name {wildcards.name}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.evaluate --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input base={input.base} --input sft={input.sft} --input reward={input.reward}"
         " --input ppo={input.ppo} $(printf -- ' --input data=%s' {input.data})"
+        " $(printf -- ' --input rows=%s' {input.rows})"
         " --output evaluation={output.evaluation} --output samples={output.samples}"
         " --output sampling_report={output.sampling_report}"
         " --output manifest={output.manifest}"
@@ -48,12 +52,16 @@ rule report:
         "logs/report/{name}.log",
     benchmark:
         "logs/report/{name}.benchmark.jsonl"
+    threads: get_threads("report")
+    resources:
+        **get_resources("report"),
     params:
         config=get_config("report"),
         code=get_code("report"),
-        image=get_image("train"),
+        image=get_image("report"),
     shell:
-        "python -m rlhf.stages.report --name {wildcards.name}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.report --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " $(printf -- ' --input evaluation=%s' {input.evaluation})"
         " $(printf -- ' --input ppo=%s' {input.ppo})"

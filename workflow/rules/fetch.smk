@@ -6,12 +6,16 @@ rule fetch_model:
         "logs/fetch_model/{model}.log",
     benchmark:
         "logs/fetch_model/{model}.benchmark.jsonl"
+    threads: get_threads("fetch_model")
+    resources:
+        **get_resources("fetch_model"),
     params:
         config=get_config("fetch_model", "model"),
         code=get_code("fetch_model"),
-        image=get_image("train"),
+        image=get_image("fetch_model"),
     shell:
-        "python -m rlhf.stages.fetch_model --name {wildcards.model}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.fetch_model --name {wildcards.model}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --output model={output.model} --output manifest={output.manifest}"
         " --log {log}"
@@ -26,12 +30,16 @@ rule fetch_data:
         "logs/fetch_data/{dataset}.log",
     benchmark:
         "logs/fetch_data/{dataset}.benchmark.jsonl"
+    threads: get_threads("fetch_data")
+    resources:
+        **get_resources("fetch_data"),
     params:
         config=get_config("fetch_data", "dataset"),
         code=get_code("fetch_data"),
-        image=get_image("train"),
+        image=get_image("fetch_data"),
     shell:
-        "python -m rlhf.stages.fetch_data --name {wildcards.dataset}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.fetch_data --name {wildcards.dataset}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --output rows={output.rows} --output statistics={output.statistics}"
         " --output manifest={output.manifest}"

@@ -3,6 +3,7 @@ rule train_ppo:
         sft=get_parent("sft", "ppo", "sft"),
         reward=get_parent("reward", "ppo", "reward"),
         data=get_tokenized("prompt", "ppo"),
+        rows=get_rows("ppo"),
         stores=get_stores,
     output:
         model=directory("results/ppo/{name}/model"),
@@ -14,27 +15,22 @@ rule train_ppo:
         "logs/train_ppo/{name}.log",
     benchmark:
         "logs/train_ppo/{name}.benchmark.jsonl"
-    threads: CONFIG.runtime.threads
+    threads: get_threads("train_ppo")
     resources:
-        servers=get_servers,
-        save_steps=CONFIG.runtime.save_steps,
-        save_seconds=CONFIG.runtime.save_seconds,
-        micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+        **get_resources("train_ppo"),
     params:
         config=get_config("train_ppo"),
         code=get_code("train_ppo"),
-        image=get_image("train"),
+        image=get_image("train_ppo"),
     shell:
-        "rlhf launch --threads {threads} {resources.servers} --log {log}"
+        "rlhf launch {resources.launch} --log {log}"
         " -- rlhf.stages.train_ppo --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input sft={input.sft} --input reward={input.reward}"
         " $(printf -- ' --input data=%s' {input.data})"
+        " $(printf -- ' --input rows=%s' {input.rows})"
         " $(for store in {input.stores}; do printf -- ' --input store=%s' $store; done)"
         " --output model={output.model} --output value={output.value}"
         " --output metrics={output.metrics} --output samples={output.samples}"
         " --output manifest={output.manifest}"
-        " --state state/train_ppo/{wildcards.name}"
-        " --save-steps {resources.save_steps} --save-seconds {resources.save_seconds}"
-        " --micro-batch-tokens {resources.micro_batch_tokens}"
-        " --log {log}"
+        " {resources.saving} --log {log}"

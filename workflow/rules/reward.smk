@@ -6,29 +6,25 @@ rule train_reward:
     output:
         model=directory("results/reward/{name}/model"),
         metrics="results/reward/{name}/metrics.jsonl",
+        evaluation="results/reward/{name}/evaluation.json",
         manifest=ensure("results/reward/{name}/manifest.json", non_empty=True),
     log:
         "logs/train_reward/{name}.log",
     benchmark:
         "logs/train_reward/{name}.benchmark.jsonl"
-    threads: CONFIG.runtime.threads
+    threads: get_threads("train_reward")
     resources:
-        save_steps=CONFIG.runtime.save_steps,
-        save_seconds=CONFIG.runtime.save_seconds,
-        micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+        **get_resources("train_reward"),
     params:
         config=get_config("train_reward"),
         code=get_code("train_reward"),
-        image=get_image("train"),
+        image=get_image("train_reward"),
     shell:
-        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.train_reward"
-        " --name {wildcards.name}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.train_reward --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input sft={input.sft} $(printf -- ' --input data=%s' {input.data})"
         " $(printf -- ' --input demonstrations=%s' {input.demonstrations})"
         " --output model={output.model} --output metrics={output.metrics}"
-        " --output manifest={output.manifest}"
-        " --state state/train_reward/{wildcards.name}"
-        " --save-steps {resources.save_steps} --save-seconds {resources.save_seconds}"
-        " --micro-batch-tokens {resources.micro_batch_tokens}"
-        " --log {log}"
+        " --output evaluation={output.evaluation} --output manifest={output.manifest}"
+        " {resources.saving} --log {log}"

@@ -10,23 +10,18 @@ rule train_sft:
         "logs/train_sft/{name}.log",
     benchmark:
         "logs/train_sft/{name}.benchmark.jsonl"
-    threads: CONFIG.runtime.threads
+    threads: get_threads("train_sft")
     resources:
-        save_steps=CONFIG.runtime.save_steps,
-        save_seconds=CONFIG.runtime.save_seconds,
-        micro_batch_tokens=CONFIG.runtime.micro_batch_tokens,
+        **get_resources("train_sft"),
     params:
         config=get_config("train_sft"),
         code=get_code("train_sft"),
-        image=get_image("train"),
+        image=get_image("train_sft"),
     shell:
-        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.train_sft"
-        " --name {wildcards.name}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.train_sft --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input model={input.model} $(printf -- ' --input data=%s' {input.data})"
         " --output model={output.model} --output metrics={output.metrics}"
         " --output manifest={output.manifest}"
-        " --state state/train_sft/{wildcards.name}"
-        " --save-steps {resources.save_steps} --save-seconds {resources.save_seconds}"
-        " --micro-batch-tokens {resources.micro_batch_tokens}"
-        " --log {log}"
+        " {resources.saving} --log {log}"

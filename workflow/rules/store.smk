@@ -9,14 +9,16 @@ rule export_reward_store:
         "logs/export_reward_store/{name}.log",
     benchmark:
         "logs/export_reward_store/{name}.benchmark.jsonl"
-    threads: CONFIG.runtime.server_threads
+    threads: get_threads("export_reward_store")
+    resources:
+        **get_resources("export_reward_store"),
     params:
         config=get_config("export_reward_store"),
         code=get_code("export_reward_store"),
-        image=get_image("serve"),
+        image=get_image("export_reward_store"),
     shell:
-        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.export_reward_store"
-        " --name {wildcards.name}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.export_reward_store --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input model={input.model}"
         " --output repository={output.repository} --output parity={output.parity}"
@@ -35,14 +37,16 @@ rule export_reference_store:
         "logs/export_reference_store/{name}.log",
     benchmark:
         "logs/export_reference_store/{name}.benchmark.jsonl"
-    threads: CONFIG.runtime.server_threads
+    threads: get_threads("export_reference_store")
+    resources:
+        **get_resources("export_reference_store"),
     params:
         config=get_config("export_reference_store"),
         code=get_code("export_reference_store"),
-        image=get_image("serve"),
+        image=get_image("export_reference_store"),
     shell:
-        "rlhf launch --threads {threads} --log {log} -- rlhf.stages.export_reference_store"
-        " --name {wildcards.name}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.export_reference_store --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input model={input.model}"
         " --output repository={output.repository} --output parity={output.parity}"

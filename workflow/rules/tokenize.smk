@@ -11,12 +11,16 @@ rule tokenize:
         "logs/tokenize/{view}.{model}.{dataset}.log",
     benchmark:
         "logs/tokenize/{view}.{model}.{dataset}.benchmark.jsonl"
+    threads: get_threads("tokenize")
+    resources:
+        **get_resources("tokenize"),
     params:
         config=get_config("tokenize", "view"),
         code=get_code("tokenize"),
-        image=get_image("train"),
+        image=get_image("tokenize"),
     shell:
-        "python -m rlhf.stages.tokenize --name {wildcards.dataset}"
+        "rlhf launch {resources.launch} --log {log}"
+        " -- rlhf.stages.tokenize --name {wildcards.dataset}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input model={input.model} --input data={input.data}"
         " --output data={output.data} --output manifest={output.manifest}"

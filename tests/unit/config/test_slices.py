@@ -54,6 +54,9 @@ def slices(values):
         ("runtime.save_seconds", 9, set()),
         ("runtime.micro_batch_tokens", 64, set()),
         ("runtime.track_code", False, set()),
+        ("runtime.containers", "apptainer", set()),
+        ("cluster.nodes", 2, set()),
+        ("cluster.stages.train_ppo.hours", 2, set()),
         ("ppo.second", VALID["ppo"]["final"], set()),
     ],
 )

@@ -11,12 +11,14 @@ import pytest
 from oasst_trees import bot, tree, user
 
 from rlhf.data.encoding import IGNORED
+from rlhf.data.rows import Message, Prompt, write_rows
 from rlhf.errors import DataError, IntegrityError
 from rlhf.provenance.digest import describe_tree
 from rlhf.provenance.manifest import verify
 from rlhf.runtime.files import read_json, write_json
 from rlhf.stages import fetch_data, tokenize
 from rlhf.stages.stage import parse
+from rlhf.stages.training import messages_of
 
 VIEW_LENGTHS = {"sft": 80, "preference": 90, "prompt": 40}
 
@@ -109,6 +111,7 @@ def test_failed_fetch_leaves_nothing(fetch, tmp_path):
 
 @pytest.mark.parametrize("view", VIEW_LENGTHS)
 def test_tokenize(fetch, model, tmp_path, view, make_tokenizer):
+    """Checklist 7"""
     data = fetch()
     manifest = run_tokenize(view, data, model, tmp_path / view)
     tokenizer = make_tokenizer("chatml")
@@ -151,7 +154,7 @@ def test_two_runs_give_the_same_bytes(fetch, model, tmp_path, view):
 
 
 def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):
-    """Ids of all views and splits lead back to root prompts; none is on both sides."""
+    """Checklist 8. Ids of all views and splits lead back to root prompts; none is on both sides."""
     data = fetch()
     sides: dict[str, set[int]] = {"train": set(), "validation": set()}
     for view in VIEW_LENGTHS:
@@ -189,3 +192,20 @@ class TestRefusals:
         write_json(model / "manifest.json", {"schema": 1, "facts": facts})
         with pytest.raises(IntegrityError, match="template_digest"):
             run_tokenize("sft", fetch(), model, tmp_path / "out")
+
+
+def test_messages_of_prompts_whose_ids_recur_in_another_dataset(tmp_path):
+    dialogues = {
+        name: (Message("system", "Be kind."), Message("user", f"I am from {name}."))
+        for name in ("a", "b")
+    }
+    for name, messages in dialogues.items():
+        (tmp_path / name / "rows").mkdir(parents=True)
+        write_rows(tmp_path / name / "rows", [(Prompt("1/1", "g", messages), "train")])
+    line = ["--name", "x", "--config", "{}", "--output", f"manifest={tmp_path}/manifest.json"]
+    line += [f"--input=rows={tmp_path}/{name}/manifest.json" for name in dialogues]
+    found = messages_of(parse(line)[0], [{"dataset": name, "id": "1/1"} for name in "bab"])
+    assert [messages[1]["content"] for messages in found] == [
+        f"I am from {name}." for name in "bab"
+    ]
+    assert found[0][0] == {"role": "system", "content": "Be kind."}

@@ -60,6 +60,7 @@ def masked(tokenizer, ids, labels):
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_masks_are_the_golden_ones(make_tokenizer, template, bos):
+    """Checklist 6"""
     tokenizer = make_tokenizer(template, bos)
     ids, labels = encode_conversation(tokenizer, DIALOGUE)
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
@@ -121,6 +122,7 @@ def test_priming_changes_nothing(make_tokenizer):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_exactly_one_bos_in_a_thousand_dialogues(make_tokenizer, template):
+    """Checklist 5"""
     tokenizer = make_tokenizer(template, bos=True)
     encoder, draw = Encoder(tokenizer), random.Random(0)
     for _ in range(1000):

@@ -17,6 +17,7 @@ from rlhf.data.rows import (
     Preference,
     Prompt,
     Rows,
+    find_prompts,
     read_rows,
     write_rows,
 )
@@ -72,6 +73,15 @@ def test_damaged_rows_are_refused(tmp_path):
     (tmp_path / "prompt.parquet").write_bytes(b"no parquet")
     with pytest.raises(IntegrityError, match=r"prompt\.parquet"):
         list(read_rows(tmp_path, "prompt"))
+
+
+def test_prompts_are_found_by_id_in_both_splits(tmp_path):
+    third = Prompt("s", "g", (Message("user", "another"),))
+    write_rows(tmp_path, [*ROWS, (third, "validation"), (Prompt("t", "g", (USER,)), "train")])
+    assert find_prompts(tmp_path, {"r", "s"}) == {"r": ROWS[2][0], "s": third}
+    assert find_prompts(tmp_path, set()) == {}
+    with pytest.raises(IntegrityError, match="no prompt 'p'"):  # an id of another view
+        find_prompts(tmp_path, {"r", "p"})
 
 
 def test_group_ignores_case_and_white_space():

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -124,6 +124,7 @@ def test_no_pad_token(pair):
 
 
 def test_pad_that_is_eos_gives_way_to_an_unused_token(pair):
+    """Checklist 2"""
     tokenizer, _ = pair
     prepare(pair, "chatml", pad="<|endoftext|>")
     tokenizer.pad_token = "<|im_end|>"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
+from tiny_models import rank_main
 from tiny_ppo import config, prompts_in, trainer
 
 from rlhf.ppo.advantages import whiten
@@ -52,8 +52,4 @@ def work(folder: Path, state: Path) -> dict:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    distributed.start()
-    root = Path(sys.argv[1])
-    torch.save(work(root, root / "state"), root / f"rank-{distributed.rank()}.pt")
-    distributed.finish()
+    rank_main(work)

@@ -7,6 +7,7 @@ from pathlib import Path
 import ppo_ranks
 import pytest
 import torch
+import uneven_ranks
 from ppo_ranks import parts, work
 from tiny_models import run_ranks
 from tiny_ppo import save_prompts, trainer
@@ -97,3 +98,22 @@ def test_sums_over_ranks(found):
         assert one["total"] == [2.0, 1.0]
         assert one["gathered"] == [0, 1]
         assert one["anyone"] == [True, False]
+
+
+def test_minibatches_keep_their_size_over_any_number_of_ranks(tmp_path):
+    """Checklist 32"""
+    save_prompts(tmp_path / "prompts")
+    run_ranks(Path(uneven_ranks.__file__), tmp_path, ranks=uneven_ranks.RANKS)
+    ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(uneven_ranks.RANKS)]
+    assert [one["rows"] for one in ranks] == [3, 3, 2]
+    for one in ranks:
+        assert sorted(row for part in one["minibatches"] for row in part) == [*range(one["rows"])]
+    together = zip(*(one["minibatches"] for one in ranks), strict=True)
+    assert [sum(map(len, parts)) for parts in together] == [uneven_ranks.MINIBATCH] * 4
+    assert [] in ranks[0]["minibatches"], "a rank has nothing to do in one of them"
+    for name, parameter in ranks[0]["parameters"].items():
+        assert torch.isfinite(parameter).all()
+        for other in ranks[1:]:
+            assert torch.equal(parameter, other["parameters"][name]), name
+    assert ranks[0]["metrics"][0]["optimizer_steps"] == 4
+    assert ranks[0]["metrics"][0]["episodes"] == uneven_ranks.ROLLOUT

@@ -12,7 +12,7 @@ def mixture(tmp_path_factory):
 
 
 def taken(stream, count):
-    return [tuple(ids.tolist()) for ids in stream.take(count)]
+    return [tuple(row["input_ids"]) for row in stream.take(count)]
 
 
 def test_every_epoch_has_each_prompt_once_in_its_own_order(mixture):

@@ -145,14 +145,18 @@ def test_ids_stay_ids_from_the_rollout_through_the_optimizer(monkeypatch, mixtur
     )
     rollout = one.roll_out(0)
     one.optimise(0, rollout)
-    prompts = PromptStream(mixture, 0).take(8)
+    prompts = [torch.tensor(row["input_ids"]) for row in PromptStream(mixture, 0).take(8)]
     whole = [
         prompt.numpy().tobytes() + response.ids.numpy().tobytes()
         for prompt, response in zip(prompts, sampled, strict=True)
     ]
     assert len(set(whole)) == 8
-    for sequences in (rollout.sequences, *scoring.seen.values()):
+    for sequences in (rollout.sequences, scoring.seen["reference"]):
         assert [ids.numpy().tobytes() for ids in sequences] == whole
+    for judged, ids in zip(scoring.seen["rewards"], rollout.sequences, strict=True):
+        assert torch.equal(judged[:-1], ids[:-1])
+        assert judged[-1] == EOS  # the reward model sees whole replies only
+    assert not rollout.ended.all()
     assert len(trained) == 3 * 8  # old log probabilities, then two epochs
     starts = dict(zip(whole, map(len, prompts), strict=True))
     assert {ids.numpy().tobytes() for ids, _ in trained} == set(whole)
@@ -330,6 +334,23 @@ def test_beta_follows_the_kl(mixture, tmp_path):
         error = min(max(record["kl"] / 6 - 1, -0.2), 0.2)
         expected *= 1 + error * 8 / 100
     assert records[-1]["kl_coefficient"] < 0.1
+
+
+def test_samples_lead_back_to_their_prompts(mixture, tmp_path):
+    one = trainer(mixture, tmp_path, config(updates=1))
+    rollouts, original = [], one.roll_out
+    one.roll_out = lambda update: rollouts.append(original(update)) or rollouts[-1]
+    samples = one.train().journals["samples"].records()
+    (rollout,) = rollouts
+    texts = {row["id"]: row["input_ids"] for row in mixture}
+    assert len(samples) == module.SAMPLES_KEPT
+    for i, sample in enumerate(samples):
+        sequence, start = rollout.sequences[i], rollout.starts[i]
+        assert sample["dataset"] == "d"
+        assert texts[sample["id"]] == sequence[:start].tolist()
+        assert sample["ended"] == (EOS in sequence[start:].tolist()) == bool(rollout.ended[i])
+        assert sample["response"] == "?" * (len(sequence) - start - sample["ended"])
+    assert {sample["ended"] for sample in samples} == {True, False}
 
 
 def test_the_critic_has_a_learning_rate_of_its_own(mixture, tmp_path):

@@ -28,8 +28,8 @@ class FakeTokenizer:
 
     eos_token_id = EOS
 
-    def decode(self, ids: torch.Tensor) -> str:
-        return "?" * len(ids)
+    def decode(self, ids: torch.Tensor, skip_special_tokens: bool = False) -> str:
+        return "?" * (len(ids) - skip_special_tokens * int((ids == EOS).sum()))
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def config(**changes: Any) -> dict[str, Any]:
 def save_prompts(folder: Path, count: int = 12, length: int | None = None) -> Mixture:
     lengths = [length or 3 + i % 6 for i in range(count)]
     prompts = token_sequences(lengths, seed=3, vocabulary=VOCABULARY)
-    save_rows(folder, train=[{"input_ids": ids.tolist()} for ids in prompts])
+    rows = [{"id": str(i), "input_ids": ids.tolist()} for i, ids in enumerate(prompts)]
+    save_rows(folder, train=rows)
     return prompts_in(folder)
 
 

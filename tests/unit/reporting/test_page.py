@@ -100,6 +100,18 @@ def test_hostile_text_is_text(full: str) -> None:
     assert HOSTILE in Page(full).text
 
 
+def test_the_turns_of_a_prompt_are_told_apart(full: str) -> None:
+    turn = r'<div class="turn( answer)?">\s*<p class="role">(\w+)</p>\s*<p class="text">([^<]*)</p>'
+    found = re.findall(turn, full)
+    assert len(found) == 6 * 3
+    assert [(bool(answer), role) for answer, role, _ in found[:3]] == [
+        (False, "User"),
+        (True, "Assistant"),
+        (False, "User"),
+    ]
+    assert found[1][2] == "Do you want the short answer?"
+
+
 def test_hostile_names(results: Results) -> None:
     manifest = results.add("sft", "x", config={HOSTILE: HOSTILE}, counts={HOSTILE: 1})
     content = json.loads(manifest.read_text()) | {"name": HOSTILE}

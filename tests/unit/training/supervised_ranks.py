@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import torch
-from tiny_models import causal_lm, save_rows, token_sequences
+from tiny_models import causal_lm, rank_main, save_rows, token_sequences
 
 from rlhf.config.training import SftConfig
-from rlhf.runtime import distributed
 from rlhf.runtime.options import RunOptions
 from rlhf.training.data import Mixture
 from rlhf.training.loop import mean_over, train
@@ -49,8 +46,4 @@ def save_set(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    distributed.start()
-    root = Path(sys.argv[1])
-    torch.save(work(root, root / "state"), root / f"rank-{distributed.rank()}.pt")
-    distributed.finish()
+    rank_main(work)

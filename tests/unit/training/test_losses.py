@@ -7,7 +7,13 @@ import torch
 from tiny_models import gradients, reward_model, token_sequences
 
 from rlhf.training.losses import ranking_loss
-from rlhf.training.reward import RewardObjective, _pair_accuracy
+from rlhf.training.reward import (
+    RewardObjective,
+    _pair_accuracy,
+    score_differences,
+    score_held_out,
+    score_rows,
+)
 
 
 def loss_of(better: float, worse: float) -> float:
@@ -91,6 +97,40 @@ def test_tied_and_repeated_replies_give_no_pair(tmp_path):
     path.write_text("\n".join(lines) + "\n")
     rows = load("oasst", path, {"invalid": "drop"})
     assert [row.replies for row in rows.preferences] == [("e", "d")]
+
+
+def test_differences_are_of_all_pairs_better_first():
+    model = reward_model(3)
+    history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
+    rows = [
+        {"history_ids": history, "reply_ids": replies[:3]},
+        {"history_ids": history[1:], "reply_ids": replies[2:]},
+    ]
+    by_row = score_held_out(model, rows, max_tokens=32)
+    found = score_differences(by_row)
+    with torch.no_grad():
+        (a, b, c), (d, e) = score_rows(model, rows, 32)
+    assert found == pytest.approx([float(one) for one in (a - b, a - c, b - c, d - e)], abs=1e-5)
+    assert any(one > 0 for one in found)
+    assert any(one < 0 for one in found)
+    assert score_held_out(model, [], max_tokens=32) == []
+
+
+def test_held_out_measures_are_means_over_rows():
+    model, objective = reward_model(3), RewardObjective(0.01, micro_batch_tokens=32)
+    history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
+    rows = [
+        {"history_ids": history, "reply_ids": replies[:3]},
+        {"history_ids": history[1:], "reply_ids": replies[2:]},
+    ]
+    with torch.no_grad():
+        parts = [objective(model, [row]) for row in rows]
+    found = objective.validate(score_held_out(model, rows, max_tokens=32))
+    assert found["validation_loss"] == pytest.approx(sum(float(loss) for loss, _ in parts) / 2)
+    for name in ("accuracy", "kendall_tau"):
+        mean = sum(measures[name] for _, measures in parts) / 2
+        assert found[f"validation_{name}"] == pytest.approx(mean)
+    assert objective.validate([]) == {}
 
 
 def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():

@@ -20,6 +20,7 @@ def folders(tmp_path_factory):
 
 def rows_of(mixture, seed, epoch):
     rows = [mixture[int(i)] for i in mixture.order(seed, epoch)]
+    assert all(row["dataset"] == row["origin"] for row in rows)
     return [(row["origin"], row["number"]) for row in rows]
 
 

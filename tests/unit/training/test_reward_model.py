@@ -9,6 +9,7 @@ from tiny_models import assert_close, causal_lm, gradients, reward_model, token_
 from rlhf.models.forward import ALIKE, batches_by_length
 from rlhf.models.load import disable_dropout
 from rlhf.models.reward import (
+    close_sequences,
     load_calibration,
     load_reward_model,
     new_reward_model,
@@ -46,6 +47,14 @@ def test_the_score_is_read_at_the_last_real_token(last):
             torch.testing.assert_close(value, everywhere[-1], atol=1e-5, rtol=0)
             if len(sequence) > 1:
                 assert (value - everywhere[:-1]).abs().min() > 1e-4
+
+
+def test_a_response_that_was_cut_off_is_scored_with_an_eos_in_place_of_its_last_token():
+    """Checklist 33"""
+    whole, cut = torch.tensor([5, 6, 30, 2]), torch.tensor([5, 6, 30, 31])
+    found = close_sequences([whole, cut], [True, False], eos_id=2)
+    assert [ids.tolist() for ids in found] == [[5, 6, 30, 2], [5, 6, 30, 2]]
+    assert cut.tolist() == [5, 6, 30, 31]
 
 
 def test_scores_do_not_depend_on_the_batch():

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,6 @@ def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 240) 
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }
@@ -118,3 +118,14 @@ def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 240) 
             process.wait()
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output[-4000:]
+
+
+def rank_main(work: Callable[[Path, Path], dict[str, Any]]) -> None:
+    """What a script of ``run_ranks`` does: keep this rank's ``work(folder, state)`` in a file."""
+    from rlhf.runtime import distributed
+
+    torch.set_num_threads(1)
+    distributed.start()
+    folder = Path(sys.argv[1])
+    torch.save(work(folder, folder / "state"), folder / f"rank-{distributed.rank()}.pt")
+    distributed.finish()

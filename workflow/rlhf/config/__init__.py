@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from rlhf.config.base import NAME_PATTERN, NAME_RULE, Strict, explain, is_name, key, suggest
+from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.data import DatasetConfig, TokenizationConfig
 from rlhf.config.evaluation import EvaluationConfig, ReportConfig
 from rlhf.config.models import ModelConfig
@@ -38,12 +39,13 @@ class Config(Strict):
     evaluation: dict[str, EvaluationConfig] = key({}, about="evaluations, by name")
     report: dict[str, ReportConfig] = key({}, about="reports, by name")
     runtime: RuntimeConfig = key(RuntimeConfig(), about="threads, micro-batches, saving")
+    cluster: ClusterConfig = key(ClusterConfig(), about="what jobs ask for, on a cluster or here")
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Config:
-        """Every name that is used is declared, and names can stand in a path."""
+        """Names are fit for a path, names that are used are declared, and jobs can be laid out."""
         problems = [*self._bad_names(), *self._unknown_names()]
-        problems = problems or list(self._mixed_models())
+        problems = problems or [*self._mixed_models(), *cluster_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self

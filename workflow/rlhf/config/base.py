@@ -80,6 +80,9 @@ def _describe(item: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
     path = ".".join(map(str, location))
     if not location:  # the rules between sections: each line names its key itself
         yield from item["msg"].removeprefix("Value error, ").splitlines()
+    elif location[-1] == "[key]" and kind == "literal_error":
+        name = ".".join(map(str, location[:-1]))
+        yield f"{name}: unknown key; {suggest(location[-2], _choices(item))}"
     elif location[-1] == "[key]":
         name = ".".join(map(str, location[:-1]))
         yield f"{name}: a name has to be text (write '{location[-2]}' in quotes)"
@@ -97,6 +100,10 @@ def _describe(item: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
         shown = given is None or isinstance(given, str | int | float)
         message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
         yield f"{path}: {message}" + (f" (got {_as_yaml(given)})" if shown else "")
+
+
+def _choices(item: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"'([^']*)'", item["ctx"]["expected"])
 
 
 def _as_yaml(value: Any) -> str:

@@ -26,4 +26,6 @@ class RuntimeConfig(Strict):
     save_seconds: float = key(300.0, ge=0, about="seconds between two saved states")
     save_steps: int = key(0, ge=0, about="also save every so many steps; 0: by time alone")
     track_code: bool = key(True, about="re-run a stage when the code that it runs has changed")
-    containers: Literal["none"] = key("none", about="stages run in the environment of the caller")
+    containers: Literal["none", "apptainer"] = key(
+        "none", about="where stages run: in the caller's environment, or in images"
+    )

@@ -42,10 +42,14 @@ def canonical_slice(config: Config, stage: str, name: str) -> str:
     return canonical_json(config_slice(config, stage, name))
 
 
-def _with_content(values: dict[str, Any]) -> dict[str, Any]:
-    """Name local sources by their content too, so that an edit, not a touch, makes them stale."""
+def local_source(values: dict[str, Any]) -> Path | None:
+    """What a slice of ``fetch_model`` or ``fetch_data`` reads on this machine, if it is there."""
     source = values.get("source", values)
     local = source.get("path") or (source.get("random") or {}).get("tokenizer_text")
-    if local and Path(local).exists():
-        values["content"] = digest_source(Path(local))
-    return values
+    return Path(local) if local and Path(local).exists() else None
+
+
+def _with_content(values: dict[str, Any]) -> dict[str, Any]:
+    """Name local sources by their content too, so that an edit, not a touch, makes them stale."""
+    local = local_source(values)
+    return values | {"content": digest_source(local)} if local else values

@@ -42,7 +42,7 @@ def write_dataset(
         while batch := list(itertools.islice(remaining, BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
     DatasetInfo(features=features).write_to_directory(str(folder))
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": DATA_FILE}],
         # `datasets` keys its caches by the fingerprint, so it has to change with the content.
         "_fingerprint": digest_file(path)[:16],

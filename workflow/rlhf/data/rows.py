@@ -7,14 +7,15 @@ A rows folder has one file per view: ``conversation.parquet``, ``preference.parq
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from rlhf.errors import DataError, IntegrityError
 
-ROLES = ("system", "user", "assistant")
+Role: TypeAlias = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = get_args(Role)
 SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "prompt")
 ROW_GROUP = 1024  # rows held in memory while writing and reading
@@ -24,7 +25,7 @@ ROW_GROUP = 1024  # rows held in memory while writing and reading
 class Message:
     """One turn of a dialogue."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 
@@ -248,3 +249,29 @@ def read_rows(folder: str | Path, view: str, split: str | None = None) -> Iterat
             for record in batch.to_pylist():
                 if split is None or record["split"] == split:
                     yield _from_record(view, record)
+
+
+def find_prompts(folder: str | Path, ids: Collection[str]) -> dict[str, Prompt]:
+    """The prompts with the given ids, by id; the file is streamed.
+
+    Args:
+        folder: a rows folder.
+        ids: ids of rows of the view ``prompt``.
+
+    Raises:
+        IntegrityError: a prompt is not there, or as in `read_rows`.
+    """
+    found = {
+        row.id: row
+        for row in read_rows(folder, "prompt")
+        if row.id in ids and isinstance(row, Prompt)
+    }
+    missing = sorted(set(ids) - found.keys())
+    if missing:
+        raise IntegrityError(
+            f"The dataset has no prompt {missing[0]!r}.",
+            where=Path(folder, "prompt.parquet"),
+            expected="the rows that the tokenized set was made from",
+            hint="run snakemake again: it makes anew what does not fit",
+        )
+    return found

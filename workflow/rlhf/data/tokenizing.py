@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,7 +101,7 @@ def tokenize(
     Raises:
         DataError: a row is too long and ``overlong`` is ``error``.
     """
-    make = {"sft": _sft, "preference": _preference, "prompt": _prompt}[limits.view]
+    make = _SAMPLE_OF[limits.view]
     remaining = iter(rows)
     while batch := list(itertools.islice(remaining, BATCH)):
         encoder.prime(dialogue for row in batch for dialogue in _dialogues(row))
@@ -176,6 +176,14 @@ def _preference(
     tally.tokens += len(fitted[0]) + sum(map(len, kept))
     tally.replies += len(kept)
     return {"history_ids": fitted[0], "reply_ids": [list(ids) for ids in kept]}
+
+
+# The view decides which kind of row its function is given.
+_SAMPLE_OF: dict[str, Callable[[Any, Encoder, Limits, Tally], dict[str, Any] | None]] = {
+    "sft": _sft,
+    "preference": _preference,
+    "prompt": _prompt,
+}
 
 
 def _fit(

@@ -37,7 +37,8 @@ def sampling_report(
     Args:
         model_name: name of the model that answered.
         args: how the sampling was run.
-        prompts: each prompt's text with its results, one for each sampling configuration.
+        prompts: each prompt (see ``prompt_text``) with its results, one for each sampling
+            configuration.
         date: the form's date. Empty by default (the form wants a string): a report is digested by
             a manifest, and the same samples must give the same bytes on any day.
     """
@@ -50,6 +51,17 @@ def sampling_report(
             for prompt, results in prompts
         ],
     }
+
+
+def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A prompt as the form wants it, a string: a question alone, or all turns with their roles.
+
+    Args:
+        messages: ``role`` and ``content`` of each turn; the user's is the last.
+    """
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _as_dict(result: SamplingResult) -> dict[str, Any]:

@@ -9,11 +9,15 @@ Shapes: B sequences, T the longest, H the width, V the vocabulary, N selected to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from rlhf.models.trunk import Trunk
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Up to this many probabilities (256 MiB of float32) are kept for the backward pass; beyond, they
 # are computed again chunk by chunk.
@@ -45,7 +49,7 @@ def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
     return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
 
 
-def hidden_states(model: nn.Module, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+def hidden_states(model: PreTrainedModel, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
     """Last hidden states [B, T, H] of right-padded sequences; positions count from 0."""
     trunk = getattr(model, "trunk", None)
     if trunk is not None:
@@ -55,7 +59,7 @@ def hidden_states(model: nn.Module, sequences: Sequence[torch.Tensor]) -> torch.
 
 
 def branched_hidden_states(
-    model: nn.Module, history: torch.Tensor, branches: Sequence[torch.Tensor]
+    model: PreTrainedModel, history: torch.Tensor, branches: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Hidden states of several continuations of one history, which is computed once.
 
@@ -90,7 +94,7 @@ def branched_hidden_states(
     return list(hidden[0].split(sizes)[1:])
 
 
-def can_branch(model: nn.Module) -> bool:
+def can_branch(model: PreTrainedModel) -> bool:
     """Whether the model applies a boolean mask as it is given: eager attention would add it."""
     return Trunk.fits(model) and model.config._attn_implementation == "sdpa"
 
@@ -161,7 +165,7 @@ def _logits(
 
 
 def token_logprobs(
-    model: nn.Module,
+    model: PreTrainedModel,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     temperature: float = 1.0,
@@ -188,7 +192,7 @@ def token_logprobs(
 
 
 def continuation_logprobs(
-    model: nn.Module,
+    model: PreTrainedModel,
     sequences: Sequence[torch.Tensor],
     starts: Sequence[int],
     temperature: float = 1.0,

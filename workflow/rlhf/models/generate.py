@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from rlhf.models.forward import batches_by_length, pad_right
 from rlhf.models.load import decoder_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PREFILL_TOKENS = 4096  # padded tokens of prompts in one forward pass
 COMPACT_SHARE = 0.125  # finished rows leave once they are this share of the batch
@@ -38,6 +40,9 @@ class Response:
 
 class _Slots(DynamicLayer):
     """Keys and values in memory of the final size: a step writes one column and copies nothing."""
+
+    keys: torch.Tensor  # there once `is_initialized`; None before
+    values: torch.Tensor
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -89,7 +94,7 @@ def uniforms(seed: Sequence[int], rows: int, steps: int) -> torch.Tensor:
 
 @torch.no_grad()
 def generate(
-    model: nn.Module,
+    model: PreTrainedModel,
     prompts: Sequence[torch.Tensor],
     draws: torch.Tensor,
     eos_id: int,
@@ -106,18 +111,18 @@ def generate(
         temperature: logits are divided by this; 0 takes the most probable token.
         max_rows: rows decoded together.
     """
-    responses: list[Response | None] = [None] * len(prompts)
+    responses: dict[int, Response] = {}
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for start in range(0, len(by_length), max_rows):
         rows = by_length[start : start + max_rows]
         decoded = _decode(model, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
         for i, (ids, logprob) in zip(rows, decoded, strict=True):
             responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id, logprob)
-    return responses  # type: ignore[return-value]
+    return [responses[i] for i in range(len(prompts))]
 
 
 def _decode(
-    model: Any,
+    model: PreTrainedModel,
     prompts: list[torch.Tensor],
     draws: torch.Tensor,
     eos_id: int,
@@ -132,7 +137,8 @@ def _decode(
     padded = len(set(lengths.tolist())) > 1
     position, draws = lengths[:, None].to(device) - 1, draws.to(device)
     body, head = model.base_model, model.get_output_embeddings()
-    cache, last = _prefill(body, len(decoder_layers(model)), prompts, width, steps)
+    slots, last = _prefill(body, len(decoder_layers(model)), prompts, width, steps)
+    cache = Cache(layers=[*slots])
     logits = head(last).float()
     out: list[list[int]] = [[] for _ in prompts]
     sums = [0.0] * len(prompts)
@@ -152,8 +158,8 @@ def _decode(
         if finished >= max(1, COMPACT_SHARE * len(alive)):
             keep = torch.tensor([i for i, row in enumerate(alive) if not done[row]], device=device)
             alive = [row for row in alive if not done[row]]
-            for layer in cache.layers:
-                layer.batch_select_indices(keep)
+            for slot in slots:
+                slot.batch_select_indices(keep)
             mask, draws, tokens, position = mask[keep], draws[keep], tokens[keep], position[keep]
         position = position + 1
         hidden = body(
@@ -169,8 +175,8 @@ def _decode(
 
 def _prefill(
     body: Any, layers: int, prompts: list[torch.Tensor], width: int, steps: int
-) -> tuple[Cache, torch.Tensor]:
-    """Keys and values of all prompts, and the last hidden state of each [n, H].
+) -> tuple[list[_Slots], torch.Tensor]:
+    """Keys and values of all prompts, layer by layer, and the last hidden state of each [n, H].
 
     Prompts of like lengths share a forward pass; then their keys and values move to where the
     prompts end in one column.
@@ -186,7 +192,7 @@ def _prefill(
             last[i] = hidden[place, len(prompts[i]) - 1]
         for slot, found in zip(slots, part.layers, strict=True):
             slot.take(found, rows, [len(prompts[i]) for i in rows], len(prompts), width)
-    return Cache(layers=slots), torch.stack(last)
+    return slots, torch.stack(last)
 
 
 def _sample(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from rlhf.errors import ConfigError
 from rlhf.models.trunk import Trunk
+from rlhf.models.trust import reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Heads that scale or cap the logits would need the same step in our chunked head.
 _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -19,7 +23,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a model folder; the network is never asked."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, **reading(folder))
 
 
 def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -31,7 +35,9 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> An
     from transformers import AutoModelForCausalLM
 
     hush()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, **reading(folder)
+    )
     for attribute in _UNSUPPORTED:
         if getattr(model.config, attribute, None) not in (None, 1, 1.0):
             raise ConfigError(
@@ -64,7 +70,7 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def freeze_lower_layers(model: nn.Module, layers: int) -> None:
+def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
     """Keep the embeddings and the lowest ``layers`` decoder layers as they are.
 
     An output head that is tied to the embeddings is frozen with them. 0 freezes nothing. The
@@ -86,10 +92,10 @@ def freeze_lower_layers(model: nn.Module, layers: int) -> None:
         for parameter in module.parameters():
             parameter.requires_grad_(False)
     if Trunk.fits(model):
-        model.trunk = Trunk(model, layers)
+        cast(Any, model).trunk = Trunk(model, layers)  # no module: it has no weights of its own
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The stack of decoder layers, under whatever name the architecture keeps it."""
     stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
     return max(stacks, key=len)
@@ -114,7 +120,7 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> No
             parameter.copy_(state[name])
 
 
-def save_model(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
+def save_model(model: PreTrainedModel, tokenizer: Any, folder: str | Path) -> None:
     """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template."""
     model.config.use_cache = True
     model.save_pretrained(folder, safe_serialization=True)

@@ -10,13 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from rlhf.models.forward import batches_by_length, hidden_states
 from rlhf.models.load import disable_dropout, hush
+from rlhf.models.trust import reading
 from rlhf.runtime.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CALIBRATION = "calibration.json"
 
@@ -27,7 +32,7 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
 
     hush()
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
+        folder, dtype=dtype, use_safetensors=True, **reading(folder)
     )
     disable_dropout(model)
     return model
@@ -44,10 +49,10 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     hush()
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, **reading(folder))
     config.num_labels = 1
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True
+        folder, config=config, dtype=dtype, use_safetensors=True, **reading(folder)
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -57,7 +62,14 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
     return model
 
 
-def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096) -> torch.Tensor:
+def score_head(model: PreTrainedModel) -> nn.Module:
+    """The linear layer that makes a raw score [.., 1] of a hidden state [.., H]."""
+    return model.get_submodule("score")
+
+
+def score(
+    model: PreTrainedModel, sequences: Sequence[torch.Tensor], max_tokens: int = 4096
+) -> torch.Tensor:
     """Raw scores [n] at the last token of each sequence.
 
     Sequences of like lengths share a forward pass, so little is padded.
@@ -72,9 +84,30 @@ def score(model: Any, sequences: Sequence[torch.Tensor], max_tokens: int = 4096)
         chosen = [sequences[i] for i in rows]
         hidden = hidden_states(model, chosen)
         last = torch.stack([hidden[j, len(s) - 1] for j, s in enumerate(chosen)])
-        for i, value in zip(rows, model.score(last).squeeze(-1).float(), strict=True):
+        for i, value in zip(rows, score_head(model)(last).squeeze(-1).float(), strict=True):
             scores[i] = value
     return torch.stack(scores)
+
+
+def close_sequences(
+    sequences: Sequence[torch.Tensor], ended: Sequence[bool], eos_id: int
+) -> list[torch.Tensor]:
+    """Sequences as a reward model knows them: each ends with an EOS.
+
+    Reward models are trained on whole replies. The score at any other token than EOS means
+    nothing, and may well be high: cut-off responses would win. In a response that was cut off EOS
+    stands in place of the last token, so that no sequence grows beyond a model's limit.
+
+    Args:
+        sequences: token ids [P + L], query and response, or [L], the response alone.
+        ended: for each, whether the response has its EOS.
+        eos_id: the token that ends a response.
+    """
+    eos = torch.tensor([eos_id])
+    return [
+        sequence if whole else torch.cat([sequence[:-1], eos])
+        for sequence, whole in zip(sequences, ended, strict=True)
+    ]
 
 
 def save_calibration(folder: str | Path, mean: float, std: float) -> None:

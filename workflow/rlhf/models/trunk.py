@@ -12,10 +12,13 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Decoders that are a plain stack between embeddings and a norm, with rotary positions: their
 # upper part runs on hidden states given as embeddings.
@@ -32,13 +35,13 @@ class Trunk:
         max_bytes: memory for remembered hidden states; the least recently used go first.
     """
 
-    def __init__(self, model: nn.Module, layers: int, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, model: PreTrainedModel, layers: int, max_bytes: int = MAX_BYTES) -> None:
         self._body: Any = model.base_model
         self._layers, self._max_bytes, self._bytes = layers, max_bytes, 0
         self._known: OrderedDict[tuple[bytes, ...], torch.Tensor] = OrderedDict()
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: PreTrainedModel) -> bool:
         """Whether the architecture can be cut in two."""
         config: Any = model.config
         windowed = getattr(config, "sliding_window", None) and getattr(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from rlhf.models.forward import gather_positions, hidden_states
+from rlhf.models.reward import score_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ValueHead(nn.Module):
@@ -46,7 +51,7 @@ class Critic(nn.Module):
         std: their standard deviation.
     """
 
-    def __init__(self, reward_model: nn.Module, mean: float, std: float) -> None:
+    def __init__(self, reward_model: PreTrainedModel, mean: float, std: float) -> None:
         super().__init__()
         self.model, self.mean, self.std = reward_model, mean, std
 
@@ -59,4 +64,4 @@ class Critic(nn.Module):
         """Values [N] of the states before each response token; ``before`` is unused here."""
         hidden = hidden_states(self.model, sequences)
         chosen = gather_positions(hidden, [s - 1 for s in starts], [len(x) - 1 for x in sequences])
-        return (self.model.score(chosen).squeeze(-1) - self.mean) / self.std
+        return (score_head(self.model)(chosen).squeeze(-1) - self.mean) / self.std

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from rlhf.models.forward import continuation_logprobs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -35,7 +39,7 @@ class ActorCritic(nn.Module):
         temperature: sampling temperature; log probabilities are taken at the same.
     """
 
-    def __init__(self, policy: nn.Module, value: nn.Module, temperature: float) -> None:
+    def __init__(self, policy: PreTrainedModel, value: nn.Module, temperature: float) -> None:
         super().__init__()
         self.policy, self.value, self.temperature = policy, value, temperature
 

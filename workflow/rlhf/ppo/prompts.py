@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from rlhf.training.data import Mixture
 
 
@@ -22,15 +20,14 @@ class PromptStream:
         self._epoch, self._position = 0, 0
         self._order = data.order(seed, 0)
 
-    def take(self, count: int) -> list[torch.Tensor]:
-        """The next ``count`` prompts, token ids each."""
-        taken = []
+    def take(self, count: int) -> list[dict[str, Any]]:
+        """The next ``count`` rows of the data."""
+        taken: list[dict[str, Any]] = []
         while len(taken) < count:
             if self._position == len(self._order):
                 self._epoch, self._position = self._epoch + 1, 0
                 self._order = self._data.order(self._seed, self._epoch)
-            row = self._data[int(self._order[self._position])]
-            taken.append(torch.tensor(row["input_ids"]))
+            taken.append(self._data[int(self._order[self._position])])
             self._position += 1
         return taken
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import nn
 
 from rlhf.models.forward import batches_by_length, continuation_logprobs
 from rlhf.models.reward import score
 from rlhf.serving.client import TritonScorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Scoring(Protocol):
@@ -34,7 +36,9 @@ class LocalScoring:
         max_tokens: padded tokens in one forward pass.
     """
 
-    def __init__(self, reward_model: nn.Module, reference: nn.Module, max_tokens: int) -> None:
+    def __init__(
+        self, reward_model: PreTrainedModel, reference: PreTrainedModel, max_tokens: int
+    ) -> None:
         self._reward, self._reference = reward_model.eval(), reference.eval()
         self._tokens = max_tokens
 

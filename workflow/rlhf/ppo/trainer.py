@@ -16,6 +16,7 @@ import torch
 
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.load import load_trainable_state, trainable_state
+from rlhf.models.reward import close_sequences
 from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.advantages import gae, whiten
 from rlhf.ppo.kl import KlController, kl_estimate
@@ -38,6 +39,7 @@ class Rollout:
     """Responses of one update on this rank; lists have one entry for each response.
 
     Attributes:
+        rows: rows of the prompts, as `PromptStream` gives them.
         sequences: token ids [P + L], prompt and response.
         starts: P, index of the first response token.
         ended: bool [n], whether the response has its EOS.
@@ -50,6 +52,7 @@ class Rollout:
         returns: [L].
     """
 
+    rows: list[dict[str, Any]]
     sequences: list[torch.Tensor]
     starts: list[int]
     ended: torch.Tensor
@@ -121,10 +124,11 @@ class PpoTrainer:
     def roll_out(self, update: int) -> Rollout:
         """Sample responses and work out all that the objective needs."""
         config, ranks = self.config, slice(distributed.rank(), None, distributed.world_size())
-        rows, steps = config["rollout_batch_size"], config["sampling"]["max_new_tokens"]
+        count, steps = config["rollout_batch_size"], config["sampling"]["max_new_tokens"]
         temperature = config["sampling"]["temperature"]
-        prompts = self.prompts.take(rows)[ranks]
-        draws = uniforms((config["seed"], update), rows, steps)[ranks]
+        rows = self.prompts.take(count)[ranks]
+        prompts = [torch.tensor(row["input_ids"]) for row in rows]
+        draws = uniforms((config["seed"], update), count, steps)[ranks]
         eos = self.tokenizer.eos_token_id
         responses = generate(self.actor.policy, prompts, draws, eos, temperature)
 
@@ -132,7 +136,7 @@ class PpoTrainer:
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])
-        raw = self.scoring.rewards(sequences)
+        raw = self.scoring.rewards(close_sequences(sequences, ended.tolist(), eos))
         reference = self.scoring.reference_logprobs(sequences, starts, temperature)
         logprobs, values = self._evaluate(update, sequences, starts)
 
@@ -143,7 +147,7 @@ class PpoTrainer:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, values, config["gamma"], config["lam"])
         return Rollout(
-            sequences, starts, ended, logprobs, values, reference, raw, scores,
+            rows, sequences, starts, ended, logprobs, values, reference, raw, scores,
             whiten(advantages), returns,
         )  # fmt: skip
 
@@ -220,12 +224,18 @@ class PpoTrainer:
         return logprobs, values
 
     def _minibatches(self, update: int, epoch: int, rows: int) -> list[list[int]]:
-        """This rank's rows in shuffled minibatches; shuffled anew in every epoch."""
-        config = self.config
-        count = config["rollout_batch_size"] // config["minibatch_size"]
-        seed = [config["seed"], update, epoch, distributed.rank()]
-        order = np.random.default_rng(seed).permutation(rows)
-        return [part.tolist() for part in np.array_split(order, count)]
+        """This rank's rows in shuffled minibatches; shuffled anew in every epoch.
+
+        The ranks' shuffled rows are dealt out in turn, so a minibatch has exactly its size over
+        all ranks, and equal shares of them as far as that is possible.
+        """
+        config, rank, ranks = self.config, distributed.rank(), distributed.world_size()
+        size = config["minibatch_size"]
+        order = np.random.default_rng([config["seed"], update, epoch, rank]).permutation(rows)
+        parts: list[list[int]] = [[] for _ in range(config["rollout_batch_size"] // size)]
+        for place, row in enumerate(order.tolist()):
+            parts[(place * ranks + rank) // size].append(row)
+        return parts
 
     def _micro_batches(self, rows: list[int], sequences: list[torch.Tensor]) -> list[list[int]]:
         return list(micro_batches(rows, [len(s) for s in sequences], self.micro_batch_tokens))
@@ -269,12 +279,14 @@ class PpoTrainer:
     def _keep_samples(self, update: int, rollout: Rollout) -> None:
         mean, std = self.calibration
         for i in range(min(SAMPLES_KEPT, len(rollout.sequences))):
-            sequence, start = rollout.sequences[i], rollout.starts[i]
+            row, response = rollout.rows[i], rollout.sequences[i][rollout.starts[i] :]
             self.run.sample(
                 {
                     "step": update + 1,
-                    "prompt": self.tokenizer.decode(sequence[:start]),
-                    "response": self.tokenizer.decode(sequence[start:]),
+                    "dataset": row["dataset"],
+                    "id": row["id"],
+                    "response": self.tokenizer.decode(response, skip_special_tokens=True),
+                    "ended": bool(rollout.ended[i]),
                     "reward": (float(rollout.raw[i]) - mean) / std,
                     "kl": float((rollout.logprobs[i] - rollout.reference[i]).sum()),
                 }

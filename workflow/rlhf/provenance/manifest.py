@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,20 @@ class Manifest:
         """Digest of all output files together."""
         return digest_value(self.files)
 
-    def write(self, folder: str | Path, outputs: list[Path], started: float) -> None:
+    def write(
+        self,
+        folder: str | Path,
+        outputs: list[Path],
+        started: float,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
         """Digest ``outputs`` (files or folders below ``folder``), then write both files.
 
         Args:
             folder: the artifact's folder.
             outputs: what the stage made.
             started: ``time.time()`` at the start of the stage.
+            guard: called when all is digested; what it raises stops the writing.
         """
         folder = Path(folder)
         for path in outputs:
@@ -78,6 +86,7 @@ class Manifest:
             "python": platform.python_version(),
             "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         }
+        guard()
         write_json(folder / RUN, run)
         write_json(folder / MANIFEST, self.as_dict())
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rlhf.provenance.digest import digest_file, digest_value
+from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Checkpoints:
         self._identity = identity
         self._keep = max(2, keep)
         if not (self.folder / "identity.json").exists():
-            write_json(self.folder / "identity.json", identity)
+            write_json(self.folder / "identity.json", identity, mode=0o600)
         self._remove_leftovers()
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -50,11 +51,12 @@ class Checkpoints:
 
         Raises:
             OSError: the disk is full, for one; the states saved before are untouched.
+            Fenced: another attempt owns the state; its states are untouched.
         """
         tensors: dict[str, torch.Tensor] = {}
         values = _split(state, "", tensors)
         target = self.folder / f"step-{step:08d}"
-        with atomic_directory(target) as folder:
+        with atomic_directory(target, private=True, guard=fence.check) as folder:
             try:
                 save_file(tensors, folder / TENSORS)
             except SafetensorError as error:  # a full disk arrives as this
@@ -62,6 +64,7 @@ class Checkpoints:
             write_json(folder / VALUES, values)
             seal = {name: digest_file(folder / name) for name in (TENSORS, VALUES)}
             write_json(folder / SEAL, seal)
+        fence.check()
         states = self._states()
         newest = states.index(target)  # a later one is damaged: the run went on from before it
         for old in [*states[: max(0, newest + 1 - self._keep)], *states[newest + 1 :]]:

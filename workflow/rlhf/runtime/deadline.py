@@ -1,10 +1,14 @@
-"""When to stop: signals set a flag, the training loop looks at it, saves and leaves."""
+"""When to stop: signals and the end of the allocation; the training loop asks, saves and leaves."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
+
+DEADLINE = "RLHF_DEADLINE"  # end of the allocation, in seconds since 1970; the launcher sets it
 
 
 class Saved(Exception):
@@ -34,3 +38,46 @@ class StopRequest:
     def requested(self) -> bool:
         """Whether somebody asked this process to stop."""
         return self._flag.is_set()
+
+
+class Deadline:
+    """The end of the allocation, and the margin before it that a save needs.
+
+    One more step and a save have to fit into the margin: it is twice the longest save and twice
+    the longest step so far, for a shared file system may be slower next time.
+
+    Args:
+        least: seconds of margin while nothing longer was measured.
+    """
+
+    def __init__(self, least: float) -> None:
+        announced = os.environ.get(DEADLINE)
+        self.ends = float(announced) if announced else None
+        self.longest_step = self.longest_save = 0.0
+        self._least = least
+
+    @property
+    def margin(self) -> float:
+        """Seconds before the end from which on no further step is begun."""
+        return max(self._least, 2 * self.longest_save + 2 * self.longest_step)
+
+    def stepped(self, seconds: float) -> None:
+        """A step took so long."""
+        self.longest_step = max(self.longest_step, seconds)
+
+    def saved(self, seconds: float) -> None:
+        """A save took so long."""
+        self.longest_save = max(self.longest_save, seconds)
+
+    def near(self) -> bool:
+        """Whether the margin has begun."""
+        return self.ends is not None and time.time() > self.ends - self.margin
+
+    def __str__(self) -> str:
+        if self.ends is None:
+            return "the allocation has no known end"
+        ends = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.ends))
+        return (
+            f"the allocation ends at {ends}; the last step begins {self.margin:.0f} s before "
+            f"(longest step {self.longest_step:.1f} s, longest save {self.longest_save:.1f} s)"
+        )

@@ -24,10 +24,10 @@ def random_state() -> dict[str, Any]:
     """Every generator's state, as plain values and tensors."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
-    keys = np.asarray(keys).astype(np.int64)
+    words = np.asarray(keys).astype(np.int64)
     state: dict[str, Any] = {
         "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys), position, has_gauss, cached],
+        "numpy": [name, torch.from_numpy(words), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -8,21 +8,45 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from rlhf.runtime.network import interface_towards
+
+# Rank 0 alone saves, publishes and digests, while the others wait. A rank that has died is noticed
+# at once, by its closed connections; this is for one that hangs.
+TIMEOUT = timedelta(minutes=30)
+
 
 def start() -> None:
-    """Join the process group that torchrun announced; nothing to do for one process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    """Join the process group that torchrun announced; nothing to do for one process.
+
+    NCCL between GPUs, gloo between CPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device())
+        return
+    # By itself, gloo takes the interface that the machine's name stands for: on many machines that
+    # is the loopback, where other nodes are not found.
+    interface = interface_towards(os.environ["MASTER_ADDR"])
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    dist.init_process_group("gloo", timeout=TIMEOUT)
 
 
 def finish() -> None:
-    """Leave the process group."""
+    """Leave the process group, all ranks together: where the first to end is missed, others fail.
+
+    Rank 0 may have to digest a large model still.
+    """
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

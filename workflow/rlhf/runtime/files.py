@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ def write_atomic(path: str | Path, content: str | bytes, mode: int = 0o644) -> N
     fsync_path(path.parent)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, mode: int = 0o644) -> None:
     """Write readable JSON atomically; keys are sorted, so equal values give equal bytes."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(path, text, mode)
 
 
 def read_json(path: str | Path) -> Any:
@@ -52,21 +53,31 @@ def read_json(path: str | Path) -> Any:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def atomic_directory(
+    path: str | Path, *, private: bool = False, guard: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
     """Yield a directory to fill that becomes ``path`` only if the block ends well.
 
     Every file is fsynced before the rename. An existing ``path`` is replaced.
+
+    Args:
+        path: the directory to make.
+        private: whether only the user may read it.
+        guard: called right before the rename, when all is written; what it raises stops it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o700 if private else 0o755)
         for root, _, files in os.walk(temporary):
             for name in files:
+                if private:
+                    os.chmod(Path(root, name), 0o600)
                 fsync_path(Path(root, name))
             fsync_path(Path(root))
+        guard()
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
             os.replace(path, old / "replaced")

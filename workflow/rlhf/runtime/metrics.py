@@ -17,7 +17,7 @@ from rlhf.runtime.files import write_atomic
 
 
 class Journal:
-    """An append-only JSON lines file that can be cut back to a saved position.
+    """An append-only JSON lines file, private to the user, that can be cut back to a position.
 
     Args:
         path: the working copy, beside the run's saved states.
@@ -26,7 +26,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = open(self._path, "a+b")  # noqa: SIM115 - open for the whole run
+        self._open()
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line."""
@@ -42,6 +42,9 @@ class Journal:
     def rewind(self, position: int) -> None:
         """Drop what was written after ``position``.
 
+        The file becomes a new one: an earlier attempt that lives on appends to the old one, which
+        nobody reads.
+
         Raises:
             IntegrityError: the file is shorter than it was when the state was saved.
         """
@@ -52,7 +55,9 @@ class Journal:
                 where=self._path,
                 hint="delete the folder that holds it: the stage then starts again",
             )
-        self._stream.truncate(position)
+        write_atomic(self._path, self._path.read_bytes()[:position], mode=0o600)
+        self._stream.close()
+        self._open()
 
     def records(self) -> list[dict[str, Any]]:
         """All lines, parsed."""
@@ -63,6 +68,13 @@ class Journal:
         """Copy the journal to its place among the results."""
         self._stream.flush()
         write_atomic(path, self._path.read_bytes())
+
+    def _open(self) -> None:
+        def private(path: str, flags: int) -> int:
+            return os.open(path, flags, mode=0o600)
+
+        # open for the whole run
+        self._stream = open(self._path, "a+b", opener=private)  # noqa: SIM115
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:

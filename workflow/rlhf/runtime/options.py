@@ -18,6 +18,7 @@ class RunOptions:
         save_steps: save every so many steps; 0: by time alone.
         save_seconds: save after so many seconds.
         tensorboard: folder of the events, or None.
+        save_margin: least seconds before the end of an allocation that are kept for saving.
     """
 
     name: str
@@ -26,3 +27,4 @@ class RunOptions:
     save_steps: int = 0
     save_seconds: float = 300.0
     tensorboard: Path | None = None
+    save_margin: float = 60.0

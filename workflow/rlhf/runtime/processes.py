@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf.runtime.tied import PR_SET_PDEATHSIG
+
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TIED = Path(__file__).with_name("tied.py")
 
 
-def tied(command: Sequence[str]) -> list[str]:
-    """A command line for ``command`` that gets SIGTERM when this process ends, however it ends.
+def tied(command: Sequence[str], number: int = signal.SIGTERM) -> list[str]:
+    """A command line for ``command`` that gets a signal when this process ends, however it ends.
 
     SIGTERM, not SIGKILL: a stage can still save, a server frees its shared memory. The kernel
     watches the *thread* that starts the process: call ``Popen`` in the main thread.
@@ -24,8 +26,13 @@ def tied(command: Sequence[str]) -> list[str]:
     By a command in front, not by a ``preexec_fn``: that one needs a real fork, and a process
     forked while another thread is within gRPC may crash.
     """
-    own = (os.getpid(), int(signal.SIGTERM))
+    own = (os.getpid(), int(number))
     return [sys.executable, "-I", "-S", str(_TIED), *map(str, own), *command]
+
+
+def end_with_parent() -> None:
+    """From now on, this process gets SIGTERM when its parent ends."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def adopt_orphans() -> None:
@@ -55,6 +62,18 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot; None when it has ended.
+
+    A process id alone is not enough to know a process again: the kernel gives it out anew.
+    """
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])  # an unreaped process has ended
+
+
 def send(pid: int, number: int) -> None:
     """Send a signal, unless the process is gone."""
     with contextlib.suppress(ProcessLookupError):
@@ -66,7 +85,11 @@ def _parents() -> dict[int, int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # the command's name, in parentheses, may hold spaces and parentheses itself
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(rest[1])
+                parents[int(entry.name)] = int(_stat(int(entry.name))[1])
     return parents
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (the state) on."""
+    # the command's name, in parentheses, may hold spaces and parentheses itself
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import RlhfError
-from rlhf.runtime import distributed
+from rlhf.errors import Fenced, RlhfError
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.checkpoints import Checkpoints
-from rlhf.runtime.deadline import Saved, StopRequest
+from rlhf.runtime.deadline import Deadline, Saved, StopRequest
 from rlhf.runtime.metrics import Journal, TensorBoard
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.progress import Progress
@@ -29,6 +29,9 @@ class Run:
         steps: steps in the whole run.
         snapshot: the state to save; called on rank 0 only.
         restore: puts a saved state back; called on every rank.
+
+    Raises:
+        Fenced: another attempt owns the state.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Run:
     ) -> None:
         self._options, self._steps, self._snapshot = options, steps, snapshot
         self._first = distributed.rank() == 0
+        check_owner()
         self._checkpoints = Checkpoints(options.state, options.identity)
         distributed.wait()
         self._stop = StopRequest().install()
@@ -59,7 +63,10 @@ class Run:
                 journal.rewind(positions[name])
         self._tensorboard = TensorBoard(options.tensorboard if self._first else None, self.start)
         self._progress = Progress(options.name, steps, self.start, quiet=not self._first)
-        self._saved_at = time.monotonic()
+        self._deadline = Deadline(options.save_margin)
+        if self._first and self._deadline.ends is not None:
+            logger.info("%s: %s", options.name, self._deadline)
+        self._saved_at = self._stepped_at = time.monotonic()
 
     def record(self, record: dict[str, Any], step: int) -> None:
         """Write one line of metrics, from rank 0."""
@@ -81,18 +88,25 @@ class Run:
             note: a few figures for the terminal.
 
         Raises:
-            Saved: a signal asked for a stop and the state is saved.
+            Saved: a signal or the end of the allocation asked for a stop; the state is saved.
+            Fenced: another attempt has taken this run over; nothing is written.
             RlhfError: the state could not be written; the one before it is untouched.
         """
         self._progress.advance(tokens, note)
-        options = self._options
-        waited = time.monotonic() - self._saved_at >= options.save_seconds
+        options, now = self._options, time.monotonic()
+        self._deadline.stepped(now - self._stepped_at)
+        waited = now - self._saved_at >= options.save_seconds
         counted = options.save_steps and step % options.save_steps == 0
-        stop = distributed.anyone(self._stop.requested())
-        if stop or step == self._steps or distributed.anyone(bool(waited or counted)):
+        stop, near, due = self._agree(
+            self._stop.requested(), self._deadline.near(), bool(waited or counted)
+        )
+        stop = stop or near
+        if stop or due or step == self._steps:
             self._save(step)
         if stop and step < self._steps:
-            raise Saved(f"asked to stop, state saved after step {step} of {self._steps}")
+            why = str(self._deadline) if near else "asked to stop"
+            raise Saved(f"{why}: state saved after step {step} of {self._steps}")
+        self._stepped_at = time.monotonic()
 
     def close(self) -> None:
         """End progress and TensorBoard."""
@@ -107,17 +121,25 @@ class Run:
         return last
 
     def publish(self, **paths: Path) -> None:
-        """Copy journals to their places among the results, from rank 0."""
+        """Copy journals to their places among the results, from rank 0.
+
+        Raises:
+            Fenced: another attempt has taken this run over; nothing is written.
+        """
+        check_owner()
         if self._first:
             for name, path in paths.items():
                 self.journals[name].publish(path)
 
     def _save(self, step: int) -> None:
+        began = time.monotonic()
+        check_owner()
         if self._first:
             positions = {name: journal.position() for name, journal in self.journals.items()}
             try:
                 self._checkpoints.save(step, {"run": self._snapshot(), "journals": positions})
             except OSError as error:
+                fence.check()  # the next owner clears away what is half written
                 raise RlhfError(
                     f"The state after step {step} could not be saved: {error.strerror or error}.",
                     where=self._checkpoints.folder,
@@ -125,3 +147,31 @@ class Run:
                 ) from error
         distributed.wait()
         self._saved_at = time.monotonic()
+        self._note_save(self._saved_at - began)
+
+    def _agree(self, *flags: bool) -> list[bool]:
+        """Which flags are set on any rank; the same answer on all."""
+        return [count > 0 for count in distributed.total([float(flag) for flag in flags])]
+
+    def _note_save(self, seconds: float) -> None:
+        """Learn from a save how early to stop; say so when that changes."""
+        before = self._deadline.margin
+        self._deadline.saved(seconds)
+        if self._first and self._deadline.ends is not None and self._deadline.margin > before:
+            logger.info("%s: %s", self._options.name, self._deadline)
+
+
+def check_owner() -> None:
+    """Whether this attempt may still write: rank 0 looks, and all ranks leave together.
+
+    Raises:
+        Fenced: another attempt has taken this run over.
+    """
+    fenced: Fenced | None = None
+    if distributed.rank() == 0:
+        try:
+            fence.check()
+        except Fenced as error:
+            fenced = error
+    if distributed.anyone(fenced is not None):
+        raise fenced or Fenced("This attempt has been replaced, says rank 0.")

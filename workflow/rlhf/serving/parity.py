@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.errors import IntegrityError, ServingError
+from rlhf.models.trust import reading
 from rlhf.runtime.files import read_json
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
@@ -24,6 +25,7 @@ from rlhf.serving.wire import Padding
 
 SEED = 20220519
 LENGTHS = (1, 2, 7, 33, 128)
+MANY = 8  # rows of the large batches
 # Differences are published rounded up to a power of ten, and no finer than this: float noise
 # may vary from machine to machine, the report may not.
 FINEST = 1e-6
@@ -164,7 +166,7 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
     # A log-probability needs a token before it.
     shortest = 1 if kind == "reward" else 2
     known = sorted({length for length in (*LENGTHS, longest) if shortest <= length <= longest})
-    many = rows(*(known[i % len(known)] for i in range(16)))
+    many = rows(*(known[i % len(known)] for i in range(MANY)))
     single, three = many[: len(known)], many[len(known) - 3 : len(known)]
     paddings: tuple[Padding, ...] = ("none", "left", "right")
     for row in single:
@@ -172,11 +174,11 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
             yield _Case(f"length {len(row)}, padding {padding}", [row], padding)
     for padding in paddings[1:]:
         yield _Case(f"3 rows of unlike length, padding {padding}", three, padding)
-        yield _Case(f"16 rows of unlike length, padding {padding}", many, padding)
-    yield _Case("16 rows of unlike length, sorted and cut", many, None)
-    yield _Case("16 rows of unlike length, 16 requests at once", many, None, at_once=True)
+        yield _Case(f"{MANY} rows of unlike length, padding {padding}", many, padding)
+    yield _Case(f"{MANY} rows of unlike length, sorted and cut", many, None)
+    yield _Case(f"{MANY} rows of unlike length, as many requests at once", many, None, at_once=True)
     if kind == "reference":
-        yield _Case("16 rows of unlike length, temperature 0.7", many, None, temperature=0.7)
+        yield _Case(f"{MANY} rows of unlike length, temperature 0.7", many, None, temperature=0.7)
 
 
 def _eager(
@@ -188,7 +190,9 @@ def _eager(
     served code, nor does anything here pad.
     """
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
-    model = loader.from_pretrained(model_dir, dtype=getattr(torch, dtype), local_files_only=True)
+    model = loader.from_pretrained(
+        model_dir, dtype=getattr(torch, dtype), use_safetensors=True, **reading(model_dir)
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
     # Without a pad id transformers takes the last position, whatever token stands there.

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf.evaluation.sampling_report import SamplingResult, sampling_report
+from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models.forward import batches_by_length, continuation_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.models.reward import load_calibration, load_reward_model, score
+from rlhf.models.reward import close_sequences, load_calibration, load_reward_model
 from rlhf.provenance.digest import digest_text
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, tokenizer_facts
+from rlhf.stages.training import begin, messages_of, tokenizer_facts
 from rlhf.training.data import Mixture
+from rlhf.training.reward import score_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
 MODELS = ("base", "sft", "ppo")
+Messages = list[dict[str, str]]  # role and content of each turn
 
 
 def run(stage: Stage) -> None:
@@ -51,29 +56,32 @@ def run(stage: Stage) -> None:
             reference = model
     judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
+    eos = tokenizer.eos_token_id
+    rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
     samples = {}
     for name in MODELS:
         kl = [0.0] * len(repeated)
         if name != "sft":
             found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
             kl = [own.logprob - other for own, other in zip(responses[name], found, strict=True)]
-        rewards = _rewards(judge, calibration, repeated, responses[name], tokens)
         samples[name] = ModelSamples(
-            rewards=rewards,
+            rewards=rewards[name],
             lengths=[len(response.ids) for response in responses[name]],
             ended=[response.ended for response in responses[name]],
             kl=kl,
             token_ids=[response.ids.tolist() for response in responses[name]],
             groups=groups,
         )
+    fence.check()
     summary = summarize(samples, config["seed"])
     write_json(stage.outputs["evaluation"], summary)
     texts = {
         name: [tokenizer.decode(r.ids, skip_special_tokens=True) for r in responses[name]]
         for name in MODELS
     }
-    write_json(stage.outputs["samples"], _side_by_side(tokenizer, prompts, repeats, texts, samples))
-    write_json(stage.outputs["sampling_report"], _report(stage, tokenizer, prompts, repeats, texts))
+    asked = messages_of(stage, rows)
+    write_json(stage.outputs["samples"], _side_by_side(asked, repeats, texts, rewards))
+    write_json(stage.outputs["sampling_report"], _report(stage, asked, repeats, texts))
     stage.finish(
         counts={"prompts": len(prompts), "samples": len(repeated)},
         metrics={
@@ -93,7 +101,7 @@ def _held_out(stage: Stage) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def _logprobs(
-    model: Any,
+    model: PreTrainedModel,
     prompts: Sequence[torch.Tensor],
     responses: Sequence[Response],
     temperature: float,
@@ -115,43 +123,50 @@ def _logprobs(
 
 @torch.no_grad()
 def _rewards(
-    judge: Any,
+    judge: PreTrainedModel,
     calibration: tuple[float, float],
     prompts: Sequence[torch.Tensor],
-    responses: Sequence[Response],
+    responses: dict[str, list[Response]],
+    eos_id: int,
     max_tokens: int,
-) -> list[float]:
-    """Calibrated reward of each response."""
+) -> dict[str, list[float]]:
+    """Calibrated reward of each model's responses; a prompt's share one pass over it."""
     mean, std = calibration
-    sequences = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
-    return [(value - mean) / std for value in score(judge, sequences, max_tokens).tolist()]
+    closed = {
+        name: close_sequences([one.ids for one in found], [one.ended for one in found], eos_id)
+        for name, found in responses.items()
+    }
+    rows = [
+        {"history_ids": prompt.tolist(), "reply_ids": [ids.tolist() for ids in replies]}
+        for prompt, *replies in zip(prompts, *closed.values(), strict=True)
+    ]
+    scores = torch.stack(score_rows(judge, rows, max_tokens))
+    return {
+        name: ((column - mean) / std).tolist()
+        for name, column in zip(closed, scores.cpu().unbind(1), strict=True)
+    }
 
 
 def _side_by_side(
-    tokenizer: Any,
-    prompts: Sequence[torch.Tensor],
+    prompts: Sequence[Messages],
     repeats: int,
     texts: dict[str, list[str]],
-    samples: dict[str, ModelSamples],
+    rewards: dict[str, list[float]],
 ) -> list[dict[str, Any]]:
     """The first sample of every prompt, one entry for each model."""
     entries = []
     for i, prompt in enumerate(prompts):
         first = i * repeats
-        entry: dict[str, Any] = {
-            "prompt": [{"role": "user", "content": tokenizer.decode(prompt)}],
-        }
+        entry: dict[str, Any] = {"prompt": prompt}
         for name in MODELS:
-            reward = samples[name].rewards[first]  # type: ignore[index]
-            entry[name] = {"text": texts[name][first], "reward": reward}
+            entry[name] = {"text": texts[name][first], "reward": rewards[name][first]}
         entries.append(entry)
     return entries
 
 
 def _report(
     stage: Stage,
-    tokenizer: Any,
-    prompts: Sequence[torch.Tensor],
+    prompts: Sequence[Messages],
     repeats: int,
     texts: dict[str, list[str]],
 ) -> dict[str, Any]:
@@ -170,7 +185,7 @@ def _report(
             SamplingResult(name, params, texts[name][i * repeats : (i + 1) * repeats])
             for name in reversed(MODELS)
         ]
-        entries.append((tokenizer.decode(prompt), results))
+        entries.append((prompt_text(prompt), results))
     return sampling_report(config["ppo"], {"seed": config["seed"]} | params, entries)
 
 

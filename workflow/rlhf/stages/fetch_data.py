@@ -10,6 +10,7 @@ from rlhf.data.rows import RowsWriter
 from rlhf.data.split import split_of
 from rlhf.data.statistics import Statistics
 from rlhf.provenance.digest import digest_file
+from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory, write_json
 from rlhf.stages.stage import Stage, main
 
@@ -22,7 +23,10 @@ def run(stage: Stage) -> None:
     path = Path(config["path"])
     source = Source(config["format"], path, config.get("options"))
     statistics = Statistics()
-    with atomic_directory(stage.outputs["rows"]) as folder, RowsWriter(folder) as writer:
+    with (
+        atomic_directory(stage.outputs["rows"], guard=fence.check) as folder,
+        RowsWriter(folder) as writer,
+    ):
         for row in source:
             split = split_of(row.group, config["validation_fraction"], config["split_salt"])
             writer.add(row, split)

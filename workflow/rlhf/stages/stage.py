@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError
+from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, Fenced, RlhfError
 from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import MANIFEST, Manifest
+from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 
@@ -42,6 +43,7 @@ class Stage:
         state: folder for resume state, or None.
         save_steps: save the state every so many steps; 0: by time alone.
         save_seconds: save the state after so many seconds.
+        save_margin: least seconds before the end of an allocation that are kept for saving.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         log: file of the log; TensorBoard events go beside it.
     """
@@ -56,6 +58,7 @@ class Stage:
     state: Path | None
     save_steps: int
     save_seconds: float
+    save_margin: float
     micro_batch_tokens: int
     log: Path | None
     started: float
@@ -96,6 +99,7 @@ class Stage:
             self.save_steps,
             self.save_seconds,
             self.log.with_suffix(".tensorboard") if self.log else None,
+            self.save_margin,
         )
 
     def finish(
@@ -113,6 +117,9 @@ class Stage:
             facts: anything else that downstream stages check.
             volatile: output roles that the manifest must not digest, because their bytes vary
                 though the work is the same (a page that shows run times).
+
+        Raises:
+            Fenced: another attempt has taken this run over; neither file is written.
         """
         path = self.outputs["manifest"]
         manifest = Manifest(
@@ -128,7 +135,7 @@ class Stage:
         )
         left_out = {"manifest", *volatile}
         made = [made for role, made in sorted(self.outputs.items()) if role not in left_out]
-        manifest.write(path.parent, made, self.started)
+        manifest.write(path.parent, made, self.started, guard=fence.check)
 
 
 def _pairs(items: list[str]) -> dict[str, list[Path]]:
@@ -151,6 +158,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--state", type=Path, help="folder for resume state")
     parser.add_argument("--save-steps", type=int, default=0, help="0: by time alone")
     parser.add_argument("--save-seconds", type=float, default=300.0)
+    parser.add_argument("--save-margin", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
     parser.add_argument("--log", type=Path, help="also write the log to this file")
     parser.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -170,6 +178,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         state=args.state,
         save_steps=args.save_steps,
         save_seconds=args.save_seconds,
+        save_margin=args.save_margin,
         micro_batch_tokens=args.micro_batch_tokens,
         log=args.log,
         started=time.time(),
@@ -194,15 +203,19 @@ def _set_up_logging(log: Path | None) -> None:
 
 
 def main(run: Callable[[Stage], None]) -> NoReturn:
-    """Run a stage; exit 0 when done, 75 when saved for later, 2 on bad input, 1 otherwise."""
+    """Run a stage and exit: 0 done, 75 saved for later, 76 replaced, 2 bad input, 1 otherwise."""
     stage, args = parse()
     _set_up_logging(args.log)
     debug = args.debug or bool(os.environ.get("RLHF_DEBUG"))
     try:
+        fence.check()
         run(stage)
     except Saved as saved:
         logger.info("%s: %s; the same command goes on from there", stage.name, saved)
         sys.exit(EXIT_SAVED)
+    except Fenced as fenced:
+        logger.error("%s.%s: %s", stage.stage, stage.name, fenced)
+        sys.exit(EXIT_FENCED)
     except RlhfError as error:
         logger.error("%s.%s: %s", stage.stage, stage.name, error)
         if debug:

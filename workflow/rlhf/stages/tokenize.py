@@ -12,7 +12,9 @@ from rlhf.data.rows import SPLITS, read_rows
 from rlhf.data.templates import check_tokenizer, template_digest, tokenizer_digest
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
+from rlhf.models.trust import reading
 from rlhf.provenance.manifest import read_manifest
+from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.stages.stage import Stage, main
 
@@ -32,7 +34,7 @@ def run(stage: Stage) -> None:
     encoder = Encoder(tokenizer, stage.folder("model").name)
     rows = stage.folder("data") / "rows"
     counts = {}
-    with atomic_directory(stage.outputs["data"]) as folder:
+    with atomic_directory(stage.outputs["data"], guard=fence.check) as folder:
         for split in SPLITS:
             tally = Tally()
             source = read_rows(rows, ROWS_VIEW[limits.view], split)
@@ -66,7 +68,7 @@ def _load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
             expected="the folder that its manifest describes",
             hint=f"delete {manifest} and run snakemake again",
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **reading(folder))
     check_tokenizer(tokenizer, model=manifest.parent.name)
     return tokenizer
 

@@ -13,19 +13,22 @@ from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
-from rlhf.runtime import distributed
-from rlhf.runtime.files import atomic_directory
+from rlhf.provenance.digest import canonical_json
+from rlhf.runtime import distributed, fence
+from rlhf.runtime.files import atomic_directory, write_atomic
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
+from rlhf.training.batches import check_batches
 
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/``, ``value/``, ``metrics.jsonl`` and ``samples.jsonl``."""
     threads = begin()
     config, device = stage.config, distributed.device()
+    check_batches("ppo", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
     calibration = load_calibration(judge)
@@ -55,11 +58,15 @@ def run(stage: Stage) -> None:
 
     publish_model(policy, tokenizer, stage.outputs["model"])
     if distributed.rank() == 0:
-        with atomic_directory(stage.outputs["value"]) as folder:
+        with atomic_directory(stage.outputs["value"], guard=fence.check) as folder:
             state = {name: tensor.contiguous() for name, tensor in value.state_dict().items()}
             save_file(state, folder / "model.safetensors")
-    finished.publish(metrics=stage.outputs["metrics"], samples=stage.outputs["samples"])
+    finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
+        samples = finished.journals["samples"].records()
+        prompts_of = zip(samples, messages_of(stage, samples), strict=True)
+        lines = [canonical_json(one | {"prompt": prompt}) for one, prompt in prompts_of]
+        write_atomic(stage.outputs["samples"], "".join(f"{line}\n" for line in lines))
         measures = ("reward", "kl", "kl_coefficient", "response_length", "eos_rate")
         stage.finish(
             counts={"prompts": len(prompts), "updates": config["updates"]},

@@ -4,6 +4,7 @@ from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
 from rlhf.runtime import distributed
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training.batches import check_batches
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
 
@@ -12,6 +13,7 @@ def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
     threads = begin()
     config = stage.config
+    check_batches("sft", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "model", "data")
     base = stage.folder("model") / "model"
     model = load_causal_lm(base).to(distributed.device())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from rlhf.data.rows import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
+from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
+from rlhf.runtime.run import check_owner
 from rlhf.stages.stage import Stage
 from rlhf.training.data import Mixture
 
@@ -28,8 +33,10 @@ def begin() -> int:
     return threads
 
 
-def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str]:
+def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str | bool]:
     """The digests of tokenizer and template that all inputs of these roles share.
+
+    And whether a model among them is trusted to run its own code: what comes from it will.
 
     Raises:
         IntegrityError: two inputs were made with different tokenizers or templates.
@@ -46,7 +53,9 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str]:
                     expected=f"{name} {facts[first][name][:12]}, found {facts[path][name][:12]}",
                     hint="run snakemake again; if it stays, compare models.* in the config",
                 )
-    return {name: facts[first][name] for name in TOKENIZER_FACTS}
+    trusted = any(facts[path].get(TRUSTED) for path in manifests)
+    shared = {name: facts[first][name] for name in TOKENIZER_FACTS}
+    return shared | ({TRUSTED: True} if trusted else {})
 
 
 def mixture(stage: Stage, role: str, split: str) -> Mixture:
@@ -54,6 +63,31 @@ def mixture(stage: Stage, role: str, split: str) -> Mixture:
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs[role]}
     fractions = {name: stage.config["data"][name]["fraction"] for name in folders}
     return Mixture(folders, fractions, split)
+
+
+def messages_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> list[list[dict[str, str]]]:
+    """The messages of prompts, from the datasets whose manifests are the inputs ``rows``.
+
+    A prompt that tokenization cut has all its messages here.
+
+    Args:
+        stage: the stage.
+        rows: have ``dataset`` and ``id``, as the rows of a ``Mixture`` do.
+
+    Returns:
+        For each row ``role`` and ``content`` of every turn, the user's the last.
+
+    Raises:
+        IntegrityError: a dataset does not hold a row.
+    """
+    places = [(row["dataset"], row["id"]) for row in rows]
+    found = {}
+    for manifest in stage.inputs["rows"]:
+        dataset = manifest.parent.name
+        ids = {row_id for name, row_id in places if name == dataset}
+        for row_id, prompt in find_prompts(manifest.parent / "rows", ids).items():
+            found[dataset, row_id] = [asdict(message) for message in prompt.history]
+    return [found[place] for place in places]
 
 
 def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -> None:
@@ -64,10 +98,15 @@ def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -
         tokenizer: its tokenizer.
         folder: where it goes.
         extra: called with the folder before it is sealed.
+
+    Raises:
+        Fenced: another attempt has taken this run over; nothing is written.
+        RlhfError: the disk is full, for one.
     """
+    check_owner()
     if distributed.rank() == 0:
         try:
-            with atomic_directory(folder) as temporary:
+            with atomic_directory(folder, guard=fence.check) as temporary:
                 save_model(model, tokenizer, temporary)
                 if extra is not None:
                     extra(temporary)

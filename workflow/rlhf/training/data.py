@@ -23,8 +23,9 @@ class Mixture:
     ) -> None:
         from datasets import load_from_disk
 
-        self._sets = [load_from_disk(str(folders[name] / split)) for name in sorted(folders)]
-        self._fractions = [fractions[name] for name in sorted(folders)]
+        self._names = sorted(folders)
+        self._sets = [load_from_disk(str(folders[name] / split)) for name in self._names]
+        self._fractions = [fractions[name] for name in self._names]
         self._offsets = np.cumsum([0] + [len(one) for one in self._sets])
 
     def __len__(self) -> int:
@@ -34,8 +35,10 @@ class Mixture:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """The columns of a row, and ``dataset``: an ``id`` is one only within its set."""
         which = int(np.searchsorted(self._offsets, index, side="right")) - 1
-        return self._sets[which][int(index - self._offsets[which])]
+        row = self._sets[which][int(index - self._offsets[which])]
+        return row | {"dataset": self._names[which]}
 
     @property
     def rows_per_epoch(self) -> int:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
 
 from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.runtime import distributed
@@ -22,6 +21,9 @@ from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
 from rlhf.training import optim
 from rlhf.training.data import Mixture, micro_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Sums = dict[str, float]
 
@@ -35,12 +37,14 @@ class Objective(Protocol):
     def weight(self, row: dict[str, Any]) -> float:
         """What a row counts in the mean loss."""
 
-    def __call__(self, model: nn.Module, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, Sums]:
+    def __call__(
+        self, model: PreTrainedModel, rows: list[dict[str, Any]]
+    ) -> tuple[torch.Tensor, Sums]:
         """The *sum* of the loss over rows, and sums of other measures."""
 
 
 def train(
-    model: nn.Module,
+    model: PreTrainedModel,
     objective: Objective,
     data: Mixture,
     config: dict[str, Any],
@@ -122,7 +126,7 @@ def train(
 
 @torch.no_grad()
 def mean_over(
-    model: nn.Module,
+    model: PreTrainedModel,
     objective: Objective,
     rows: Iterable[dict[str, Any]],
     micro_batch_tokens: int,

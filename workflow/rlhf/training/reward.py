@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rlhf.models.forward import branched_hidden_states, can_branch
-from rlhf.models.reward import score
+from rlhf.models.reward import score, score_head
+from rlhf.runtime import distributed
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def score_rows(model: nn.Module, rows: list[dict[str, Any]], max_tokens: int) -> list[torch.Tensor]:
+
+def score_rows(
+    model: PreTrainedModel, rows: list[dict[str, Any]], max_tokens: int
+) -> list[torch.Tensor]:
     """Raw scores [k] of each row's replies, best first.
 
     Args:
@@ -31,7 +36,7 @@ def score_rows(model: nn.Module, rows: list[dict[str, Any]], max_tokens: int) ->
         replies = [torch.tensor(reply) for reply in row["reply_ids"]]
         hidden = branched_hidden_states(model, torch.tensor(row["history_ids"]), replies)
         last = torch.stack([one[-1] for one in hidden])
-        found.append(model.score(last).squeeze(-1).float())
+        found.append(score_head(model)(last).squeeze(-1).float())
     return found
 
 
@@ -62,13 +67,24 @@ class RewardObjective:
         return 1.0
 
     def __call__(
-        self, model: nn.Module, rows: list[dict[str, Any]]
+        self, model: PreTrainedModel, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
-        by_row = score_rows(model, rows, self._tokens)
+        return self.judge(score_rows(model, rows, self._tokens))
+
+    def judge(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The same of scores [k] of each row's replies, best first."""
         accuracy = sum(_pair_accuracy(row) for row in by_row)
-        measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(rows)}
+        measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(by_row)}
         return ranking_loss(by_row, self._l2), measures
+
+    def validate(self, by_row: list[torch.Tensor]) -> dict[str, float]:
+        """Means over held-out rows of the loss and the measures; empty without rows."""
+        if not by_row:
+            return {}
+        loss, measures = self.judge(by_row)
+        sums = {"loss": float(loss)} | measures
+        return {f"validation_{name}": value / len(by_row) for name, value in sums.items()}
 
 
 def _pair_accuracy(scores: torch.Tensor) -> float:
@@ -76,15 +92,39 @@ def _pair_accuracy(scores: torch.Tensor) -> float:
 
     Kendall's τ of a ranking without ties is twice this, minus 1.
     """
-    differences = (scores[:, None] - scores[None, :]).detach()
+    return float((_differences(scores).sign() + 1).mean() / 2)
+
+
+def _differences(scores: torch.Tensor) -> torch.Tensor:
+    """Better − worse for all C(k,2) pairs of one row's scores [k], best reply first."""
     better, worse = torch.triu_indices(len(scores), len(scores), offset=1)
-    signs = differences[better, worse].sign()
-    return float((signs + 1).mean() / 2)
+    return (scores[better] - scores[worse]).detach()
+
+
+def score_differences(by_row: Iterable[torch.Tensor]) -> list[float]:
+    """Score of the better reply − that of the worse one, for every pair of every row."""
+    return [one for scores in by_row for one in _differences(scores).tolist()]
+
+
+@torch.no_grad()
+def score_held_out(
+    model: PreTrainedModel, rows: Iterable[dict[str, Any]], max_tokens: int
+) -> list[torch.Tensor]:
+    """Raw scores [k] of each row's replies, best first; the ranks share the work, all know all.
+
+    Args:
+        model: a reward model.
+        rows: rows of the preference view.
+        max_tokens: padded tokens in one forward pass, where histories can't be shared.
+    """
+    mine = list(rows)[distributed.rank() :: distributed.world_size()]
+    found = [row.tolist() for row in score_rows(model, mine, max_tokens)] if mine else []
+    return [torch.tensor(scores) for scores in distributed.gather(found)]
 
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module, demonstrations: Iterable[dict[str, Any]], max_tokens: int
+    model: PreTrainedModel, demonstrations: Iterable[dict[str, Any]], max_tokens: int
 ) -> tuple[float, float]:
     """Mean and standard deviation of the raw scores on SFT demonstrations (arXiv 2403.17031)."""
     sequences = [torch.tensor(_to_last_label(row)) for row in demonstrations]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rlhf.models.forward import hidden_states, token_logprobs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 IGNORED = -100
 
@@ -24,7 +26,7 @@ class SftObjective:
         return sum(label != IGNORED for label in row["labels"][1:])
 
     def __call__(
-        self, model: nn.Module, rows: list[dict[str, Any]]
+        self, model: PreTrainedModel, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum of −log π over the labelled tokens, in nats; no other measures."""
         hidden = hidden_states(model, [torch.tensor(row["input_ids"]) for row in rows])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.rows import Role
 from rlhf.errors import DataError
 
 MEND = "mend the file, or set `options.invalid: drop` to count such rows and go on"
@@ -61,7 +62,9 @@ class Faults:
         where += f", message {message}" if message is not None else ""
         raise DataError(what, where=where, expected=expected, hint=hint)
 
-    def role(self, raw: Mapping[str, Any], roles: Mapping[str, str], message: object) -> str | None:
+    def role(
+        self, raw: Mapping[str, Any], roles: Mapping[str, Role], message: object
+    ) -> Role | None:
         """The message's role in our terms, or None after reporting a fault.
 
         Args:

@@ -59,7 +59,7 @@ class Messages:
         for position, one in enumerate(raw, start=1):
             role = self._faults.role(one, dict(zip(ROLES, ROLES, strict=True)), position)
             text = self._faults.text(one, "content", position) if role else None
-            if text is None:
+            if role is None or text is None:
                 return None
             messages.append(Message(role, text))
         turns = [one.role for one in messages]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.data.formats.faults import MEND, Faults
-from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+from rlhf.data.rows import Conversation, Message, Preference, Prompt, Role, Row
 from rlhf.data.split import group_of
 from rlhf.errors import ConfigError
 
-ROLES = {"prompter": "user", "assistant": "assistant"}
+ROLES: dict[str, Role] = {"prompter": "user", "assistant": "assistant"}
 READY = "ready_for_export"
 WAITING = "prompt_lottery_waiting"  # a reviewed prompt that nobody has answered yet
 
@@ -218,12 +218,16 @@ class OpenAssistant:
     def _ranked(self, question: _Node) -> list[str]:
         """Texts of the replies, best first, without unranked, tied and repeated ones."""
         times = Counter(reply.rank for reply in question.replies)
-        ranked = [one for one in question.replies if one.rank is not None and times[one.rank] == 1]
+        ranked = {
+            one.rank: one.text
+            for one in question.replies
+            if one.rank is not None and times[one.rank] == 1
+        }
         texts: dict[str, str] = {}
-        for reply in sorted(ranked, key=lambda one: one.rank):
-            if reply.text.strip() in texts:
+        for _, text in sorted(ranked.items()):
+            if text.strip() in texts:
                 self._faults.dropped["duplicate_reply"] += 1
-            texts.setdefault(reply.text.strip(), reply.text)
+            texts.setdefault(text.strip(), text)
         return list(texts.values())
 
 

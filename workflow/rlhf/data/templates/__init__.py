@@ -109,7 +109,7 @@ def check_tokenizer(
             is not one token; or the assistant's turn does not end with EOS.
     """
     where = f"models.{model}"
-    named = template not in (None, "own")
+    name = None if template in (None, "own") else template
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             "The tokenizer has no EOS token, so no reply could ever end.",
@@ -128,7 +128,7 @@ def check_tokenizer(
             hint="set `pad_token` to a spare token of the vocabulary such as <|endoftext|>, <pad> "
             "or <unk>",
         )
-    for token in required_tokens(template) if named else []:
+    for token in required_tokens(name) if name else []:
         ids = tokenizer.encode(token, add_special_tokens=False)
         known = tokenizer.added_tokens_decoder.get(ids[0]) if len(ids) == 1 else None
         if known is None or ids[0] == tokenizer.unk_token_id or not known.special:
@@ -150,9 +150,9 @@ def check_tokenizer(
             hint="set `eos_token` to <|im_end|>",
         )
     # Encoding a turn checks the template itself: marks, turns as written, EOS at the end.
-    if named:
+    if name:
         stored = tokenizer.chat_template
-        set_template(tokenizer, template)
+        set_template(tokenizer, name)
         try:
             Encoder(tokenizer, model)
         finally:

@@ -8,20 +8,21 @@ import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rlhf.errors import ConfigError
-from rlhf.models.fetch.loaded import Loaded, check_complete, loading
+from rlhf.models.fetch.loaded import Loaded, load_complete, loading
 from rlhf.provenance.digest import digest_file
 
 logger = logging.getLogger(__name__)
 
 
-def load_package(source: dict[str, Any], dtype: str | None, where: str) -> Loaded:
+def load_package(source: dict[str, Any], dtype: str | None, where: str, _trust: bool) -> Loaded:
     """A GGUF file that an installed Python package carries."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer, GgufConfig
 
     file, distribution = find_package_file(source, where)
     root, name = file.parent, file.name
@@ -30,17 +31,15 @@ def load_package(source: dict[str, Any], dtype: str | None, where: str) -> Loade
         tokenizer = AutoTokenizer.from_pretrained(
             root, gguf_file=name, local_files_only=True, trust_remote_code=False
         )
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model = load_complete(
             root,
+            f"{source['package']}/{name}",
             gguf_file=name,
             dtype=getattr(torch, dtype or "float32"),
             quantization_config=GgufConfig(dequantize=True),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
         )
-    check_complete(info, f"{source['package']}/{name}")
-    meta = distribution.metadata
+    # What it really is; typeshed knows its `get` from Python 3.12 on.
+    meta = cast(Message, distribution.metadata)
     identity = {
         "kind": "package",
         "package": meta["Name"],
@@ -82,6 +81,12 @@ def find_package_file(
         )
     root = Path(spec.submodule_search_locations[0])
     pattern = source.get("file") or "*.gguf"
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ConfigError(
+            f"{pattern!r} leads out of the package.",
+            where=f"{where}.file",
+            expected="a pattern relative to the package's folder",
+        )
     matches = sorted(path for path in root.glob(pattern) if path.suffix == ".gguf")
     if len(matches) != 1:
         raise ConfigError(

@@ -51,7 +51,9 @@ class TritonPythonModel:
         model, report = loader.from_pretrained(
             Path(__file__).parent / "hf",
             dtype=getattr(torch, settings["dtype"]),
+            use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
         if report["missing_keys"]:  # transformers would serve random values in their place
@@ -85,7 +87,7 @@ class TritonPythonModel:
     def _rows(self, request: "pb_utils.InferenceRequest") -> list[torch.Tensor]:
         """The request's token ids without padding, int64 [length] each."""
         ids = _input(request, "input_ids")
-        mask = _input(request, "attention_mask", optional=True)
+        mask = _optional_input(request, "attention_mask")
         if mask is not None and mask.shape != ids.shape:
             raise InvalidRequest(
                 f"attention_mask has shape {list(mask.shape)}, input_ids {list(ids.shape)}"
@@ -116,8 +118,9 @@ class TritonPythonModel:
                 hidden = self._hidden([rows[i] for i in group])
                 pooled = hidden[torch.arange(len(group), device=self.device), last]
                 rewards[group] = self.head(pooled).float().cpu()
-            sums = [_checksum(*parts) for parts in zip(rows, rewards, strict=True)]
-            return {"rewards": rewards, "checksum": torch.tensor(sums).unsqueeze(1)}
+            pairs = zip(rows, rewards, strict=True)
+            sums = torch.tensor([_checksum(*pair) for pair in pairs]).unsqueeze(1)
+            return {"rewards": rewards, "checksum": sums}
         starts = self._starts(request, rows)
         temperatures = _input(request, "temperature").clone().view(-1)
         if not bool((torch.isfinite(temperatures) & (temperatures > 0)).all()):
@@ -198,11 +201,13 @@ def _device(wanted: str, args: dict[str, str]) -> torch.device:
     return torch.device("cpu")
 
 
-def _input(request, name: str, optional: bool = False) -> torch.Tensor | None:
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    if tensor is None and optional:
-        return None
-    return torch.from_dlpack(tensor.to_dlpack())
+def _input(request, name: str) -> torch.Tensor:
+    return torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+
+
+def _optional_input(request, name: str) -> torch.Tensor | None:
+    given = pb_utils.get_input_tensor_by_name(request, name) is not None
+    return _input(request, name) if given else None
 
 
 def _checksum(*tensors: torch.Tensor) -> int:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
 from rlhf.errors import EXIT_SAVED
+from rlhf.runtime.processes import end_with_parent
 
 EXIT_FOLDER = "RLHF_EXIT_FOLDER"
+MODULE = "rlhf.launch.worker"
 
 
 def main() -> None:
-    """``python -m rlhf.worker MODULE [args…]``."""
+    """``python -m rlhf.launch.worker MODULE [args…]``."""
+    end_with_parent()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # torchrun's parent process blocks some
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]
     code = 1
@@ -31,22 +36,28 @@ def main() -> None:
         else:
             print(stop.code, file=sys.stderr)
     finally:
-        Path(os.environ[EXIT_FOLDER], os.environ["RANK"]).write_text(str(code))
+        leave_code(Path(os.environ[EXIT_FOLDER]), os.environ["RANK"], code)
     sys.exit(0 if code == EXIT_SAVED else code)
 
 
-def exit_code(folder: Path, torchrun: int) -> int:
-    """What all ranks together come to: a failure first, then 75, then 0.
+def leave_code(folder: Path, name: str, code: int) -> None:
+    """Leave an exit code in a folder, for ``exit_code`` to find."""
+    aside = folder / f".{name}"
+    aside.write_text(str(code))
+    aside.rename(folder / name)
+
+
+def exit_code(folder: Path, status: int) -> int:
+    """What all of them together come to: the first failure, then ``status``, then 75, then 0.
 
     Args:
-        folder: where the ranks left their codes.
-        torchrun: torchrun's own exit code, which tells of ranks that left none.
+        folder: where they left their codes.
+        status: exit code of what ran them, which tells of those that left none.
     """
-    codes = [int(path.read_text()) for path in sorted(folder.iterdir())]
+    left = sorted(folder.glob("[!.]*"), key=lambda path: path.stat().st_mtime_ns)
+    codes = [int(path.read_text()) for path in left]
     failures = [code for code in codes if code not in (0, EXIT_SAVED)]
-    if failures:
-        return failures[0]
-    return torchrun or max(codes, default=0)
+    return next(iter(failures), status or max(codes, default=0))
 
 
 if __name__ == "__main__":

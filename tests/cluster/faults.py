@@ -1,0 +1,427 @@
+"""What goes wrong on a cluster: how each fault is injected, and what comes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hosts import wait_until
+from runs import END_SECONDS, START_SECONDS, Run, Topology
+from slurm import OVER
+
+from rlhf.runtime.processes import command_line, descendants
+
+ONE = Topology()
+TWO_PROCESSES = Topology(processes=2)
+TWO_NODES = Topology(nodes=2)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table of faults, and the test of it.
+
+    Attributes:
+        title: what goes wrong.
+        injected: how it is injected.
+        outcome: what happens then, as the test asserts it.
+        rule: the stage that it comes to.
+        topology: how many nodes and processes that has.
+        play: injects it, asserts what is particular to it, and sees the run through.
+        cluster: keys of the configuration's section ``cluster``.
+        accounting: whether the cluster keeps accounts, and Snakemake asks sacct.
+    """
+
+    title: str
+    injected: str
+    outcome: str
+    rule: str
+    topology: Topology
+    play: Callable[[Run], None]
+    cluster: dict[str, Any] = field(default_factory=dict)
+    accounting: bool = False
+
+    @property
+    def id(self) -> str:
+        """A name for the command line."""
+        return f"{self.rule.removeprefix('train_')}-{self.play.__name__}"
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(
+    *rules: str,
+    topology: Topology = ONE,
+    injected: str,
+    outcome: str,
+    accounting: bool = False,
+    **cluster: Any,
+) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
+    """Declare the decorated function as the test of a fault; its docstring is the title."""
+
+    def declare(play: Callable[[Run], None]) -> Callable[[Run], None]:
+        title = (play.__doc__ or "").rstrip(".")
+        for rule in rules:
+            FAULTS.append(
+                Fault(title, injected, outcome, rule, topology, play, cluster, accounting)
+            )
+        return play
+
+    return declare
+
+
+TRAINING = ("train_sft", "train_reward", "train_ppo")
+GOES_ON = "the next job goes on after the last saved step"
+
+
+@fault(
+    *TRAINING,
+    topology=TWO_NODES,
+    injected="–",
+    outcome="two nodes of one process give the same bytes as one node of two processes",
+)
+def nothing(run: Run) -> None:
+    """Nothing goes wrong."""
+    run.start()
+    run.finish()
+    assert run.resumed_after() == []
+
+
+def shorter_limit_for(run: Run, attempts: int) -> str:
+    """An option that gives the first attempts a minute, and the others half an hour."""
+    return f"--set-resources={run.rule}:runtime=1 if attempt <= {attempts} else 30"
+
+
+@fault(
+    *TRAINING,
+    topology=TWO_PROCESSES,
+    save_margin_seconds=45.0,
+    injected="jobs of one minute, of which 45 s are kept for saving",
+    outcome="all ranks save and end before the limit; Snakemake submits the next job",
+)
+def time_limit(run: Run) -> None:
+    """The time limit comes near, twice in a row."""
+    run.start(shorter_limit_for(run, 2))
+    run.finish()
+    resumed = run.resumed_after()
+    assert len(resumed) == 2, run.describe()
+    assert resumed[0] < resumed[1], run.describe()
+
+
+@fault(
+    "train_sft",
+    injected="the ranks are frozen (SIGSTOP) until SLURM ends the job at its limit",
+    outcome=f"the job ends as TIMEOUT; {GOES_ON}",
+)
+def time_limit_while_frozen(run: Run) -> None:
+    """The time limit is reached while nothing moves."""
+    run.start(shorter_limit_for(run, 1))
+    run.wait_for_step(3)
+    job = run.job()
+    for pid in run.ranks():
+        os.kill(pid, signal.SIGSTOP)
+    assert run.cluster.wait_for(job, seconds=150) == "TIMEOUT"
+    run.finish()
+
+
+@fault(
+    "train_reward",
+    topology=TWO_NODES,
+    injected="an urgent job takes the nodes; SLURM gives 10 s of grace, then ends the job",
+    outcome=f"the ranks save within the grace; {GOES_ON} once the nodes are free",
+)
+def preemption_with_grace(run: Run) -> None:
+    """The job is preempted in a partition that requeues."""
+    preempt(run, "requeued")
+
+
+@fault(
+    "train_sft",
+    injected="an urgent job takes the node; SLURM ends the job at once",
+    outcome=f"the job ends as PREEMPTED; {GOES_ON} once the node is free",
+)
+def preemption_by_cancel(run: Run) -> None:
+    """The job is preempted in a partition that cancels."""
+    preempt(run, "cancelled")
+
+
+def preempt(run: Run, partition: str) -> None:
+    run.start(partition=partition)
+    run.wait_for_step(3)
+    job = run.job()
+    urgent = ["--partition=urgent", "--exclusive", f"--nodes={run.topology.nodes}"]
+    urgent += [f"--nodelist={run.cluster.node_of(job)}"]
+    run.cluster.sbatch("sleep 3", *urgent, user=run.cluster.stranger)
+    run.cluster.wait_for(job, seconds=60)
+    run.finish()
+
+
+@fault("train_ppo", injected="`scancel` of the running job", outcome=f"the ranks save; {GOES_ON}")
+def scancel(run: Run) -> None:
+    """Somebody cancels the job."""
+    run.start()
+    run.wait_for_step(3)
+    run.cluster.scancel(run.job())
+    run.finish()
+
+
+@fault(
+    "train_sft",
+    accounting=True,
+    injected="`scancel` of the running job, where Snakemake asks sacct",
+    outcome=f"the ranks save; {GOES_ON}",
+)
+def scancel_with_accounting(run: Run) -> None:
+    """Somebody cancels the job, on a cluster with accounting."""
+    run.start("--slurm-status-command=sacct", account="lab")
+    run.wait_for_step(3)
+    run.cluster.scancel(run.job())
+    run.finish()
+
+
+@fault(
+    "train_sft",
+    injected="slurmd is killed with -9 and its node lost; the job's processes stay alive, and go "
+    "on (after a SIGSTOP that lasts until the next job has taken over)",
+    outcome="the job ends as NODE_FAIL; the next one goes on elsewhere; the processes left behind "
+    "find that they are replaced, write nothing, and end",
+)
+def node_lost(run: Run) -> None:
+    """A node is lost, while processes on it live on."""
+    cluster = run.cluster
+    run.start(partition="lossy")
+    run.wait_for_step(3)
+    job = run.job()
+    node = cluster.node_of(job)
+    left_behind = run.ranks()
+    try:
+        cluster.kill_slurmd(node)
+        for pid in left_behind:
+            os.kill(pid, signal.SIGSTOP)
+        assert cluster.wait_for(job) == "NODE_FAIL"
+        wait_until(lambda: run.resumed_after(), START_SECONDS, run.describe)
+        for pid in left_behind:
+            os.kill(pid, signal.SIGCONT)
+        assert cluster.node_of(run.job()) != node
+        gone = lambda: not any(map(command_line, left_behind))  # noqa: E731
+        wait_until(gone, 30, lambda: f"{left_behind} are gone\n{run.describe()}")
+        run.finish()
+        assert "has been replaced and writes nothing more" in run.log.read_text()
+    finally:
+        cluster.start_slurmd(node)
+
+
+@fault(
+    *TRAINING[:2],
+    topology=TWO_NODES,
+    injected="a rank is killed with -9",
+    outcome=f"the other rank ends, the job fails; {GOES_ON}",
+)
+def rank_killed(run: Run) -> None:
+    """A rank dies."""
+    run.start()
+    run.wait_for_step(3)
+    os.kill(run.ranks()[-1], signal.SIGKILL)
+    run.finish()
+
+
+@fault(
+    "train_sft",
+    stages={"train_sft": {"memory_gb": 1.5}},
+    injected="a step of the job fills up the job's memory; SLURM ends the job",
+    outcome=f"the job ends as FAILED; {GOES_ON}",
+)
+def out_of_memory(run: Run) -> None:
+    """The job takes more memory than it asked for."""
+    run.start()
+    run.wait_for_step(3)
+    job = run.job()
+    fill = "import time; filled = bytearray(1_500_000_000); time.sleep(60)"
+    step = ["srun", "--overlap", f"--jobid={job}", "--mem=0", "python", "-c", fill]
+    run.cluster.start_command(step)
+    assert run.cluster.wait_for(job, seconds=30) in ("FAILED", "CANCELLED", "OUT_OF_MEMORY")
+    run.finish()
+
+
+@fault(
+    "train_sft",
+    injected="Ctrl-C on snakemake while the job runs",
+    outcome=f"snakemake cancels the job, whose ranks save; after another `snakemake`, {GOES_ON}",
+)
+def head_interrupted(run: Run) -> None:
+    """Ctrl-C on the login node."""
+    head = run.start()
+    run.wait_for_step(3)
+    job = run.job()
+    head.press_control_c()
+    assert head.wait(60).returncode != 0
+    run.cluster.wait_for(job)
+    run.go_on()
+    assert run.resumed_after(), run.describe()
+
+
+@fault(
+    "train_reward",
+    injected="SIGTERM to snakemake while the job runs",
+    outcome="snakemake waits for the job, which runs to its end; nothing is left to do",
+)
+def head_terminated(run: Run) -> None:
+    """The login node's snakemake is asked to end."""
+    head = run.start()
+    run.wait_for_step(3)
+    head.signal(signal.SIGTERM)
+    head.wait(END_SECONDS)
+    run.go_on()
+
+
+@fault(
+    "train_sft",
+    injected="snakemake is killed with -9 while the job runs; `rlhf recover --wait`",
+    outcome="the job is listed and awaited; `snakemake` then takes its result as it is",
+)
+def head_killed_and_job_awaited(run: Run) -> None:
+    """The login node's snakemake dies; its job is awaited."""
+    job = kill_head(run)
+    said = run.project.run_command("rlhf", "recover", "--wait")
+    assert "Unlocked" in said, said
+    assert run.cluster.state(job) == "COMPLETED"
+    run.go_on()
+    assert run.project.jobs() == [job]
+
+
+@fault(
+    "train_ppo",
+    injected="snakemake is killed with -9 while the job runs; `rlhf recover --cancel`",
+    outcome=f"the job is cancelled and saves its state; after `snakemake`, {GOES_ON}",
+)
+def head_killed_and_job_cancelled(run: Run) -> None:
+    """The login node's snakemake dies; its job is cancelled."""
+    job = kill_head(run)
+    run.project.run_command("rlhf", "recover", "--cancel")
+    assert run.cluster.state(job) in OVER
+    run.go_on()
+    assert run.resumed_after(), run.describe()
+
+
+def kill_head(run: Run) -> str:
+    """Kill snakemake while its job runs, see ``rlhf recover`` list the job; its id."""
+    head = run.start()
+    run.wait_for_step(3)
+    job = run.job()
+    head.signal(signal.SIGKILL)
+    head.wait(10)
+    listed = run.project.start_command("rlhf", "recover").wait(60)
+    assert listed.returncode == 1, listed
+    assert f"job {job} RUNNING" in listed.stdout, listed
+    return job
+
+
+@fault(
+    "train_ppo",
+    injected="the reward server is killed with -9 during a rollout",
+    outcome="the launcher starts it again; the ranks' requests wait for it; one job in all",
+)
+def server_killed(run: Run) -> None:
+    """A model server dies."""
+    run.start()
+    run.wait_for_step(3)
+    os.kill(server(run, "reward"), signal.SIGKILL)
+    run.finish()
+    assert len(run.project.jobs()) == 1
+
+
+@fault(
+    "train_ppo",
+    topology=TWO_PROCESSES,
+    injected="the Python process of the reference server is killed with -9 during a rollout",
+    outcome="the launcher notices that it does not answer, and starts it again; one job in all",
+)
+def stub_killed(run: Run) -> None:
+    """The process that holds a server's model dies."""
+    run.start()
+    run.wait_for_step(3)
+    os.kill(stub(run, "reference"), signal.SIGKILL)
+    run.finish()
+    assert len(run.project.jobs()) == 1
+
+
+@fault(
+    "train_ppo",
+    injected="the reward server and its Python process are frozen (SIGSTOP) during a rollout",
+    outcome="the launcher notices that it does not answer, and starts it again; one job in all",
+)
+def server_frozen(run: Run) -> None:
+    """A model server hangs."""
+    run.start()
+    run.wait_for_step(3)
+    for pid in (stub(run, "reward"), server(run, "reward")):
+        os.kill(pid, signal.SIGSTOP)
+    run.finish()
+    assert len(run.project.jobs()) == 1
+
+
+def server(run: Run, kind: str) -> int:
+    """Process id of a model server of the running job."""
+    pids = run.cluster.processes(run.job(), f"--load-model={kind}")
+    (pid,) = (pid for pid in pids if command_line(pid)[0].endswith("tritonserver"))
+    return pid
+
+
+def stub(run: Run, kind: str) -> int:
+    """Process id of the Python process that computes for a model server."""
+    (pid,) = (
+        pid
+        for pid in descendants(server(run, kind))
+        if "python_backend_stub" in command_line(pid)[0]
+    )
+    return pid
+
+
+@fault(
+    "train_reward",
+    injected="the file system of the states has no room for a third one",
+    outcome="the save fails, and the states before it stay whole; the stage says to make room, and "
+    f"ends; with room, {GOES_ON}",
+)
+def disk_full(run: Run) -> None:
+    """The disk is full during a save."""
+    node = run.cluster.nodes["node1"]
+    small = run.keep_state_on(node, megabytes=64)
+    head = run.start("--retries=0", partition="first")
+    run.wait_for_step(3)
+    node.run(["dd", "if=/dev/zero", f"of={small}/ballast", "bs=1M"], check=False)
+    assert head.wait(END_SECONDS).returncode != 0
+    text = run.log.read_text()
+    assert "could not be saved: No space left on device" in text, text
+    assert "make room and run the same command" in text, text
+    node.run(["rm", f"{small}/ballast"])
+    run.go_on(partition="first")
+    assert run.resumed_after(), run.describe()
+
+
+@fault(
+    "train_ppo",
+    topology=TWO_PROCESSES,
+    injected="the job is cancelled, and a byte of its newest state flipped",
+    outcome="the damage is noticed; the next job goes on after the state before",
+)
+def state_damaged(run: Run) -> None:
+    """A saved state is damaged."""
+    head = run.start()
+    run.wait_for_step(4)
+    job = run.job()
+    head.press_control_c()
+    head.wait(60)
+    run.cluster.wait_for(job)
+    newest = max(run.state.glob("*/step-*"))
+    tensors = newest / "tensors.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[len(content) // 2] ^= 1
+    tensors.write_bytes(content)
+    step = run.step()
+    run.go_on()
+    assert run.resumed_after() == [step - 1], run.describe()
+    assert f"{newest.name} is damaged" in run.log.read_text()

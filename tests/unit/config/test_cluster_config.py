@@ -1,0 +1,141 @@
+import pytest
+from valid_config import put
+
+from rlhf.config import load_config
+from rlhf.config.cluster import SERVERS, least_seconds, stage_resources
+from rlhf.errors import ConfigError
+from rlhf.jobs import launch_options, plugin_resources
+
+
+def resources(valid, rule, name="", **cluster):
+    return stage_resources(load_config(valid | {"cluster": cluster}), rule, name)
+
+
+def test_a_node_of_eight_gpus_is_split_six_one_one(valid):
+    ppo = resources(valid, "train_ppo", gpus_per_node=8)
+    assert (ppo.processes, ppo.servers, ppo.server_gpus) == (6, SERVERS, 1)
+    assert resources(valid, "train_sft", gpus_per_node=8).processes == 8
+
+
+def test_servers_may_share_the_gpus(valid):
+    ppo = resources(valid, "train_ppo", gpus_per_node=1, server_gpus=0)
+    assert (ppo.gpus, ppo.processes, ppo.server_gpus) == (1, 1, 0)
+
+
+def test_a_run_that_scores_for_itself_has_all_gpus(valid):
+    valid["ppo"]["alone"] = valid["ppo"]["final"] | {"scoring": "local"}
+    assert resources(valid, "train_ppo", "alone", gpus_per_node=8).processes == 8
+    assert resources(valid, "train_ppo", "final", gpus_per_node=8).processes == 6
+
+
+def test_without_gpus_the_ranks_are_said(valid):
+    ppo = resources(valid, "train_ppo", processes_per_node=3)
+    assert (ppo.gpus, ppo.processes, ppo.server_gpus) == (0, 3, 0)
+    assert ppo.cpus == 3 * 2 + 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "gpus"),
+    [("fetch_model", 0), ("tokenize", 0), ("export_reward_store", 1), ("evaluate", 1)],
+)
+def test_only_training_spreads(valid, rule, gpus):
+    asked = resources(valid, rule, nodes=4, gpus_per_node=8)
+    assert (asked.nodes, asked.processes, asked.gpus) == (1, 1, gpus)
+
+
+def test_memory_and_time_follow_the_size(valid):
+    small = resources(valid, "train_sft", gpus_per_node=8, model_billions=1)
+    large = resources(valid, "train_sft", gpus_per_node=8, model_billions=1.5)
+    assert small.mem_mb < large.mem_mb
+    assert small.runtime < large.runtime
+    assert resources(valid, "train_sft", model_billions=70).runtime == 24 * 60
+    assert resources(valid, "tokenize", model_billions=70).runtime == 4 * 60
+
+
+def test_one_stage_asks_for_something_else(valid):
+    own = {"nodes": 2, "gpus_per_node": 4, "cpus": 64, "memory_gb": 500, "hours": 48}
+    ppo = resources(valid, "train_ppo", gpus_per_node=8, stages={"train_ppo": own})
+    assert (ppo.nodes, ppo.gpus, ppo.processes) == (2, 4, 2)
+    assert (ppo.cpus, ppo.mem_mb, ppo.runtime) == (64, 500_000, 48 * 60)
+    assert resources(valid, "train_sft", gpus_per_node=8, stages={"train_ppo": own}).gpus == 8
+
+
+def test_a_limit_is_never_rounded_to_nothing(valid):
+    assert resources(valid, "tokenize", stages={"tokenize": {"hours": 0.001}}).runtime == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ({"gpus_per_nod": 1}, "cluster.gpus_per_nod: unknown key; did you mean 'gpus_per_node'?"),
+        (
+            {"stages": {"train_pp": {}}},
+            "cluster.stages.train_pp: unknown key; did you mean 'train_ppo'?",
+        ),
+        (
+            {"stages": {"evaluate": {"gpuss": 1}}},
+            "cluster.stages.evaluate.gpuss: unknown key; did you mean",
+        ),
+        (
+            {"stages": {"tokenize": {"nodes": 2}}},
+            "cluster.stages.tokenize.nodes: only train_sft, train_reward, train_ppo use",
+        ),
+        (
+            {"stages": {"tokenize": {"gpus_per_node": 1}}},
+            "cluster.stages.tokenize.gpus_per_node: at most 0 for this stage",
+        ),
+        (
+            {"stages": {"evaluate": {"gpus_per_node": 2}}},
+            "cluster.stages.evaluate.gpus_per_node: at most 1 for this stage",
+        ),
+        (
+            {"gpus_per_node": 2},
+            "cluster.server_gpus: 2 servers with 1 each leave none of 2 for the policy",
+        ),
+    ],
+)
+def test_what_can_not_be(valid, cluster, expected):
+    with pytest.raises(ConfigError) as caught:
+        load_config(valid | {"cluster": cluster})
+    assert expected in str(caught.value)
+
+
+def test_gpus_of_a_type(valid):
+    one = resources(valid, "train_sft", gpus_per_node=8)
+    assert plugin_resources(one, "h200") == plugin_resources(one) | {"gpu_model": "h200"}
+    two = resources(valid, "train_sft", gpus_per_node=8, nodes=2)
+    assert plugin_resources(two)["gres"] == "gpu:8"
+    assert plugin_resources(two, "h200")["gres"] == "gpu:h200:8"
+
+
+def test_a_time_limit_has_room_for_the_margin_and_a_save(valid):
+    config = load_config(put(valid, "cluster", {"save_margin_seconds": 100, "model_billions": 2}))
+    assert least_seconds(config) == 132
+
+
+def test_images_are_named_to_the_launcher(valid):
+    config = load_config(put(valid, "runtime.containers", "apptainer"))
+    sft, ppo, store = (
+        launch_options(config, rule, name)
+        for rule, name in [
+            ("train_sft", "chat"),
+            ("train_ppo", "final"),
+            ("export_reward_store", "helpful"),
+        ]
+    )
+    assert "--image images/train-" in sft
+    assert "--serve-image" not in sft
+    assert "--image images/train-" in ppo
+    assert "--serve-image images/serve-" in ppo
+    assert "--image images/serve-" in store
+
+
+def test_an_image_sees_a_dataset_outside_of_the_project(valid, tmp_path):
+    rows = tmp_path / "shared data" / "rows.jsonl"
+    rows.parent.mkdir()
+    rows.write_text("")
+    put(valid, "datasets.demo.path", str(rows))
+    config = load_config(put(valid, "runtime.containers", "apptainer"))
+    assert f"--bind '{rows.parent}'" in launch_options(config, "fetch_data", "demo")
+    config = load_config(put(valid, "runtime.containers", "none"))
+    assert "--bind" not in launch_options(config, "fetch_data", "demo")

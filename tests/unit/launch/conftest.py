@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rlhf.launch.options import Options, parse
+
+
+@pytest.fixture(autouse=True)
+def outside_of_any_job(monkeypatch, tmp_path):
+    """No job, no GPUs chosen, no deadline, and a working directory of one's own."""
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "RLHF_", "CUDA_", "HF_", "WANDB_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def options():
+    """Options of the launcher, for a stage that is never run."""
+
+    def read(line: str = "") -> Options:
+        return parse([*line.split(), "--", "rlhf.stages.train_ppo", "--name", "final run"])
+
+    return read

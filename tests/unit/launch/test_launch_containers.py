@@ -1,0 +1,106 @@
+"""Command lines and environments, word by word; tests/container runs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf.errors import RlhfError
+from rlhf.launch.containers import CODE, Bare, place, places, python_command
+
+SCRATCH = Path("/scratch/rlhf-launch-1")
+
+
+@pytest.fixture
+def runtimes(monkeypatch, tmp_path):
+    """Makes these programs the only ones on PATH."""
+
+    def put(*names: str) -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).touch(mode=0o755)
+        monkeypatch.setenv("PATH", str(folder))
+
+    return put
+
+
+def image(**changes):
+    return place(
+        Path("images/train-1.sif"), **{"gpus": False, "binds": (), "scratch": SCRATCH} | changes
+    )
+
+
+def test_bare(monkeypatch):
+    monkeypatch.setenv("HERE", "1")
+    bare = place(None, gpus=True, binds=(), scratch=SCRATCH)
+    bare.check()
+    assert python_command(bare, "m", "a b") == [sys.executable, "-m", "m", "a b"]
+    assert bare.environment({"X": "1"}) == {**os.environ, "X": "1"}
+
+
+def test_an_image_on_the_cpu(runtimes, tmp_path):
+    runtimes("singularity", "apptainer")
+    assert python_command(image(), "m", "a b") == [
+        "apptainer", "exec", "--cleanenv", f"--home={SCRATCH}/home", f"--bind={tmp_path}",
+        f"--bind={CODE}", f"--bind={SCRATCH}", f"--pwd={tmp_path}", "images/train-1.sif",
+        "python", "-m", "m", "a b",
+    ]  # fmt: skip
+
+
+def test_an_image_on_gpus_with_folders_more(runtimes, tmp_path):
+    runtimes("singularity")
+    inside = image(gpus=True, binds=(Path("/data/sets"), tmp_path / "within", Path("/data")))
+    assert inside.prefix() == [
+        "singularity", "exec", "--nv", "--cleanenv", f"--home={SCRATCH}/home",
+        f"--bind={tmp_path}", f"--bind={CODE}", f"--bind={SCRATCH}", "--bind=/data/sets",
+        "--bind=/data", f"--pwd={tmp_path}", "images/train-1.sif",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "singularity"])
+def test_what_is_seen_inside(runtimes, monkeypatch, runtime):
+    runtimes(runtime)
+    prefix = f"{runtime.upper()}ENV_"
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "NCCL_DEBUG", "RLHF_ATTEMPT", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, f"own {name}")
+    for name in ("SLURM_NTASKS", "PYTHONPATH", "LD_LIBRARY_PATH", "SSH_AUTH_SOCK"):
+        monkeypatch.setenv(name, "of the host")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    started = image().environment({"CUDA_VISIBLE_DEVICES": "2", "TMPDIR": "/t"})
+    inside = {k.removeprefix(prefix): v for k, v in started.items() if k.startswith(prefix)}
+    assert inside.pop("LANG", None) == os.environ.get("LANG")
+    assert inside.pop("TZ", None) == os.environ.get("TZ")
+    assert {name for name in inside if inside[name] == f"own {name}"} == {
+        "HF_TOKEN", "WANDB_API_KEY", "NCCL_DEBUG", "RLHF_ATTEMPT", "SLURM_JOB_ID",
+    }  # fmt: skip
+    assert inside["CUDA_VISIBLE_DEVICES"] == "2"
+    assert inside["TMPDIR"] == "/t"
+    assert inside["PYTHONPATH"] == str(CODE)
+    assert not inside.keys() & {"SLURM_NTASKS", "LD_LIBRARY_PATH", "SSH_AUTH_SOCK", "PATH"}
+    assert "own HF_TOKEN" not in " ".join(image().prefix()), "everybody can read a command line"
+
+
+def test_the_servers_may_have_an_image_of_their_own(options):
+    ranks, servers = places(options("--serve-image serve.sif"), SCRATCH)
+    assert isinstance(ranks, Bare)
+    assert servers.prefix()[-1] == "serve.sif"
+
+
+def test_what_is_missing_is_said(runtimes, tmp_path):
+    runtimes()
+    with pytest.raises(RlhfError, match="no container runtime"):
+        image().check()
+    runtimes("apptainer")
+    with pytest.raises(RlhfError, match="The image is missing") as caught:
+        image().check()
+    assert "rlhf images build" in str(caught.value)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "train-1.sif").touch()
+    with pytest.raises(RlhfError, match="folder that the image is to see is missing") as caught:
+        image(scratch=tmp_path, binds=(Path("/no/such"),)).check()
+    assert caught.value.where == Path("/no/such")
+    image(scratch=tmp_path).check()

@@ -1,0 +1,200 @@
+"""``rlhf recover``: after Snakemake was killed, make it safe to run it again.
+
+A killed Snakemake leaves its lock, and jobs that run on. A new one would submit them a second time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.errors import RlhfError
+from rlhf.runtime import heads, slurm
+from rlhf.runtime.fence import Owner, owner_of
+from rlhf.runtime.ownership import lives, on_this_machine
+from rlhf.runtime.processes import send
+
+SNAKEMAKE = Path(".snakemake")
+POLL_SECONDS = 5.0
+# What the executor plugin names its jobs: its run's id, perhaps after a prefix; and their comments.
+_RUN_ID = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+_COMMENT = re.compile(r"rule_(?P<rule>\w+?)(?:_wildcards_(?P<name>.*))?$")
+
+
+@dataclass(frozen=True)
+class Remnant:
+    """Something that a Snakemake started, and that is not finished.
+
+    Attributes:
+        title: what it works on, such as ``train_sft chat``.
+        where: what and where it is, for people.
+        job: SLURM job that Snakemake submitted, or None.
+        pid: process on this machine, or None.
+    """
+
+    title: str
+    where: str
+    job: str | None = None
+    pid: int | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is to become of jobs that still run."""
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--wait", action="store_true", help="wait until they have finished")
+    action.add_argument(
+        "--cancel", action="store_true", help="end them; training stages save their state first"
+    )
+    parser.add_argument("--state", type=Path, default=Path("state"), help="default: state/")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List what still runs, and end or await it on demand; unlock once nothing does.
+
+    Returns:
+        0 when Snakemake can be run again, 1 while something still runs.
+    """
+    here = Path.cwd().resolve()
+    acting = args.wait or args.cancel
+    head = next(iter(_living_heads()), None)
+    remnants = find_remnants(args.state, here)
+    for one in remnants:
+        print(f"{one.title:<32}  {one.where}")
+    if head is not None:
+        raise RlhfError(
+            "A Snakemake is running here, and looks after its jobs itself.",
+            where=head.attempt,
+            hint="there is nothing to recover: let it run, or end it there with Ctrl-C",
+        )
+    if remnants and not acting:
+        print(
+            f"{_count(remnants)} of a Snakemake that is gone. `rlhf recover --wait` lets them "
+            "finish, `rlhf recover --cancel` ends them; then Snakemake can be run again."
+        )
+        return 1
+    if args.cancel:
+        _cancel(remnants)
+    _wait(args.state, here, remnants)
+    _unlock()
+    return 0
+
+
+def find_remnants(state: Path, project: Path) -> list[Remnant]:
+    """SLURM jobs and launchers of a project that are not finished.
+
+    Args:
+        state: folder of resume states, whose owners are asked for.
+        project: the working directory of its Snakemake, resolved.
+
+    Raises:
+        RlhfError: there is a SLURM and it does not answer.
+    """
+    jobs = slurm.unfinished_jobs()
+    if jobs is None and shutil.which("squeue"):
+        raise RlhfError(
+            "SLURM does not answer, so nobody knows which jobs still run.",
+            where="squeue",
+            hint="try again when it does",
+        )
+    jobs = jobs or {}
+    folders = sorted({path.parent for path in state.glob("*/*/owner-*.json")})
+    owners = {f"{one.parent.name} {one.name}": owner_of(one) for one in folders}
+    titles = {owner.attempt.job: title for title, owner in owners.items() if owner}
+    found = []
+    for job in jobs.values():
+        submitted = _is_snakemakes(job) and Path(job.folder).resolve() == project
+        if submitted or job.id in titles:
+            place = f"{job.state} {job.elapsed} on {job.nodes}" if job.nodes else job.state
+            title = titles.get(job.id) or _title(job)
+            found.append(Remnant(title, f"job {job.id} {place}", job.id if submitted else None))
+    for title, owner in owners.items():
+        if owner and owner.attempt.job not in jobs and _lives(owner):
+            pid = owner.attempt.pid if on_this_machine(owner.attempt) else None
+            found.append(Remnant(title, str(owner.attempt), pid=pid))
+    return found
+
+
+def _is_snakemakes(job: slurm.Job) -> bool:
+    return bool(_RUN_ID.search(job.name) or _COMMENT.match(job.comment))
+
+
+def _title(job: slurm.Job) -> str:
+    found = _COMMENT.match(job.comment)
+    return f"{found['rule']} {found['name'] or ''}".strip() if found else job.name
+
+
+def _living_heads() -> list[Owner]:
+    for owner in heads.announced(SNAKEMAKE):
+        _note_wait(owner)
+    return heads.living(SNAKEMAKE)
+
+
+def _lives(owner: Owner) -> bool:
+    if not owner.released:
+        _note_wait(owner)
+    return lives(owner)
+
+
+def _note_wait(owner: Owner) -> None:
+    if not on_this_machine(owner.attempt):
+        print(f"looking for a sign of life: {owner.attempt} …", flush=True)
+
+
+def _cancel(remnants: Iterable[Remnant]) -> None:
+    """End what can be ended from here.
+
+    Raises:
+        RlhfError: something runs that is not Snakemake's job, and not on this machine.
+    """
+    jobs = [one.job for one in remnants if one.job]
+    if jobs:
+        slurm.cancel(jobs)
+    for one in remnants:
+        if one.pid is not None:
+            send(one.pid, signal.SIGTERM)
+    foreign = [f"{one.title}: {one.where}" for one in remnants if not one.job and one.pid is None]
+    if foreign:
+        raise RlhfError(
+            "Not everything can be ended from here.",
+            where="\n            ".join(foreign),
+            hint="end these where they run, then call `rlhf recover` again",
+        )
+
+
+def _wait(state: Path, project: Path, remnants: list[Remnant]) -> None:
+    """Wait until nothing is left, saying what is."""
+    while remnants:
+        print(f"waiting for {_count(remnants)}", flush=True)
+        before = len(remnants)
+        while len(remnants) == before:
+            time.sleep(POLL_SECONDS)
+            try:
+                remnants = find_remnants(state, project)
+            except RlhfError as error:
+                print(f"{error.what} Asking again.", flush=True)
+
+
+def _unlock() -> None:
+    """Remove Snakemake's lock, unless a new Snakemake has come meanwhile."""
+    if heads.living(SNAKEMAKE):
+        raise RlhfError("A new Snakemake has been started here.", hint="let it run")
+    if not any((SNAKEMAKE / "locks").glob("*")):
+        print("Nothing is left to recover: run snakemake.")
+        return
+    from snakemake.persistence.file import FilePersistence
+
+    FilePersistence(path=SNAKEMAKE).cleanup_locks()
+    print("Unlocked: run snakemake again, and it goes on from here.")
+
+
+def _count(remnants: list[Remnant]) -> str:
+    jobs = sum(one.pid is None for one in remnants)
+    parts = [(jobs, "job"), (len(remnants) - jobs, "process")]
+    plurals = {"job": "jobs", "process": "processes"}
+    return " and ".join(f"{n} {word if n == 1 else plurals[word]}" for n, word in parts if n)

@@ -1,0 +1,226 @@
+"""What jobs ask for: nodes, GPUs, CPUs, memory, time.
+
+Nothing here changes a result, so it is in no stage's slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from rlhf.config.base import Strict, key
+
+if TYPE_CHECKING:
+    from rlhf.config import Config
+
+Rule = Literal[
+    "fetch_model",
+    "fetch_data",
+    "tokenize",
+    "train_sft",
+    "train_reward",
+    "export_reward_store",
+    "export_reference_store",
+    "train_ppo",
+    "evaluate",
+    "report",
+]
+TRAINING: tuple[Rule, ...] = ("train_sft", "train_reward", "train_ppo")
+SERVERS = 2  # a PPO job's: reward and reference
+
+WEIGHTS_GB = 4.0  # of a billion parameters, in float32
+STATE_GB = 16.0  # the same with a gradient and two moments of Adam each
+SAVED_GB_PER_SECOND = 1.0  # a busy parallel file system
+
+
+class StageConfig(Strict):
+    """What the jobs of one stage ask for, where it is not what the others do."""
+
+    nodes: int | None = key(None, ge=1, about="nodes; training stages only")
+    gpus_per_node: int | None = key(
+        None, ge=0, about="GPUs on each node; `evaluate` and the stores use one at most"
+    )
+    processes_per_node: int | None = key(
+        None, ge=1, about="ranks on each node without GPUs; training stages only"
+    )
+    cpus: int | None = key(
+        None, ge=1, about="CPUs on each node; absent: the threads of all processes and servers"
+    )
+    memory_gb: float | None = key(
+        None, gt=0, about="memory of each node; absent: by `model_billions`", unit="GB"
+    )
+    hours: float | None = key(
+        None, gt=0, about="time limit; absent: by `model_billions`", unit="hours"
+    )
+
+
+class ClusterConfig(Strict):
+    """What jobs ask for."""
+
+    nodes: int = key(1, ge=1, about="nodes of each training stage")
+    gpus_per_node: int = key(0, ge=0, about="GPUs on each node; 0: all on the CPU")
+    gpu_type: str = key(
+        "", about="type of the GPUs, as SLURM names it; empty: any", pattern=r"^[A-Za-z0-9_.]*$"
+    )
+    processes_per_node: int = key(
+        1, ge=1, about="ranks on each node without GPUs; with GPUs: one for each that no server has"
+    )
+    server_gpus: int = key(
+        1, ge=0, about="GPUs of each of PPO's two model servers; 0: they share those of the policy"
+    )
+    model_billions: float = key(
+        1.0,
+        gt=0,
+        about="size of the largest model: memory and time follow from it",
+        unit="10⁹ parameters",
+    )
+    max_hours: float = key(
+        24.0,
+        gt=0,
+        about="longest time limit asked for: training goes on in the next job",
+        unit="hours",
+    )
+    save_margin_seconds: float = key(
+        60.0,
+        ge=0,
+        about="least time before the end of an allocation that is kept for saving",
+        unit="seconds",
+    )
+    stages: dict[Rule, StageConfig] = key({}, about="stage → what only its jobs ask for")
+
+
+class _Usual(NamedTuple):
+    """What a stage needs for a model of a billion parameters; training on a node of 8 GPUs."""
+
+    hours: float
+    memory_gb: float  # beside the models
+    models: int = 0  # held in memory at once; training has its own rule
+    gpu: bool = True
+
+
+_USUAL: dict[Rule, _Usual] = {
+    "fetch_model": _Usual(4, 4, models=2, gpu=False),
+    "fetch_data": _Usual(4, 16, gpu=False),
+    "tokenize": _Usual(4, 16, gpu=False),
+    "train_sft": _Usual(12, 4),
+    "train_reward": _Usual(12, 4),
+    "export_reward_store": _Usual(1, 8, models=3),
+    "export_reference_store": _Usual(1, 8, models=3),
+    "train_ppo": _Usual(24, 4),
+    "evaluate": _Usual(4, 8, models=3),
+    "report": _Usual(1, 4, gpu=False),
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job asks for.
+
+    Attributes:
+        nodes: nodes.
+        gpus: GPUs on each node.
+        processes: ranks on each node.
+        servers: model servers on each node.
+        server_gpus: how many of the GPUs each server has to itself.
+        threads: CPU threads of each rank.
+        cpus: CPUs on each node.
+        mem_mb: memory of each node, in MB.
+        runtime: time limit, in minutes.
+    """
+
+    nodes: int
+    gpus: int
+    processes: int
+    servers: int
+    server_gpus: int
+    threads: int
+    cpus: int
+    mem_mb: int
+    runtime: int
+
+
+def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
+    """What a job asks for.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        name: the PPO run; without it, the most that any of them asks for.
+    """
+    cluster, usual = config.cluster, _USUAL[rule]
+    size = cluster.model_billions
+    own = {k: v for k, v in cluster.stages.get(rule, StageConfig()) if v is not None}
+    asked: dict[str, Any] = dict(cluster) | own
+    nodes, gpus = asked["nodes"], asked["gpus_per_node"]
+    processes = gpus or asked["processes_per_node"]
+    if rule not in TRAINING:
+        nodes, gpus, processes = 1, min(gpus, int(usual.gpu)), 1
+    servers = SERVERS if rule == "train_ppo" and _served(config, name) else 0
+    server_gpus = cluster.server_gpus if servers and gpus else 0
+    processes -= servers * server_gpus
+    threads = _threads(config, rule)
+    memory_gb = usual.memory_gb + usual.models * WEIGHTS_GB * size
+    if rule in TRAINING:
+        memory_gb += _training_gb(size, processes, gpus, servers)
+    hours = min(usual.hours * (max(size, 1.0) if usual.gpu else 1.0), cluster.max_hours)
+    return Resources(
+        nodes=nodes,
+        gpus=gpus,
+        processes=processes,
+        servers=servers,
+        server_gpus=server_gpus,
+        threads=threads,
+        cpus=own.get("cpus", processes * threads + servers * config.runtime.server_threads),
+        mem_mb=round(1000 * own.get("memory_gb", memory_gb)),
+        runtime=math.ceil(60 * own.get("hours", hours)),
+    )
+
+
+def _served(config: Config, name: str) -> bool:
+    runs = [config.ppo[name]] if name else config.ppo.values()
+    return any(run.scoring != "local" for run in runs)
+
+
+def _threads(config: Config, rule: Rule) -> int:
+    if rule.startswith("export"):
+        return config.runtime.server_threads
+    return config.runtime.threads if rule in (*TRAINING, "evaluate") else 1
+
+
+def _training_gb(size: float, processes: int, gpus: int, servers: int) -> float:
+    """Memory that a node needs for training, beside what is common to all stages.
+
+    On GPUs a rank holds its weights twice on their way there, on the CPU all of its training state
+    and half as much again for activations; one state is gathered to be saved.
+    """
+    rank = 4 + (2 * WEIGHTS_GB if gpus else 1.5 * STATE_GB) * size
+    server = 4 + 2 * WEIGHTS_GB * size
+    return processes * rank + servers * server + STATE_GB * size
+
+
+def least_seconds(config: Config) -> float:
+    """Shortest time limit in which a training job can take a step and save."""
+    return config.cluster.save_margin_seconds + (
+        STATE_GB * config.cluster.model_billions / SAVED_GB_PER_SECOND
+    )
+
+
+def cluster_problems(config: Config) -> Iterator[str]:
+    """What can't be: one line for each, which starts with its key."""
+    for rule, own in config.cluster.stages.items():
+        where = f"cluster.stages.{rule}"
+        if rule not in TRAINING:
+            for one in ("nodes", "processes_per_node"):
+                if getattr(own, one) is not None:
+                    yield f"{where}.{one}: only {', '.join(TRAINING)} use more than one process"
+            most = int(_USUAL[rule].gpu)
+            if (own.gpus_per_node or 0) > most:
+                yield f"{where}.gpus_per_node: at most {most} for this stage"
+    ppo = stage_resources(config, "train_ppo")
+    if config.ppo and ppo.processes < 1:
+        yield (
+            f"cluster.server_gpus: {SERVERS} servers with {ppo.server_gpus} each leave none of "
+            f"{ppo.gpus} for the policy; write 0 to share, or raise gpus_per_node"
+        )

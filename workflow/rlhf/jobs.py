@@ -1,0 +1,100 @@
+"""From the configuration to a job: its resources, and the options of its launcher and stage."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf.config import Config
+from rlhf.config.cluster import Resources, Rule, stage_resources
+from rlhf.config.slices import config_slice, local_source
+from rlhf.images import image_path
+
+
+def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
+    """A job's resources under the names that Snakemake's SLURM plugin reads.
+
+    Args:
+        asked: what the job asks for.
+        gpu_type: SLURM's name for the GPUs' type; empty: any.
+    """
+    names: dict[str, int | str] = {
+        "nodes": asked.nodes,
+        "tasks": asked.nodes,
+        # With this key, even empty, the job runs right in the batch step: the launcher calls srun.
+        "mpi": "srun" if asked.nodes > 1 else "",
+        "mem_mb": asked.mem_mb,
+        "runtime": asked.runtime,
+        "total_gpus": asked.nodes * asked.gpus,  # counts towards the profile's cap
+    }
+    if not asked.gpus:
+        return names
+    names["tasks_per_gpu"] = 0  # or `tasks` would become tasks for each GPU
+    if asked.nodes > 1:  # `--gpus` would be spread over the nodes as SLURM likes
+        names["gres"] = ":".join(filter(None, ("gpu", gpu_type, str(asked.gpus))))
+    else:
+        names |= {"gpu": asked.gpus} | ({"gpu_model": gpu_type} if gpu_type else {})
+    return names
+
+
+def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
+    """Options of ``rlhf launch`` for a job, without those that the launcher defaults to.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        wildcards: the job's, a run, model, dataset or view first.
+    """
+    name = wildcards[0]
+    asked = stage_resources(config, rule, name)
+    options: list[tuple[str, object]] = [
+        ("nodes", asked.nodes if asked.nodes > 1 else 0),
+        ("processes", asked.processes if asked.processes > 1 else 0),
+        ("gpus", asked.gpus),
+        ("server-gpus", asked.server_gpus),
+        ("threads", asked.threads),
+    ]
+    if asked.servers:
+        run = config.ppo[name]
+        options += [
+            ("server-threads", config.runtime.server_threads),
+            ("serve", f"reward=results/store/reward/{run.reward}/repository"),
+            ("serve", f"reference=results/store/reference/{run.sft}/repository"),
+        ]
+    options += [("state", state_folder(rule, *wildcards))]
+    if config.runtime.containers != "none":
+        options += zip(
+            ("image", "serve-image"), map(image_path, images(config, rule, name)), strict=False
+        )
+        options += [("bind", folder) for folder in _folders_outside(config, rule, name)]
+    return " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options if value)
+
+
+def saving_options(config: Config, rule: Rule, name: str) -> str:
+    """Options of a training stage that change nothing in its result."""
+    return (
+        f"--state {state_folder(rule, name)} --save-steps {config.runtime.save_steps}"
+        f" --save-seconds {config.runtime.save_seconds:g}"
+        f" --save-margin {config.cluster.save_margin_seconds:g}"
+        f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
+    )
+
+
+def state_folder(rule: Rule, *wildcards: str) -> str:
+    """What one attempt at a job owns; where training keeps what it resumes from."""
+    return f"state/{rule}/{'.'.join(wildcards)}"
+
+
+def images(config: Config, rule: Rule, name: str = "") -> list[str]:
+    """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
+    own = "serve" if rule.startswith("export") else "train"
+    return [own, "serve"] if stage_resources(config, rule, name).servers else [own]
+
+
+def _folders_outside(config: Config, rule: Rule, name: str) -> Iterator[Path]:
+    """Folders that a job reads outside of the working directory: an image would not see them."""
+    if rule in ("fetch_model", "fetch_data"):
+        source = local_source(config_slice(config, rule, name))
+        if source and not source.resolve().is_relative_to(Path.cwd()):
+            yield source.resolve() if source.is_dir() else source.resolve().parent

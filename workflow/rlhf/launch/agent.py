@@ -1,0 +1,81 @@
+"""One node: its model servers and its ranks, from start to end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+from rlhf.errors import RlhfError
+from rlhf.launch.allocation import Allocation
+from rlhf.launch.child import Child
+from rlhf.launch.containers import places
+from rlhf.launch.options import Options
+from rlhf.launch.ranks import Meeting, rank_command, rank_variables
+from rlhf.launch.servers import Servers
+from rlhf.launch.topology import plan
+from rlhf.launch.worker import exit_code
+from rlhf.runtime.network import address_towards
+from rlhf.runtime.processes import adopt_orphans, descendants, send
+
+
+class Agent:
+    """Runs one node's part of a stage.
+
+    Args:
+        options: the launcher's command line.
+        allocation: where this process runs.
+        node: which node this is, from 0.
+    """
+
+    def __init__(self, options: Options, allocation: Allocation, node: int) -> None:
+        self._options, self._allocation, self._node = options, allocation, node
+        self._scratch = Path(tempfile.mkdtemp(prefix="rlhf-launch-"))
+        self._servers = Servers(options, node, self._scratch)
+        self._child = Child()
+
+    def run(self) -> int:
+        """Run all of it; the exit code of this node's part of the stage.
+
+        Raises:
+            RlhfError: this node does not have what the options say.
+            ServingError: a server could not be brought up, or back.
+        """
+        adopt_orphans()
+        self._child.catch_signals()
+        options, scratch = self._options, self._scratch
+        topology = plan(options, self._allocation.gpus(options.gpus))
+        here, served_here = places(options, scratch)
+        for one in (here, served_here):
+            one.check()
+        for name in ("exit", "home"):
+            (scratch / name).mkdir()
+        self._servers.start(topology, served_here)
+        command = rank_command(options, topology, here, scratch, self._meeting())
+        variables = rank_variables(options, topology, scratch, self._servers.endpoints())
+        self._child.start(command, here.environment(variables))
+        status = self._child.wait(self._servers.mend)
+        return exit_code(scratch / "exit", status)
+
+    def end_all(self) -> None:
+        """End what still runs: the ranks (with time to save), the servers, then any remainder."""
+        self._child.end()
+        self._servers.stop()
+        for pid in descendants(os.getpid()):
+            send(pid, signal.SIGKILL)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _meeting(self) -> Meeting | None:
+        endpoint = self._options.rendezvous
+        if endpoint is None:
+            return None
+        address = address_towards(endpoint.rpartition(":")[0])
+        if address is None:
+            raise RlhfError(
+                "The first node can't be reached from this one.",
+                where=f"{endpoint}, from {os.uname().nodename}",
+                hint="ask the site which interface its nodes reach each other by",
+            )
+        return Meeting(endpoint, address, first=self._node == 0)

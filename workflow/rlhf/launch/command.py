@@ -1,0 +1,67 @@
+"""From the command line to the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+
+from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError, ServingError
+from rlhf.launch.agent import Agent
+from rlhf.launch.allocation import find_allocation, this_node
+from rlhf.launch.child import Stopped
+from rlhf.launch.head import Head
+from rlhf.launch.options import Options, parse
+from rlhf.launch.say import say
+from rlhf.launch.tree import describe
+from rlhf.launch.worker import leave_code
+from rlhf.runtime.deadline import DEADLINE
+from rlhf.runtime.ownership import claim, new_attempt
+
+
+def run(argv: list[str] | None = None) -> int:
+    """See ``rlhf.launch.main``."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _launch(options)
+    except RlhfError as error:
+        say(str(error))
+        code = 1 if isinstance(error, ServingError) else EXIT_BAD_INPUT
+    except Stopped as stopped:
+        code = 128 + stopped.args[0]
+    if options.verdicts is None:
+        return code
+    leave_code(options.verdicts, str(this_node()), code)
+    # srun ends all agents on the first exit code but 0: a saved state is for the head to know
+    return 0 if code == EXIT_SAVED else code
+
+
+def _launch(options: Options) -> int:
+    allocation = find_allocation()
+    if options.dry_run:
+        print(describe(options, allocation))
+        return 0
+    if options.nodes > 1 and not options.agent and not allocation.needs_steps:
+        raise RlhfError(
+            f"{options.nodes} nodes can only be had in a SLURM job.",
+            where="in a step of one" if allocation.in_step else "outside of a job",
+            expected="a batch script of a job of that many nodes",
+            hint="submit with `snakemake --profile slurm`, or set cluster.nodes to 1",
+        )
+    os.environ[DEADLINE] = "" if allocation.ends is None else str(allocation.ends)
+    if options.agent:
+        return _carry_out(Agent(options, allocation, this_node()))
+    with ExitStack() as held:
+        if options.state is not None:
+            ownership = held.enter_context(claim(options.state, new_attempt()))
+            os.environ.update(ownership.variables())
+        if allocation.needs_steps:
+            return _carry_out(Head(options, allocation))
+        return _carry_out(Agent(options, allocation, node=0))
+
+
+def _carry_out(launcher: Agent | Head) -> int:
+    try:
+        return launcher.run()
+    finally:
+        launcher.end_all()

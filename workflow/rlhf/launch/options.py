@@ -1,0 +1,137 @@
+"""The command line of ``rlhf launch``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KINDS = ("reward", "reference")  # of model servers, in the order in which they get their GPUs
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to run, and how.
+
+    Attributes:
+        nodes: nodes.
+        processes: ranks on each node; None: one for each GPU that no server has, or just one.
+        gpus: GPUs on each node; 0: everything on the CPU.
+        server_gpus: GPUs that each model server has to itself; 0: servers use the ranks' GPUs.
+        threads: CPU threads of each rank.
+        server_threads: CPU threads of each model server.
+        image: image that the ranks run in, or None.
+        serve_image: image that the model servers run in; by default that of the ranks.
+        binds: folders outside of the working directory that are seen inside of the images.
+        stores: kind of model server → folder of its store.
+        state: the run's state folder, of which there is one owner at a time; or None.
+        log: the stage's log; server logs stand beside it, as in STEM.reward-server.log.
+        dry_run: say what would run, and start nothing.
+        agent: this process is one node's agent.
+        rendezvous: HOST:PORT where the agents of several nodes meet, or None.
+        verdicts: folder where an agent leaves its exit code for the head, or None.
+        command: module of the stage, and its arguments.
+        given: the command line itself, without those that the head adds for its agents.
+    """
+
+    nodes: int
+    processes: int | None
+    gpus: int
+    server_gpus: int
+    threads: int
+    server_threads: int
+    image: Path | None
+    serve_image: Path | None
+    binds: tuple[Path, ...]
+    stores: dict[str, Path]
+    state: Path | None
+    log: Path
+    dry_run: bool
+    agent: bool
+    rendezvous: str | None
+    verdicts: Path | None
+    command: tuple[str, ...]
+    given: tuple[str, ...]
+
+    def server_log(self, kind: str, node: int) -> Path:
+        """The log of a model server; ``node`` counts from 0, and is named if there are several."""
+        place = f".node{node}" if self.nodes > 1 else ""
+        return self.log.with_name(f"{self.log.stem}{place}.{kind}-server.log")
+
+
+def parse(argv: list[str]) -> Options:
+    """Read a command line; a wrong one ends the process with exit code 2."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    parser = _parser()
+    values = vars(parser.parse_args(argv[:cut]))
+    command = tuple(argv[cut + 1 :])
+    if not command:
+        parser.error("which module? End the command with: -- MODULE [args…]")
+    for name, least in (("nodes", 1), ("processes", 1), ("gpus", 0), ("server_gpus", 0),
+                        ("threads", 1), ("server_threads", 1)):  # fmt: skip
+        if values[name] is not None and values[name] < least:
+            parser.error(f"--{name.replace('_', '-')} has to be {least} or more")
+    values["serve_image"] = values["serve_image"] or values["image"]
+    values["binds"] = tuple(values.pop("bind"))
+    values["stores"] = _stores(parser, values.pop("serve"))
+    return Options(**values, command=command, given=tuple(argv[:cut]))
+
+
+def agent_arguments(options: Options, verdicts: Path, rendezvous: str | None) -> list[str]:
+    """What ``options`` becomes as the command line of its agents."""
+    own = ["--agent", f"--verdicts={verdicts}"]
+    own += [f"--rendezvous={rendezvous}"] if rendezvous else []
+    given = [one for one in options.given if one != "--dry-run"]
+    return [*given, *own, "--", *options.command]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlhf launch",
+        usage="%(prog)s [options] -- MODULE [args…]",
+        description="Run one stage with the model servers that it needs.",
+        allow_abbrev=False,
+    )
+
+    def count(name: str, default: int | None, about: str) -> None:
+        parser.add_argument(name, type=int, default=default, metavar="N", help=about)
+
+    count("--nodes", 1, "nodes")
+    count("--processes", None, "ranks on each node; default: one for each GPU that no server has")
+    count("--gpus", 0, "GPUs on each node; 0: everything on the CPU")
+    count("--server-gpus", 0, "GPUs of each model server; 0: servers use the ranks' GPUs")
+    count("--threads", 1, "CPU threads of each rank")
+    count("--server-threads", 1, "CPU threads of each model server")
+    paths: dict[str, Any] = {"type": Path, "metavar": "PATH"}
+    parser.add_argument("--image", help="image that the ranks run in", **paths)
+    parser.add_argument("--serve-image", help="image of the model servers", **paths)
+    parser.add_argument(
+        "--bind", action="append", default=[], help="folder that images see too", **paths
+    )
+    parser.add_argument(
+        "--serve", action="append", default=[], metavar="KIND=STORE", help="reward or reference"
+    )
+    parser.add_argument("--state", help="state folder, for one run at a time", **paths)
+    parser.add_argument(
+        "--log",
+        default=Path("logs/launch.log"),
+        help="the stage's log; server logs stand beside it, as in STEM.reward-server.log",
+        **paths,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run")
+    for name in ("--agent", "--verdicts", "--rendezvous"):  # the head's words to its agents
+        kind: dict[str, Any] = {"action": "store_true"} if name == "--agent" else {}
+        kind |= {"type": Path} if name == "--verdicts" else {}
+        parser.add_argument(name, help=argparse.SUPPRESS, **kind)
+    return parser
+
+
+def _stores(parser: argparse.ArgumentParser, items: list[str]) -> dict[str, Path]:
+    stores: dict[str, Path] = {}
+    for item in items:
+        kind, _, store = item.partition("=")
+        if kind not in KINDS or not store or kind in stores:
+            parser.error(f"--serve {item}: expected reward=DIR or reference=DIR, each once")
+        stores[kind] = Path(store)
+    return {kind: stores[kind] for kind in KINDS if kind in stores}

@@ -1,0 +1,111 @@
+"""The command line and the environment of a node's ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.launch.containers import Place, python_command
+from rlhf.launch.options import Options
+from rlhf.launch.topology import Topology
+from rlhf.launch.worker import EXIT_FOLDER, MODULE
+from rlhf.serving.tls import FOLDER_VARIABLE
+
+LOOPBACK = "127.0.0.1"
+MEET_SECONDS = 3600  # one node may load its served models for much longer than another
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the agents of several nodes meet.
+
+    Attributes:
+        endpoint: HOST:PORT on the first node.
+        address: this node's address, as the others see it.
+        first: whether this is the first node.
+    """
+
+    endpoint: str
+    address: str
+    first: bool
+
+
+def rank_command(
+    options: Options, topology: Topology, place: Place, scratch: Path, meeting: Meeting | None
+) -> list[str]:
+    """The command line of a node's ranks: the stage's module itself, or torchrun over them.
+
+    Args:
+        options: the launcher's command line.
+        topology: the node's processes.
+        place: where they run.
+        scratch: folder for torchrun's files, which it would leave behind elsewhere.
+        meeting: where several nodes meet; None for one node.
+    """
+    if topology.world == 1:
+        return python_command(place, *options.command)
+    if meeting is None:
+        torchrun = ["--standalone", f"--local-addr={LOOPBACK}"]
+    else:
+        timeouts = f"join_timeout={MEET_SECONDS},read_timeout={MEET_SECONDS}"
+        torchrun = [
+            f"--nnodes={topology.nodes}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={meeting.endpoint}",
+            f"--rdzv-id={meeting.endpoint}",
+            f"--rdzv-conf=is_host={int(meeting.first)},{timeouts}",
+            f"--local-addr={meeting.address}",
+        ]
+    return python_command(
+        place,
+        "rlhf.launch.torchrun",
+        *torchrun,
+        f"--nproc-per-node={topology.ranks}",
+        f"--log-dir={scratch / 'torchrun'}",
+        *("-m", MODULE),
+        *options.command,
+    )
+
+
+def rank_variables(
+    options: Options, topology: Topology, scratch: Path, endpoints: Mapping[str, str]
+) -> dict[str, str]:
+    """What the launcher adds to the ranks' environment.
+
+    Args:
+        options: the launcher's command line.
+        topology: the node's processes.
+        scratch: the launcher's scratch folder.
+        endpoints: kind of model server → HOST:PORT.
+    """
+    served = {f"RLHF_ENDPOINT_{kind.upper()}": endpoint for kind, endpoint in endpoints.items()}
+    if served:
+        served[FOLDER_VARIABLE] = str(scratch / "tls")
+    return {
+        **dict.fromkeys(_THREAD_VARIABLES, str(options.threads)),
+        **common_variables(topology.rank_gpus, scratch),
+        **served,
+        EXIT_FOLDER: str(scratch / "exit"),
+    }
+
+
+def common_variables(gpus: tuple[str, ...], scratch: Path) -> dict[str, str]:
+    """What ranks and model servers alike find in their environment.
+
+    Args:
+        gpus: the GPUs that they may use; without any they must not find those of the machine.
+        scratch: where their temporary files go, so that nothing stays behind.
+    """
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(scratch),
+    }

@@ -1,0 +1,69 @@
+"""What ``rlhf launch --dry-run`` prints: every process that would run, and what it would see."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlhf.launch.allocation import Allocation
+from rlhf.launch.containers import Place, places, python_command
+from rlhf.launch.head import srun_command
+from rlhf.launch.options import Options, agent_arguments
+from rlhf.launch.ranks import Meeting, common_variables, rank_command, rank_variables
+from rlhf.launch.topology import plan
+
+# What is known only when it runs.
+SCRATCH, VERDICTS = Path("/SCRATCH"), Path("/VERDICTS")
+ENDPOINT = "127.0.0.1:PORT"
+MEETING = Meeting("FIRST:PORT", "ADDRESS", first=True)
+
+
+def describe(options: Options, allocation: Allocation) -> str:
+    """The tree of processes, indented; names in capitals are known only when it runs.
+
+    Raises:
+        RlhfError: the options don't fit together.
+    """
+    lines = [f"state {options.state}, owned by this launch"] if options.state else []
+    if not allocation.needs_steps and options.nodes == 1:
+        return "\n".join([*lines, *_agent(options, allocation)])
+    meeting = MEETING if options.nodes > 1 else None
+    agent = agent_arguments(options, VERDICTS, meeting.endpoint if meeting else None)
+    lines.append(shlex.join(srun_command(options, allocation.cpus, agent)))
+    others = f", and likewise on {options.nodes - 1} more" if options.nodes > 1 else ""
+    lines.append(f"on the first node{others}:")
+    return "\n".join([*lines, *_indent(_agent(options, allocation, meeting))])
+
+
+def _agent(options: Options, allocation: Allocation, meeting: Meeting | None = None) -> list[str]:
+    topology = plan(options, allocation.gpus(options.gpus))
+    here, served_here = places(options, SCRATCH)
+    lines = []
+    for kind, store in options.stores.items():
+        gpus = topology.server_gpus[kind]
+        command = python_command(served_here, "rlhf.serving.tritonserver")
+        lines.append(f"server {kind}, on {_gpus(gpus)}, log {options.server_log(kind, 0)}:")
+        lines += _process([*command, str(store), "…"], served_here, common_variables(gpus, SCRATCH))
+    endpoints = dict.fromkeys(options.stores, ENDPOINT)
+    command = rank_command(options, topology, here, SCRATCH, meeting)
+    ranks = f"{topology.ranks} ranks" if topology.ranks > 1 else "1 rank"
+    lines.append(f"{ranks} of {topology.world}, on {_gpus(topology.rank_gpus)}:")
+    return lines + _process(command, here, rank_variables(options, topology, SCRATCH, endpoints))
+
+
+def _process(command: list[str], place: Place, variables: Mapping[str, str]) -> list[str]:
+    seen = [f"{name}={value}" for name, value in {**variables, **place.added}.items()]
+    return _indent([*seen, _line(command)])
+
+
+def _line(command: list[str]) -> str:
+    return " ".join(word if word == "…" else shlex.quote(word) for word in command)
+
+
+def _gpus(gpus: tuple[str, ...]) -> str:
+    return f"GPU {', '.join(gpus)}" if gpus else "the CPU"
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
