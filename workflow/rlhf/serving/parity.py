@@ -94,7 +94,9 @@ def check_parity(
                 certificates=make_certificates(Path(scratch, "tls")),
                 threads=threads,
             ) as server,
-            TritonScorer(server.endpoint, kind, identity, server.certificates, retries=1) as scorer,
+            TritonScorer(
+                server.endpoint, kind, identity, server.certificates, patience=1.0
+            ) as scorer,
         ):
             results = [
                 {
