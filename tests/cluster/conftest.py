@@ -4,12 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from faults import ONE, TWO_PROCESSES, Fault
-from runs import INPUTS, ClusterProject, Run
+from runs import INPUTS, ClusterProject, Played, Run
 from slurm import Cluster
 
 # Most of a fault is waiting: for SLURM, and until Snakemake looks at its jobs again.
@@ -43,23 +42,6 @@ def prepared(cluster: Cluster) -> ClusterProject:
     project = ClusterProject.clone_for(cluster, "prepared")
     project.run_command(*project.snakemake_command(*INPUTS, profile="local"))
     return project
-
-
-@dataclass(frozen=True)
-class Played:
-    """What came of a fault.
-
-    Attributes:
-        found: the run's files.
-        expected: the files of the same run, undisturbed.
-        jobs: number of jobs that it took.
-        seconds: how long it took.
-    """
-
-    found: dict[str, bytes]
-    expected: dict[str, bytes]
-    jobs: int
-    seconds: float
 
 
 class Ahead:

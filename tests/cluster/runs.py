@@ -261,3 +261,20 @@ def is_rank(pid: int) -> bool:
         return False
     ranks_and_torchrun = b"\0RLHF_EXIT_FOLDER=" in b"\0" + environment
     return ranks_and_torchrun and "rlhf.launch.torchrun" not in command_line(pid)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a fault.
+
+    Attributes:
+        found: the run's files.
+        expected: the files of the same run, undisturbed.
+        jobs: number of jobs that it took.
+        seconds: how long it took.
+    """
+
+    found: dict[str, bytes]
+    expected: dict[str, bytes]
+    jobs: int
+    seconds: float

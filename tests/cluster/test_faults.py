@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Played
 from faults import FAULTS, Fault
+from runs import Played
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)

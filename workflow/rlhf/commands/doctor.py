@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         write_json(args.report, [dataclasses.asdict(one) for one in _inside(args)])
         return 0
-    places = {os.uname().nodename: _here(args)}
+    places: dict[str, Iterable[Check]] = {os.uname().nodename: _here(args)}
     if args.job:
         places["a job"] = _from_job(args)
     found: dict[str, list[Check]] = {}

@@ -47,7 +47,8 @@ def default_resources(profile: dict[str, Any]) -> dict[str, str]:
     if isinstance(given, list):  # Snakemake takes NAME=VALUE as well
         given = dict(one.split("=", 1) for one in given)
     names = ("slurm_account", "slurm_partition")
-    return {name: str(given[name]) for name in names if given.get(name)}
+    # Snakemake reads them as Python, so they may have quotes of their own
+    return {name: str(given[name]).strip("'\"") for name in names if given.get(name)}
 
 
 def _accounting(site: Site) -> Check:

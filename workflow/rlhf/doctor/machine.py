@@ -61,10 +61,11 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> Check:
         free = shutil.disk_usage(folder).free / 1e9
     except OSError as error:
         return Check("shared memory", "failed", str(error), f"mount {folder}")
-    few = free < LEAST_SHARED_GB
+    found = f"{free:.1f} GB free in {folder}"
+    if free >= LEAST_SHARED_GB:
+        return Check("shared memory", "ok", found)
     to_do = "have the site enlarge it, or pass --shm-size to the container that this runs in"
-    verdict, to_do = ("warning", to_do) if few else ("ok", "")
-    return Check("shared memory", verdict, f"{free:.1f} GB free in {folder}", to_do)
+    return Check("shared memory", "warning", found, to_do)
 
 
 def check_name() -> Check:

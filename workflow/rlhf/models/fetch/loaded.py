@@ -59,12 +59,15 @@ def loading(what: str, where: str) -> Iterator[None]:
         ) from error
 
 
-def load_complete(folder: Path, what: str, **options: Any) -> Any:
+def load_complete(
+    folder: Path, what: str, *, trust_remote_code: bool = False, **options: Any
+) -> Any:
     """The causal language model of a folder that holds all its weights.
 
     Args:
         folder: where its files are.
         what: name of the model in messages.
+        trust_remote_code: whether the model may run the code that it brings.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -76,8 +79,9 @@ def load_complete(folder: Path, what: str, **options: Any) -> Any:
     found: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         local_files_only=True,
+        trust_remote_code=trust_remote_code,
         output_loading_info=True,
-        **{"trust_remote_code": False} | options,
+        **options,
     )
     model, info = found
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])

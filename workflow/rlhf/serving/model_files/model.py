@@ -118,8 +118,9 @@ class TritonPythonModel:
                 hidden = self._hidden([rows[i] for i in group])
                 pooled = hidden[torch.arange(len(group), device=self.device), last]
                 rewards[group] = self.head(pooled).float().cpu()
-            sums = [_checksum(*parts) for parts in zip(rows, rewards, strict=True)]
-            return {"rewards": rewards, "checksum": torch.tensor(sums).unsqueeze(1)}
+            pairs = zip(rows, rewards, strict=True)
+            sums = torch.tensor([_checksum(*pair) for pair in pairs]).unsqueeze(1)
+            return {"rewards": rewards, "checksum": sums}
         starts = self._starts(request, rows)
         temperatures = _input(request, "temperature").clone().view(-1)
         if not bool((torch.isfinite(temperatures) & (temperatures > 0)).all()):

@@ -78,5 +78,5 @@ def test_status_by_sacct_needs_accounting(profile, fake_slurm):
 
 def test_only_account_and_partition_are_read_from_a_profile():
     assert default_resources({}) == {}
-    given = {"slurm_account": "lab", "mem_mb": 500, "slurm_partition": None}
+    given = {"slurm_account": "'lab'", "mem_mb": 500, "slurm_partition": None}
     assert default_resources({"default-resources": given}) == {"slurm_account": "lab"}
