@@ -85,7 +85,8 @@ def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
     def undisturbed(rule: str, world: int) -> dict[str, bytes]:
         topology = ONE if world == 1 else TWO_PROCESSES
         run = Run(copy(f"{rule}-{world}", prepared.cluster), rule, topology)
-        run.go_on()
+        run.start("--retries=0")
+        run.finish()
         return run.bytes()
 
     def play(fault: Fault) -> Played:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hosts import wait_until
@@ -85,7 +87,7 @@ GOES_ON = "the next job goes on after the last saved step"
 )
 def nothing(run: Run) -> None:
     """Nothing goes wrong."""
-    run.start()
+    run.start("--retries=0")
     run.finish()
     assert run.resumed_after() == []
 
@@ -361,6 +363,41 @@ def server_frozen(run: Run) -> None:
         os.kill(pid, signal.SIGSTOP)
     run.finish()
     assert len(run.project.jobs()) == 1
+
+
+@fault(
+    "train_ppo",
+    injected="another user of the node queries a server, reads the job's keys, sends SIGTERM",
+    outcome="the server refuses, the keys' folder is closed, the signals are not permitted",
+)
+def stranger_on_the_node(run: Run) -> None:
+    """Somebody else on the node meddles with the servers."""
+    run.start()
+    run.wait_for_step(3)
+    stranger, node = run.cluster.stranger, run.cluster.nodes[run.cluster.node_of(run.job())]
+    pid = server(run, "reward")
+    (port,) = (one for one in command_line(pid) if one.startswith("--grpc-port="))
+    address = f"127.0.0.1:{port.partition('=')[2]}"
+    query = (
+        "import tritonclient.grpc as triton;"
+        f"triton.InferenceServerClient({address!r}).get_server_metadata(client_timeout=5)"
+    )
+    refused = node.run([f"{sys.prefix}/bin/python", "-c", query], stranger, check=False)
+    assert "InferenceServerException" in refused.stderr, refused
+    keys = node.run(["find", "/tmp", "-name", "*.key"])
+    assert keys.stdout
+    for command in (["cat", *keys.stdout.split()], ["kill", pid_on_host(pid)]):
+        denied = node.run(command, stranger, check=False)
+        assert denied.returncode, denied
+        assert not denied.stdout, denied
+    run.finish()
+    assert len(run.project.jobs()) == 1
+
+
+def pid_on_host(pid: int) -> str:
+    """How a process is numbered on its own host."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return status.partition("NSpid:")[2].splitlines()[0].split()[-1]
 
 
 def server(run: Run, kind: str) -> int:
