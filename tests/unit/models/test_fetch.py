@@ -209,7 +209,7 @@ def test_code_of_a_model_is_not_run(tiny, tmp_path):
     }
     (source / "config.json").write_text(json.dumps(config))
     (source / "m.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(DataError, match="brings its own code"):
         materialize({"path": str(source)}, tmp_path / "m")
 
 
