@@ -59,7 +59,7 @@ def leaks(folder, *texts):
     """Files below a folder, and texts, that hold a secret."""
     files = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     pieces = files | {f"text {i}": text.encode() for i, text in enumerate(texts)}
-    assert len(files) > 2
+    assert files
     return [
         (name, secret)
         for name, content in pieces.items()
