@@ -107,7 +107,7 @@ def test_dry_run_starts_nothing(launch, reward, tmp_path):
         "--serve", f"reward={reward.store}", "--", "rlhf.stages.ppo", "--name", "a b",
     )  # fmt: skip
     assert done.returncode == 0
-    assert f"store {reward.store}" in done.stdout
+    assert f"-m rlhf.serving.tritonserver {reward.store} …" in done.stdout
     assert "log logs/ppo.reward-server.log" in done.stdout
     assert "RLHF_ENDPOINT_REWARD=127.0.0.1:PORT" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(
