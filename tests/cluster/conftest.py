@@ -68,8 +68,9 @@ class Ahead:
 @pytest.fixture(scope="session")
 def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
     """The faults of all tests that were selected, under way."""
-    parameters = [getattr(item, "callspec", None) for item in request.session.items]
-    faults = [one.params["fault"] for one in parameters if one and "fault" in one.params]
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    parameters = [call.params.get("fault") for call in calls if call]
+    faults = [one for one in parameters if isinstance(one, Fault)]
     names = {True: "accounting_cluster", False: "cluster"}
     clusters = {
         accounting: request.getfixturevalue(names[accounting])
