@@ -12,6 +12,25 @@ from rlhf.config.slices import config_slice, local_source
 from rlhf.images import image_path
 
 
+def resource_names(config: Config, rule: Rule) -> list[str]:
+    """What ``job_resources`` names for every job of a rule."""
+    own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
+    return [*own, "launch", "saving"] if rule in TRAINING else [*own, "launch"]
+
+
+def job_resources(config: Config, rule: Rule, name: str) -> dict[str, int | str]:
+    """All that a job asks for, and how it is carried out; nothing that changes its result.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        name: the job's first wildcard: a run, model, dataset or view.
+    """
+    own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
+    own["launch"] = launch_options(config, rule, name)
+    return own | ({"saving": saving_options(config, rule, name)} if rule in TRAINING else {})
+
+
 def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
     """A job's resources under the names that Snakemake's SLURM plugin reads.
 
@@ -39,13 +58,7 @@ def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | st
 
 
 def launch_options(config: Config, rule: Rule, name: str) -> str:
-    """Options of ``rlhf launch`` for a job, without those that the launcher defaults to.
-
-    Args:
-        config: the whole configuration.
-        rule: the job's rule.
-        name: the job's first wildcard: a run, model, dataset or view.
-    """
+    """Options of ``rlhf launch`` for a job, without those that the launcher defaults to."""
     asked = stage_resources(config, rule, name)
     options: list[tuple[str, object]] = [
         ("nodes", asked.nodes if asked.nodes > 1 else 0),
@@ -86,7 +99,7 @@ def state_folder(rule: Rule, name: str) -> str:
     return f"state/{rule}/{name}"
 
 
-def images(config: Config, rule: Rule, name: str = "") -> list[str]:
+def images(config: Config, rule: Rule, name: str) -> list[str]:
     """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
     own = "serve" if rule.startswith("export") else "train"
     return [own, "serve"] if stage_resources(config, rule, name).servers else [own]
