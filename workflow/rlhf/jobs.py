@@ -12,6 +12,26 @@ from rlhf.config.slices import config_slice, local_source
 from rlhf.images import image_path
 
 
+def resource_names(config: Config, rule: Rule) -> list[str]:
+    """What ``job_resources`` names for every job of a rule."""
+    own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
+    return [*own, "launch", "saving"] if rule in TRAINING else [*own, "launch"]
+
+
+def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int | str]:
+    """All that a job asks for, and how it is carried out; nothing that changes its result.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        wildcards: the job's, a run, model, dataset or view first.
+    """
+    name = wildcards[0]
+    own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
+    own["launch"] = launch_options(config, rule, *wildcards)
+    return own | ({"saving": saving_options(config, rule, name)} if rule in TRAINING else {})
+
+
 def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
     """A job's resources under the names that Snakemake's SLURM plugin reads.
 
@@ -86,7 +106,7 @@ def state_folder(rule: Rule, *wildcards: str) -> str:
     return f"state/{rule}/{'.'.join(wildcards)}"
 
 
-def images(config: Config, rule: Rule, name: str = "") -> list[str]:
+def images(config: Config, rule: Rule, name: str) -> list[str]:
     """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
     own = "serve" if rule.startswith("export") else "train"
     return [own, "serve"] if stage_resources(config, rule, name).servers else [own]
