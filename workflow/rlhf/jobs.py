@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.config import Config
-from rlhf.config.cluster import Resources, Rule, stage_resources
+from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
 from rlhf.config.slices import config_slice, local_source
 from rlhf.images import image_path
 
