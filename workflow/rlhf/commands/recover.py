@@ -22,7 +22,7 @@ from rlhf.runtime.processes import send
 
 SNAKEMAKE = Path(".snakemake")
 # Where the executor plugin keeps its logs, here and by default: there if it ever submitted a job.
-SLURM_LOGS = (Path("logs/slurm"), SNAKEMAKE / "slurm_logs")
+PLUGIN_LOGS = (Path("logs/slurm"), SNAKEMAKE / "slurm_logs")
 POLL_SECONDS = 5.0
 # What the executor plugin names its jobs: its run's id, perhaps after a prefix; and their comments.
 _RUN_ID = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
@@ -101,7 +101,7 @@ def find_remnants(state: Path, project: Path) -> list[Remnant]:
     titles = {owner.attempt.job: title for title, owner in owners.items() if owner}
     jobs = slurm.unfinished_jobs()
     if jobs is None:
-        submitted = any(titles) or any(map(Path.exists, SLURM_LOGS))
+        submitted = any(titles) or any(map(Path.exists, PLUGIN_LOGS))
         if submitted and shutil.which("squeue"):
             raise RlhfError(
                 "SLURM does not answer, so nobody knows which jobs still run.",
