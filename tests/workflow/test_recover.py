@@ -7,7 +7,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from projects import Project
 
 from rlhf.runtime.fence import owner_of
@@ -24,16 +23,7 @@ def wait_for_owner(state: Path, head: subprocess.Popen[bytes]) -> int:
     return owner.attempt.pid
 
 
-FAKE_SLURM = Path(__file__).resolve().parents[1] / "fake_slurm"
-
-
-def test_a_killed_snakemake_is_recovered_from(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # No jobs, whatever this machine has of SLURM.
-    (tmp_path / "cluster.json").write_text('{"jobs": []}')
-    monkeypatch.setenv("FAKE_SLURM", str(tmp_path / "cluster.json"))
-    monkeypatch.setenv("PATH", str(FAKE_SLURM), prepend=os.pathsep)
+def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
     expected = project.results("sft/")
     head = subprocess.Popen(
         ["snakemake", "--profile", "local", "--configfile", project.config,

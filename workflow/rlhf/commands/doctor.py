@@ -101,9 +101,7 @@ def _inside(args: argparse.Namespace) -> Iterator[Check]:
     else:
         to_do = "keep the project on a file system that login and compute nodes share"
         yield Check(name, "failed", f"{token.resolve()} is not as it was written", to_do)
-    expected = bool(os.environ.get("SLURM_JOB_GPUS"))
-    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
-    yield from _anywhere(args, expected, nodes)
+    yield from _anywhere(args, slurm.gave_gpus(), slurm.nodes_of_this_job())
     yield check_hub(needed=False)
 
 
