@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,8 +101,8 @@ def shorter_limit_for(run: Run, attempts: int) -> str:
 @fault(
     *TRAINING,
     topology=TWO_PROCESSES,
-    save_margin_seconds=45.0,
-    injected="jobs of one minute, of which 45 s are kept for saving",
+    save_margin_seconds=55.0,
+    injected="jobs of one minute, of which 55 s are kept for saving",
     outcome="all ranks save and end before the limit; Snakemake submits the next job",
 )
 def time_limit(run: Run) -> None:
@@ -232,20 +233,21 @@ def rank_killed(run: Run) -> None:
 
 @fault(
     "train_sft",
-    stages={"train_sft": {"memory_gb": 1.5}},
-    injected="a step of the job fills up the job's memory; SLURM ends the job",
-    outcome=f"the job ends as FAILED; {GOES_ON}",
+    injected="the first job may take 300 MB, too little to start; in the second, a rank may take "
+    "no more than it has (prlimit)",
+    outcome=f"SLURM ends the first job; in the second an allocation fails; {GOES_ON}",
 )
 def out_of_memory(run: Run) -> None:
-    """The job takes more memory than it asked for."""
-    run.start()
+    """There is not enough memory."""
+    run.start(f"--set-resources={run.rule}:mem_mb=300 if attempt == 1 else 4000")
     run.wait_for_step(3)
-    job = run.job()
-    fill = "import time; filled = bytearray(1_500_000_000); time.sleep(60)"
-    step = ["srun", "--overlap", f"--jobid={job}", "--mem=0", "python", "-c", fill]
-    run.cluster.start_command(step)
-    assert run.cluster.wait_for(job, seconds=30) in ("FAILED", "CANCELLED", "OUT_OF_MEMORY")
+    first, second = run.project.jobs()
+    assert run.cluster.state(first) in ("CANCELLED", "FAILED", "OUT_OF_MEMORY")
+    (rank,) = run.ranks()
+    subprocess.run(["prlimit", f"--pid={rank}", "--as=1"], check=True)
     run.finish()
+    assert run.cluster.state(second) == "FAILED"
+    assert run.resumed_after(), run.describe()
 
 
 @fault(
