@@ -98,7 +98,7 @@ def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
         )
         fault.play(run)
         seconds = time.monotonic() - started
-        return Played(run.bytes(), expected, len(run.project.jobs()), seconds)
+        return Played(run.bytes(), expected, run.resumed_after(), seconds)
 
     ahead = Ahead()
     for rule, world in [(one.rule, one.topology.world) for one in faults]:
@@ -114,7 +114,6 @@ def played(fault: Fault, ahead: Ahead, record_property: Callable[[str, object], 
     """What came of the test's fault."""
     record_property("fault", fault.id)
     played: Played = ahead.result(fault.id)
-    record_property("jobs", played.jobs)
     record_property("seconds", round(played.seconds, 1))
     return played
 

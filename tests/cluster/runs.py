@@ -270,11 +270,11 @@ class Played:
     Attributes:
         found: the run's files.
         expected: the files of the same run, undisturbed.
-        jobs: number of jobs that it took.
+        resumed: the steps after which jobs went on.
         seconds: how long it took.
     """
 
     found: dict[str, bytes]
     expected: dict[str, bytes]
-    jobs: int
+    resumed: list[int]
     seconds: float

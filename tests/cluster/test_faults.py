@@ -9,6 +9,7 @@ from runs import Played
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 def test_final_bytes_are_those_of_the_undisturbed_run(fault: Fault, played: Played) -> None:
+    assert bool(played.resumed) == fault.resumes
     assert played.found.keys() == played.expected.keys()
     differ = [name for name in played.found if played.found[name] != played.expected[name]]
     assert not differ
