@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.serving import wire
+from rlhf.serving import client, wire
 from rlhf.serving.client import TritonScorer, _groups
 from rlhf.serving.server import TritonServer, free_port
 
@@ -150,6 +151,25 @@ def test_no_server_means_an_error_never_a_value(reward, certificates):
     ):
         scorer.rewards([np.array([1, 2])])
     assert caught.value.where == endpoint
+
+
+def test_a_run_that_ends_does_not_wait_for_a_server(reward, certificates, monkeypatch):
+    """Its launcher may be gone, and nobody brings the server back."""
+    monkeypatch.setattr(client, "LAST_SECONDS", 0.5)
+    asked = threading.Event()
+    with (
+        TritonScorer(
+            f"127.0.0.1:{free_port()}", "reward", reward.identity, certificates,
+            patience=60.0, backoff=0.02, ending=asked.is_set,
+        ) as scorer,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):  # fmt: skip
+        scores = pool.submit(scorer.rewards, [np.array([1, 2])])
+        with pytest.raises(concurrent.futures.TimeoutError):
+            scores.result(timeout=3)
+        asked.set()
+        with pytest.raises(ServingError, match="did not answer in"):
+            scores.result(timeout=3)
 
 
 def test_numbers_that_are_none_are_refused(connect, servers, odd_reward):

@@ -10,7 +10,7 @@ import torch
 
 from rlhf.runtime import distributed
 from rlhf.runtime.checkpoints import Checkpoints
-from rlhf.runtime.deadline import Saved, StopRequest
+from rlhf.runtime.deadline import Saved, StopRequest, stop_requested
 from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
@@ -51,8 +51,10 @@ def test_random_states_survive_a_checkpoint(tmp_path):
 def test_signals_ask_for_a_stop(number):
     stop = StopRequest().install()
     assert not stop.requested()
+    assert not stop_requested()
     os.kill(os.getpid(), number)
     assert stop.requested()
+    assert stop_requested()
     assert not StopRequest().requested()
 
 

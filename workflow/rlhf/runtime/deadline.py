@@ -21,11 +21,14 @@ class StopRequest:
     Handlers only set the flag: the loop asks ``requested()`` between steps, where saving is safe.
     """
 
+    installed: StopRequest | None = None  # the one that this process's signals set
+
     def __init__(self) -> None:
         self._flag = threading.Event()
 
     def install(self) -> StopRequest:
         """Catch the signals in this process (main thread only)."""
+        StopRequest.installed = self
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, self._on_signal)
         return self
@@ -38,6 +41,11 @@ class StopRequest:
     def requested(self) -> bool:
         """Whether somebody asked this process to stop."""
         return self._flag.is_set()
+
+
+def stop_requested() -> bool:
+    """Whether a signal asked this process to stop, since it began to catch them."""
+    return StopRequest.installed is not None and StopRequest.installed.requested()
 
 
 class Deadline:

@@ -26,6 +26,7 @@ from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 logger = logging.getLogger(__name__)
 
 MAX_PAUSE = 10.0
+LAST_SECONDS = 30.0  # of patience, for a run that has to end
 # A server that was killed while it answered may look as if it refused, once.
 REFUSALS = 2
 _T = TypeVar("_T")
@@ -54,6 +55,8 @@ class TritonScorer:
             added up, not measured, so that a job may be suspended meanwhile.
         backoff: seconds before the first new try; the pause doubles each time, up to 10 s.
         in_flight: requests sent at the same time.
+        ending: whether this run has to end, and nobody may be left to bring a server back: then
+            a request that fails is given 30 s.
 
     Raises:
         ServingError: the certificates can't be used.
@@ -70,11 +73,12 @@ class TritonScorer:
         patience: float = 900.0,
         backoff: float = 1.0,
         in_flight: int = 4,
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._endpoint, self._kind, self._identity = endpoint, kind, dict(identity)
         self._certificates, self._credentials = certificates, wire.credentials(certificates)
         self._deadline, self._patience, self._backoff = deadline, patience, backoff
-        self._in_flight = in_flight
+        self._in_flight, self._ending = in_flight, ending
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._links = 0
@@ -208,7 +212,7 @@ class TritonScorer:
             pause = min(self._backoff * 2**tries, MAX_PAUSE)
             tries += 1
             waited += pause + (self._deadline if wire.is_late(failure) else 0.0)
-            if waited > self._patience:
+            if waited > (LAST_SECONDS if self._ending() else self._patience):
                 break
             logger.warning(
                 "the %s server at %s failed (%s); trying again in %.1f s",

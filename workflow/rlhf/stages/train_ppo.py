@@ -15,6 +15,7 @@ from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
 from rlhf.provenance.digest import canonical_json
 from rlhf.runtime import distributed, fence
+from rlhf.runtime.deadline import stop_requested
 from rlhf.runtime.files import atomic_directory, write_atomic
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
@@ -94,7 +95,7 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
                 hint="start this stage through `rlhf launch --serve …`, or set scoring: local",
             )
         identity = model_identity(kind, model.parent)
-        clients[kind] = TritonScorer(endpoint, kind, identity, certificates)
+        clients[kind] = TritonScorer(endpoint, kind, identity, certificates, ending=stop_requested)
         clients[kind].handshake()
     return TritonScoring(clients["reward"], clients["reference"])
 
