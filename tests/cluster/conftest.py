@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from faults import ONE, TWO_PROCESSES, Fault
-from runs import FINISHED, ClusterProject, Run
+from runs import INPUTS, ClusterProject, Played, Run
 from slurm import Cluster
 
-# A fault is mostly waiting: for SLURM, for Snakemake to look at its jobs, for Python to import.
-AT_ONCE = 3
-RESULTS = "rlhf/faults"  # in pytest's cache; fault_table.py reads it
+# Most of a fault is waiting: for SLURM, and until Snakemake looks at its jobs again.
+AT_ONCE = 4
+RESULTS = "rlhf/faults"  # in pytest's cache, where fault_table.py finds them
 
 
 @pytest.fixture(scope="session")
@@ -37,96 +37,87 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def finished(cluster: Cluster) -> ClusterProject:
-    """The tiny pipeline, run to its end by ``snakemake --profile slurm``; copy, don't change it."""
-    project = ClusterProject.clone_for(cluster, "finished")
-    project.run_command(*project.snakemake_command(FINISHED), seconds=600)
+def prepared(cluster: Cluster) -> ClusterProject:
+    """All that the training stages need, made without SLURM; copy it, don't change it."""
+    project = ClusterProject.clone_for(cluster, "prepared")
+    project.run_command(*project.snakemake_command(*INPUTS, profile="local"))
     return project
 
 
-@dataclass(frozen=True)
-class Played:
-    """What came of a fault.
+class Ahead:
+    """Does what tests are about to ask for, some of it at once."""
 
-    Attributes:
-        found: the run's files.
-        expected: the files of the same run, undisturbed.
-        jobs: number of jobs that it took.
-        seconds: how long it took.
-    """
-
-    found: dict[str, bytes]
-    expected: dict[str, bytes]
-    jobs: int
-    seconds: float
-
-
-class Stage:
-    """Plays faults ahead of their tests, some at once."""
-
-    def __init__(self, finished: ClusterProject) -> None:
-        self._finished, self._lock = finished, threading.Lock()
+    def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE)
-        self._undisturbed: dict[tuple[str, int], Future[dict[str, bytes]]] = {}
-        self._played: dict[str, Future[Played]] = {}
+        self._started: dict[Any, Future[Any]] = {}
 
-    def announce(self, faults: list[Fault]) -> None:
-        """Start to play faults; first what they are compared with, for they wait for it."""
-        for fault in faults:
-            key = (fault.rule, fault.topology.world)
-            if key not in self._undisturbed:
-                self._undisturbed[key] = self._pool.submit(self._run_undisturbed, *key)
-        for fault in faults:
-            self._played[fault.id] = self._pool.submit(self._play, fault)
+    def start(self, key: Any, function: Callable[..., Any], *arguments: Any) -> None:
+        """Do something in its turn, unless it was started already."""
+        if key not in self._started:
+            self._started[key] = self._pool.submit(function, *arguments)
 
-    def outcome(self, fault: Fault) -> Played:
-        """What came of a fault that was announced."""
-        return self._played[fault.id].result()
+    def result(self, key: Any) -> Any:
+        """What came of it, once it is done."""
+        return self._started[key].result()
 
     def close(self) -> None:
-        """Play nothing more."""
+        """Do nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _copy(self, name: str) -> ClusterProject:
-        with self._lock:
-            return self._finished.copy_as(name)
-
-    def _run_undisturbed(self, rule: str, world: int) -> dict[str, bytes]:
-        topology = ONE if world == 1 else TWO_PROCESSES
-        run = Run(self._copy(f"undisturbed-{rule}-{world}"), rule, topology)
-        run.go_on()
-        return run.bytes()
-
-    def _play(self, fault: Fault) -> Played:
-        expected = self._undisturbed[fault.rule, fault.topology.world].result()
-        started = time.monotonic()
-        run = Run(self._copy(fault.id), fault.rule, fault.topology, **fault.cluster)
-        fault.play(run)
-        seconds = time.monotonic() - started
-        return Played(run.bytes(), expected, len(run.project.jobs()), seconds)
 
 
 @pytest.fixture(scope="session")
-def stage(request: pytest.FixtureRequest, finished: ClusterProject) -> Iterator[Stage]:
-    """Plays the faults of all tests that were selected."""
-    stage = Stage(finished)
-    parameters = [getattr(item, "callspec", None) for item in request.session.items]
-    stage.announce([one.params["fault"] for one in parameters if one and "fault" in one.params])
-    yield stage
-    stage.close()
+def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
+    """The faults of all tests that were selected, under way."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    parameters = [call.params.get("fault") for call in calls if call]
+    faults = [one for one in parameters if isinstance(one, Fault)]
+    names = {True: "accounting_cluster", False: "cluster"}
+    clusters = {
+        accounting: request.getfixturevalue(names[accounting])
+        for accounting in {fault.accounting for fault in faults}
+    }
+    prepared = request.getfixturevalue("prepared")
+    lock = threading.Lock()
+
+    def copy(name: str, cluster: Cluster) -> ClusterProject:
+        with lock:
+            return prepared.copy_to(cluster, name)
+
+    def undisturbed(rule: str, world: int) -> dict[str, bytes]:
+        topology = ONE if world == 1 else TWO_PROCESSES
+        run = Run(copy(f"{rule}-{world}", prepared.cluster), rule, topology)
+        run.start("--retries=0")
+        run.finish()
+        return run.bytes()
+
+    def play(fault: Fault) -> Played:
+        expected = ahead.result((fault.rule, fault.topology.world))
+        started = time.monotonic()
+        run = Run(
+            copy(fault.id, clusters[fault.accounting]), fault.rule, fault.topology, **fault.cluster
+        )
+        fault.play(run)
+        seconds = time.monotonic() - started
+        return Played(run.bytes(), expected, run.resumed_after(), seconds)
+
+    ahead = Ahead()
+    for rule, world in [(one.rule, one.topology.world) for one in faults]:
+        ahead.start((rule, world), undisturbed, rule, world)  # first: the others wait for these
+    for fault in faults:
+        ahead.start(fault.id, play, fault)
+    yield ahead
+    ahead.close()
 
 
 @pytest.fixture
-def outcome(fault: Fault, stage: Stage, record_property) -> Played:
+def played(fault: Fault, ahead: Ahead, record_property: Callable[[str, object], None]) -> Played:
     """What came of the test's fault."""
     record_property("fault", fault.id)
-    played = stage.outcome(fault)
-    record_property("jobs", played.jobs)
+    played: Played = ahead.result(fault.id)
     record_property("seconds", round(played.seconds, 1))
     return played
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keep the results of the faults, for the table in the documentation."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import shutil
@@ -20,8 +19,11 @@ from rlhf.runtime.processes import command_line
 CONFIG = "tests/config/cluster.yaml"
 OVERLAY = "tests/cluster/profile"
 FOLDERS = {"train_sft": "sft", "train_reward": "reward", "train_ppo": "ppo"}
-FINISHED = "results/report/final/manifest.json"
 LONG = "long"  # name of the runs that faults come to
+INPUTS = [  # of those runs
+    f"results/{made}/manifest.json"
+    for made in ("store/reward/helpful", "store/reference/chat", "tokenized/prompt/tiny/demo")
+]
 
 START_SECONDS = 120.0
 END_SECONDS = 300.0
@@ -62,33 +64,24 @@ class ClusterProject(Project):
         cluster.disk.own(folder, cluster.user)
         return project
 
-    def copy_as(self, name: str) -> ClusterProject:
+    def copy_to(self, cluster: Cluster, name: str) -> ClusterProject:
         """The same project with its results and Snakemake's records, times preserved."""
-        folder = self.folder.with_name(name)
+        folder = cluster.disk.outside(cluster.user.home) / name
         shutil.copytree(self.folder, folder, symlinks=True)
-        shutil.rmtree(folder / ".snakemake" / "locks", ignore_errors=True)
-        self.cluster.disk.own(folder, self.cluster.user)
-        return ClusterProject(folder, self.cluster)
+        cluster.disk.own(folder, cluster.user)
+        return ClusterProject(folder, cluster)
 
     def configure(self, topology: Topology, **cluster: Any) -> None:
         """Write the configuration: the tiny pipeline, and a longer run of each training stage."""
-        values = yaml.safe_load((REPOSITORY / TINY).read_text())
+        values = tiny_pipeline(topology, **cluster)
         for section, name, longer in (
             ("sft", "chat", {"epochs": 8}),
             ("reward", "helpful", {"epochs": 5}),
             ("ppo", "final", {"updates": 16}),
         ):
-            values[section][LONG] = copy.deepcopy(values[section][name]) | longer
+            values[section][LONG] = values[section][name] | longer
         values["runtime"]["save_steps"] = 1
-        values["cluster"] = {
-            "nodes": topology.nodes,
-            "processes_per_node": topology.processes,
-            "model_billions": 0.01,
-            "max_hours": 0.5,
-            "save_margin_seconds": 10.0,
-        } | cluster
-        path = self.folder / self.config
-        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        (self.folder / self.config).write_text(yaml.safe_dump(values, sort_keys=False))
 
     def environment(self) -> dict[str, str]:
         """This project's package before any other, for a login of the user."""
@@ -119,10 +112,11 @@ class ClusterProject(Project):
         """Start snakemake with the profile for SLURM, and the tests' overlay."""
         return self.start_command(*self.snakemake_command(*arguments))
 
-    def snakemake_command(self, *arguments: str) -> list[str]:
-        """``snakemake --profile slurm`` with what the tests lay over it."""
-        profiles = ["--profile", "slurm", "--workflow-profile", OVERLAY]
-        return ["snakemake", *profiles, *arguments, "--configfile", self.config]
+    def snakemake_command(self, *arguments: str, profile: str = "slurm") -> list[str]:
+        """``snakemake --profile slurm`` with what the tests lay over it; or another profile."""
+        overlay = ["--workflow-profile", OVERLAY] if profile == "slurm" else []
+        own = ["--profile", profile, *overlay, *arguments, "--configfile", self.config]
+        return ["snakemake", *own]
 
     def jobs(self, *, states: str = "all") -> list[str]:
         """Ids of this project's jobs, oldest first."""
@@ -153,10 +147,12 @@ class Run:
 
     # What a user does
 
-    def start(self, *arguments: str, partition: str = "cpu") -> Process:
+    def start(self, *arguments: str, partition: str = "cpu", account: str = "") -> Process:
         """Start snakemake for this run."""
-        where = ["--default-resources", f"slurm_partition={partition}"]
-        self._head = self.project.start_snakemake(*where, *arguments, self.target)
+        where = [f"slurm_partition={partition}", *([f"slurm_account={account}"] if account else [])]
+        self._head = self.project.start_snakemake(
+            self.target, *arguments, "--default-resources", *where
+        )
         return self._head
 
     @property
@@ -244,6 +240,19 @@ class Run:
         return "\n".join([said, f"== {self.log}", log, "== job", last, self.cluster.describe()])
 
 
+def tiny_pipeline(topology: Topology, **cluster: Any) -> dict[str, Any]:
+    """Configuration of the tiny pipeline, with what its jobs ask for."""
+    values = yaml.safe_load((REPOSITORY / TINY).read_text())
+    asked = {
+        "nodes": topology.nodes,
+        "processes_per_node": topology.processes,
+        "model_billions": 0.01,
+        "max_hours": 0.5,
+        "save_margin_seconds": 10.0,
+    }
+    return values | {"cluster": asked | cluster}
+
+
 def is_rank(pid: int) -> bool:
     """Whether a process is a rank, and not one of those that started it."""
     try:
@@ -252,3 +261,20 @@ def is_rank(pid: int) -> bool:
         return False
     ranks_and_torchrun = b"\0RLHF_EXIT_FOLDER=" in b"\0" + environment
     return ranks_and_torchrun and "rlhf.launch.torchrun" not in command_line(pid)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a fault.
+
+    Attributes:
+        found: the run's files.
+        expected: the files of the same run, undisturbed.
+        resumed: the steps after which jobs went on.
+        seconds: how long it took.
+    """
+
+    found: dict[str, bytes]
+    expected: dict[str, bytes]
+    resumed: list[int]
+    seconds: float

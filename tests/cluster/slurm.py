@@ -249,13 +249,12 @@ class Cluster:
         wait_until(idle, seconds, lambda: f"all nodes idle\n{self.describe()}")
 
     def describe(self) -> str:
-        """What SLURM says of nodes and jobs, and the end of its logs."""
+        """What SLURM says of nodes and jobs, and the end of its log."""
         commands = (["sinfo", "-N", "-o", "%N %P %T %E"], ["squeue", "-t", "all"])
+        log = self.disk.outside(SHARED / "slurm/slurmctld.log")
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         said = [self.run(*command, check=False) for command in commands]
-        for log in sorted(self.disk.outside(SHARED / "slurm").glob("*.log")):
-            lines = log.read_text(errors="replace").splitlines()[-15:]
-            said += [f"== {log.name}", *lines]
-        return "\n".join(said)
+        return "\n".join([*said, *lines[-20:]])
 
     # Processes and faults
 

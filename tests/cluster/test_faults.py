@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Played
 from faults import FAULTS, Fault
+from runs import Played
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_final_bytes_are_those_of_the_undisturbed_run(fault: Fault, outcome: Played) -> None:
-    assert outcome.found.keys() == outcome.expected.keys()
-    differ = [name for name in outcome.found if outcome.found[name] != outcome.expected[name]]
+def test_final_bytes_are_those_of_the_undisturbed_run(fault: Fault, played: Played) -> None:
+    assert bool(played.resumed) == fault.resumes
+    assert played.found.keys() == played.expected.keys()
+    differ = [name for name in played.found if played.found[name] != played.expected[name]]
     assert not differ

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from served_models import SLOWLY, VOCABULARY, Exported, make_store
 
-from rlhf.serving import health
+from rlhf.serving import client, health
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
 from rlhf.serving.tls import Certificates, make_certificates
 
-# A lost server is to be found within a few seconds here.
+# A lost server is to be found within a few seconds here, and so is one that is back.
+client.MAX_PAUSE = 1.0
 health.PAUSE_SECONDS, health.ANSWER_SECONDS, health.BUSY_SECONDS = 0.2, 1.0, 4.0
 
 

@@ -85,7 +85,8 @@ def wait_for(process: subprocess.Popen[str], condition, seconds: float = 60.0) -
 @pytest.mark.parametrize("code", [0, 3, 75])
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_exit_codes_pass(launch, code, processes):
-    done = launch.run("--processes", processes, "--", "launched_stage", "exit", str(code))
+    stage = ["launched_stage", "exit", str(code), "--log", "logs/stage.log"]  # as stages have
+    done = launch.run("--processes", processes, "--", *stage)
     assert done.returncode == code
 
 
@@ -106,12 +107,12 @@ def test_dry_run_starts_nothing(launch, reward, tmp_path):
         "--serve", f"reward={reward.store}", "--", "rlhf.stages.ppo", "--name", "a b",
     )  # fmt: skip
     assert done.returncode == 0
-    assert f"store {reward.store}" in done.stdout
+    assert f"-m rlhf.serving.tritonserver {reward.store} …" in done.stdout
     assert "log logs/ppo.reward-server.log" in done.stdout
     assert "RLHF_ENDPOINT_REWARD=127.0.0.1:PORT" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(
         "-m rlhf.launch.torchrun --standalone --local-addr=127.0.0.1 --nproc-per-node=4 "
-        "--log-dir=/SCRATCH/torchrun -m rlhf.launch.worker rlhf.stages.ppo --name 'a b'"
+        "--log-dir=/SCRATCH/torchrun -m -- rlhf.launch.worker rlhf.stages.ppo --name 'a b'"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
 

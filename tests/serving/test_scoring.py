@@ -142,7 +142,7 @@ def test_no_server_means_an_error_never_a_value(reward, certificates):
     endpoint = f"127.0.0.1:{free_port()}"
     with (
         TritonScorer(
-            endpoint, "reward", reward.identity, certificates, retries=4, backoff=0.02
+            endpoint, "reward", reward.identity, certificates, patience=0.5, backoff=0.02
         ) as scorer,
         pytest.raises(
             ServingError, match=r"did not answer in 5 tries.*Connection refused"

@@ -76,8 +76,9 @@ class FakeCluster:
         return [json.loads(line) for line in self._record.read_text().splitlines()]
 
     def path(self) -> str:
-        """PATH with these commands first."""
-        return os.pathsep.join([str(self.folder), os.environ["PATH"]])
+        """PATH with these commands first, then those beside this interpreter."""
+        beside = Path(sys.executable).parent
+        return os.pathsep.join([str(self.folder), str(beside), os.environ["PATH"]])
 
     def _write(self, command: str, text: str) -> None:
         path = self.folder / command

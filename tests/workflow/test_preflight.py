@@ -40,7 +40,7 @@ def refusal(
     config: Config, rule: str = "train_sft", status: str = "squeue", cap: float = 64, **resources
 ) -> str:
     with pytest.raises(ClusterError) as caught:
-        check(config, [rule], [request(config, rule, **resources)], status, cap)
+        check(config, [], [request(config, rule, **resources)], status, cap)
     return str(caught.value)
 
 
@@ -76,7 +76,7 @@ def test_gpus_are_read_in_every_spelling(gres: str, gpus: dict[str, int]) -> Non
 def test_what_fits_is_not_refused(slurm: FakeCluster) -> None:
     config = configuration(gpus_per_node=8, nodes=4)
     rules = ["tokenize", "train_sft", "train_ppo", "evaluate"]
-    assert check(config, rules, [request(config, rule) for rule in rules], "squeue", 64) == []
+    assert check(config, [], [request(config, rule) for rule in rules], "squeue", 64) == []
 
 
 PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
@@ -164,7 +164,7 @@ def test_all_problems_at_once(slurm: FakeCluster) -> None:
 def test_one_of_several_partitions_is_enough(slurm: FakeCluster) -> None:
     config = configuration(gpus_per_node=8)
     asked = request(config, "train_sft", slurm_partition="cpu,gpu")
-    assert check(config, ["train_sft"], [asked], "squeue", 64) == []
+    assert check(config, [], [asked], "squeue", 64) == []
 
 
 def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_a_site_without_accounting_is_fine_with_squeue(slurm: FakeCluster) -> No
     slurm.without_accounting()
     config = configuration()
     asked = [request(config, "train_sft", slurm_account="")]
-    notes = check(config, ["train_sft"], asked, "squeue", 64)
+    notes = check(config, [], asked, "squeue", 64)
     assert notes == ["This cluster keeps no accounting: squeue alone says how jobs ended."]
     assert "sacct knows nothing of jobs" in refusal(config, status="sacct", slurm_account="")
     assert "This cluster keeps no accounts, but lab is given." in refusal(config)
@@ -222,7 +222,7 @@ def test_images_and_their_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "images").mkdir()
     (tmp_path / "images/train-0123456789ab.sif").touch()
     with pytest.raises(ClusterError) as caught:
-        check(in_images(), ["train_ppo"], [], "squeue", 64)
+        check(in_images(), [("train_ppo", "final")], [], "squeue", 64)
     problems = [line for line in str(caught.value).splitlines() if not line.startswith(" ")]
     assert problems == [
         "There is no container runtime on this machine.",

@@ -58,7 +58,7 @@ def kill_after(project: Project, stage: str, steps: int) -> Path:
     process.wait()
     project.snakemake("--unlock")
     assert not (project.folder / "results" / kind / name / "manifest.json").exists()
-    return next(state.iterdir())
+    return next(path for path in state.iterdir() if path.is_dir())
 
 
 def go_on(project: Project, stage: str) -> str:

@@ -18,6 +18,7 @@ GOLDEN = Path(__file__).parent / "golden/sbatch.txt"
 
 SFT_INPUTS = ["models/tiny", "tokenized/sft/tiny/demo"]
 PPO_INPUTS = [
+    "datasets/demo",
     "sft/chat",
     "reward/helpful",
     "tokenized/prompt/tiny/demo",

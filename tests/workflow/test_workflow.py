@@ -88,7 +88,7 @@ def test_no_module_imports_upward() -> None:
     assert not wrong
 
 
-def test_only_the_launcher_and_the_runtime_know_slurm() -> None:
+def test_the_library_and_the_stages_know_nothing_of_slurm() -> None:
     package = REPOSITORY / "workflow/rlhf"
     for path in package.rglob("*.py"):
         own = path.relative_to(package).parts[0]

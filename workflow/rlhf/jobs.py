@@ -12,6 +12,26 @@ from rlhf.config.slices import config_slice, local_source
 from rlhf.images import image_path
 
 
+def resource_names(config: Config, rule: Rule) -> list[str]:
+    """What ``job_resources`` names for every job of a rule."""
+    own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
+    return [*own, "launch", "saving"] if rule in TRAINING else [*own, "launch"]
+
+
+def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int | str]:
+    """All that a job asks for, and how it is carried out; nothing that changes its result.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        wildcards: the job's, a run, model, dataset or view first.
+    """
+    name = wildcards[0]
+    own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
+    own["launch"] = launch_options(config, rule, *wildcards)
+    return own | ({"saving": saving_options(config, rule, name)} if rule in TRAINING else {})
+
+
 def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
     """A job's resources under the names that Snakemake's SLURM plugin reads.
 
@@ -38,14 +58,15 @@ def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | st
     return names
 
 
-def launch_options(config: Config, rule: Rule, name: str) -> str:
+def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
     """Options of ``rlhf launch`` for a job, without those that the launcher defaults to.
 
     Args:
         config: the whole configuration.
         rule: the job's rule.
-        name: the job's first wildcard: a run, model, dataset or view.
+        wildcards: the job's, a run, model, dataset or view first.
     """
+    name = wildcards[0]
     asked = stage_resources(config, rule, name)
     options: list[tuple[str, object]] = [
         ("nodes", asked.nodes if asked.nodes > 1 else 0),
@@ -61,8 +82,7 @@ def launch_options(config: Config, rule: Rule, name: str) -> str:
             ("serve", f"reward=results/store/reward/{run.reward}/repository"),
             ("serve", f"reference=results/store/reference/{run.sft}/repository"),
         ]
-    if rule in TRAINING:
-        options += [("state", state_folder(rule, name))]
+    options += [("state", state_folder(rule, *wildcards))]
     if config.runtime.containers != "none":
         options += zip(
             ("image", "serve-image"), map(image_path, images(config, rule, name)), strict=False
@@ -81,12 +101,12 @@ def saving_options(config: Config, rule: Rule, name: str) -> str:
     )
 
 
-def state_folder(rule: Rule, name: str) -> str:
-    """Where a run keeps what it resumes from."""
-    return f"state/{rule}/{name}"
+def state_folder(rule: Rule, *wildcards: str) -> str:
+    """What one attempt at a job owns; where training keeps what it resumes from."""
+    return f"state/{rule}/{'.'.join(wildcards)}"
 
 
-def images(config: Config, rule: Rule, name: str = "") -> list[str]:
+def images(config: Config, rule: Rule, name: str) -> list[str]:
     """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
     own = "serve" if rule.startswith("export") else "train"
     return [own, "serve"] if stage_resources(config, rule, name).servers else [own]

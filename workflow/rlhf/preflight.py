@@ -71,7 +71,7 @@ class Request:
 
 def check(
     config: Config,
-    rules: Iterable[Rule],
+    jobs: Iterable[tuple[Rule, str]],
     requests: Sequence[Request],
     status_command: str,
     gpu_cap: float,
@@ -80,7 +80,7 @@ def check(
 
     Args:
         config: the whole configuration.
-        rules: of all jobs that are about to run.
+        jobs: rule and first wildcard of all that are about to run.
         requests: what those of them that SLURM will run ask for.
         status_command: how Snakemake looks at its jobs, ``squeue`` or ``sacct``.
         gpu_cap: the profile's cap on the GPUs of all jobs together.
@@ -91,9 +91,7 @@ def check(
     problems: list[RlhfError] = []
     notes: list[str] = []
     if config.runtime.containers != "none":
-        problems += image_problems(
-            sorted({kind for rule in rules for kind in images(config, rule)})
-        )
+        problems += image_problems(sorted({kind for job in jobs for kind in images(config, *job)}))
     if requests:
         site = read_site()
         problems += site_problems(site, requests, config, status_command, gpu_cap)

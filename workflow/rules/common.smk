@@ -10,11 +10,11 @@ from snakemake.logging import logger
 
 from rlhf.adopt import adopt_results
 from rlhf.config import load_config
-from rlhf.config.cluster import TRAINING, stage_resources
+from rlhf.config.cluster import stage_resources
 from rlhf.config.slices import canonical_slice
 from rlhf.errors import RlhfError
 from rlhf.images import image_id
-from rlhf.jobs import images, launch_options, plugin_resources, saving_options
+from rlhf.jobs import images, job_resources, resource_names
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
@@ -74,20 +74,16 @@ def get_image(stage):
 
 def get_threads(stage):
     """CPUs that a job of a stage keeps busy on each node."""
-    return stage_resources(CONFIG, stage).cpus
+    return lambda wildcards: stage_resources(CONFIG, stage, wildcards[0]).cpus
 
 
 def get_resources(stage):
-    """What a job of a stage asks for, and how it is carried out; nothing that changes its result."""
-    resources = plugin_resources(
-        stage_resources(CONFIG, stage), CONFIG.cluster.gpu_type
-    )
-    resources["launch"] = lambda wildcards: launch_options(CONFIG, stage, wildcards[0])
-    if stage in TRAINING:
-        resources["saving"] = lambda wildcards: saving_options(
-            CONFIG, stage, wildcards[0]
-        )
-    return resources
+    """What a job of a stage asks for, and how it is carried out."""
+
+    def resource(name):
+        return lambda wildcards: job_resources(CONFIG, stage, *wildcards)[name]
+
+    return {name: resource(name) for name in resource_names(CONFIG, stage)}
 
 
 def check_jobs():
@@ -100,7 +96,7 @@ def check_jobs():
     try:
         notes = check(
             CONFIG,
-            {job.rule.name for job in jobs},
+            {(job.rule.name, job.wildcards[0]) for job in jobs},
             [Request.read(job.rule.name, job.resources) for job in submitted],
             getattr(workflow.executor_settings, "status_command", ""),
             float("inf") if cap is None else cap.value,

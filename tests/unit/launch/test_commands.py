@@ -32,7 +32,7 @@ def test_the_ranks_of_one_node_meet_on_its_loopback(options):
     one = options("--processes 4")
     assert rank_command(one, plan(one, ()), Bare(), SCRATCH, None) == [
         PYTHON, "-m", "rlhf.launch.torchrun", "--standalone", "--local-addr=127.0.0.1",
-        "--nproc-per-node=4", "--log-dir=/s/torchrun", "-m", "rlhf.launch.worker", *STAGE,
+        "--nproc-per-node=4", "--log-dir=/s/torchrun", "-m", "--", "rlhf.launch.worker", *STAGE,
     ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_the_ranks_of_several_nodes_meet_at_the_first(options, first, host):
         "--rdzv-endpoint=10.0.0.1:29500", "--rdzv-id=10.0.0.1:29500",
         f"--rdzv-conf=is_host={host},join_timeout=3600,read_timeout=3600",
         "--local-addr=10.0.0.9", "--nproc-per-node=1", "--log-dir=/s/torchrun",
-        "-m", "rlhf.launch.worker", *STAGE,
+        "-m", "--", "rlhf.launch.worker", *STAGE,
     ]  # fmt: skip
 
 
@@ -152,6 +152,6 @@ python -m rlhf.serving.tritonserver store/reference …
     {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} train.sif \
 python -m rlhf.launch.torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=FIRST:PORT \
 --rdzv-id=FIRST:PORT --rdzv-conf=is_host=1,join_timeout=3600,read_timeout=3600 \
---local-addr=ADDRESS --nproc-per-node=6 --log-dir=/SCRATCH/torchrun -m rlhf.launch.worker \
+--local-addr=ADDRESS --nproc-per-node=6 --log-dir=/SCRATCH/torchrun -m -- rlhf.launch.worker \
 rlhf.stages.train_ppo --name 'final run'"""
     )

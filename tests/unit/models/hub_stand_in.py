@@ -26,6 +26,7 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)  # file → how often it is cut in the middle
     busy: int = 0  # how many requests are answered 503
     lost: set[str] = field(default_factory=set)  # listed, but not there
+    extra: list[str] = field(default_factory=list)  # listed besides
     requests: Counter = field(default_factory=Counter)
     ranges: list[str] = field(default_factory=list)
     url: str = ""
@@ -77,13 +78,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def listing(self, tree: bool) -> None:
             files = sorted(path for path in hub.folder.rglob("*") if path.is_file())
             names = [path.relative_to(hub.folder).as_posix() for path in files]
+            sizes = {name: path.stat().st_size for name, path in zip(names, files, strict=True)}
+            sizes |= dict.fromkeys(hub.extra, 2)
             if tree:
                 value = [
-                    {"type": "file", "path": name, "size": path.stat().st_size, "oid": "0" * 40}
-                    for name, path in zip(names, files, strict=True)
+                    {"type": "file", "path": name, "size": size, "oid": "0" * 40}
+                    for name, size in sizes.items()
                 ]
             else:
-                siblings = [{"rfilename": name} for name in names]
+                siblings = [{"rfilename": name} for name in sizes]
                 value = {"id": hub.repo, "sha": hub.revision, "siblings": siblings}
             self.answer(200, json.dumps(value).encode(), Content_Type="application/json")
 

@@ -201,18 +201,6 @@ def test_missing_weights_are_not_made_up(tiny, tmp_path):
         materialize({"path": str(source)}, tmp_path / "m")
 
 
-def test_code_of_a_model_is_not_run(tiny, tmp_path):
-    source = copy_of(tiny, tmp_path / "s")
-    config = {
-        "model_type": "mine",
-        "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"},
-    }
-    (source / "config.json").write_text(json.dumps(config))
-    (source / "m.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(DataError, match="cannot be loaded"):
-        materialize({"path": str(source)}, tmp_path / "m")
-
-
 # --- package --------------------------------------------------------------------------------
 
 

@@ -210,10 +210,14 @@ def test_a_half_written_state_is_cleared_away(tmp_path):
 
 def test_states_are_private(tmp_path):
     root = tmp_path / "state" / "sft"
-    checkpoints = Checkpoints(root, {})
-    checkpoints.save(1, {"t": torch.zeros(1)})
-    for folder in (root, checkpoints.folder):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    run = Run(options(root), 2, lambda: {"t": torch.zeros(1)}, dict)
+    run.record({"loss": 1.0}, 1)
+    run.sample({"text": "a conversation"})
+    run.finish_step(1, 1)
+    Run(options(root), 2, dict, dict)  # goes on
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")]}
+    assert len(modes) > 6
+    assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
 
 
 def options(state):

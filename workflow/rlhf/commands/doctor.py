@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         write_json(args.report, [dataclasses.asdict(one) for one in _inside(args)])
         return 0
-    places = {os.uname().nodename: _here(args)}
+    places: dict[str, Iterable[Check]] = {os.uname().nodename: _here(args)}
     if args.job:
         places["a job"] = _from_job(args)
     found: dict[str, list[Check]] = {}
@@ -101,9 +101,7 @@ def _inside(args: argparse.Namespace) -> Iterator[Check]:
     else:
         to_do = "keep the project on a file system that login and compute nodes share"
         yield Check(name, "failed", f"{token.resolve()} is not as it was written", to_do)
-    expected = bool(os.environ.get("SLURM_JOB_GPUS"))
-    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
-    yield from _anywhere(args, expected, nodes)
+    yield from _anywhere(args, slurm.gave_gpus(), slurm.nodes_of_this_job())
     yield check_hub(needed=False)
 
 
@@ -130,7 +128,7 @@ def _anywhere(args: argparse.Namespace, gpus_expected: bool, nodes: int) -> Iter
         yield failed("configuration", error)
     gpus = gpu_names()
     yield from check_machine()
-    yield check_gpus(gpus, gpus_expected)
+    yield check_gpus(gpus, gpus_expected, with_torch=not in_images)
     yield from check_containers(in_images, len(gpus))
     yield from check_storage(Path())
     if nodes:

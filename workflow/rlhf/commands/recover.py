@@ -21,6 +21,8 @@ from rlhf.runtime.ownership import lives, on_this_machine
 from rlhf.runtime.processes import send
 
 SNAKEMAKE = Path(".snakemake")
+# Where the executor plugin keeps its logs, here and by default: there if it ever submitted a job.
+PLUGIN_LOGS = (Path("logs/slurm"), SNAKEMAKE / "slurm_logs")
 POLL_SECONDS = 5.0
 # What the executor plugin names its jobs: its run's id, perhaps after a prefix; and their comments.
 _RUN_ID = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
@@ -62,16 +64,15 @@ def run(args: argparse.Namespace) -> int:
     """
     here = Path.cwd().resolve()
     acting = args.wait or args.cancel
-    head = next(iter(_living_heads()), None)
-    remnants = find_remnants(args.state, here)
-    for one in remnants:
-        print(f"{one.title:<32}  {one.where}")
-    if head is not None:
+    for head in _living_heads():
         raise RlhfError(
             "A Snakemake is running here, and looks after its jobs itself.",
             where=head.attempt,
             hint="there is nothing to recover: let it run, or end it there with Ctrl-C",
         )
+    remnants = find_remnants(args.state, here)
+    for one in remnants:
+        print(f"{one.title:<32}  {one.where}")
     if remnants and not acting:
         print(
             f"{_count(remnants)} of a Snakemake that is gone. `rlhf recover --wait` lets them "
@@ -93,19 +94,21 @@ def find_remnants(state: Path, project: Path) -> list[Remnant]:
         project: the working directory of its Snakemake, resolved.
 
     Raises:
-        RlhfError: there is a SLURM and it does not answer.
+        RlhfError: jobs were submitted, and SLURM does not say what became of them.
     """
-    jobs = slurm.unfinished_jobs()
-    if jobs is None and shutil.which("squeue"):
-        raise RlhfError(
-            "SLURM does not answer, so nobody knows which jobs still run.",
-            where="squeue",
-            hint="try again when it does",
-        )
-    jobs = jobs or {}
     folders = sorted({path.parent for path in state.glob("*/*/owner-*.json")})
     owners = {f"{one.parent.name} {one.name}": owner_of(one) for one in folders}
     titles = {owner.attempt.job: title for title, owner in owners.items() if owner}
+    jobs = slurm.unfinished_jobs()
+    if jobs is None:
+        submitted = any(titles) or any(map(Path.exists, PLUGIN_LOGS))
+        if submitted and shutil.which("squeue"):
+            raise RlhfError(
+                "SLURM does not answer, so nobody knows which jobs still run.",
+                where="squeue",
+                hint="try again when it does",
+            )
+        jobs = {}
     found = []
     for job in jobs.values():
         submitted = _is_snakemakes(job) and Path(job.folder).resolve() == project

@@ -28,7 +28,6 @@ Rule = Literal[
     "report",
 ]
 TRAINING: tuple[Rule, ...] = ("train_sft", "train_reward", "train_ppo")
-SERVERS = 2  # a PPO job's: reward and reference
 
 WEIGHTS_GB = 4.0  # of a billion parameters, in float32
 STATE_GB = 16.0  # the same with a gradient and two moments of Adam each
@@ -147,7 +146,7 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
     Args:
         config: the whole configuration.
         rule: the job's rule.
-        name: the PPO run; without it, the most that any of them asks for.
+        name: the job's first wildcard: a run, model, dataset or view; empty: any.
     """
     cluster, usual = config.cluster, _USUAL[rule]
     size = cluster.model_billions
@@ -157,13 +156,14 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
     processes = gpus or asked["processes_per_node"]
     if rule not in TRAINING:
         nodes, gpus, processes = 1, min(gpus, int(usual.gpu)), 1
-    servers = SERVERS if rule == "train_ppo" and _served(config, name) else 0
+    judges = 2 if rule == "train_ppo" else 0  # reward model and reference
+    servers = 0 if name in config.ppo and config.ppo[name].scoring == "local" else judges
     server_gpus = cluster.server_gpus if servers and gpus else 0
     processes -= servers * server_gpus
     threads = _threads(config, rule)
     memory_gb = usual.memory_gb + usual.models * WEIGHTS_GB * size
     if rule in TRAINING:
-        memory_gb += _training_gb(size, processes, gpus, servers)
+        memory_gb += _training_gb(size, processes, gpus, judges - servers, servers)
     hours = min(usual.hours * (max(size, 1.0) if usual.gpu else 1.0), cluster.max_hours)
     return Resources(
         nodes=nodes,
@@ -178,26 +178,28 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
     )
 
 
-def _served(config: Config, name: str) -> bool:
-    runs = [config.ppo[name]] if name else config.ppo.values()
-    return any(run.scoring != "local" for run in runs)
-
-
 def _threads(config: Config, rule: Rule) -> int:
     if rule.startswith("export"):
         return config.runtime.server_threads
     return config.runtime.threads if rule in (*TRAINING, "evaluate") else 1
 
 
-def _training_gb(size: float, processes: int, gpus: int, servers: int) -> float:
+def _training_gb(size: float, ranks: int, gpus: int, judges: int, servers: int) -> float:
     """Memory that a node needs for training, beside what is common to all stages.
 
     On GPUs a rank holds its weights twice on their way there, on the CPU all of its training state
     and half as much again for activations; one state is gathered to be saved.
+
+    Args:
+        size: billions of parameters.
+        ranks: training processes on the node.
+        gpus: its GPUs.
+        judges: models that every rank has to itself to score with.
+        servers: model servers on the node.
     """
-    rank = 4 + (2 * WEIGHTS_GB if gpus else 1.5 * STATE_GB) * size
-    server = 4 + 2 * WEIGHTS_GB * size
-    return processes * rank + servers * server + STATE_GB * size
+    model = WEIGHTS_GB * size
+    rank = 4 + (2 * model if gpus else 1.5 * STATE_GB * size) + judges * model
+    return ranks * rank + servers * (4 + 2 * model) + STATE_GB * size
 
 
 def least_seconds(config: Config) -> float:
@@ -218,9 +220,11 @@ def cluster_problems(config: Config) -> Iterator[str]:
             most = int(_USUAL[rule].gpu)
             if (own.gpus_per_node or 0) > most:
                 yield f"{where}.gpus_per_node: at most {most} for this stage"
-    ppo = stage_resources(config, "train_ppo")
-    if config.ppo and ppo.processes < 1:
-        yield (
-            f"cluster.server_gpus: {SERVERS} servers with {ppo.server_gpus} each leave none of "
-            f"{ppo.gpus} for the policy; write 0 to share, or raise gpus_per_node"
-        )
+    for name in config.ppo:
+        ppo = stage_resources(config, "train_ppo", name)
+        if ppo.processes < 1:
+            yield (
+                f"cluster.server_gpus: ppo.{name} has {ppo.servers} servers; with {ppo.server_gpus}"
+                f" each they leave none of {ppo.gpus} GPUs for the policy: write 0 to share them,"
+                " or raise gpus_per_node"
+            )

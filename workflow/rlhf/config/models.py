@@ -62,3 +62,8 @@ class ModelConfig(Strict):
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", about="type of the stored weights"
     )
+    trust_remote_code: bool = key(
+        False,
+        about="run the code that the model brings, for an architecture that transformers lacks; "
+        "read it first: it can do all that you can",
+    )

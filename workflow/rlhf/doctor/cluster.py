@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def default_resources(profile: dict[str, Any]) -> dict[str, str]:
     if isinstance(given, list):  # Snakemake takes NAME=VALUE as well
         given = dict(one.split("=", 1) for one in given)
     names = ("slurm_account", "slurm_partition")
-    return {name: str(given[name]) for name in names if given.get(name)}
+    # Snakemake reads them as Python, so they may have quotes of their own
+    return {name: str(given[name]).strip("'\"") for name in names if given.get(name)}
 
 
 def _accounting(site: Site) -> Check:
@@ -59,14 +61,12 @@ def _accounting(site: Site) -> Check:
 
 def _describe(partition: Partition) -> str:
     nodes = sum(kind.count for kind in partition.nodes)
-    gpus = sorted({f"{n} {type_} GPUs".replace("  ", " ")
-                   for kind in partition.nodes for type_, n in kind.gpus.items()})  # fmt: skip
-    limit = f"{partition.max_minutes / 60:g} h" if partition.max_minutes < 1e9 else "no limit"
-    return (
-        f"{partition.name}: {nodes} nodes"
-        + (f" of {'/'.join(gpus)}" if gpus else "")
-        + f", {limit}"
-    )
+    pairs = {(type_, count) for kind in partition.nodes for type_, count in kind.gpus.items()}
+    gpus = "/".join(f"{count} {f'{type_} GPUs'.strip()}" for type_, count in sorted(pairs))
+    kinds = f" of {gpus}" if gpus else ""
+    minutes = partition.max_minutes
+    limit = "no limit" if math.isinf(minutes) else f"at most {minutes / 60:g} h"
+    return f"{partition.name}: {nodes} nodes{kinds}, {limit}"
 
 
 def _profile(site: Site, profile: dict[str, Any]) -> Iterator[Check]:

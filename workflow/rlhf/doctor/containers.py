@@ -13,6 +13,10 @@ from rlhf.errors import RlhfError
 from rlhf.launch.containers import place
 
 RUN_SECONDS = 120
+_GPU_PROBES = {  # each says "GPU " once for each
+    "train": "python -c 'import torch; print(*torch.cuda.device_count() * [\"GPU \"])'",
+    "serve": "nvidia-smi -L",
+}
 
 
 def check_containers(configured: bool, gpus: int) -> Iterator[Check]:
@@ -48,7 +52,7 @@ def _run(kind: str, image: Path, gpus: int) -> Check:
         home = Path(scratch) / "home"
         home.mkdir()
         inside = place(image, gpus=gpus > 0, binds=(), scratch=Path(scratch))
-        probe = "nvidia-smi -L" if gpus else "echo runs"
+        probe = _GPU_PROBES[kind] if gpus else "echo runs"
         command = [*inside.prefix(), "sh", "-c", probe]
         try:
             done = subprocess.run(

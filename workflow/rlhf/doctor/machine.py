@@ -38,8 +38,6 @@ def check_machine() -> Iterator[Check]:
 def check_software(lock: Path = LOCK) -> Check:
     """Is what is installed what the lock names?"""
     found = f"Python {platform.python_version()} ({sys.executable})"
-    if sys.version_info < (3, 11):
-        return Check("software", "failed", found, "Python 3.11 or newer is needed")
     if not lock.is_file():
         return Check("software", "warning", found, "call this in the repository's root")
     differing = []
@@ -63,10 +61,11 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> Check:
         free = shutil.disk_usage(folder).free / 1e9
     except OSError as error:
         return Check("shared memory", "failed", str(error), f"mount {folder}")
-    few = free < LEAST_SHARED_GB
+    found = f"{free:.1f} GB free in {folder}"
+    if free >= LEAST_SHARED_GB:
+        return Check("shared memory", "ok", found)
     to_do = "have the site enlarge it, or pass --shm-size to the container that this runs in"
-    verdict, to_do = ("warning", to_do) if few else ("ok", "")
-    return Check("shared memory", verdict, f"{free:.1f} GB free in {folder}", to_do)
+    return Check("shared memory", "warning", found, to_do)
 
 
 def check_name() -> Check:
@@ -103,12 +102,13 @@ def gpu_names() -> list[str]:
     return names if visible is None else names[: len(visible.split(","))]
 
 
-def check_gpus(names: list[str], expected: bool) -> Check:
+def check_gpus(names: list[str], expected: bool, with_torch: bool) -> Check:
     """Do the driver and torch see the same GPUs?
 
     Args:
         names: what the driver sees.
         expected: whether there should be any.
+        with_torch: whether stages use the torch of this environment; in images they have another.
     """
     if not names:
         if any(Path("/dev").glob("nvidia[0-9]*")) and not shutil.which("nvidia-smi"):
@@ -117,6 +117,8 @@ def check_gpus(names: list[str], expected: bool) -> Check:
             to_do = "look at the job's --gres and at the node's driver (nvidia-smi)"
             return Check("GPUs", "failed", "the job asked for GPUs and sees none", to_do)
         return Check("GPUs", "ok", "none here")
+    if not with_torch:
+        return Check("GPUs", "ok", f"{len(names)} × {names[0]}")
     code = "import torch; print(torch.cuda.device_count(), torch.version.cuda)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     seen, _, cuda = done.stdout.strip().partition(" ")

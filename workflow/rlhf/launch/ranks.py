@@ -69,7 +69,7 @@ def rank_command(
         *torchrun,
         f"--nproc-per-node={topology.ranks}",
         f"--log-dir={scratch / 'torchrun'}",
-        *("-m", MODULE),
+        *("-m", "--", MODULE),  # or torchrun takes the stage's --log for its own --log-dir
         *options.command,
     )
 

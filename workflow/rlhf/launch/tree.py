@@ -29,7 +29,7 @@ def describe(options: Options, allocation: Allocation) -> str:
     if not allocation.needs_steps and options.nodes == 1:
         return "\n".join([*lines, *_agent(options, allocation)])
     meeting = MEETING if options.nodes > 1 else None
-    agent = agent_arguments(options, VERDICTS, meeting and meeting.endpoint)
+    agent = agent_arguments(options, VERDICTS, meeting.endpoint if meeting else None)
     lines.append(shlex.join(srun_command(options, allocation.cpus, agent)))
     others = f", and likewise on {options.nodes - 1} more" if options.nodes > 1 else ""
     lines.append(f"on the first node{others}:")

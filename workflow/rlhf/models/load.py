@@ -10,6 +10,7 @@ from torch import nn
 
 from rlhf.errors import ConfigError
 from rlhf.models.trunk import Trunk
+from rlhf.models.trust import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,7 +23,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a model folder; the network is never asked."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, **reading(folder))
 
 
 def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -34,7 +35,9 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> An
     from transformers import AutoModelForCausalLM
 
     hush()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, **reading(folder)
+    )
     for attribute in _UNSUPPORTED:
         if getattr(model.config, attribute, None) not in (None, 1, 1.0):
             raise ConfigError(

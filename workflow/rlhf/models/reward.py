@@ -17,6 +17,7 @@ from torch import nn
 
 from rlhf.models.forward import batches_by_length, hidden_states
 from rlhf.models.load import disable_dropout, hush
+from rlhf.models.trust import reading
 from rlhf.runtime.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
 
     hush()
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
+        folder, dtype=dtype, use_safetensors=True, **reading(folder)
     )
     disable_dropout(model)
     return model
@@ -48,10 +49,10 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     hush()
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, **reading(folder))
     config.num_labels = 1
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True
+        folder, config=config, dtype=dtype, use_safetensors=True, **reading(folder)
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -21,8 +21,8 @@ def main() -> None:
     child = subprocess.Popen(sys.argv[1:])
     for number in PASSED:
         signal.signal(number, lambda number, _: child.send_signal(number))
-    for number in early:
-        child.send_signal(number)
+    for one in early:
+        child.send_signal(one)
     status = child.wait()
     os._exit(128 - status if status < 0 else status)
 

@@ -46,11 +46,10 @@ class Ownership:
 
     Attributes:
         attempt: the attempt that owns it.
-        lost: set once another attempt has taken over.
     """
 
     def __init__(self, folder: Path, attempt: Attempt, path: Path) -> None:
-        self.attempt, self.lost = attempt, threading.Event()
+        self.attempt = attempt
         self._folder, self._path = folder, path
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -78,9 +77,8 @@ class Ownership:
         while not self._ended.wait(BEAT_SECONDS):
             try:
                 os.utime(self._path)
-            except FileNotFoundError:  # the next owner clears away those before it
-                self.lost.set()
-                return
+            except FileNotFoundError:
+                return  # replaced: the next owner clears away those before it
             except OSError:
                 continue  # the file server is away; it may come back
 

@@ -43,6 +43,16 @@ def this_job() -> tuple[str | None, int]:
     return os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def nodes_of_this_job() -> int:
+    """Nodes of the job that this process runs in; 1 outside of one."""
+    return int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+
+
+def gave_gpus() -> bool:
+    """Whether the job that this process runs in has GPUs on this node."""
+    return bool(os.environ.get("SLURM_JOB_GPUS"))
+
+
 def unfinished_jobs() -> dict[str, Job] | None:
     """This user's unfinished jobs by id; None where SLURM is absent or does not answer."""
     command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=" + "\t".join(_FIELDS)]

@@ -25,7 +25,7 @@ from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 
 logger = logging.getLogger(__name__)
 
-MAX_PAUSE = 30.0
+MAX_PAUSE = 10.0
 # A server that was killed while it answered may look as if it refused, once.
 REFUSALS = 2
 _T = TypeVar("_T")
@@ -50,9 +50,9 @@ class TritonScorer:
         identity: role → digest that the server must have, see ``store.model_identity``.
         certificates: those of this job.
         deadline: seconds for one request.
-        retries: tries after the first, for one request; pauses double from ``backoff`` up to
-            30 s. As it is, a server has 12 minutes to come back and load its model.
-        backoff: seconds before the first retry.
+        patience: seconds that one request waits for a server to come back and load its model;
+            added up, not measured, so that a job may be suspended meanwhile.
+        backoff: seconds before the first new try; the pause doubles each time, up to 10 s.
         in_flight: requests sent at the same time.
 
     Raises:
@@ -67,13 +67,13 @@ class TritonScorer:
         certificates: Certificates,
         *,
         deadline: float = wire.REQUEST_SECONDS,
-        retries: int = 28,
+        patience: float = 900.0,
         backoff: float = 1.0,
         in_flight: int = 4,
     ) -> None:
         self._endpoint, self._kind, self._identity = endpoint, kind, dict(identity)
         self._certificates, self._credentials = certificates, wire.credentials(certificates)
-        self._deadline, self._retries, self._backoff = deadline, retries, backoff
+        self._deadline, self._patience, self._backoff = deadline, patience, backoff
         self._in_flight = in_flight
         self._lock = threading.Lock()
         self._link: _Link | None = None
@@ -192,30 +192,32 @@ class TritonScorer:
 
     def _persist(self, act: Callable[[_Link], _T]) -> _T:
         """Do ``act`` on a proven connection; try again after failures that may pass."""
-        refusals = 0
-        for attempt in range(self._retries + 1):
+        waited, tries, refusals = 0.0, 0, 0
+        while True:
             link = None
             try:
                 link = self._connect()
                 return act(link)
             except InferenceServerException as error:
                 failure = error
-                refusals = refusals + 1 if wire.is_refusal(error) else 0
-                if refusals == REFUSALS:
-                    raise self._unwelcome(error) from None
-                if not _may_pass(error):
-                    raise self._refused(error) from None
-            if attempt == self._retries:
+            refusals = refusals + 1 if wire.is_refusal(failure) else 0
+            if refusals == REFUSALS:
+                raise self._unwelcome(failure)
+            if not _may_pass(failure):
+                raise self._refused(failure)
+            pause = min(self._backoff * 2**tries, MAX_PAUSE)
+            tries += 1
+            waited += pause + (self._deadline if wire.is_late(failure) else 0.0)
+            if waited > self._patience:
                 break
-            pause = min(self._backoff * 2**attempt, MAX_PAUSE)
             logger.warning(
-                "the %s server at %s failed (%s); trying again in %.1f s (%d of %d)",
-                self._kind, self._endpoint, failure.message(), pause, attempt + 1, self._retries,
+                "the %s server at %s failed (%s); trying again in %.1f s",
+                self._kind, self._endpoint, failure.message(), pause,
             )  # fmt: skip
             self._forget(link)
             time.sleep(pause)
         raise ServingError(
-            f"The {self._kind} server did not answer in {self._retries + 1} tries; "
+            f"The {self._kind} server did not answer in {tries} tries; "
             f"the last failure: {failure.message()}",
             where=self._endpoint,
             expected="an answer; nothing is made up in its place",

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rlhf.errors import IntegrityError
+from rlhf.models.trust import is_trusted
 from rlhf.runtime.files import write_json
 from rlhf.serving.parity import check_parity
 from rlhf.serving.store import Kind, export_store, model_identity
@@ -28,9 +30,16 @@ def export(
         Facts for the manifest: the store's ``identity``.
 
     Raises:
-        IntegrityError: the artifact is not a model of this kind, or the store fails the check.
+        IntegrityError: the artifact is not a model of this kind, or one that runs its own code, or
+            the store fails the check.
         ServingError: the store can't be served; the server's log stays beside ``parity``.
     """
+    if is_trusted(artifact / "model"):
+        raise IntegrityError(
+            "This model runs its own code, which model servers do not.",
+            where=artifact / "model",
+            hint="set ppo.<name>.scoring: local, which asks the models in-process",
+        )
     identity = model_identity(kind, artifact)
     dtype = config.get("dtype", "float32")
     export_store(

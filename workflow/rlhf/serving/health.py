@@ -76,7 +76,7 @@ class Health(threading.Thread):
                 failures += 1
                 if failures == FAILURES:
                     self.trouble = f"fails: {error.message()}"
-            if silences * ANSWER_SECONDS >= BUSY_SECONDS:
+            if silences * (ANSWER_SECONDS + PAUSE_SECONDS) >= BUSY_SECONDS:
                 self.trouble = f"has answered nothing for {BUSY_SECONDS:.0f} s"
 
     def answers(self, seconds: float) -> bool:
@@ -107,7 +107,7 @@ class Health(threading.Thread):
             try:
                 self._ask(client, ANSWER_SECONDS)
             except InferenceServerException as error:
-                if error.status() != "StatusCode.DEADLINE_EXCEEDED":
+                if not wire.is_late(error):
                     raise
                 return self._answered != before
         return True

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.errors import IntegrityError, ServingError
+from rlhf.models.trust import reading
 from rlhf.runtime.files import read_json
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
@@ -93,7 +94,9 @@ def check_parity(
                 certificates=make_certificates(Path(scratch, "tls")),
                 threads=threads,
             ) as server,
-            TritonScorer(server.endpoint, kind, identity, server.certificates, retries=1) as scorer,
+            TritonScorer(
+                server.endpoint, kind, identity, server.certificates, patience=1.0
+            ) as scorer,
         ):
             results = [
                 {
@@ -187,7 +190,9 @@ def _eager(
     served code, nor does anything here pad.
     """
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
-    model = loader.from_pretrained(model_dir, dtype=getattr(torch, dtype), local_files_only=True)
+    model = loader.from_pretrained(
+        model_dir, dtype=getattr(torch, dtype), use_safetensors=True, **reading(model_dir)
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
     # Without a pad id transformers takes the last position, whatever token stands there.

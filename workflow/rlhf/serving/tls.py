@@ -99,11 +99,13 @@ def make_certificates(folder: str | Path) -> Certificates:
     addresses = x509.SubjectAlternativeName(
         [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
     )
-    server, client = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
-    for name, cert_path, key_path, extensions in (
-        ("server", made.server_cert, made.server_key, [x509.ExtendedKeyUsage([server]), addresses]),
-        ("client", made.client_cert, made.client_key, [x509.ExtendedKeyUsage([client])]),
-    ):
+    server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    client = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    sides: list[tuple[str, Path, Path, list[x509.ExtensionType]]] = [
+        ("server", made.server_cert, made.server_key, [server, addresses]),
+        ("client", made.client_cert, made.client_key, [client]),
+    ]
+    for name, cert_path, key_path, extensions in sides:
         key = ec.generate_private_key(ec.SECP256R1())
         cert = _certificate(name, key, ca, authority, extensions)
         _write(cert_path, cert.public_bytes(Encoding.PEM))

@@ -114,6 +114,11 @@ def is_refusal(error: InferenceServerException) -> bool:
     )
 
 
+def is_late(error: InferenceServerException) -> bool:
+    """Whether there was no answer in time."""
+    return error.status() == "StatusCode.DEADLINE_EXCEEDED"
+
+
 def _not_ours() -> InferenceServerException:
     return InferenceServerException(
         "the answer belongs to another request, or was damaged on its way",

@@ -15,7 +15,7 @@ from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.reward import close_sequences, load_calibration, load_reward_model
 from rlhf.provenance.digest import digest_text
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
@@ -72,6 +72,7 @@ def run(stage: Stage) -> None:
             token_ids=[response.ids.tolist() for response in responses[name]],
             groups=groups,
         )
+    fence.check()
     summary = summarize(samples, config["seed"])
     write_json(stage.outputs["evaluation"], summary)
     texts = {

@@ -16,6 +16,7 @@ def run(stage: Stage) -> None:
         pad_token=config.get("pad_token"),
         eos_token=config.get("eos_token"),
         dtype=config.get("dtype"),
+        trust_remote_code=config.get("trust_remote_code", False),
         where=f"models.{stage.name}",
     )
     stage.finish(counts={"parameters": facts["parameters"]}, facts=facts)

@@ -12,6 +12,7 @@ from rlhf.data.rows import SPLITS, read_rows
 from rlhf.data.templates import check_tokenizer, template_digest, tokenizer_digest
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
+from rlhf.models.trust import reading
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory
@@ -67,7 +68,7 @@ def _load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
             expected="the folder that its manifest describes",
             hint=f"delete {manifest} and run snakemake again",
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **reading(folder))
     check_tokenizer(tokenizer, model=manifest.parent.name)
     return tokenizer
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from rlhf.data.rows import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
+from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
@@ -32,8 +33,10 @@ def begin() -> int:
     return threads
 
 
-def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str]:
+def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str | bool]:
     """The digests of tokenizer and template that all inputs of these roles share.
+
+    And whether a model among them is trusted to run its own code: what comes from it will.
 
     Raises:
         IntegrityError: two inputs were made with different tokenizers or templates.
@@ -50,7 +53,9 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str]:
                     expected=f"{name} {facts[first][name][:12]}, found {facts[path][name][:12]}",
                     hint="run snakemake again; if it stays, compare models.* in the config",
                 )
-    return {name: facts[first][name] for name in TOKENIZER_FACTS}
+    trusted = any(facts[path].get(TRUSTED) for path in manifests)
+    shared = {name: facts[first][name] for name in TOKENIZER_FACTS}
+    return shared | ({TRUSTED: True} if trusted else {})
 
 
 def mixture(stage: Stage, role: str, split: str) -> Mixture:

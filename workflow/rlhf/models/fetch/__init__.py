@@ -19,6 +19,7 @@ from rlhf.models.fetch.package import find_package_file, load_package
 from rlhf.models.fetch.random import RANDOM_ARCHITECTURES, load_random
 from rlhf.models.fetch.saving import save
 from rlhf.models.fetch.source import check_source
+from rlhf.models.trust import TRUSTED
 from rlhf.runtime.files import atomic_directory
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 DTYPES = ("float32", "bfloat16", "float16")
-LOADERS: dict[str, Callable[[dict[str, Any], str | None, str], Loaded]] = {
+LOADERS: dict[str, Callable[[dict[str, Any], str | None, str, bool], Loaded]] = {
     "package": load_package,
     "path": load_path,
     "hub": load_hub,
@@ -50,6 +51,7 @@ def materialize(
     pad_token: str | None = None,
     eos_token: str | None = None,
     dtype: str | None = None,
+    trust_remote_code: bool = False,
     where: str = "models",
 ) -> dict[str, Any]:
     """Fetch a model, settle its tokenizer and template, and write it to ``folder``.
@@ -62,6 +64,7 @@ def materialize(
         pad_token: padding token, or None for the model's own.
         eos_token: token that ends a turn, or None for the template's or the model's own.
         dtype: dtype of the weights, or None to keep the source's (float32 for GGUF and random).
+        trust_remote_code: run the code that the model brings, and keep it.
         where: configuration key of the model, for messages.
 
     Returns:
@@ -77,14 +80,14 @@ def materialize(
             where=f"{where}.dtype",
             expected=" | ".join(DTYPES),
         )
-    loaded = LOADERS[kind](source, dtype, where)
+    loaded = LOADERS[kind](source, dtype, where, trust_remote_code)
     model, tokenizer = loaded.model, loaded.tokenizer
     if kind == "random" and template is None:
         template = "chatml"  # it has no template of its own
     added = prepare_tokenizer(tokenizer, model, template, pad_token, eos_token, where)
     with atomic_directory(folder) as target:
         tokenizer = save(loaded, target, where)
-    return {
+    return ({TRUSTED: True} if loaded.brings_code else {}) | {
         "source": loaded.identity,
         "licence": loaded.licence,
         "architecture": type(model).__name__,

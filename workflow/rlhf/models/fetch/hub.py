@@ -11,30 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import DataError
-from rlhf.models.fetch.folder import PATTERNS, check_folder, load_folder
+from rlhf.models.fetch.folder import CODE, PATTERNS, check_folder, load_folder
 from rlhf.models.fetch.loaded import Loaded
 
 logger = logging.getLogger(__name__)
 
 
-def load_hub(source: dict[str, Any], dtype: str | None, where: str) -> Loaded:
+def load_hub(source: dict[str, Any], dtype: str | None, where: str, trust: bool) -> Loaded:
     """A repository of a Hugging Face hub, at one commit."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     repo, revision = source["hub"], source["revision"]
-    folder = download(repo, revision, where)
+    folder = download(repo, revision, where, code=trust)
     where = f"{where}.source.hub: {repo} at {revision}"
     names = None
     with contextlib.suppress(CachedRepoTreeNotFoundError):
         names = [file.path for file in get_cached_repo_tree(repo, revision=revision)]
     check_folder(folder, where, names)
     identity = {"kind": "hub", "repo": repo, "revision": revision}
-    return load_folder(folder, dtype, identity, where)
+    return load_folder(folder, dtype, identity, where, trust)
 
 
 def download(
-    repo: str, revision: str, where: str = "models", attempts: int = 5, pause: float = 1.0
+    repo: str,
+    revision: str,
+    where: str = "models",
+    attempts: int = 5,
+    pause: float = 1.0,
+    code: bool = False,
 ) -> Path:
     """Download what a model needs into the hub's cache, and return the snapshot's folder.
 
@@ -48,6 +53,7 @@ def download(
         where: configuration key of the model, for messages.
         attempts: how often to try.
         pause: seconds before the second attempt; doubled each time.
+        code: whether the model's own code is downloaded too.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
@@ -57,7 +63,7 @@ def download(
             folder = snapshot_download(
                 repo,
                 revision=revision,
-                allow_patterns=PATTERNS,
+                allow_patterns=[*PATTERNS, *([CODE] if code else [])],
                 ignore_patterns=["*/*"],  # variants for other runtimes live in subfolders
                 # The client reads these when imported; what counts is the environment now.
                 endpoint=os.environ.get("HF_ENDPOINT") or None,

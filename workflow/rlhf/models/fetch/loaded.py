@@ -21,6 +21,7 @@ class Loaded:
         identity: what pins the source down: version, revision or digest.
         licence: as the source states it, or None.
         root: the folder that it was read from, or None.
+        brings_code: whether it runs code of its own, which then belongs to it.
     """
 
     model: Any
@@ -28,6 +29,7 @@ class Loaded:
     identity: dict[str, Any]
     licence: str | None
     root: Path | None = None
+    brings_code: bool = False
 
 
 @contextlib.contextmanager
@@ -38,25 +40,34 @@ def loading(what: str, where: str) -> Iterator[None]:
     except (RlhfError, MemoryError):
         raise
     except Exception as error:
-        remote = "trust_remote_code" in str(error)
+        if "trust_remote_code" in str(error):
+            model = where.partition(".source")[0]
+            raise DataError(
+                f"{what} brings its own code (auto_map), which is not run.",
+                where=where,
+                expected="a causal language model of an architecture that transformers has",
+                hint=f"choose another model; or read the code, and if you trust it with all that "
+                f"you may do yourself, set {model}.trust_remote_code: true",
+            ) from error
         raise DataError(
             f"{what} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
             if str(error)
             else f"{what} cannot be loaded: {type(error).__name__}",
             where=where,
             expected="a causal language model of an architecture that transformers has",
-            hint="a model that brings its own code is not run: choose one that transformers has"
-            if remote
-            else "a damaged file? fetch the model anew, or load it by hand with transformers",
+            hint="a damaged file? fetch the model anew, or load it by hand with transformers",
         ) from error
 
 
-def load_complete(folder: Path, what: str, **options: Any) -> Any:
+def load_complete(
+    folder: Path, what: str, *, trust_remote_code: bool = False, **options: Any
+) -> Any:
     """The causal language model of a folder that holds all its weights.
 
     Args:
         folder: where its files are.
         what: name of the model in messages.
+        trust_remote_code: whether the model may run the code that it brings.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -68,7 +79,7 @@ def load_complete(folder: Path, what: str, **options: Any) -> Any:
     found: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         local_files_only=True,
-        trust_remote_code=False,
+        trust_remote_code=trust_remote_code,
         output_loading_info=True,
         **options,
     )

@@ -19,7 +19,7 @@ from rlhf.provenance.digest import digest_file
 logger = logging.getLogger(__name__)
 
 
-def load_package(source: dict[str, Any], dtype: str | None, where: str) -> Loaded:
+def load_package(source: dict[str, Any], dtype: str | None, where: str, _trust: bool) -> Loaded:
     """A GGUF file that an installed Python package carries."""
     import torch
     from transformers import AutoTokenizer, GgufConfig
@@ -81,6 +81,12 @@ def find_package_file(
         )
     root = Path(spec.submodule_search_locations[0])
     pattern = source.get("file") or "*.gguf"
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ConfigError(
+            f"{pattern!r} leads out of the package.",
+            where=f"{where}.file",
+            expected="a pattern relative to the package's folder",
+        )
     matches = sorted(path for path in root.glob(pattern) if path.suffix == ".gguf")
     if len(matches) != 1:
         raise ConfigError(

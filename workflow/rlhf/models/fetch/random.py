@@ -31,7 +31,7 @@ RANDOM_ARCHITECTURES = ("llama", "mistral", "qwen2", "gpt_neox")
 RANDOM_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def load_random(source: dict[str, Any], dtype: str | None, where: str) -> Loaded:
+def load_random(source: dict[str, Any], dtype: str | None, where: str, _trust: bool) -> Loaded:
     """A tiny untrained model, for tests and smoke runs."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

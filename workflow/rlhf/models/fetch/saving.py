@@ -16,9 +16,10 @@ LOADER_NOTES = {
     "name_or_path",
     "is_local",
     "local_files_only",
-    "auto_map",
+    "trust_remote_code",
     "gguf_file",
 }
+CODE_NOTES = {"auto_map"}  # where a model's own code is; without that code it means nothing
 
 
 def save(loaded: Loaded, folder: Path, where: str) -> Any:
@@ -31,16 +32,17 @@ def save(loaded: Loaded, folder: Path, where: str) -> Any:
             where=where,
             hint="choose a model whose folder has tokenizer.json",
         )
-    tokenizer = _reload_tokenizer(loaded.tokenizer, folder, where)
+    tokenizer = _reload_tokenizer(loaded, folder, where)
     roots = {str(loaded.root), str(loaded.root.resolve())} if loaded.root else set()
+    notes = LOADER_NOTES | (set() if loaded.brings_code else CODE_NOTES)
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        write_json(folder / name, _without_notes(read_json(folder / name), roots))
+        write_json(folder / name, _without_notes(read_json(folder / name), notes, roots))
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # weights come out readable by us alone
     return tokenizer
 
 
-def _reload_tokenizer(tokenizer: Any, folder: Path, where: str) -> Any:
+def _reload_tokenizer(loaded: Loaded, folder: Path, where: str) -> Any:
     """Make the saved tokenizer the one that loading it gives.
 
     The class that belongs to an architecture may rebuild parts of what it reads (Qwen2 its
@@ -50,20 +52,24 @@ def _reload_tokenizer(tokenizer: Any, folder: Path, where: str) -> Any:
 
     from rlhf.data.templates import check_tokenizer, tokenizer_digest
 
-    reloaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer_digest(reloaded) != tokenizer_digest(tokenizer):
+    reloaded = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=loaded.brings_code
+    )
+    if tokenizer_digest(reloaded) != tokenizer_digest(loaded.tokenizer):
         reloaded.save_pretrained(folder)
         check_tokenizer(reloaded, None, where.rpartition(".")[2])
     return reloaded
 
 
-def _without_notes(value: Any, roots: set[str]) -> Any:
+def _without_notes(value: Any, notes: set[str], roots: set[str]) -> Any:
     """A configuration without traces of the place that it was loaded from."""
     if isinstance(value, dict):
         return {
-            key: _without_notes(one, roots)
+            key: _without_notes(one, notes, roots)
             for key, one in value.items()
-            if key not in LOADER_NOTES
+            if key not in notes
             and not (isinstance(one, str) and any(root in one for root in roots))
         }
-    return [_without_notes(one, roots) for one in value] if isinstance(value, list) else value
+    return (
+        [_without_notes(one, notes, roots) for one in value] if isinstance(value, list) else value
+    )

@@ -51,7 +51,9 @@ class TritonPythonModel:
         model, report = loader.from_pretrained(
             Path(__file__).parent / "hf",
             dtype=getattr(torch, settings["dtype"]),
+            use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
         if report["missing_keys"]:  # transformers would serve random values in their place
@@ -116,8 +118,9 @@ class TritonPythonModel:
                 hidden = self._hidden([rows[i] for i in group])
                 pooled = hidden[torch.arange(len(group), device=self.device), last]
                 rewards[group] = self.head(pooled).float().cpu()
-            sums = [_checksum(*parts) for parts in zip(rows, rewards, strict=True)]
-            return {"rewards": rewards, "checksum": torch.tensor(sums).unsqueeze(1)}
+            pairs = zip(rows, rewards, strict=True)
+            sums = torch.tensor([_checksum(*pair) for pair in pairs]).unsqueeze(1)
+            return {"rewards": rewards, "checksum": sums}
         starts = self._starts(request, rows)
         temperatures = _input(request, "temperature").clone().view(-1)
         if not bool((torch.isfinite(temperatures) & (temperatures > 0)).all()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from served_models import SLOW
+from tritonclient.utils import InferenceServerException
 
 from rlhf.runtime.processes import command_line, descendants
 from rlhf.serving import wire
@@ -85,17 +88,38 @@ def test_answers_stay_right(servers, reward_scorer, sequences, fault):
     assert seen == {before}
 
 
-def test_a_python_process_that_stood_still(servers, reward_scorer, sequences):
+def test_a_python_process_that_stood_still(servers, certificates):
     """Triton then gives answers to the wrong requests, and breaks down later."""
     server = servers["reward"]
-    before = reward_scorer.rewards(sequences).tobytes()
-    with scoring(reward_scorer, sequences) as seen:
+    known_by = wire.credentials(certificates)
+    rows = [np.arange(first, first + 8) for first in range(1, 41)]
+    client = wire.connect(server.endpoint, known_by)
+    right = [wire.ask(client, "reward", [row])[0].tobytes() for row in rows]
+    over = threading.Event()
+
+    def ask_on(which: int) -> list[tuple[int, bytes]]:
+        """Rows and their answers; this client takes what there is, and waits for nothing."""
+        answers = []
+        turns = itertools.islice(itertools.cycle(range(len(rows))), which, None)
+        while not over.is_set():
+            i = next(turns)
+            with contextlib.suppress(InferenceServerException):
+                answers.append((i, wire.ask(client, "reward", [rows[i]])[0].tobytes()))
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask_on, which) for which in (0, 10, 20, 30)]
+        time.sleep(0.2)
         stub = python_process(server)
         os.kill(stub, signal.SIGSTOP)
-        time.sleep(1.5)
+        time.sleep(1.15)
         os.kill(stub, signal.SIGCONT)
-        mend(server)
-    assert seen == {before}
+        time.sleep(0.5)
+        over.set()
+        answers = [answer for one in asking for answer in one.result()]
+    assert len(answers) > 100
+    assert all(found == right[i] for i, found in answers)
+    mend(server)
 
 
 def test_a_long_request_is_not_taken_for_a_fault(servers, certificates):

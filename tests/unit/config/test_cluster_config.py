@@ -2,18 +2,18 @@ import pytest
 from valid_config import put
 
 from rlhf.config import load_config
-from rlhf.config.cluster import SERVERS, least_seconds, stage_resources
+from rlhf.config.cluster import least_seconds, stage_resources
 from rlhf.errors import ConfigError
-from rlhf.jobs import launch_options, plugin_resources
+from rlhf.jobs import job_resources, launch_options, plugin_resources, resource_names
 
 
-def resources(valid, rule, name="", **cluster):
+def resources(valid, rule, name="final", **cluster):
     return stage_resources(load_config(valid | {"cluster": cluster}), rule, name)
 
 
 def test_a_node_of_eight_gpus_is_split_six_one_one(valid):
     ppo = resources(valid, "train_ppo", gpus_per_node=8)
-    assert (ppo.processes, ppo.servers, ppo.server_gpus) == (6, SERVERS, 1)
+    assert (ppo.processes, ppo.servers, ppo.server_gpus) == (6, 2, 1)
     assert resources(valid, "train_sft", gpus_per_node=8).processes == 8
 
 
@@ -24,8 +24,12 @@ def test_servers_may_share_the_gpus(valid):
 
 def test_a_run_that_scores_for_itself_has_all_gpus(valid):
     valid["ppo"]["alone"] = valid["ppo"]["final"] | {"scoring": "local"}
-    assert resources(valid, "train_ppo", "alone", gpus_per_node=8).processes == 8
-    assert resources(valid, "train_ppo", "final", gpus_per_node=8).processes == 6
+    alone, served = (
+        resources(valid, "train_ppo", name, gpus_per_node=8) for name in ("alone", "final")
+    )
+    assert (alone.processes, alone.servers) == (8, 0)
+    assert served.processes == 6
+    assert alone.mem_mb > served.mem_mb
 
 
 def test_without_gpus_the_ranks_are_said(valid):
@@ -90,7 +94,7 @@ def test_a_limit_is_never_rounded_to_nothing(valid):
         ),
         (
             {"gpus_per_node": 2},
-            "cluster.server_gpus: 2 servers with 1 each leave none of 2 for the policy",
+            "cluster.server_gpus: ppo.final has 2 servers; with 1 each they leave none of 2 GPUs",
         ),
     ],
 )
@@ -98,6 +102,15 @@ def test_what_can_not_be(valid, cluster, expected):
     with pytest.raises(ConfigError) as caught:
         load_config(valid | {"cluster": cluster})
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", ["tokenize", "train_sft", "train_ppo", "evaluate"])
+@pytest.mark.parametrize("cluster", [{}, {"gpus_per_node": 8}, {"gpus_per_node": 8, "nodes": 2}])
+def test_every_job_of_a_rule_names_the_same_resources(valid, rule, cluster):
+    valid["ppo"]["alone"] = valid["ppo"]["final"] | {"scoring": "local"}
+    config = load_config(valid | {"cluster": cluster})
+    for name in ("final", "alone"):
+        assert list(job_resources(config, rule, name)) == resource_names(config, rule)
 
 
 def test_gpus_of_a_type(valid):

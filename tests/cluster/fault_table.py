@@ -1,0 +1,68 @@
+"""Write docs/faults.md from what the tests declare, and from the results of their last run.
+
+python tests/cluster/fault_table.py          after: pytest tests/cluster
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests/workflow")]
+
+from faults import FAULTS, Fault  # noqa: E402
+
+PAGE = ROOT / "docs/faults.md"
+RESULTS = ROOT / ".pytest_cache/v/rlhf/faults"
+STAGES = {"train_sft": "SFT", "train_reward": "RM", "train_ppo": "PPO"}
+
+_HEAD = """\
+# Faults
+
+What goes wrong on a cluster, and what happens then.
+`tests/cluster` injects every fault into a real run on a real SLURM, as an ordinary user has
+submitted it with `snakemake --profile slurm`. In the end, the run's files have to be the bytes of
+the same run, on as many processes, that nothing happened to.
+
+`python tests/cluster/fault_table.py` writes this page from the tests and their last results.
+
+| fault | how it is injected | what happens | in | same bytes |
+|---|---|---|---|---|
+"""
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        results: id of a fault → what came of it.
+    """
+    groups: dict[str, list[Fault]] = {}
+    for fault in FAULTS:
+        groups.setdefault(fault.play.__name__, []).append(fault)
+    rows = []
+    for faults in groups.values():
+        first = faults[0]
+        stages = ", ".join(STAGES[one.rule] for one in faults)
+        said = {_result(results.get(one.id)) for one in faults}
+        cells = [first.title, first.injected, first.outcome, f"{stages}; {first.topology}"]
+        rows.append(f"| {' | '.join([*cells, ', '.join(sorted(said))])} |\n")
+    return _HEAD + "".join(rows)
+
+
+def _result(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "not run"
+    return "yes" if result["outcome"] == "passed" else "**no**"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()

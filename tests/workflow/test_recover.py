@@ -1,0 +1,55 @@
+"""A Snakemake that is killed while its job runs, and what puts things right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from projects import Project
+
+from rlhf.runtime.fence import owner_of
+
+
+def wait_for_owner(state: Path, head: subprocess.Popen[bytes]) -> int:
+    """Process id of the launcher that claims the state next."""
+    last = owner_of(state).attempt.id
+    until = time.monotonic() + 120
+    while (owner := owner_of(state)).attempt.id == last:
+        assert head.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return owner.attempt.pid
+
+
+def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
+    expected = project.results("sft/")
+    head = subprocess.Popen(
+        ["snakemake", "--profile", "local", "--configfile", project.config,
+         "--forcerun", "train_sft", "--until", "train_sft"],
+        cwd=project.folder, env=project.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    launcher = wait_for_owner(project.folder / "state/train_sft/chat", head)
+
+    alive = project.rlhf("recover", "--cancel")
+    assert alive.returncode == 2
+    assert "A Snakemake is running here" in alive.stderr
+    assert f"process {head.pid} on " in alive.stderr
+    os.kill(launcher, 0)  # it was left alone
+
+    head.kill()
+    head.wait()
+    assert "cannot be locked" in project.snakemake(check=False).stderr
+    listed = project.rlhf("recover")
+    assert listed.returncode == 1
+    assert f"process {launcher} on " in listed.stdout
+    assert listed.stdout.startswith("train_sft chat ")
+
+    cancelled = project.rlhf("recover", "--cancel")
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert not Path(f"/proc/{launcher}").exists()
+    project.snakemake()
+    assert project.results("sft/") == expected
+    assert project.would_run() == set()
