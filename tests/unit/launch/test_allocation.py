@@ -73,6 +73,12 @@ def test_slurm_that_does_not_answer(monkeypatch, tmp_path):
     assert "squeue --noheader --jobs=7" in str(caught.value.where)
 
 
+def test_a_job_that_is_over(monkeypatch):
+    monkeypatch.setattr(allocation, "_output", lambda *_: "\n")
+    with pytest.raises(RlhfError, match="job 7 has no nodes"):
+        find_allocation(BATCH)
+
+
 def test_a_step_goes_on_without_slurms_answer(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = find_allocation(BATCH | {"SLURM_STEP_ID": "0"})

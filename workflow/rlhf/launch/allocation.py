@@ -124,8 +124,10 @@ def _ask(job: str) -> tuple[float | None, tuple[str, ...], int]:
     """End, nodes, and CPUs on each node of a job."""
     # The end as seconds since 1970: local times are ambiguous once a year.
     variables = {**step_environment(), "SLURM_TIME_FORMAT": "%s"}
-    line = _output(["squeue", "--noheader", f"--jobs={job}", "--format=%e|%C|%N"], variables)
-    end, cpus, nodes = line.strip().split("|")
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%e|%C|%N"]
+    end, cpus, nodes = [*_output(command, variables).strip().split("|"), "", ""][:3]
+    if not nodes:
+        raise _no_answer(command, f"job {job} has no nodes")
     names = _output(["scontrol", "show", "hostnames", nodes], variables).split()
     return (
         float(end) if end.isdigit() else None,  # a job without a limit has none
@@ -141,10 +143,13 @@ def _output(command: list[str], environment: Mapping[str, str]) -> str:
             timeout=QUERY_SECONDS,
         ).stdout  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip()
-        raise RlhfError(
-            f"SLURM does not say what this job has: {said}",
-            where=" ".join(command),
-            expected="an answer about the job that this process runs in (SLURM_JOB_ID)",
-            hint="run the command by hand; outside of a job, unset SLURM_JOB_ID",
-        ) from None
+        raise _no_answer(command, getattr(error, "stderr", None) or str(error)) from None
+
+
+def _no_answer(command: list[str], said: str) -> RlhfError:
+    return RlhfError(
+        f"SLURM does not say what this job has: {said.strip()}",
+        where=" ".join(command),
+        expected="an answer about the job that this process runs in (SLURM_JOB_ID)",
+        hint="run the command by hand; outside of a job, unset SLURM_JOB_ID",
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from contextlib import ExitStack
 
 from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError, ServingError
 from rlhf.launch.agent import Agent
@@ -31,7 +31,8 @@ def run(argv: list[str] | None = None) -> int:
         code = 128 + stopped.args[0]
     if options.verdicts is None:
         return code
-    leave_code(options.verdicts, str(this_node()), code)
+    with contextlib.suppress(FileNotFoundError):  # the head was killed, and another one cleared up
+        leave_code(options.verdicts, str(this_node()), code)
     # srun ends all agents on the first exit code but 0: a saved state is for the head to know
     return 0 if code == EXIT_SAVED else code
 
@@ -51,7 +52,7 @@ def _launch(options: Options) -> int:
     os.environ[DEADLINE] = "" if allocation.ends is None else str(allocation.ends)
     if options.agent:
         return _carry_out(Agent(options, allocation, this_node()))
-    with ExitStack() as held:
+    with contextlib.ExitStack() as held:
         if options.state is not None:
             ownership = held.enter_context(claim(options.state, new_attempt()))
             os.environ.update(ownership.variables())
