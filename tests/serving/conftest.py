@@ -19,7 +19,7 @@ from rlhf.serving.tls import Certificates, make_certificates
 
 # A lost server is to be found within a few seconds here, and so is one that is back.
 client.MAX_PAUSE = 1.0
-health.PAUSE_SECONDS, health.ANSWER_SECONDS, health.BUSY_SECONDS = 0.2, 1.0, 4.0
+health.PAUSE_SECONDS, health.ANSWER_SECONDS, health.BUSY_SECONDS = 0.2, 1.0, 8.0
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,7 @@ def test_a_python_process_that_stood_still(servers, certificates):
         time.sleep(0.5)
         over.set()
         answers = [answer for one in asking for answer in one.result()]
-    assert len(answers) > 100
+    assert len(answers) > 20
     assert all(found == right[i] for i, found in answers)
     mend(server)
 
@@ -145,5 +145,5 @@ def test_a_hang_is(servers, certificates):
     client = wire.connect(server.endpoint, wire.credentials(certificates))
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(wire.ask, client, "reward", [np.array([SLOW, 1])] * 60)
-        assert mend(server) == "has answered nothing for 4 s"
+        assert mend(server) == "has answered nothing for 8 s"
         assert answer.exception() is not None
