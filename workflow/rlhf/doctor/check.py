@@ -29,5 +29,6 @@ class Check:
 
 def failed(name: str, error: RlhfError) -> Check:
     """An error as a failed check."""
-    found = f"{error.what} ({error.where})" if error.where is not None else error.what
+    what = "; ".join(error.what.splitlines())
+    found = f"{what} ({error.where})" if error.where is not None else what
     return Check(name, "failed", found, error.hint or error.expected or "")
