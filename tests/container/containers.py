@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from projects import Project
 
 HERE = Path(__file__).parent
@@ -59,6 +61,15 @@ class Machine:
             "APPTAINER_TMPDIR": str(scratch["tmp"]),
             "APPTAINER_CACHEDIR": str(scratch["cache"]),
         }
+
+    @contextlib.contextmanager
+    def shown(self, packages: Path) -> Iterator[None]:
+        """Within, root finds Apptainer on PATH, and a folder of packages on PYTHONPATH."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(self.runtime.parent), prepend=os.pathsep)
+            patch.setenv("PYTHONPATH", str(packages))
+            patch.setenv("APPTAINER_NO_PRIVS", "1")  # root may lack some that it would hand on
+            yield
 
     def run(
         self, command: Sequence[str | Path], project: Path, timeout: float = 120.0
