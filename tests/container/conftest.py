@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))  # projects
 
-from containers import Built, Machine
+from containers import CACHE, Built, Machine
 from projects import TINY, Project
 
 ONLY_IN_IMAGES = ("torch", "transformers", "datasets", "pyarrow", "pytriton")
@@ -30,14 +30,14 @@ def built(machine: Machine) -> Built:
 
 
 @pytest.fixture(scope="session")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outside() -> Path:
     """To be put on PYTHONPATH: with it, what only images bring can't be imported outside.
 
     So neither a stage nor a server runs bare.
     """
-    folder = tmp_path_factory.mktemp("outside")
+    folder = CACHE / "outside"
     for name in ONLY_IN_IMAGES:
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True, exist_ok=True)
         code = f"raise ImportError('{name} was imported outside of the images')"
         (folder / name / "__init__.py").write_text(code)
     return folder
