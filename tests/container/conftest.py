@@ -7,7 +7,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))  # projects
 
-from containers import Built, Machine
+from containers import CACHE, Built, Machine
+from projects import TINY, Project
+
+ONLY_IN_IMAGES = ("torch", "transformers", "datasets", "pyarrow", "pytriton")
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,31 @@ def project(machine: Machine, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def built(machine: Machine) -> Built:
     return machine.built()
+
+
+@pytest.fixture(scope="session")
+def outside() -> Path:
+    """To be put on PYTHONPATH: with it, what only images bring can't be imported outside.
+
+    So neither a stage nor a server runs bare.
+    """
+    folder = CACHE / "outside"
+    for name in ONLY_IN_IMAGES:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        code = f"raise ImportError('{name} was imported outside of the images')"
+        (folder / name / "__init__.py").write_text(code)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(
+    machine: Machine, built: Built, outside: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """The tiny pipeline, run in images from its fetch stages to its report."""
+    project = Project.clone(tmp_path_factory.mktemp("containers") / "project")
+    (project.folder / "images").symlink_to(built.folder / "images")
+    runtime = "runtime:\n"
+    project.replace(TINY, runtime, runtime + "  containers: apptainer\n")
+    with machine.shown(outside):
+        project.snakemake()
+    return project

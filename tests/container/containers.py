@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from projects import Project
 
 HERE = Path(__file__).parent
 # Kept from run to run. Not below a home that only root may enter: an ordinary user builds here.
 CACHE = Path(os.environ.get("RLHF_TEST_CACHE", "/var/cache/rlhf-tests"))
+APPTAINER = CACHE / "apptainer" / "bin"
 USER = "rlhf-builder"
 PYTHON = "/usr/bin/python3"  # the suite's own may lie where the user can't go
 RLHF = "import sys; from rlhf.cli import main; sys.exit(main())"
@@ -35,7 +38,7 @@ class Machine:
         CACHE.mkdir(parents=True, exist_ok=True, mode=0o755)
         _script("apptainer.sh", CACHE)
         _script("base.sh", CACHE, sys.executable)
-        self.runtime = CACHE / "apptainer" / "bin" / "apptainer"
+        self.runtime = APPTAINER / "apptainer"
         self.base, self.wheels = CACHE / "base.sqfs", CACHE / "wheels"
         self.home = CACHE / "home"
         try:
@@ -51,7 +54,7 @@ class Machine:
             folder.mkdir(exist_ok=True)
             os.chown(folder, self.user.pw_uid, self.user.pw_gid)
         return {
-            "PATH": f"{self.runtime.parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{APPTAINER}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(project / "workflow"),
@@ -59,6 +62,15 @@ class Machine:
             "APPTAINER_TMPDIR": str(scratch["tmp"]),
             "APPTAINER_CACHEDIR": str(scratch["cache"]),
         }
+
+    @contextlib.contextmanager
+    def shown(self, packages: Path) -> Iterator[None]:
+        """Within, root finds Apptainer on PATH, and a folder of packages on PYTHONPATH."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(APPTAINER), prepend=os.pathsep)
+            patch.setenv("PYTHONPATH", str(packages))
+            patch.setenv("APPTAINER_NO_PRIVS", "1")  # root may lack some that it would hand on
+            yield
 
     def run(
         self, command: Sequence[str | Path], project: Path, timeout: float = 120.0

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from containers import Built, Machine
+from containers import Machine
 from projects import TINY, Project
-
-ONLY_IN_IMAGES = ("torch", "transformers", "datasets", "pyarrow", "pytriton")
 
 
 def manifest(project: Project, artifact: str) -> dict:
@@ -18,28 +16,9 @@ def manifest(project: Project, artifact: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def pipeline(
-    machine: Machine, built: Built, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Project]:
-    """The tiny pipeline, run in images from its fetch stages to its report.
-
-    Outside, what the images bring can't be imported: neither a stage nor a server runs bare.
-    """
-    folder = tmp_path_factory.mktemp("containers")
-    for name in ONLY_IN_IMAGES:
-        (folder / "outside" / name).mkdir(parents=True)
-        code = f"raise ImportError('{name} was imported outside of the images')"
-        (folder / "outside" / name / "__init__.py").write_text(code)
-    project = Project.clone(folder / "project")
-    (project.folder / "images").symlink_to(built.folder / "images")
-    runtime = "runtime:\n"
-    project.replace(TINY, runtime, runtime + "  containers: apptainer\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(machine.runtime.parent), prepend=os.pathsep)
-        patch.setenv("PYTHONPATH", str(folder / "outside"))
-        patch.setenv("APPTAINER_NO_PRIVS", "1")  # root may lack capabilities that it would hand on
-        project.snakemake()
-        yield project
+def pipeline(machine: Machine, outside: Path, made: Project) -> Iterator[Project]:
+    with machine.shown(outside):
+        yield made
 
 
 def test_every_stage_ran_in_its_image(pipeline, built):
@@ -71,6 +50,20 @@ def test_nothing_is_left_to_run_and_going_bare_is_a_change_of_every_stage(pipeli
         assert "train_ppo" in pipeline.would_run()
     finally:
         pipeline.replace(TINY, "containers: none", "containers: apptainer")
+
+
+def test_proxies_and_certificates_reach_a_stage(pipeline, built, tmp_path, monkeypatch):
+    project = pipeline.copy(tmp_path / "project")
+    code = "import os; e = os.environ; print(e['HTTPS_PROXY'], e['no_proxy'], "
+    code += "open(e['SSL_CERT_FILE']).read())"
+    (project.folder / "look.py").write_text(code)
+    (tmp_path / "ca.pem").write_text("certificates")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
+    monkeypatch.setenv("no_proxy", "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    image = f"--image={built.images['train']}"
+    done = project.rlhf("launch", image, "--log=logs/look.log", "--", "look")
+    assert done.stdout == "http://me:secret@proxy:3128 localhost certificates\n", done.stderr
 
 
 def test_a_stale_image_is_refused_before_anything_runs(pipeline, tmp_path):

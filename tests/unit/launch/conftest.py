@@ -9,10 +9,12 @@ from rlhf.launch.options import Options, parse
 
 @pytest.fixture(autouse=True)
 def outside_of_any_job(monkeypatch, tmp_path):
-    """No job, no GPUs chosen, no deadline, and a working directory of one's own."""
+    """No job, GPUs, deadline or certificates of a site, and a working directory of one's own."""
     for name in list(os.environ):
         if name.startswith(("SLURM", "RLHF_", "CUDA_", "HF_", "WANDB_")):
             monkeypatch.delenv(name)
+    for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 

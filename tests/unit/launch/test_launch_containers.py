@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import RlhfError
+from rlhf.launch.allocation import Allocation
 from rlhf.launch.containers import CODE, GUARDED, Bare, place, places, python_command
+from rlhf.launch.tree import describe
 
 SCRATCH = Path("/scratch/rlhf-launch-1")
 
@@ -83,6 +85,36 @@ def test_what_is_seen_inside(runtimes, monkeypatch, runtime):
     assert inside["PYTHONPATH"] == str(CODE)
     assert not inside.keys() & {"SLURM_NTASKS", "LD_LIBRARY_PATH", "SSH_AUTH_SOCK", "PATH"}
     assert "own HF_TOKEN" not in " ".join(image().prefix()), "everybody can read a command line"
+
+
+def test_certificates_and_the_cache_of_the_hub_are_seen_inside(runtimes, monkeypatch, tmp_path):
+    runtimes("apptainer")
+    site = tmp_path.parent / "site"
+    (site / "cache").mkdir(parents=True)
+    (site / "ca.pem").touch()
+    (tmp_path / "own.pem").touch()
+    paths = {
+        "SSL_CERT_FILE": site / "ca.pem",
+        "REQUESTS_CA_BUNDLE": tmp_path / "own.pem",
+        "CURL_CA_BUNDLE": site / "missing.pem",
+        "HF_HOME": site / "cache",
+    }
+    for name, path in paths.items():
+        monkeypatch.setenv(name, str(path))
+    started = image().environment({})
+    assert {name: started[f"APPTAINERENV_{name}"] for name in paths} == {
+        name: str(path) for name, path in paths.items()
+    }
+    assert image().binds == (tmp_path, CODE, SCRATCH, site / "cache", site / "ca.pem")
+
+
+def test_no_secret_of_the_environment_is_said(runtimes, monkeypatch, options):
+    runtimes("apptainer")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:pa55word@proxy:3128")
+    monkeypatch.setenv("HF_TOKEN", "pa55word")
+    said = describe(options("--image images/train-1.sif --serve reward=s"), Allocation())
+    assert "apptainer exec" in said
+    assert "pa55word" not in said
 
 
 def test_the_servers_may_have_an_image_of_their_own(options):

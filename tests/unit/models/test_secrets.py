@@ -13,8 +13,9 @@ from hub_stand_in import serve
 
 SECRETS = {
     name: f"secret-{name.lower()}-0123456789"
-    for name in ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
-}
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY",
+                 "PROXY_PASSWORD")
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -84,6 +85,18 @@ def test_a_stage_that_fails_with_a_traceback_writes_it_nowhere(hub, tmp_path):
     assert done.returncode == 2
     assert "refused access" in done.stderr
     assert "Traceback" in done.stderr
+    assert leaks(tmp_path, done.stdout, done.stderr) == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_behind_a_proxy_its_password_is_written_nowhere(hub, tmp_path, refused):
+    if refused:
+        hub.token = "another"
+    proxy = hub.url.replace("//", f"//me:{SECRETS['PROXY_PASSWORD']}@")
+    variables = dict.fromkeys(("HTTP_PROXY", "http_proxy"), proxy)
+    variables |= dict.fromkeys(("NO_PROXY", "no_proxy"), "")
+    done = fetch(hub, tmp_path, launcher=True, HF_ENDPOINT="http://hub.invalid", **variables)
+    assert done.returncode == (2 if refused else 0), done.stderr
     assert leaks(tmp_path, done.stdout, done.stderr) == []
 
 

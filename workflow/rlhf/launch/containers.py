@@ -1,7 +1,8 @@
 """Where a command runs: in the environment of the launcher, or in an image.
 
 Inside an image a command sees the working directory, the project's code, the launcher's scratch
-folder, and the folders that were named; of the environment it sees what is passed on here.
+folder, and the folders that were named; of the environment it sees what is passed on here, and
+the addresses of proxies, which Apptainer and Singularity pass on by themselves.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ CODE = Path(__file__).resolve().parents[2]  # the folder that holds the package
 _PASSED = ("CUDA_", "GLOO_", "HF_", "MLFLOW_", "NCCL_", "PYTORCH_", "RLHF_", "TORCH", "UCX_",
            "WANDB_")  # fmt: skip
 _PASSED_NAMES = ("LANG", "SLURM_JOB_ID", "SLURM_NODEID", "TZ")
+# Passed on together with what they name: the hub's cache, and whom a site's proxy is signed by.
+_PASSED_PATHS = ("CURL_CA_BUNDLE", "HF_HOME", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Image:
     Attributes:
         path: the image's file.
         gpus: whether it is to see the machine's GPUs.
-        binds: folders that it sees, under the same names; the working directory among them.
+        binds: what it sees, under the same names; the working directory among them.
         home: folder that takes the place of the user's home.
         python: its interpreter.
         added: variables that commands see inside, besides those that they are started with.
@@ -106,7 +109,7 @@ class Image:
         inside = {
             name: value
             for name, value in os.environ.items()
-            if name.startswith(_PASSED) or name in _PASSED_NAMES
+            if name.startswith(_PASSED) or name in _PASSED_NAMES + _PASSED_PATHS
         }
         inside |= {**variables, **self.added}
         runtime = self.runtime.upper()
@@ -133,10 +136,12 @@ def place(image: Path | None, *, gpus: bool, binds: Sequence[Path], scratch: Pat
     """
     if image is None:
         return Bare()
+    named = (Path(os.environ[name]) for name in _PASSED_PATHS if os.environ.get(name))
+    more = [path.absolute() for path in (*binds, *(path for path in named if path.exists()))]
     seen: list[Path] = []
-    for folder in (Path.cwd(), CODE, scratch, *(one.absolute() for one in binds)):
-        if not any(folder.is_relative_to(other) for other in seen):
-            seen.append(folder)
+    for path in (Path.cwd(), CODE, scratch, *more):
+        if not any(path.is_relative_to(other) for other in seen):
+            seen.append(path)
     return Image(image, gpus, tuple(seen), scratch / "home")
 
 
