@@ -200,9 +200,9 @@ def node_lost(run: Run) -> None:
     node = cluster.node_of(job)
     left_behind = run.ranks()
     try:
-        cluster.kill_slurmd(node)
         for pid in left_behind:
             os.kill(pid, signal.SIGSTOP)
+        cluster.kill_slurmd(node)
         assert cluster.wait_for(job) == "NODE_FAIL"
         wait_until(lambda: run.resumed_after(), START_SECONDS, run.describe)
         for pid in left_behind:
@@ -430,6 +430,7 @@ def disk_full(run: Run) -> None:
     head = run.start("--retries=0", partition="first")
     run.wait_for_step(3)
     node.run(["dd", "if=/dev/zero", f"of={small}/ballast", "bs=1M"], check=False)
+    node.run(["truncate", "--size=-64K", f"{small}/ballast"])  # the journal does not need more
     assert head.wait(END_SECONDS).returncode != 0
     text = run.log.read_text()
     assert "could not be saved: No space left on device" in text, text

@@ -32,6 +32,7 @@ PACKAGES = {
     "sbatch": "slurm-client",
     "munged": "munge",
     "ip": "iproute2",
+    "kill": "procps",
 }
 ACCOUNTING_PACKAGES = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
 NODES = tuple(f"node{i}" for i in range(1, 7))
