@@ -96,21 +96,16 @@ def nothing(run: Run) -> None:
     run.finish()
 
 
-def shorter_limit_for(run: Run, attempts: int) -> str:
-    """An option that gives the first attempts a minute, and the others half an hour."""
-    return f"--set-resources={run.rule}:runtime=1 if attempt <= {attempts} else 30"
-
-
 @fault(
     *TRAINING,
     topology=TWO_PROCESSES,
-    save_margin_seconds=55.0,
-    injected="jobs of one minute, of which 55 s are kept for saving",
+    save_margin_seconds=235.0,
+    injected="jobs of 4 minutes, of which all but 5 s are kept for saving",
     outcome="all ranks save and end before the limit; Snakemake submits the next job",
 )
 def time_limit(run: Run) -> None:
     """The time limit comes near, twice in a row."""
-    run.start(shorter_limit_for(run, 2))
+    run.start(f"--set-resources={run.rule}:runtime=4 if attempt <= 2 else 30")
     run.finish()
     resumed = run.resumed_after()
     assert len(resumed) == 2, run.describe()
@@ -119,16 +114,17 @@ def time_limit(run: Run) -> None:
 
 @fault(
     "train_sft",
-    injected="the ranks are frozen (SIGSTOP) until SLURM ends the job at its limit",
+    injected="the ranks are frozen (SIGSTOP), and the job's limit lowered to a minute",
     outcome=f"the job ends as TIMEOUT; {GOES_ON}",
 )
 def time_limit_while_frozen(run: Run) -> None:
     """The time limit is reached while nothing moves."""
-    run.start(shorter_limit_for(run, 1))
+    run.start()
     run.wait_for_step(3)
     job = run.job()
     for pid in run.ranks():
         os.kill(pid, signal.SIGSTOP)
+    run.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
     assert run.cluster.wait_for(job, seconds=150) == "TIMEOUT"
     run.finish()
 
@@ -204,9 +200,9 @@ def node_lost(run: Run) -> None:
     node = cluster.node_of(job)
     left_behind = run.ranks()
     try:
-        cluster.kill_slurmd(node)
         for pid in left_behind:
             os.kill(pid, signal.SIGSTOP)
+        cluster.kill_slurmd(node)
         assert cluster.wait_for(job) == "NODE_FAIL"
         wait_until(lambda: run.resumed_after(), START_SECONDS, run.describe)
         for pid in left_behind:
@@ -434,6 +430,7 @@ def disk_full(run: Run) -> None:
     head = run.start("--retries=0", partition="first")
     run.wait_for_step(3)
     node.run(["dd", "if=/dev/zero", f"of={small}/ballast", "bs=1M"], check=False)
+    node.run(["truncate", "--size=-64K", f"{small}/ballast"])  # the journal does not need more
     assert head.wait(END_SECONDS).returncode != 0
     text = run.log.read_text()
     assert "could not be saved: No space left on device" in text, text

@@ -207,8 +207,10 @@ class Host:
         """
         ready, log = self._folder / "ready", self._folder / "init.log"
         ready.unlink(missing_ok=True)
+        outside = Path("/proc/self/ns/uts").readlink()
         lines = [
             "set -e",
+            f"[ $(readlink /proc/self/ns/uts) != '{outside}' ]",  # never the machine's own name
             f"hostname {self.name}",
             "ip link set lo up",
             *map(shlex.join, self.disk.mounts()),

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: a login host and five nodes, used by an ordinary user.
+"""A real SLURM on this machine: a login host and six nodes, used by an ordinary user.
 
 The packages are Debian's; the controller, the daemons, munge, and with accounting slurmdbd and
 MariaDB are the real ones. Sizes of the nodes are invented, and their GPUs are fake: character
@@ -32,9 +32,10 @@ PACKAGES = {
     "sbatch": "slurm-client",
     "munged": "munge",
     "ip": "iproute2",
+    "kill": "procps",
 }
 ACCOUNTING_PACKAGES = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
-NODES = ("node1", "node2", "node3", "node4", "node5")
+NODES = tuple(f"node{i}" for i in range(1, 7))
 FAKE_GPUS = 2  # on each node
 OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
@@ -68,8 +69,8 @@ SchedulerParameters=bf_interval=2,sched_min_interval=0,sched_interval=5,batch_sc
 PriorityType=priority/basic
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SlurmdTimeout=5
-MessageTimeout=5
+SlurmdTimeout=10
+MessageTimeout=10
 KillWait=10
 OverTimeLimit=0
 MinJobAge=600
@@ -81,14 +82,14 @@ SlurmdPidFile=/run/slurmd.pid
 SlurmctldLogFile=/srv/slurm/slurmctld.log
 SlurmdLogFile=/srv/slurm/slurmd.%n.log
 NodeName=DEFAULT CPUs=8 RealMemory=64000 Gres=gpu:fake:{gpus} State=UNKNOWN
-NodeName=node[1-4] Weight=10
+NodeName=node[1-4,6] Weight=10
 NodeName=node5 Weight=1
 PartitionName=DEFAULT DefaultTime=10 MaxTime=1:00:00
 PartitionName=cpu Nodes=node[1-2] Default=YES
 PartitionName=first Nodes=node1
 PartitionName=requeued Nodes=node[3-4] PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
-PartitionName=cancelled Nodes=node[3-4] PriorityTier=1 PreemptMode=CANCEL
-PartitionName=urgent Nodes=node[3-4] PriorityTier=9 PreemptMode=OFF
+PartitionName=cancelled Nodes=node6 PriorityTier=1 PreemptMode=CANCEL
+PartitionName=urgent Nodes=node[3-4,6] PriorityTier=9 PreemptMode=OFF
 PartitionName=lossy Nodes=node[2,5]
 """
 

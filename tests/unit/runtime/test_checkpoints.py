@@ -262,5 +262,7 @@ def test_a_disk_that_fills_up_with_small_files_is_explained_too(small_disk):
     os.close(filler)
     with pytest.raises(RlhfError, match="could not be saved"):
         run.finish_step(2, 1)
+    with pytest.raises(RlhfError, match="The metrics of step 3 could not be saved: No space left"):
+        run.record({"loss": "x" * 4096}, 3)
     (small_disk / "filler").unlink()
     assert Run(options(small_disk / "state"), 10, dict, dict).start == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import stat
@@ -129,6 +130,18 @@ def test_the_replaced_owner_notices(tmp_path, monkeypatch):
         lost.release()
         assert fence.still_mine(tmp_path, mine.attempt.id)
         assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_does_not_hide_how_an_attempt_ended(tmp_path, monkeypatch):
+    def full(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mine = claim(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(ownership, "write_json", full)
+        mine.release()
+    assert not fence.owner_of(tmp_path).released
+    assert not mine._heart.is_alive()
 
 
 def test_slurms_word_on_a_job_counts_more_than_a_process(tmp_path, fake_slurm):

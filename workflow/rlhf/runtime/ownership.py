@@ -6,6 +6,7 @@ lets one claimant do. ``rlhf.runtime.fence`` says how the replaced attempt is ke
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -64,8 +65,10 @@ class Ownership:
         """Give the folder back, once nothing of the attempt runs any more."""
         self._ended.set()
         self._heart.join()
-        if still_mine(self._folder, self.attempt.id):
-            write_json(self._path, _content(self.attempt, released=True), mode=0o600)
+        # A full disk must not hide how the attempt ended: it is found dead without this too.
+        with contextlib.suppress(OSError):
+            if still_mine(self._folder, self.attempt.id):
+                write_json(self._path, _content(self.attempt, released=True), mode=0o600)
 
     def __enter__(self) -> Ownership:
         return self

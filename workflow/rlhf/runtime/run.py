@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,25 @@ class Run:
         self._saved_at = self._stepped_at = time.monotonic()
 
     def record(self, record: dict[str, Any], step: int) -> None:
-        """Write one line of metrics, from rank 0."""
+        """Write one line of metrics, from rank 0.
+
+        Raises:
+            RlhfError: it could not be written.
+        """
         if self._first:
-            self.journals["metrics"].append(record)
+            with self._writing(f"The metrics of step {step}"):
+                self.journals["metrics"].append(record)
             self._tensorboard.add(record, step)
 
     def sample(self, record: dict[str, Any]) -> None:
-        """Keep one sampled text, from rank 0."""
+        """Keep one sampled text, from rank 0.
+
+        Raises:
+            RlhfError: it could not be written.
+        """
         if self._first:
-            self.journals["samples"].append(record)
+            with self._writing("A sample"):
+                self.journals["samples"].append(record)
 
     def finish_step(self, step: int, tokens: int, note: str = "") -> None:
         """Account for a finished step; save if it is time; leave if somebody asks.
@@ -135,19 +146,25 @@ class Run:
         began = time.monotonic()
         check_owner()
         if self._first:
-            positions = {name: journal.position() for name, journal in self.journals.items()}
-            try:
+            with self._writing(f"The state after step {step}"):
+                positions = {name: journal.position() for name, journal in self.journals.items()}
                 self._checkpoints.save(step, {"run": self._snapshot(), "journals": positions})
-            except OSError as error:
-                fence.check()  # the next owner clears away what is half written
-                raise RlhfError(
-                    f"The state after step {step} could not be saved: {error.strerror or error}.",
-                    where=self._checkpoints.folder,
-                    hint="make room and run the same command: it goes on from the state before",
-                ) from error
         distributed.wait()
         self._saved_at = time.monotonic()
         self._note_save(self._saved_at - began)
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Explain why something could not be written beside the states."""
+        try:
+            yield
+        except OSError as error:
+            fence.check()  # the next owner clears away what is half written
+            raise RlhfError(
+                f"{what} could not be saved: {error.strerror or error}.",
+                where=self._checkpoints.folder,
+                hint="make room and run the same command: it goes on from the last saved state",
+            ) from error
 
     def _agree(self, *flags: bool) -> list[bool]:
         """Which flags are set on any rank; the same answer on all."""
