@@ -284,9 +284,9 @@ class TestOptions:
             ("oasst", {"topk": 1}, ["datasets.<name>.options", "did you mean 'top_k'"]),
             ("oasst", {"top_k": 0}, ["options.top_k", "1 or more"]),
             ("oasst", {"top_k": True}, ["options.top_k"]),
-            ("oasst", {"lang": "en"}, ["options.lang", "[en, de]"]),
+            ("oasst", {"lang": "en"}, ["options.lang", "a list, such as"]),
             ("oasst", {"invalid": "ignore"}, ["options.invalid", "drop, error"]),
-            ("messages", {"top_k": 1}, ["'top_k'", "one of: invalid"]),
+            ("messages", {"top_k": 1}, ["'top_k'", "one of: column, content"]),
         ],
     )
     def test_wrong_option_names_its_key(self, write_lines, name, options, words):

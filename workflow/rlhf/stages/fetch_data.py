@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+from rlhf.data.files import find_files
 from rlhf.data.formats import Source
 from rlhf.data.rows import RowsWriter
 from rlhf.data.split import split_of
@@ -21,7 +23,9 @@ def run(stage: Stage) -> None:
     """Read ``config.path``, write ``rows``, ``statistics`` and the manifest."""
     config = stage.config
     path = Path(config["path"])
-    source = Source(config["format"], path, config.get("options"))
+    source = Source(
+        config["format"], path, config.get("options"), config.get("files"), dataset=stage.name
+    )
     statistics = Statistics()
     with (
         atomic_directory(stage.outputs["rows"], guard=fence.check) as folder,
@@ -40,8 +44,15 @@ def run(stage: Stage) -> None:
         "filtered": report["filtered"],
     }
     logger.info("%s: %s", stage.name, counts)
-    facts = {"source": {"path": config["path"], "sha256": digest_file(path)}}
-    stage.finish(counts=counts, facts=facts)
+    stage.finish(counts=counts, facts={"source": _describe(config["path"], config.get("files"))})
+
+
+def _describe(path: str, patterns: list[str] | None) -> dict[str, Any]:
+    """The path, and the digest of the file; or of each, if there are several."""
+    found = find_files(path, patterns)
+    if found == [Path(path)]:
+        return {"path": path, "sha256": digest_file(path)}
+    return {"path": path, "files": {str(one): digest_file(one) for one in found}}
 
 
 if __name__ == "__main__":
