@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import glob
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +51,9 @@ def find_files(path: str | Path, patterns: Sequence[str] | None = None) -> list[
         DataError: nothing is there; it says what is there instead.
     """
     if is_glob(path):
-        found = sorted(Path(one) for one in glob.glob(str(path), recursive=True))
-        found = [one for one in found if one.is_file()]
+        root = root_of(path)
+        matches = sorted(root.glob(str(Path(path).relative_to(root))))
+        found = [one for one in matches if one.is_file()]
         if not found:
             raise DataError(
                 "No file matches this pattern.",
@@ -97,8 +97,8 @@ def _all(folder: Path) -> list[Path]:
         raise DataError(
             "The folder holds no data.",
             where=folder,
-            expected=f"files that end with one of {', '.join(KINDS)}, packed ({', '.join(PACKINGS)}) "
-            "or not",
+            expected=f"files that end with one of {', '.join(KINDS)}, plain or "
+            f"packed ({', '.join(PACKINGS)})",
             hint=_there(folder),
         )
     return found

@@ -77,7 +77,8 @@ class Translations:
         target_column: column that names the second language, where it varies: it begins with its
             code or a key of ``codes``.
         codes: other names of languages → code.
-        direction: ``drawn`` (by a digest of the source), ``forward``, ``backward`` or ``both``.
+        direction: ``drawn`` (by a digest of the source; the possible one, if one language has no
+            prompts), ``forward``, ``backward`` or ``both``.
         prompts: language → templates with ``{}``, for others than those that are known.
     """
 
@@ -99,17 +100,19 @@ class Translations:
         languages = pair.split("-") if isinstance(pair, str) else []
         if len(languages) != 2 or languages[0] == languages[1]:
             raise faults.wrong_option("pair", pair, "two languages, such as zh-en")
-        if target_column is not None:
-            languages = languages[:1]
-        for one in languages:
-            if one not in self._prompts:
-                raise faults.wrong_option(
-                    "pair",
-                    pair,
-                    f"languages out of {', '.join(sorted(self._prompts))}, or `prompts` for {one}",
-                )
         if direction not in DIRECTIONS:
             raise faults.wrong_option("direction", direction, ", ".join(DIRECTIONS))
+        forward = target_column is not None or languages[1] in self._prompts
+        backward = languages[0] in self._prompts
+        if direction == "drawn" and forward != backward:
+            direction = "forward" if forward else "backward"
+        possible = {"forward": forward, "backward": backward}.get(direction, forward and backward)
+        if not possible:
+            raise faults.wrong_option(
+                "pair",
+                pair,
+                f"languages out of {', '.join(sorted(self._prompts))}, or `prompts` for others",
+            )
         self._faults, self._direction, self._columns = faults, direction, Columns(faults)
         self._pair = (pair.split("-")[0], pair.split("-")[1])
         self._source = source or f"{column}.{self._pair[0]}"
