@@ -54,9 +54,14 @@ class _Compared:
             if last.get("role") == "assistant":
                 return self._faults.text(last, "content", len(value))
         reply = self._columns.text(record, key, option) if value is not None else None
-        return (
-            None if reply is None else reply.strip().removeprefix(f"{self._speakers[1]}:").strip()
-        )
+        if reply is None:
+            return None
+        said = reply.strip().removeprefix(f"{self._speakers[1]}:").strip()
+        if not said:
+            self._faults.report(
+                "text_empty", f"Column `{key}` is empty.", expected="a reply", key=key
+            )
+        return said or None
 
 
 class Pairs(_Compared):

@@ -100,7 +100,7 @@ def ranked(
 def speaker_pattern(speakers: Sequence[str], inline: bool) -> re.Pattern[str]:
     """What a turn begins with: a speaker's name and a colon, in a paragraph of its own or not."""
     names = "|".join(map(re.escape, speakers))
-    start = r"(?:\A|(?<=\s))[ \t]*" if inline else r"(?:\A\s*|\n[ \t]*\n\s*)"
+    start = r"(?:\A|(?<=\s))[ \t]*" if inline else r"(?:\A\s*|\n[ \t\r]*\n\s*)"
     return re.compile(rf"{start}({names}):[ \t]*")
 
 
