@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from oasst_trees import bot, tree, user
 
@@ -428,7 +430,9 @@ class TestTranslations:
         again = rows_of("translation", *records[::-1], pair="de-en")
         assert replies == [one.messages[-1].content for one in again.conversations][::-1]
 
-    @pytest.mark.parametrize("language", ["ar", "de", "fr", "en", "it", "nl", "tr", "ru", "ms", "ko", "ja", "zh"])
+    @pytest.mark.parametrize(
+        "language", ["ar", "de", "fr", "en", "it", "nl", "tr", "ru", "ms", "ko", "ja", "zh"]
+    )
     def test_the_twelve_languages_have_requests(self, rows_of, language):
         other = "fr" if language == "en" else "en"
         record = {"translation": {other: "x", language: "y"}}
@@ -557,5 +561,5 @@ class TestOpenAssistant:
 
 
 def test_every_format_is_tested_here():
-    text = open(__file__, encoding="utf-8").read()
+    text = Path(__file__).read_text(encoding="utf-8")
     assert [name for name in FORMATS if f'"{name}"' not in text] == []

@@ -36,7 +36,7 @@ def test_dataset(name, write_lines):
     assert {view for view, kind in SERVES.items() if getattr(rows, kind)} == set(entry.views)
     if entry.values["format"] == "translation":
         said = rows.conversations[0].messages
-        pair = {value for value in record.get("translation", record).values()}
+        pair = set(record.get("translation", record).values())
         assert said[-1].content in pair
         assert any(text in said[0].content and text != said[-1].content for text in pair
                    if isinstance(text, str))  # fmt: skip
@@ -82,7 +82,24 @@ def test_names_are_unique():
 
 
 # What the inventory of Open-Assistant, trlX, DeepSpeed-Chat and simple-rlhf names.
-INVENTORY = ["squad_v2", "ua_squad", "trivia_qa_nocontext", "trivia_qa_context", "adversarial_qa", "gsm8k", "gsm8k_hard", "wikihow", "essay_instruction", "math_qa", "reddit_eli5", "reddit_askh", "reddit_asks", "xsum", "cnn_dailymail", "samsum", "multi_news", "scitldr", "billsum", "debate_sum", "tldr_news", "hf_summary", "hf_summary_pairs", "humaneval_mbpp_codegen_qa", "humaneval_mbpp_testgen_qa", "grade_school_math_instructions", "recipes", "ubuntu_dialogue_qa", "cmu_wiki_qa", "youtube_subs_howto100m", "iapp_wiki_qa_squad", "zhihu-kol", "minimath", "oa_wiki_qa_bart_10000row", "oa_leet10k", "poem_instructions", "oa_stackexchange", "tell_a_joke", "wizardlm_70k", "megacode", "evol_instruct_code", "evol-codealpaca-v1", "cot_submix_original", "wmt2019_zh-en", "ted_trans_nl-en", "dive_mt", "webgpt", "alpaca", "code_alpaca", "gpt4all", "prosocial_dialogue", "explain_prosocial", "soda", "soda_dialogue", "joke", "oa_translated", "vicuna", "wizard_evol_instruct_v2", "oasst_export", "augment_oasst", "oig_file", "anthropic_rlhf", "shp", "hellaswag", "dolly15k", "dolly15k_multilingual", "alpaca_gpt4", "red_pajama", "fanfics", "gpteacher_roleplay", "orca-chat", "dolphin-mix", "private_tuning", "Dahoas/rm-static", "Dahoas/full-hh-rlhf", "Dahoas/synthetic-instruct-gptj-pairwise", "yitingxie/rlhf-reward-datasets", "openai/webgpt_comparisons", "stanfordnlp/SHP", "pvduy/sharegpt_alpaca_oa_vicuna_format", "wangrui6/Zhihu-KOL", "Cohere/miracl-zh-queries-22-12", "Cohere/miracl-ja-queries-22-12", "Hello-SimpleAI/HC3-Chinese", "mkqa-Chinese", "mkqa-Japanese", "lmqg/qg_jaquad", "lmqg/qag_jaquad", "local/jsonfile", "zwh9029/rm-static-m2m100-zh-jianti", "OpenAssistant/oasst1", "Anthropic/hh-rlhf"]
+NAMED = """
+squad_v2 ua_squad trivia_qa_nocontext trivia_qa_context adversarial_qa gsm8k gsm8k_hard wikihow
+essay_instruction math_qa reddit_eli5 reddit_askh reddit_asks xsum cnn_dailymail samsum multi_news
+scitldr billsum debate_sum tldr_news hf_summary hf_summary_pairs humaneval_mbpp_codegen_qa
+humaneval_mbpp_testgen_qa grade_school_math_instructions recipes ubuntu_dialogue_qa cmu_wiki_qa
+youtube_subs_howto100m iapp_wiki_qa_squad zhihu-kol minimath oa_wiki_qa_bart_10000row oa_leet10k
+poem_instructions oa_stackexchange tell_a_joke wizardlm_70k megacode evol_instruct_code
+evol-codealpaca-v1 cot_submix_original wmt2019_zh-en ted_trans_nl-en dive_mt webgpt alpaca
+code_alpaca gpt4all prosocial_dialogue explain_prosocial soda soda_dialogue joke oa_translated
+vicuna wizard_evol_instruct_v2 oasst_export augment_oasst oig_file anthropic_rlhf shp hellaswag
+dolly15k dolly15k_multilingual alpaca_gpt4 red_pajama fanfics gpteacher_roleplay orca-chat
+dolphin-mix private_tuning Dahoas/rm-static Dahoas/full-hh-rlhf
+Dahoas/synthetic-instruct-gptj-pairwise yitingxie/rlhf-reward-datasets openai/webgpt_comparisons
+stanfordnlp/SHP pvduy/sharegpt_alpaca_oa_vicuna_format wangrui6/Zhihu-KOL
+Cohere/miracl-zh-queries-22-12 Cohere/miracl-ja-queries-22-12 Hello-SimpleAI/HC3-Chinese
+mkqa-Chinese mkqa-Japanese lmqg/qg_jaquad lmqg/qag_jaquad local/jsonfile
+zwh9029/rm-static-m2m100-zh-jianti OpenAssistant/oasst1 Anthropic/hh-rlhf
+"""
 SERVED = {
     "preference": "oasst_export augment_oasst anthropic_rlhf hf_summary hf_summary_pairs shp"
     " hellaswag webgpt",
@@ -90,7 +107,7 @@ SERVED = {
 }
 
 
-@pytest.mark.parametrize("name", INVENTORY)
+@pytest.mark.parametrize("name", NAMED.split())
 def test_name_of_the_inventory_is_found(name):
     assert find(name).values["format"]
 
