@@ -103,7 +103,7 @@ def test_zstd_in_two_frames(tmp_path):
 
 def test_text_file_is_one_document(tmp_path):
     (tmp_path / "a.txt").write_text("One.\n\nTwo.\n", encoding="utf-8")
-    (tmp_path / "b.txt.gz").write_bytes(gzip.compress("Drei.".encode()))
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"Drei."))
     rows = load("text", tmp_path)
     assert [(one.id, one.messages[0].content) for one in rows.conversations] == [
         ("a.txt:1/1", "One.\n\nTwo."),

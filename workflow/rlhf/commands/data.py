@@ -1,4 +1,4 @@
-"""``rlhf data list``, ``rlhf data show NAME`` and ``rlhf data check NAME``."""
+"""``rlhf data list``, ``show NAME``, ``check NAME`` and ``write``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 300  # characters of a text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Three commands: list, show and check."""
+    """Four commands: list, show, check and write."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the datasets of the registry")
     listing.add_argument("word", nargs="?", default="", help="only those that this word is in")
@@ -33,10 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--path", help="read this file, folder or glob in place of its own")
     check.add_argument("--rows", type=int, metavar="N", help="stop after N rows; default: all")
     check.set_defaults(act=_check)
+    write = actions.add_parser("write", help="write the tables of docs/data.md again")
+    write.add_argument("page", nargs="?", type=Path, default=Path("docs/data.md"))
+    write.set_defaults(act=_write)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, show or check."""
+    """List, show, check or write."""
     return args.act(args)
 
 
@@ -96,6 +99,19 @@ def _show(args: argparse.Namespace) -> int:
     text = yaml.safe_dump(entry.values, sort_keys=False, allow_unicode=True, width=90)
     print("".join(f"  {line}\n" for line in text.splitlines()), end="")
     print(f"to use it:\n  datasets:\n    {_usage(entry.name)}")
+    return 0
+
+
+def _write(args: argparse.Namespace) -> int:
+    from rlhf.data.reference import fill
+    from rlhf.errors import RlhfError
+
+    if not args.page.is_file():
+        raise RlhfError(
+            "There is no such page.", where=args.page, hint="run this in the repository's root"
+        )
+    args.page.write_text(fill(args.page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(args.page)
     return 0
 
 

@@ -200,7 +200,7 @@ def _listed(faults: Faults, value: list[Any], key: str) -> list[Message] | None:
             role = faults.role(one, NAMES, position)
             text = faults.text(one, "content", position) if role else None
         else:
-            role = ("user", "assistant")[(position - 1) % 2]  # type: ignore[assignment]
+            role = ("user", "assistant")[(position - 1) % 2]
             text = faults.text({key: one}, key, position)
         if role is None or text is None:
             return None
