@@ -83,7 +83,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def find(name: str) -> Entry:
-    """The dataset of that name, its parameters filled in.
+    """The dataset of that name, its parameters filled in (or not, if the name has none in it).
 
     Names are an entry's own, its aliases and its id on the hub, in any case of letters.
 
@@ -92,7 +92,7 @@ def find(name: str) -> Entry:
     """
     wanted = name.casefold()
     for entry in entries():
-        if wanted in (one.casefold() for one in (entry.name, *entry.aliases) if "<" not in one):
+        if wanted in (one.casefold() for one in (entry.name, *entry.aliases)):
             return entry
     for entry in entries():
         if wanted == str(entry.values.get("source", {}).get("hub", "")).casefold():
@@ -136,6 +136,10 @@ def resolve_datasets(datasets: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[
         except ConfigError as error:
             key = f"datasets.{name}" + (".registry" if wanted else "")
             problems.append(f"{key}: {error.what.removesuffix('.')}; {error.hint}")
+            continue
+        if entry.parameters:
+            parts = ", ".join(f"<{one}>" for one in entry.parameters)
+            problems.append(f"datasets.{name}.registry: put values in the place of {parts}")
             continue
         values = {key: value for key, value in entry.values.items() if key not in ("options",)}
         if own:  # the same rows from elsewhere: a mirror, a copy on disk
