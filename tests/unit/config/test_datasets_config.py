@@ -58,7 +58,8 @@ def test_the_slice_of_a_local_file_is_what_it_was(valid):
         ("x", {"registry": "hellaswg"}, "datasets.x.registry: The registry has no dataset"),
         ("x", {"registry": "wmt2019_<src>-<tgt>"}, "datasets.x.registry: put values in the place"),
         ("x", {"format": "qa"}, "datasets.x: give exactly one of path, source"),
-        ("x", {"path": "x"}, "datasets.x.format: this key is required"),
+        ("x", {"path": "x"}, "datasets.x.format: this key is required\n"),
+        ("hh", {"path": "x"}, "datasets.hh.format: this key is required; or write `registry: hh`"),
         (
             "x",
             {"path": "x", "source": {"url": "http://x"}, "format": "qa"},

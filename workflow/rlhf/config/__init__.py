@@ -15,7 +15,7 @@ from rlhf.config.data import DatasetConfig, TokenizationConfig
 from rlhf.config.evaluation import EvaluationConfig, ReportConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.ppo import PpoConfig
-from rlhf.config.registry import resolve_datasets
+from rlhf.config.registry import is_known, resolve_datasets
 from rlhf.config.runtime import RuntimeConfig, StoreConfig
 from rlhf.config.training import RewardConfig, SftConfig
 from rlhf.errors import ConfigError
@@ -74,7 +74,8 @@ class Config(Strict):
             if (dataset.path is None) == (dataset.source is None):
                 yield f"datasets.{name}: give exactly one of path, source (or registry)"
             if dataset.format is None:
-                yield f"datasets.{name}.format: this key is required"
+                advice = f"; or write `registry: {name}`" if is_known(name) else ""
+                yield f"datasets.{name}.format: this key is required{advice}"
 
     def _unknown_names(self) -> Iterator[str]:
         for where, section, name in self._references():

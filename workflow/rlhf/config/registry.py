@@ -128,7 +128,7 @@ def resolve_datasets(datasets: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[
         if wanted is None and own:
             resolved[name] = given
             continue
-        if wanted is None and set(given) & {"format", "files"} and not _known(name):
+        if wanted is None and set(given) & {"format", "files"} and not is_known(name):
             resolved[name] = given  # its `path` is missing, and that is what will be said
             continue
         try:
@@ -151,7 +151,8 @@ def resolve_datasets(datasets: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[
     return resolved, problems
 
 
-def _known(name: str) -> bool:
+def is_known(name: str) -> bool:
+    """Whether the registry has a dataset of that name."""
     try:
         find(name)
     except ConfigError:
