@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.registry import entries
-from rlhf.data.formats import FORMATS
+from rlhf.data.formats import FORMATS, class_of
 from rlhf.data.reference import _parts, fill
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"
@@ -27,6 +27,6 @@ def test_every_dataset_and_format_is_on_the_page():
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_option_is_documented(name):
-    documented = _parts(inspect.getdoc(FORMATS[name]))[1]
-    parameters = [one for one in inspect.signature(FORMATS[name]).parameters if one != "faults"]
+    documented = _parts(inspect.getdoc(class_of(name)))[1]
+    parameters = [one for one in inspect.signature(class_of(name)).parameters if one != "faults"]
     assert list(documented) == parameters

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from oasst_trees import bot, tree, user
@@ -306,7 +308,9 @@ class TestOptions:
                 message = Message("user", f"{self.greeting} {record['q']}")
                 return [Prompt(str(self.faults.line), "group", (message,))]
 
-        monkeypatch.setitem(FORMATS, "pairs", Pairs)
+        module = SimpleNamespace(Pairs=Pairs)
+        monkeypatch.setitem(sys.modules, "rlhf.data.formats.pairs", module)
+        monkeypatch.setitem(FORMATS, "pairs", ("pairs", "Pairs"))
         rows = load("pairs", write_lines({"q": "x"}), {"greeting": "Yo"})
         assert rows == Rows(prompts=rows.prompts)
         assert rows.prompts[0].history[0].content == "Yo x"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf.config.registry import entries
-from rlhf.data.formats import FORMATS
+from rlhf.data.formats import FORMATS, class_of
 
 MARKS = "<!-- {} -->"
 DEFAULTS = re.compile(r"``([^`]*)``")
@@ -60,7 +60,7 @@ def formats_tables() -> str:
 
 
 def _format(name: str) -> Iterator[str]:
-    factory: Any = FORMATS[name]
+    factory: Any = class_of(name)
     about, options = _parts(inspect.getdoc(factory) or "")
     yield f"### `{name}`\n"
     yield f"{about}\n"

@@ -8,9 +8,14 @@ from typing import Any
 
 from rlhf.data.formats.columns import Columns, shown
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.questions import check_prompts
-from rlhf.data.formats.transcripts import HUMAN_ASSISTANT, two_speakers
-from rlhf.data.formats.turns import history_of, pick, ranked
+from rlhf.data.formats.turns import (
+    HUMAN_ASSISTANT,
+    check_prompts,
+    history_of,
+    pick,
+    ranked,
+    two_speakers,
+)
 from rlhf.data.rows import Message, Preference, Row
 from rlhf.data.split import group_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.data.formats.columns import Columns, shown
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.turns import dialogue, pick
+from rlhf.data.formats.turns import check_prompts, dialogue, pick
 from rlhf.data.rows import Message, Row
 
 SUMMARIZE = (
@@ -167,14 +167,3 @@ class Summaries(Questions):
         max_words: int | None = 512,
     ) -> None:
         super().__init__(faults, text, summary, prompts=prompts, max_words=max_words, join=" ")
-
-
-def check_prompts(faults: Faults, prompts: Sequence[str] | None) -> None:
-    """Refuse templates that have no place for the text."""
-    if prompts is None:
-        return
-    listed = isinstance(prompts, list | tuple) and bool(prompts)
-    if not listed or not all(isinstance(one, str) and "{}" in one for one in prompts):
-        raise faults.wrong_option(
-            "prompts", prompts, 'a list of texts with {} in each: ["Sum up: {}"]'
-        )

@@ -7,18 +7,15 @@ from typing import Any
 
 from rlhf.data.formats.columns import Columns
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.turns import dialogue, in_turn, ranked, transcript
+from rlhf.data.formats.turns import (
+    HUMAN_ASSISTANT,
+    dialogue,
+    in_turn,
+    ranked,
+    transcript,
+    two_speakers,
+)
 from rlhf.data.rows import Message, Row
-
-HUMAN_ASSISTANT = ("Human", "Assistant")
-
-
-def two_speakers(faults: Faults, speakers: Sequence[str]) -> tuple[str, str]:
-    """The option ``speakers``, checked."""
-    named = isinstance(speakers, list | tuple) and all(type(one) is str and one for one in speakers)
-    if not named or len(set(speakers)) != 2:
-        raise faults.wrong_option("speakers", speakers, "two names, such as [Human, Assistant]")
-    return speakers[0], speakers[1]
 
 
 class HumanAssistant:

@@ -7,8 +7,7 @@ from typing import Any
 
 from rlhf.data.formats.columns import Columns
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.questions import check_prompts
-from rlhf.data.formats.turns import dialogue, pick
+from rlhf.data.formats.turns import check_prompts, dialogue, pick
 from rlhf.data.rows import Message, Row
 
 # Language that is translated into → requests, in English and in that language.

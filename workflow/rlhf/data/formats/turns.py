@@ -14,6 +14,7 @@ from rlhf.data.split import group_of
 
 T = TypeVar("T")
 NAMES: dict[str, Role] = dict(zip(ROLES, ROLES, strict=True))
+HUMAN_ASSISTANT = ("Human", "Assistant")
 IN_TURN = "a system message first if at all, then user and assistant in turn"
 
 
@@ -206,3 +207,22 @@ def _listed(faults: Faults, value: list[Any], key: str) -> list[Message] | None:
             return None
         found.append(Message(role, text))
     return found
+
+
+def two_speakers(faults: Faults, speakers: Sequence[str]) -> tuple[str, str]:
+    """The option ``speakers``, checked."""
+    named = isinstance(speakers, list | tuple) and all(type(one) is str and one for one in speakers)
+    if not named or len(set(speakers)) != 2:
+        raise faults.wrong_option("speakers", speakers, "two names, such as [Human, Assistant]")
+    return speakers[0], speakers[1]
+
+
+def check_prompts(faults: Faults, prompts: Sequence[str] | None) -> None:
+    """Refuse templates that have no place for the text."""
+    if prompts is None:
+        return
+    listed = isinstance(prompts, list | tuple) and bool(prompts)
+    if not listed or not all(isinstance(one, str) and "{}" in one for one in prompts):
+        raise faults.wrong_option(
+            "prompts", prompts, 'a list of texts with {} in each: ["Sum up: {}"]'
+        )
