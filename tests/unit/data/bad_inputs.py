@@ -376,6 +376,9 @@ BAD: dict[str, Bad] = {
     "option: synthetic": option("oasst", ["options.synthetic", "true or false"],
                                 synthetic="no"),
     "option: languages are text": option("oasst", ["options.lang", "a list"], lang="en"),
+    "option: field": option("qa", ["options.field", "text"], field=3),
+    "option: exclude": option("qa", ["options.exclude", "a list of texts"], exclude="OpenAI"),
+    "option: exclude nothing": option("qa", ["options.exclude"], exclude=[""]),
     "option: invalid": option("qa", ["options.invalid", "drop, error"], invalid="skip"),
     "format: unknown": Bad("share_gpt", {}, [], ["datasets.mine.format", "'sharegpt'"], None),
 }  # fmt: skip

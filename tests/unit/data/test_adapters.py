@@ -336,6 +336,25 @@ class TestQuestions:
         assert said(rows.conversations[0]) == [("u", "One. Two."), ("a", "Three. Four.")]
 
 
+class TestExclude:
+    def test_rows_with_a_text_are_left_out(self, rows_of):
+        answers = ["As an AI model, no.", "yes", "Openai says so", "open AI"]
+        records = [{"question": "q", "answer": one} for one in answers]
+        rows = rows_of("qa", *records, exclude=["as an ai ", "OPENAI"])
+        assert [one.messages[-1].content for one in rows.conversations] == ["yes", "open AI"]
+        assert len(rows.prompts) == 4
+        assert counted(rows) == {"excluded": 2}
+
+    def test_replies_and_merged_lists_count(self, rows_of):
+        records = [
+            {"prompt": "p", "answer_0": "a", "answer_1": one, "s0": 2, "s1": i}
+            for i, one in enumerate("bx")
+        ] + [{"prompt": "q", "answer_0": "a", "answer_1": "b", "s0": 1, "s1": 0}]
+        for merge, left in ((False, 2), (True, 1)):
+            rows = rows_of("comparison", *records, scores=["s0", "s1"], exclude=["x"], merge=merge)
+            assert len(rows.preferences) == left
+
+
 class TestAlpaca:
     @pytest.mark.parametrize(
         ("given", "question"),

@@ -48,7 +48,8 @@ class DatasetConfig(Strict):
     options: dict[str, Any] = key(
         {},
         about="options of the format, see docs/data.md, and `invalid` (`error`, or `drop` to count "
-        "faulty rows and go on) and `field` (key of the list of rows in a JSON file)",
+        "faulty rows and go on), `field` (key of the list of rows in a JSON file) and `exclude` "
+        "(texts; rows with one of them are left out)",
     )
     validation_fraction: float = key(
         0.1, gt=0, lt=1, about="share of the groups (trees, prompts) held out, chosen by hash"

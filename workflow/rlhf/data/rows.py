@@ -110,6 +110,14 @@ def view_of(row: Row) -> str:
     return type(row).__name__.lower()
 
 
+def texts_of(row: Row) -> Iterator[str]:
+    """All texts of a row."""
+    for message in row.messages if isinstance(row, Conversation) else row.history:
+        yield message.content
+    if isinstance(row, Preference):
+        yield from row.replies
+
+
 @dataclass
 class Rows:
     """All rows of a dataset in memory, for small sets and tests; large ones are streamed.

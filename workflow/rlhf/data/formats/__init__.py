@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.records import read_records
-from rlhf.data.rows import Row, Rows
+from rlhf.data.rows import Row, Rows, texts_of
 from rlhf.errors import ConfigError, DataError
 
 
@@ -54,7 +54,7 @@ FORMATS = {
     "transcript": ("transcripts", "Transcripts"),
     "translation": ("translations", "Translations"),
 }
-GENERAL = ("invalid", "field")  # options that every format has
+GENERAL = ("invalid", "field", "exclude")  # options that every format has
 
 
 def module_of(name: str) -> str:
@@ -75,7 +75,8 @@ class Source:
         name: a key of ``FORMATS``.
         path: a file, a folder or a glob; see ``data.files``.
         options: options of the format; ``invalid``: ``error`` (default) or ``drop``; ``field``:
-            key of the list of rows, if a JSON file holds one object.
+            key of the list of rows, if a JSON file holds one object; ``exclude``: texts, rows
+            with one of which are left out, whatever the case of letters.
         files: globs of the files that are read in a folder.
         dataset: its name in the configuration, for messages.
 
@@ -102,6 +103,7 @@ class Source:
         invalid = options.pop("invalid", "error")
         drop = _choose(invalid, {"error": 0, "drop": 1}, "invalid", dataset)
         self._field = options.pop("field", None)
+        self._exclude = options.pop("exclude", None) or []
         parameters = inspect.signature(factory).parameters
         known = [one for one in parameters if one != "faults"]
         for option in options:
@@ -111,6 +113,12 @@ class Source:
         for option in known:
             if parameters[option].default is inspect.Parameter.empty and option not in options:
                 raise self.faults.wrong_option(option, None, f"the format {name} needs it")
+        if self._field is not None and not isinstance(self._field, str):
+            raise self.faults.wrong_option("field", self._field, "text")
+        listed = isinstance(self._exclude, list)
+        if not listed or not all(isinstance(one, str) and one for one in self._exclude):
+            raise self.faults.wrong_option("exclude", self._exclude, "a list of texts")
+        self._exclude = [one.casefold() for one in self._exclude]
         _check_types(factory, options, self.faults)
         self._format = factory(self.faults, **options)
 
@@ -136,7 +144,7 @@ class Source:
             self.faults.prefix = f"{self._name_of(file)}:" if several else ""
             for record in read_records(file, self.faults, self._field):
                 try:
-                    yield from self._format.rows(record)
+                    yield from self._wanted(self._format.rows(record))
                 except RecursionError:
                     self.faults.report(
                         "nested",
@@ -145,7 +153,17 @@ class Source:
                     )
         finish: Callable[[], Iterable[Row]] | None = getattr(self._format, "finish", None)
         if finish is not None:
-            yield from finish()
+            yield from self._wanted(finish())
+
+    def _wanted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows that hold none of the texts that are excluded."""
+        for row in rows:
+            if self._exclude:
+                texts = "\0".join(texts_of(row)).casefold()
+                if any(one in texts for one in self._exclude):
+                    self.faults.filtered["excluded"] += 1
+                    continue
+            yield row
 
     def _name_of(self, file: Path) -> str:
         """What tells the ids of one file's rows from those of another's."""
