@@ -132,7 +132,7 @@ class Source:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally.items()))
             raise DataError(
                 f"No row is left of the dataset; {tally.total()} were dropped ({reasons}).",
-                where=self.path,
+                where=f"{self.faults.of_dataset}{self.path}",
                 expected="at least one usable row",
                 hint="check `format` and `options`, or read the file with `invalid: error`",
             )

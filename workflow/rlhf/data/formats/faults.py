@@ -41,6 +41,11 @@ class Faults:
         """Id of a row that has none of its own."""
         return f"{self.prefix}{self.line}"
 
+    @property
+    def of_dataset(self) -> str:
+        """The dataset's key, to go before a place in a file."""
+        return "" if self.dataset == "<name>" else f"datasets.{self.dataset}: "
+
     def wrong_option(self, option: str, value: object, expected: str) -> ConfigError:
         """The error for an option that has a wrong value."""
         return ConfigError(
@@ -77,8 +82,7 @@ class Faults:
         if self.drop:
             self.dropped[reason] += 1
             return
-        where = "" if self.dataset == "<name>" else f"datasets.{self.dataset}: "
-        where += f"{self.path}{self.unit}{self.line}"
+        where = f"{self.of_dataset}{self.path}{self.unit}{self.line}"
         where += f":{column}" if column is not None else ""
         where += f", message {message}" if message is not None else ""
         where += f", column {key}" if key is not None else ""
@@ -135,7 +139,9 @@ class Faults:
 
     def is_unicode(self, text: str, message: object = None, key: str | None = None) -> bool:
         """Whether a text can be written; a fault is reported if not."""
-        if any("\ud800" <= char <= "\udfff" for char in text):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
             self.report(
                 "text_surrogate",
                 "A message holds half of a surrogate pair, which is not text.",
