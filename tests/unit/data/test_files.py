@@ -14,6 +14,7 @@ from rlhf.config import load_config
 from rlhf.config.slices import config_slice, local_source
 from rlhf.data.files import find_files, kind_of
 from rlhf.data.formats import Source, load
+from rlhf.data.formats import lines as lines_module
 from rlhf.errors import DataError
 
 ROWS = [
@@ -244,6 +245,47 @@ def test_large_files_are_not_held_in_memory(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines(ROWS[1:2]) * 50_000 + b"{")
     assert next(iter(Source("qa", path))).messages[0].content == " spaces "
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_a_list_is_the_same_in_pieces_of_any_size(tmp_path, monkeypatch, chunk, indent):
+    rows = [*ROWS[:2], {"question": "[{", "answer": "}]"}, {"question": "q", "answer": "é" * 99}]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows, ensure_ascii=False, indent=indent), encoding="utf-8-sig")
+    monkeypatch.setattr(lines_module, "CHUNK", chunk)
+    assert pairs(load("qa", path)) == [(row["question"], row["answer"]) for row in rows]
+
+
+@pytest.mark.parametrize("chunk", [5, 1 << 20])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[{"a": 1},\n {"a": 2,}]', ":2:"),
+        ('[\n{"a": 1}\n{"a": 2}]', ":3:1"),
+        ('[{"a": 1}', ":1:10"),
+        ('[{"a": 1},', ":1:11"),
+        ("[", ":1:2"),
+        ('[{"a": 1}]\n\n{}', ":1"),
+    ],
+)
+def test_place_where_a_list_is_broken(tmp_path, monkeypatch, chunk, text, place):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    monkeypatch.setattr(lines_module, "CHUNK", chunk)
+    with pytest.raises(DataError) as error:
+        load("qa", path, {"question": "{a}", "answer": "{a}"})
+    assert f"rows.json{place}" in str(error.value)
+
+
+def test_large_lists_and_tables_are_not_held_in_memory(tmp_path):
+    """Rows come before the file is read to where it is broken."""
+    (tmp_path / "a.json").write_bytes(b"[" + lines(ROWS[1:2]).replace(b"\n", b",") * 50_000 + b"!")
+    (tmp_path / "a.csv").write_bytes(as_csv(ROWS[1:2] * 50_000) + b"\xff")
+    for name in ("a.json", "a.csv"):
+        assert next(iter(Source("qa", tmp_path / name))).messages[0].content == " spaces "
+        with pytest.raises(DataError):
+            list(Source("qa", tmp_path / name))
 
 
 class TestSlices:

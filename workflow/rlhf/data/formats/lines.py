@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
@@ -14,6 +15,7 @@ from rlhf.errors import DataError
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BOM = "\ufeff"  # some editors begin a file with it; JSON knows none
+CHUNK = 1 << 20  # bytes
 BROKEN = (EOFError, zlib.error, OSError)  # what unpacking a cut or damaged file raises
 
 
@@ -69,31 +71,52 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         DataError: the file is empty, not UTF-8, or packed and cut short or damaged.
     """
     path = Path(path)
-    number, found = 0, False
-    try:
-        with open_unpacked(path) as stream:
-            for number, line in enumerate(stream, start=1):
-                text = decode(line, path, number).rstrip("\r\n")
-                if text.strip():
-                    found = True
-                    yield number, text
-    except BROKEN as error:
-        raise broken(error, path, number) from None
+    found = False
+    for number, line in enumerate(raw_lines(path), start=1):
+        text = line.rstrip("\r\n")
+        if text.strip():
+            found = True
+            yield number, text
     if not found:
         raise empty(path)
 
 
-def read_text(path: Path) -> str:
-    """The whole text of a file; raises as ``read_lines``, but a blank file is an empty text."""
+def raw_lines(path: Path) -> Iterator[str]:
+    """All lines of a file, with what ends them; raises as ``read_lines``, but may be empty."""
     number = 0
-    texts = []
     try:
         with open_unpacked(path) as stream:
             for number, line in enumerate(stream, start=1):
-                texts.append(decode(line, path, number))
+                yield decode(line, path, number)
     except BROKEN as error:
         raise broken(error, path, number) from None
-    return "".join(texts)
+
+
+def read_text(path: Path) -> str:
+    """The whole text of a file; raises as ``raw_lines``."""
+    return "".join(raw_lines(path))
+
+
+def read_chunks(path: Path) -> Iterator[str]:
+    """The text of a file, whatever its lines, piece by piece; raises as ``raw_lines``."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    passed = 0
+    try:
+        with open_unpacked(path) as stream:
+            while block := stream.read(CHUNK):
+                if text := decoder.decode(block):
+                    yield text
+                passed += len(block)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The file is not UTF-8: {error.reason}.",
+            where=f"{path}, after byte {passed}",
+            expected="UTF-8 text",
+            hint=f"convert it: iconv -f LATIN1 -t UTF-8 {path}",
+        ) from None
+    except BROKEN as error:
+        raise broken(error, path, 0) from None
 
 
 def decode(line: bytes, path: Path, number: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +11,19 @@ from typing import Any
 
 from rlhf.data.files import kind_of
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.lines import empty, read_lines, read_text
+from rlhf.data.formats.lines import (
+    BOM,
+    BROKEN,
+    empty,
+    open_unpacked,
+    raw_lines,
+    read_chunks,
+    read_lines,
+    read_text,
+)
 from rlhf.errors import DataError
 
+BLOCK = 1 << 12  # bytes
 BATCH = 1024  # rows of a binary file that are turned into objects at once
 
 
@@ -36,7 +45,7 @@ def read_records(path: Path, faults: Faults, field: str | None = None) -> Iterat
         yield from reader(path, faults)
     elif field is not None:
         yield from _rows_of_field(path, faults, field)
-    elif _first_character(path) == "[":
+    elif _is_list(path):
         yield from _json_list(path, faults)
     else:
         yield from _json_lines(path, faults)
@@ -78,52 +87,112 @@ def _objects(record: Any, faults: Faults, place: str) -> Iterator[dict[str, Any]
         )
 
 
-def _first_character(path: Path) -> str:
-    for _, text in read_lines(path):
-        return text.lstrip()[:1]
-    return ""
+def _is_list(path: Path) -> bool:
+    """Whether a file begins with a JSON list; one that can't be read is left to its reader."""
+    try:
+        with open_unpacked(path) as stream:
+            while block := stream.read(BLOCK):
+                if begin := block.removeprefix(BOM.encode()).lstrip():
+                    return begin.startswith(b"[")
+    except BROKEN:
+        pass
+    return False
 
 
 def _json_list(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
     """The objects of one JSON list, decoded one at a time."""
-    text, scan = read_text(path), json.JSONDecoder().raw_decode
-    at, line, counted = _skip(text, text.index("[") + 1), 1, 0
-    while text[at : at + 1] != "]":
-        line += text.count("\n", counted, at)
-        faults.line, counted = line, at
-        try:
-            record, at = scan(text, at)
-            at = _skip(text, at)
-            if text[at : at + 1] not in (",", "]"):
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
-            if text[at] == ",":
-                at = _skip(text, at + 1)
-        except (json.JSONDecodeError, RecursionError) as error:
-            position = error.pos if isinstance(error, json.JSONDecodeError) else at
-            row = text.count("\n", 0, position) + 1
-            column = position - (text.rfind("\n", 0, position))
-            message = getattr(error, "msg", "it is nested too deeply")
-            raise DataError(
-                f"The file is not a JSON list: {message}.",
-                where=f"{path}:{row}:{column}",
-                expected="[{…}, {…}, …], whole",
-                hint="was the download cut off? For one object a line, leave out the brackets",
-            ) from None
-        yield from _objects(record, faults, "list")
-    if text[at + 1 :].strip():
-        row = text.count("\n", 0, at) + 1
+    text = _Text(path)
+    text.skip("[")
+    while text.peek() != "]":
+        faults.line = text.line
+        yield from _objects(text.decode(), faults, "list")
+        if text.peek() == ",":
+            text.skip(",")
+        elif text.peek() != "]":
+            raise text.fault("Expecting ',' delimiter")
+    line = text.line
+    text.skip("]")
+    if text.peek():
         raise DataError(
             "More follows after the end of the JSON list.",
-            where=f"{path}:{row}",
+            where=f"{path}:{line}",
             expected="one list of objects, or one object a line",
             hint="lines that are lists are no rows",
         )
 
 
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+class _Text:
+    """A long JSON text of which only a piece is held.
+
+    Attributes:
+        line: number of the line at which the rest begins, from 1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._chunks = path, read_chunks(path)
+        self._held, self._at = "", 0
+        self.line, self._column = 1, 1
+        self._scan = json.JSONDecoder().raw_decode
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            while self._at < len(self._held):
+                char = self._held[self._at]
+                if char not in " \t\r\n":
+                    return char
+                self._advance(self._at + 1)
+            if not self._more():
+                return ""
+
+    def skip(self, char: str) -> None:
+        """Go past the next character, which is this one."""
+        if self.peek() == char:
+            self._advance(self._at + 1)
+        self.peek()
+
+    def decode(self) -> Any:
+        """The next value, after more of the file was read if it does not end in what is held."""
+        wanted = 0
+        while True:
+            try:
+                value, end = self._scan(self._held, self._at)
+                if end < len(self._held) or not self._more():
+                    self._advance(end)
+                    return value
+            except json.JSONDecodeError as error:
+                # Twice as much each time, or a long object would be scanned again and again.
+                wanted = max(2 * wanted, len(self._held) - self._at)
+                if not self._more(wanted):
+                    self._advance(max(error.pos, self._at))
+                    raise self.fault(error.msg) from None
+            except RecursionError:
+                raise self.fault("it is nested too deeply") from None
+
+    def fault(self, what: str) -> DataError:
+        """The error for what stands where the rest begins."""
+        return DataError(
+            f"The file is not a JSON list: {what}.",
+            where=f"{self._path}:{self.line}:{self._column}",
+            expected="[{…}, {…}, …], whole",
+            hint="was the download cut off? For one object a line, leave out the brackets",
+        )
+
+    def _advance(self, end: int) -> None:
+        passed = self._held[self._at : end]
+        newline = passed.rfind("\n")
+        self.line += passed.count("\n")
+        self._column = len(passed) - newline if newline >= 0 else self._column + len(passed)
+        self._at = end
+
+    def _more(self, wanted: int = 1) -> bool:
+        """Read on for at least so many characters; False at the end of the file."""
+        added: list[str] = []
+        while wanted > 0 and (chunk := next(self._chunks, "")):
+            added.append(chunk)
+            wanted -= len(chunk)
+        self._held, self._at = "".join([self._held[self._at :], *added]), 0
+        return bool(added)
 
 
 def _rows_of_field(path: Path, faults: Faults, field: str) -> Iterator[dict[str, Any]]:
@@ -156,13 +225,10 @@ def _rows_of_field(path: Path, faults: Faults, field: str) -> Iterator[dict[str,
 
 
 def _csv(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
-    text = read_text(path)
-    if not text.strip():
-        raise empty(path)
     csv.field_size_limit(sys.maxsize)
     delimiter = "\t" if kind_of(path) == ".tsv" else ","
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    rows = csv.reader(raw_lines(path), delimiter=delimiter, strict=True)
+    header: list[str] = []
     while True:
         faults.line = rows.line_num + 1
         try:
@@ -175,9 +241,9 @@ def _csv(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
                 hint='write a quote inside of quotes twice: ""',
             ) from None
         if row is None:
-            return
-        if header is None:
-            header = _header(path, row)
+            break
+        if not header:
+            header = _header(path, row) if any(row) else []
         elif len(row) == len(header):
             yield dict(zip(header, row, strict=True))
         elif row:
@@ -186,6 +252,8 @@ def _csv(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
                 f"The row has {len(row)} columns.",
                 expected=f"{len(header)} columns, as the first line: {', '.join(header)}",
             )
+    if not header:
+        raise empty(path)
 
 
 def _header(path: Path, row: list[str]) -> list[str]:
