@@ -12,6 +12,7 @@ from rlhf.adopt import adopt_results
 from rlhf.config import load_config
 from rlhf.config.cluster import stage_resources
 from rlhf.config.slices import canonical_slice
+from rlhf.data.formats import module_of
 from rlhf.errors import RlhfError
 from rlhf.images import image_id
 from rlhf.jobs import images, job_resources, resource_names
@@ -57,12 +58,17 @@ def get_config(stage, key="name"):
     return lambda wildcards: canonical_slice(CONFIG, stage, wildcards[key])
 
 
-def get_code(stage):
-    """Digest of the code that a stage runs."""
-    digest = (
-        digest_code(f"stages.{stage}") if CONFIG.runtime.track_code else "untracked"
-    )
+def get_code(stage, *modules):
+    """Digest of the code that a stage runs; `modules` are those that it imports by name."""
+    digest = "untracked"
+    if CONFIG.runtime.track_code:
+        digest = digest_code(f"stages.{stage}", also=modules)
     return f"code:{digest}"  # Snakemake shows and compares values without their keys
+
+
+def get_data_code(wildcards):
+    """Digest of the code that makes a dataset: that of other formats does not count."""
+    return get_code("fetch_data", module_of(CONFIG.datasets[wildcards.dataset].format))
 
 
 def get_image(stage):

@@ -35,7 +35,7 @@ rule fetch_data:
         **get_resources("fetch_data"),
     params:
         config=get_config("fetch_data", "dataset"),
-        code=get_code("fetch_data"),
+        code=get_data_code,
         image=get_image("fetch_data"),
     shell:
         "rlhf launch {resources.launch} --log {log}"

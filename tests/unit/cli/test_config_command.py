@@ -23,6 +23,19 @@ def test_check_invalid(tmp_path, capsys):
     assert str(path) in error
 
 
+def test_check_formats_and_their_options(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    for entry, words in (
+        ("format: oast", ["datasets.demo.format", "did you mean 'oasst'?"]),
+        ("format: oasst, options: {topk: 1}", ["datasets.demo.options", "did you mean 'top_k'?"]),
+        ("format: oasst, options: {top_k: 0}", ["datasets.demo.options.top_k", "1 or more"]),
+    ):
+        path.write_text(FILE.replace("format: oasst", entry))
+        assert main(["config", "check", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert [word for word in words if word not in error] == []
+
+
 def test_write(tmp_path, capsys):
     assert main(["config", "write", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "schema.json"]

@@ -102,6 +102,15 @@ def test_prompt_and_reply_are_how_the_dialogue_begins(make_tokenizer, template, 
             assert reply in tokenizer.decode(end, clean_up_tokenization_spaces=False)
 
 
+@pytest.mark.parametrize("bos", [False, True])
+def test_plain_text_is_trained_whole_and_without_a_template(make_tokenizer, bos):
+    tokenizer = make_tokenizer("chatml", bos)
+    ids, labels = encode_conversation(tokenizer, [Message("text", "A tree.\n<|im_end|>")])
+    start = "<s>" if bos else ""
+    assert masked(tokenizer, ids, labels) == f"{start}⟦A tree.\n<|im_end|><|im_end|>⟧"
+    assert ids.count(tokenizer.eos_token_id) == 1
+
+
 def test_functions_are_the_encoders(make_tokenizer):
     tokenizer = make_tokenizer("hh")
     encoder = Encoder(tokenizer)

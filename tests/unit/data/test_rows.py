@@ -29,15 +29,15 @@ ROWS = [
     (Conversation("c", "g", (Message("system", "s"), USER, REPLY)), "train"),
     (Preference("p", "g", (USER,), ("best", "worse", "worst")), "validation"),
     (Prompt("r", "g", (USER, REPLY, USER)), "train"),
+    (Conversation("t", "g", (Message("text", "plain"),)), "train"),
 ]
 
 
 def test_rows_come_back_as_they_were(tmp_path):
     write_rows(tmp_path, ROWS)
     everything = Rows.read(tmp_path)
-    assert [*everything.conversations, *everything.preferences, *everything.prompts] == [
-        row for row, _ in ROWS
-    ]
+    found = [*everything.conversations, *everything.preferences, *everything.prompts]
+    assert sorted(found, key=lambda row: row.id) == [row for row, _ in ROWS]
     assert Rows.read(tmp_path, "validation") == Rows(preferences=[ROWS[1][0]])
 
 
@@ -56,6 +56,8 @@ def test_equal_rows_give_equal_bytes(tmp_path):
     [
         lambda: Conversation("x", "g", (USER,)),
         lambda: Conversation("x", "g", ()),
+        lambda: Conversation("x", "g", (Message("text", "a"), REPLY)),
+        lambda: Prompt("x", "g", (Message("text", "a"),)),
         lambda: Prompt("x", "g", (USER, REPLY)),
         lambda: Prompt("x", "g", (REPLY, USER)),
         lambda: Prompt("x", "g", (USER, USER)),

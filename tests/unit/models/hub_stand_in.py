@@ -65,8 +65,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if hub.gated:
                 return self.refuse(403, "GatedRepo")
             match = re.fullmatch(
-                r"/(?:api/models/(?P<api>[^/]+/[^/]+)/(?:tree|revision)/(?P<commit>[^/]+)"
-                r"|(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<file>.+))",
+                r"/(?:api/(?:models|datasets)/(?P<api>[^/]+/[^/]+)/(?:tree|revision)/(?P<commit>[^/]+)"
+                r"|(?:datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<file>.+))",
                 path,
             )
             if not match or hub.repo not in (match["api"], match["repo"]):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,25 @@ def test_files_and_trees(tmp_path):
     }
     assert digest_source(tmp_path / "a") == abc
     assert digest_source(tmp_path) == digest_value(describe_tree(Path(tmp_path)))
+
+
+def test_a_format_is_code_of_its_own_datasets_only(tmp_path):
+    from rlhf.data.formats import FORMATS, module_of
+    from rlhf.provenance.digest import PACKAGE_ROOT
+
+    root = tmp_path / "rlhf"
+    shutil.copytree(PACKAGE_ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digests():
+        stages = ("tokenize", "train_sft", "train_reward", "train_ppo")
+        found = {stage: digest_code(f"stages.{stage}", root) for stage in stages}
+        return found | {
+            name: digest_code("stages.fetch_data", root, [module_of(name)]) for name in FORMATS
+        }
+
+    before = digests()
+    with (root / "data" / "formats" / "questions.py").open("a") as stream:
+        stream.write("\nCHANGED = True\n")
+    after = digests()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"qa", "alpaca", "summary"}

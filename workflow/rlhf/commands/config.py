@@ -24,8 +24,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from rlhf.config import NAMED, load_config_file
+    from rlhf.data.formats import Source
 
     config = load_config_file(args.file)
+    for name, dataset in config.datasets.items():  # formats know their own options
+        Source(str(dataset.format), dataset.path or "", dataset.options, dataset=name)
     counts = {section: len(getattr(config, section)) for section in NAMED}
     found = ", ".join(f"{section} {count}" for section, count in counts.items() if count)
     print(f"{args.file}: valid ({found})")

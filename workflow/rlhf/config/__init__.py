@@ -15,6 +15,7 @@ from rlhf.config.data import DatasetConfig, TokenizationConfig
 from rlhf.config.evaluation import EvaluationConfig, ReportConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.registry import is_known, resolve_datasets
 from rlhf.config.runtime import RuntimeConfig, StoreConfig
 from rlhf.config.training import RewardConfig, SftConfig
 from rlhf.errors import ConfigError
@@ -41,10 +42,22 @@ class Config(Strict):
     runtime: RuntimeConfig = key(RuntimeConfig(), about="threads, micro-batches, saving")
     cluster: ClusterConfig = key(ClusterConfig(), about="what jobs ask for, on a cluster or here")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _datasets_of_the_registry(cls, values: Any) -> Any:
+        """Entries that name a dataset of the registry take what stands there."""
+        datasets = values.get("datasets") if isinstance(values, Mapping) else None
+        if not isinstance(datasets, Mapping):
+            return values
+        resolved, problems = resolve_datasets(datasets)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return {**values, "datasets": resolved}
+
     @model_validator(mode="after")
     def _names_resolve(self) -> Config:
         """Names are fit for a path, names that are used are declared, and jobs can be laid out."""
-        problems = [*self._bad_names(), *self._unknown_names()]
+        problems = [*self._bad_names(), *self._unknown_names(), *self._sources()]
         problems = problems or [*self._mixed_models(), *cluster_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
@@ -55,6 +68,14 @@ class Config(Strict):
             for name in getattr(self, section):
                 if not is_name(name):
                     yield f"{section}.{name}: {NAME_RULE}"
+
+    def _sources(self) -> Iterator[str]:
+        for name, dataset in self.datasets.items():
+            if (dataset.path is None) == (dataset.source is None):
+                yield f"datasets.{name}: give exactly one of path, source (or registry)"
+            if dataset.format is None:
+                advice = f"; or write `registry: {name}`" if is_known(name) else ""
+                yield f"datasets.{name}.format: this key is required{advice}"
 
     def _unknown_names(self) -> Iterator[str]:
         for where, section, name in self._references():

@@ -4,18 +4,52 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from rlhf.config.base import Strict, key
 
 
-class DatasetConfig(Strict):
-    """One dataset."""
+class DatasetSource(Strict):
+    """Where a dataset is downloaded from: `hub`, or `url`."""
 
-    path: str = key(about="file, relative to the repository's root")
-    format: str = key(about="how the file is laid out: `oasst` (message trees) or `messages`")
+    hub: str | None = key(None, about="dataset id on the Hugging Face hub, such as org/name")
+    revision: str | None = key(None, about="commit, branch or tag on the hub")
+    url: str | None = key(None, about="address of one file elsewhere")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> DatasetSource:
+        if (self.hub is None) == (self.url is None):
+            raise ValueError("give exactly one of hub, url")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("`hub` and `revision` go together")
+        return self
+
+
+class DatasetConfig(Strict):
+    """One dataset: an entry of the registry, by its own name or under `registry`, or your own."""
+
+    registry: str | None = key(
+        None,
+        about="name in `datasets.yaml`; what else is given here goes before what stands there. "
+        "A dataset with neither `path` nor `source` is looked up by its own name",
+    )
+    path: str | None = key(
+        None,
+        about="file, folder or glob, relative to the repository's root: JSON lines, JSON, CSV, "
+        "Parquet, Arrow or text, plain, `.gz` or `.zst`; or what `datasets` saved to disk",
+    )
+    source: DatasetSource | None = key(None, about="where it is downloaded from, without `path`")
+    files: list[str] | None = key(
+        None, about="globs of the files that are read in a folder or a hub's repository"
+    )
+    format: str | None = key(
+        None, about="how rows are laid out, see docs/data.md; required unless the registry says it"
+    )
     options: dict[str, Any] = key(
         {},
-        about="options of the format: `top_k` (follow the best replies only), `lang`, "
-        "`invalid` (`error`, or `drop` to count faulty rows and go on)",
+        about="options of the format, see docs/data.md, and `invalid` (`error`, or `drop` to count "
+        "faulty rows and go on), `field` (key of the list of rows in a JSON file) and `exclude` "
+        "(texts; rows with one of them are left out)",
     )
     validation_fraction: float = key(
         0.1, gt=0, lt=1, about="share of the groups (trees, prompts) held out, chosen by hash"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import Config
-from rlhf.provenance.digest import canonical_json, digest_source
+from rlhf.data.files import find_files, is_glob, root_of
+from rlhf.errors import DataError
+from rlhf.provenance.digest import canonical_json, digest_file, digest_source, digest_value
 
 VIEWS = ("sft", "preference", "prompt")
 
@@ -30,8 +32,11 @@ def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
     }
     if stage == "tokenize":
         return {"view": name} | getattr(config.tokenization, name).model_dump(mode="json")
-    if stage in ("fetch_model", "fetch_data"):
+    if stage == "fetch_model":
         return _with_content(sections[stage][name].model_dump(mode="json"))
+    if stage == "fetch_data":  # where it is described is of no account
+        entry = sections[stage][name]
+        return _with_content(entry.model_dump(mode="json", exclude={"registry"}, exclude_none=True))
     if stage in ("export_reward_store", "export_reference_store"):
         return config.store.model_dump(mode="json")
     return sections[stage][name].model_dump(mode="json")
@@ -43,13 +48,25 @@ def canonical_slice(config: Config, stage: str, name: str) -> str:
 
 
 def local_source(values: dict[str, Any]) -> Path | None:
-    """What a slice of ``fetch_model`` or ``fetch_data`` reads on this machine, if it is there."""
+    """What a slice of ``fetch_model`` or ``fetch_data`` reads on this machine, if it is there.
+
+    Of a glob it is the folder that the glob looks in.
+    """
     source = values.get("source", values)
     local = source.get("path") or (source.get("random") or {}).get("tokenizer_text")
-    return Path(local) if local and Path(local).exists() else None
+    return root_of(local) if local and root_of(local).exists() else None
 
 
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:
     """Name local sources by their content too, so that an edit, not a touch, makes them stale."""
     local = local_source(values)
-    return values | {"content": digest_source(local)} if local else values
+    if local is None:
+        return values
+    path, files = values.get("path"), values.get("files")
+    if path is None or not (is_glob(path) or (files and local.is_dir())):
+        return values | {"content": digest_source(local)}
+    try:
+        found = find_files(path, files)
+    except DataError:
+        return values  # the stage says what is missing
+    return values | {"content": digest_value({str(one): digest_file(one) for one in found})}

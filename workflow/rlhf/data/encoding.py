@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from rlhf.data.rows import Message
+from rlhf.data.rows import TEXT, Message
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -170,6 +170,9 @@ class Encoder:
         return self._skeletons[key]
 
     def _build(self, roles: tuple[str, ...], prompt: bool) -> Skeleton:
+        if roles == (TEXT,):
+            eos = Literal((self._tokenizer.eos_token_id,), trained=True)
+            return self._with_bos([Slot(0, "", trained=True), eos])
         contents = [f"\ue000{i}\ue001" for i in range(len(roles))]
         text, spans = self._render(roles, contents, prompt)
         slots = list(_STAND_IN.finditer(text))

@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from rlhf.errors import DataError, IntegrityError
 
-Role: TypeAlias = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = get_args(Role)
+Role: TypeAlias = Literal["system", "user", "assistant", "text"]
+ROLES: tuple[Role, ...] = get_args(Role)[:3]  # of a dialogue
+TEXT: Role = "text"  # plain text for language modelling: alone, and without a template
 SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "prompt")
 ROW_GROUP = 1024  # rows held in memory while writing and reading
@@ -31,12 +32,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A dialogue to imitate; it ends with the assistant.
+    """A dialogue to imitate; it ends with the assistant. Or a piece of plain text.
 
     Attributes:
         id: leads back to the row of the source.
         group: digest of the root prompt; decides the split.
-        messages: an optional system message, then user and assistant in turn.
+        messages: an optional system message, then user and assistant in turn; or one message of
+            the role ``text``.
     """
 
     id: str
@@ -91,6 +93,8 @@ Row: TypeAlias = Conversation | Preference | Prompt
 def _check_turns(row: str, messages: tuple[Message, ...], last: str) -> None:
     """Guard what the rest of the pipeline builds on; formats report faults of a file earlier."""
     roles = [message.role for message in messages]
+    if roles == [TEXT] and last == "assistant":
+        return
     turns = roles[1:] if roles[:1] == ["system"] else roles
     wanted = [("user", "assistant")[i % 2] for i in range(len(turns))]
     if not turns or turns != wanted or turns[-1] != last:
@@ -104,6 +108,14 @@ def _check_turns(row: str, messages: tuple[Message, ...], last: str) -> None:
 def view_of(row: Row) -> str:
     """Name of the view that a row belongs to."""
     return type(row).__name__.lower()
+
+
+def texts_of(row: Row) -> Iterator[str]:
+    """All texts of a row."""
+    for message in row.messages if isinstance(row, Conversation) else row.history:
+        yield message.content
+    if isinstance(row, Preference):
+        yield from row.replies
 
 
 @dataclass

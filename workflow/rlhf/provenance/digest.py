@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def digest_source(path: Path) -> str:
     return digest_file(path) if path.is_file() else digest_value(describe_tree(path))
 
 
-def digest_code(module: str, root: Path = PACKAGE_ROOT) -> str:
+def digest_code(module: str, root: Path = PACKAGE_ROOT, also: Sequence[str] = ()) -> str:
     """Digest of what a module of this package runs: itself and all it imports from the package.
 
     Modules enter as syntax trees without docstrings, so comments, docstrings and layout change
@@ -64,9 +65,10 @@ def digest_code(module: str, root: Path = PACKAGE_ROOT) -> str:
     Args:
         module: dotted name inside the package, such as ``stages.sft``.
         root: folder of the package ``rlhf``.
+        also: modules that it imports by name, so that nobody sees it in its text.
     """
     parts: dict[str, str] = {}
-    pending = [module]
+    pending = [module, *also]
     while pending:
         name = pending.pop()
         if name in parts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.rows import Role
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 
 MEND = "mend the file, or set `options.invalid: drop` to count such rows and go on"
 
@@ -19,17 +19,40 @@ class Faults:
     Args:
         path: the file that is read.
         drop: count faults instead of raising at the first.
+        dataset: its name in the configuration.
 
     Attributes:
-        line: number of the line that is being read.
+        path: the file that is being read.
+        line: number of the line or row that is being read.
+        unit: what stands before that number: ``:`` for lines, ``, row `` in a binary file.
+        prefix: goes before row ids, so that those of several files differ.
         dropped: reason → how many messages, replies or rows were faulty.
         filtered: reason → how many the options or the source's own marks leave out.
     """
 
-    def __init__(self, path: str | Path, drop: bool = False) -> None:
+    def __init__(self, path: str | Path, drop: bool = False, dataset: str = "<name>") -> None:
         self.path, self.drop, self.line = path, drop, 0
+        self.dataset, self.unit, self.prefix = dataset, ":", ""
         self.dropped: Counter[str] = Counter()
         self.filtered: Counter[str] = Counter()
+
+    @property
+    def row_id(self) -> str:
+        """Id of a row that has none of its own."""
+        return f"{self.prefix}{self.line}"
+
+    @property
+    def of_dataset(self) -> str:
+        """The dataset's key, to go before a place in a file."""
+        return "" if self.dataset == "<name>" else f"datasets.{self.dataset}: "
+
+    def wrong_option(self, option: str, value: object, expected: str) -> ConfigError:
+        """The error for an option that has a wrong value."""
+        return ConfigError(
+            f"{value!r} is no value of this option.",
+            where=f"datasets.{self.dataset}.options.{option}",
+            expected=expected,
+        )
 
     def report(
         self,
@@ -39,6 +62,7 @@ class Faults:
         expected: str,
         message: object = None,
         column: int | None = None,
+        key: str | None = None,
         hint: str = MEND,
     ) -> None:
         """Count a fault, or raise it.
@@ -48,7 +72,8 @@ class Faults:
             what: the fault in one sentence.
             expected: what would have been right.
             message: id of the message concerned.
-            column: column in the line.
+            column: character in the line.
+            key: column of the row concerned.
             hint: what to do.
 
         Raises:
@@ -57,13 +82,18 @@ class Faults:
         if self.drop:
             self.dropped[reason] += 1
             return
-        where = f"{self.path}:{self.line}"
+        where = f"{self.of_dataset}{self.path}{self.unit}{self.line}"
         where += f":{column}" if column is not None else ""
         where += f", message {message}" if message is not None else ""
+        where += f", column {key}" if key is not None else ""
         raise DataError(what, where=where, expected=expected, hint=hint)
 
     def role(
-        self, raw: Mapping[str, Any], roles: Mapping[str, Role], message: object
+        self,
+        raw: Mapping[str, Any],
+        roles: Mapping[str, Role],
+        message: object,
+        key: str = "role",
     ) -> Role | None:
         """The message's role in our terms, or None after reporting a fault.
 
@@ -71,24 +101,30 @@ class Faults:
             raw: a message as it stands in the file.
             roles: the format's role → ours.
             message: id or position of the message.
+            key: where the role stands.
         """
-        expected = f"`role` is one of: {', '.join(roles)}"
-        if raw.get("role") is None:
+        expected = f"`{key}` is one of: {', '.join(roles)}"
+        if raw.get(key) is None:
             self.report(
                 "role_missing", "A message has no role.", expected=expected, message=message
             )
             return None
-        role = roles.get(raw["role"]) if isinstance(raw["role"], str) else None
+        role = roles.get(raw[key]) if isinstance(raw[key], str) else None
         if role is None:
             self.report(
                 "role_unknown",
-                f"A message has the unknown role {raw['role']!r}.",
+                f"A message has the unknown role {raw[key]!r}.",
                 expected=expected,
                 message=message,
             )
         return role
 
-    def text(self, raw: Mapping[str, Any], key: str, message: object) -> str | None:
+    def text(
+        self,
+        raw: Mapping[str, Any],
+        key: str,
+        message: object = None,
+    ) -> str | None:
         """The message's text, or None after reporting a fault."""
         text = raw.get(key)
         if not isinstance(text, str) or not text.strip():
@@ -99,12 +135,19 @@ class Faults:
                 message=message,
             )
             return None
-        if any("\ud800" <= char <= "\udfff" for char in text):
+        return text if self.is_unicode(text, message) else None
+
+    def is_unicode(self, text: str, message: object = None, key: str | None = None) -> bool:
+        """Whether a text can be written; a fault is reported if not."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
             self.report(
                 "text_surrogate",
                 "A message holds half of a surrogate pair, which is not text.",
                 expected="valid Unicode in `\\u` escapes",
                 message=message,
+                key=key,
             )
-            return None
-        return text
+            return False
+        return True

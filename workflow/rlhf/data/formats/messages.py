@@ -1,31 +1,62 @@
-"""JSON lines of ``{"messages": [{"role", "content"}, …]}``, the ecosystem's common form."""
+"""Lists of messages: ``{"messages": [{"role", "content"}, …]}``, ShareGPT and the like."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rlhf.data.formats.faults import Faults
-from rlhf.data.rows import ROLES, Conversation, Message, Prompt, Row
-from rlhf.data.split import group_of
+from rlhf.data.formats.turns import IN_TURN, NAMES, dialogue, in_turn, merged
+from rlhf.data.rows import Message, Role, Row
+
+SHAREGPT: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+}
 
 
 class Messages:
-    """Each line is a dialogue; one that ends with the user gives prompts and no demonstration.
+    """Each row is a dialogue; one that ends with the user gives prompts and no demonstration.
 
-    ``id`` is the object's own, or the number of its line; the prompt before the n-th reply is
+    ``id`` is the row's own, or the number of its line; the prompt before the n-th reply is
     ``id/n``.
 
     Args:
         faults: where faults go.
+        column: column of the list.
+        role: key of a message's role.
+        content: key of a message's text.
+        system: column of a system message that stands outside of the list.
+        merge: make one of messages that one role says in a row.
+        roles: role in the file → user, assistant or system.
     """
 
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+    def __init__(
+        self,
+        faults: Faults,
+        column: str = "messages",
+        role: str = "role",
+        content: str = "content",
+        system: str | None = None,
+        merge: bool = False,
+        roles: Mapping[str, Role] | None = None,
+    ) -> None:
+        self._faults, self._column, self._role, self._content = faults, column, role, content
+        self._system, self._merge = system, merge
+        self._roles = dict(roles or NAMES)
+        if not set(self._roles.values()) <= set(NAMES):
+            raise faults.wrong_option("roles", roles, f"role in the file → {', '.join(NAMES)}")
         self._seen: set[str] = set()
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
-        row_id = str(record.get("id", self._faults.line))
+        row_id = str(record.get("id", self._faults.row_id))
         if row_id in self._seen:
             self._faults.report(
                 "duplicate_id",
@@ -33,51 +64,46 @@ class Messages:
                 expected="an `id` of its own for each row, or none at all",
             )
             return []
-        messages = self._messages(record.get("messages"))
+        messages = self._messages(record)
         if messages is None:
             return []
         self._seen.add(row_id)
-        group = group_of(next(one.content for one in messages if one.role == "user"))
-        rows: list[Row] = []
-        replies = [i for i, one in enumerate(messages) if one.role == "assistant"]
-        if replies:
-            rows.append(Conversation(row_id, group, messages[: replies[-1] + 1]))
-        prompts = [i for i, one in enumerate(messages) if one.role == "user"]
-        for turn, last in enumerate(prompts, start=1):
-            rows.append(Prompt(f"{row_id}/{turn}", group, messages[: last + 1]))
-        return rows
+        return dialogue(row_id, messages)
 
-    def _messages(self, raw: Any) -> tuple[Message, ...] | None:
-        expected = "`messages` is a list of {role, content}; a system message first if at all, "
-        expected += "then user and assistant in turn"
+    def _messages(self, record: dict[str, Any]) -> tuple[Message, ...] | None:
+        raw = record.get(self._column)
+        expected = f"`{self._column}` is a list of {{{self._role}, {self._content}}}; {IN_TURN}"
         if not isinstance(raw, list) or not raw or not all(isinstance(one, dict) for one in raw):
+            there = ", ".join(record) or "none"
             self._faults.report(
-                "no_messages", "The row holds no list of messages.", expected=expected
+                "no_messages",
+                f"The row holds no list of messages; its columns are: {there}.",
+                expected=expected,
+                key=self._column,
             )
             return None
         messages = []
+        if self._system is not None and str(record.get(self._system) or "").strip():
+            messages.append(Message("system", str(record[self._system])))
         for position, one in enumerate(raw, start=1):
-            role = self._faults.role(one, dict(zip(ROLES, ROLES, strict=True)), position)
-            text = self._faults.text(one, "content", position) if role else None
+            role = self._faults.role(one, self._roles, position, self._role)
+            text = self._faults.text(one, self._content, position) if role else None
             if role is None or text is None:
                 return None
             messages.append(Message(role, text))
-        turns = [one.role for one in messages]
-        if turns[0] == "system":
-            turns = turns[1:]
-        for turn, role in enumerate(turns):
-            if role != ("user", "assistant")[turn % 2]:
-                repeated = turn > 0 and role == turns[turn - 1]
-                self._faults.report(
-                    "role_repeated" if repeated else "role_order",
-                    f"Two messages of the role {role!r} follow each other."
-                    if repeated
-                    else f"The role {role!r} is out of turn.",
-                    expected=expected,
-                    message=turn + 1 + len(messages) - len(turns),
-                )
-                return None
-        if not turns:
-            self._faults.report("no_messages", "Nobody says anything.", expected=expected)
-            return None
-        return tuple(messages)
+        return in_turn(self._faults, merged(messages) if self._merge else messages, expected)
+
+
+class ShareGpt(Messages):
+    """``{"conversations": [{"from", "value"}, …]}`` of human and gpt; repeated turns are joined.
+
+    Args:
+        faults: where faults go.
+        column: column of the list.
+        system: column of a system message.
+    """
+
+    def __init__(
+        self, faults: Faults, column: str = "conversations", system: str | None = None
+    ) -> None:
+        super().__init__(faults, column, "from", "value", system, merge=True, roles=SHAREGPT)

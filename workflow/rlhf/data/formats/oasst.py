@@ -1,20 +1,22 @@
-"""Open-Assistant's export: JSON lines, one message tree each."""
+"""Open-Assistant's exports: message trees, or their messages one by one."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.rows import Conversation, Message, Preference, Prompt, Role, Row
 from rlhf.data.split import group_of
-from rlhf.errors import ConfigError
 
 ROLES: dict[str, Role] = {"prompter": "user", "assistant": "assistant"}
 READY = "ready_for_export"
 WAITING = "prompt_lottery_waiting"  # a reviewed prompt that nobody has answered yet
+REVIEWS = {"approved": (True,), "not_rejected": (True, None), "any": (True, None, False)}
+_Place: TypeAlias = tuple[str | Path, int]  # a file and a line of it
 
 
 @dataclass(slots=True)
@@ -28,38 +30,52 @@ class _Node:
 
 
 class OpenAssistant:
-    """Trees of a prompt and its ranked replies.
+    """Trees of a prompt and its ranked replies: a tree a row, or a message a row.
 
     Deleted messages and those that reviewers rejected are left out with all below them, and so
     are trees that were never finished; trees whose prompt still waits for replies give a prompt.
+    Single messages are put together when all are read, so they are held in memory.
 
     Args:
         faults: where faults go.
         top_k: demonstrations and prompts follow only replies of rank < top_k; None: all. A lone
             reply without a rank counts as rank 0. Preferences use all ranks.
         lang: languages of the root prompt that are kept, such as ``["en", "de"]``; None: all.
+        min_quality: messages whose label ``quality`` is lower are left out with all below them;
+            those without the label are kept.
+        review: which messages are kept: ``approved`` by reviewers, ``not_rejected`` (default), or
+            ``any``.
+        synthetic: whether messages that a model wrote are kept.
+        states: states of trees that are kept.
     """
 
     def __init__(
-        self, faults: Faults, top_k: int | None = None, lang: Sequence[str] | None = None
+        self,
+        faults: Faults,
+        top_k: int | None = None,
+        lang: Sequence[str] | None = None,
+        min_quality: float | None = None,
+        review: str = "not_rejected",
+        synthetic: bool = True,
+        states: Sequence[str] = (READY, WAITING),
     ) -> None:
-        if top_k is not None and (type(top_k) is not int or top_k < 1):
-            raise ConfigError(
-                f"{top_k!r} is not a number of replies.",
-                where="datasets.<name>.options.top_k",
-                expected="a whole number of 1 or more, or null",
-            )
-        if lang is not None and (isinstance(lang, str) or not all(type(x) is str for x in lang)):
-            raise ConfigError(
-                f"{lang!r} is not a list of languages.",
-                where="datasets.<name>.options.lang",
-                expected="a list such as [en, de], or null",
-            )
+        if top_k is not None and top_k < 1:
+            raise faults.wrong_option("top_k", top_k, "a whole number of 1 or more, or null")
+        if min_quality is not None and not 0 <= min_quality <= 1:
+            raise faults.wrong_option("min_quality", min_quality, "a number from 0 to 1, or null")
+        if review not in REVIEWS:
+            raise faults.wrong_option("review", review, f"one of: {', '.join(REVIEWS)}")
         self._faults, self._top_k, self._lang = faults, top_k, lang
+        self._min_quality, self._review = min_quality, REVIEWS[review]
+        self._synthetic, self._states = synthetic, states
         self._seen: set[str] = set()
+        self._messages: list[tuple[_Place, dict[str, Any]]] = []
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
-        """All rows of one tree, depth first."""
+        """All rows of one tree, depth first; of a single message none, before ``finish``."""
+        if "message_id" in record and "prompt" not in record:
+            self._messages.append(((self._faults.path, self._faults.line), record))
+            return []
         raw = record.get("prompt")
         if not isinstance(raw, dict):
             self._faults.report(
@@ -70,7 +86,7 @@ class OpenAssistant:
             )
             return []
         state = record.get("tree_state", READY)
-        if state not in (READY, WAITING):
+        if state not in self._states:
             self._faults.filtered["tree_state"] += 1
             return []
         if self._lang is not None and raw.get("lang") not in self._lang:
@@ -102,8 +118,8 @@ class OpenAssistant:
         if not isinstance(raw, dict):
             faults.report("not_a_message", "A reply is no object.", expected="a message: {…}")
             return None
-        if raw.get("deleted") or raw.get("review_result") is False:
-            faults.filtered["deleted" if raw.get("deleted") else "rejected"] += 1
+        if (reason := self._left_out(raw)) is not None:
+            faults.filtered[reason] += 1
             return None
         message_id = raw.get("message_id")
         if not isinstance(message_id, str) or not message_id:
@@ -155,6 +171,37 @@ class OpenAssistant:
         if role == "user":
             self._check_ranks(node)
         return node
+
+    def _left_out(self, raw: dict[str, Any]) -> str | None:
+        """Why the options or the source's own marks leave a message out, or None."""
+        if raw.get("deleted"):
+            return "deleted"
+        if raw.get("review_result") not in self._review:
+            return "rejected" if raw.get("review_result") is False else "not_reviewed"
+        if raw.get("synthetic") and not self._synthetic:
+            return "synthetic"
+        quality = _label(raw, "quality") if self._min_quality is not None else None
+        if quality is not None and quality < (self._min_quality or 0):
+            return "quality"
+        return None
+
+    def finish(self) -> Iterator[Row]:
+        """Rows of the trees that single messages make."""
+        below: dict[Any, list[tuple[_Place, dict[str, Any]]]] = {}
+        for place, message in self._messages:
+            below.setdefault(message.get("parent_id"), []).append((place, message))
+        known = {message.get("message_id") for _, message in self._messages}
+        for parent in [one for one in below if one is not None and one not in known]:
+            for (self._faults.path, self._faults.line), message in below.pop(parent):
+                self._faults.report(
+                    "parent_missing",
+                    f"A message answers {parent!r}, which is not there.",
+                    message=message.get("message_id"),
+                    expected="`parent_id` is the `message_id` of another row, or null in a prompt",
+                )
+        for (self._faults.path, self._faults.line), root in below.get(None, []):
+            state = {"tree_state": root["tree_state"]} if root.get("tree_state") else {}
+            yield from self.rows(state | {"prompt": _with_replies(root, below)})
 
     def _check_ranks(self, question: _Node) -> None:
         """Two or more replies need ranks, each its own: otherwise nobody knows which is better."""
@@ -229,6 +276,31 @@ class OpenAssistant:
                 self._faults.dropped["duplicate_reply"] += 1
             texts.setdefault(text.strip(), text)
         return list(texts.values())
+
+
+def _with_replies(root: dict[str, Any], below: dict[Any, Any]) -> dict[str, Any]:
+    """A copy of a message with all that answers it."""
+    top = dict(root)
+    pending = [top]
+    while pending:
+        one = pending.pop()
+        # Replies are taken out, so messages that answer each other in a circle end, too.
+        answers = below.pop(one.get("message_id"), []) if one.get("message_id") else []
+        one["replies"] = [dict(message) for _, message in answers]
+        pending += one["replies"]
+    return top
+
+
+def _label(raw: dict[str, Any], name: str) -> float | None:
+    """Mean value of a label: of ``{name: {value}}``, or of the hub's lists of names and values."""
+    labels = raw.get("labels")
+    if not isinstance(labels, dict):
+        return None
+    if isinstance(labels.get("name"), list) and isinstance(labels.get("value"), list):
+        labels = dict(zip(labels["name"], labels["value"], strict=False))
+    value = labels.get(name)
+    value = value.get("value") if isinstance(value, dict) else value
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _has_reply(raw: dict[str, Any]) -> bool:

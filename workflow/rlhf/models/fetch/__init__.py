@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhf.errors import ConfigError
 from rlhf.models.fetch.folder import check_folder, load_path
-from rlhf.models.fetch.hub import download, load_hub
+from rlhf.models.fetch.hub import load_hub
 from rlhf.models.fetch.loaded import Loaded
 from rlhf.models.fetch.package import find_package_file, load_package
 from rlhf.models.fetch.random import RANDOM_ARCHITECTURES, load_random
@@ -29,7 +29,6 @@ __all__ = [
     "Loaded",
     "check_folder",
     "check_source",
-    "download",
     "find_package_file",
     "materialize",
 ]

@@ -1,0 +1,584 @@
+"""Each format on rows that are right but awkward: empty, nested, HTML, many paragraphs, ties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from oasst_trees import bot, tree, user
+
+from rlhf.data.formats import FORMATS, load
+from rlhf.data.formats.plain import pieces
+from rlhf.data.formats.translations import PROMPTS
+
+HTML = "<p>One &amp; two</p>\n\n<pre>Human: x</pre>\n"
+
+
+@pytest.fixture
+def rows_of(write_lines):
+    def rows_of(name, *records, **options):
+        return load(name, write_lines(*records), options)
+
+    return rows_of
+
+
+def said(row):
+    messages = getattr(row, "messages", None) or row.history
+    return [(one.role[0], one.content) for one in messages]
+
+
+def counted(rows):
+    return {reason: count for reason, count in rows.counts.items() if count}
+
+
+class TestHumanAssistant:
+    def test_paragraphs_of_turns_stay_whole(self, rows_of):
+        history = "\n\nHuman: One\n\nHuman rights: two\n\nAssistant: a\n\n- b\n\n\nc\n\nHuman: So?"
+        record = {"chosen": f"{history}\n\nAssistant: Yes.\n\nIndeed.", "rejected":
+                  f"{history}\n\nAssistant: No. Assistant: no."}  # fmt: skip
+        (pair,) = rows_of("hh", record).preferences
+        assert said(pair) == [
+            ("u", "One\n\nHuman rights: two"),
+            ("a", "a\n\n- b\n\n\nc"),
+            ("u", "So?"),
+        ]
+        assert pair.replies == ("Yes.\n\nIndeed.", "No. Assistant: no.")
+
+    def test_views(self, rows_of):
+        record = {key: f"\n\nHuman: q\n\nAssistant: {key}" for key in ("chosen", "rejected")}
+        rows = rows_of("hh", record)
+        assert [len(rows.conversations), len(rows.preferences), len(rows.prompts)] == [1, 1, 1]
+        assert said(rows.conversations[0])[-1] == ("a", "chosen")
+        assert rows.preferences[0].group == rows.prompts[0].group == rows.conversations[0].group
+
+    def test_turns_that_one_speaker_has_in_a_row_are_one(self, rows_of):
+        text = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nAssistant: d"
+        rows = rows_of(
+            "hh", {"chosen": text, "rejected": "\n\nHuman: a\n\nHuman: b\n\nAssistant: e"}
+        )
+        assert said(rows.conversations[0]) == [("u", "a\nb"), ("a", "c\nd")]
+        assert rows.preferences[0].replies == ("c\nd", "e")
+
+    def test_dialogues_that_part_earlier_are_not_compared(self, rows_of):
+        record = {
+            "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+            "rejected": "\n\nHuman: a\n\nAssistant: x",
+        }
+        rows = rows_of("hh", record)
+        assert not rows.preferences
+        assert len(rows.conversations) == 1
+        assert counted(rows) == {"history_differs": 1}
+
+    def test_the_same_reply_twice_is_no_pair(self, rows_of):
+        text = "\n\nHuman: a\n\nAssistant: b"
+        rows = rows_of("hh", {"chosen": text, "rejected": f"{text} "})
+        assert not rows.preferences
+        assert counted(rows) == {"duplicate_reply": 1}
+
+    def test_html_and_windows_lines(self, rows_of):
+        text = f"\r\n\r\nHuman: {HTML}\r\n\r\nAssistant: <b>b</b>"
+        rows = rows_of("hh", {"chosen": text, "rejected": text.replace("b</b>", "c</b>")})
+        assert said(rows.prompts[0]) == [("u", HTML.strip())]
+
+
+class TestTranscripts:
+    def test_speakers_inside_of_lines_and_a_column_for_the_reply(self, rows_of):
+        record = {"prompt": "USER: Hi there ASSISTANT: Yo USER: And? ASSISTANT:", "label": "Hm: no"}
+        rows = rows_of("transcript", record, text="prompt", reply="label",
+                       speakers=["USER", "ASSISTANT"])  # fmt: skip
+        assert said(rows.conversations[0]) == [
+            ("u", "Hi there"), ("a", "Yo"), ("u", "And?"), ("a", "Hm: no")]  # fmt: skip
+        assert [one.id for one in rows.prompts] == ["1/1", "1/2"]
+
+    def test_names_in_brackets(self, rows_of):
+        rows = rows_of(
+            "transcript", {"text": "<human>: a\n<bot>: b\n\nc"}, speakers=["<human>", "<bot>"]
+        )
+        assert said(rows.conversations[0]) == [("u", "a"), ("a", "b\n\nc")]
+
+    def test_one_that_waits_for_a_reply_is_a_prompt(self, rows_of):
+        for text in ("Human: a Assistant:", "Human: a"):
+            rows = rows_of("transcript", {"text": text})
+            assert not rows.conversations
+            assert said(rows.prompts[0]) == [("u", "a")]
+
+
+class TestPairs:
+    @pytest.mark.parametrize(
+        ("prompt", "turns"),
+        [
+            ("plain\n\ntext", [("u", "plain\n\ntext")]),
+            ("\n\nHuman: a\n\nb\n\nAssistant:", [("u", "a\n\nb")]),
+            (" Human: a Assistant:", [("u", "a")]),
+            (" Human: a Assistant: b Human: c Assistant:", [("u", "a"), ("a", "b"), ("u", "c")]),
+            ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", [("u", "a"), ("a", "b"), ("u", "c")]),
+            (["a", "b", "c"], [("u", "a"), ("a", "b"), ("u", "c")]),
+            ([{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+             [("s", "s"), ("u", "a")]),
+            (HTML, [("u", HTML)]),
+        ],
+    )  # fmt: skip
+    def test_prompts(self, rows_of, prompt, turns):
+        rows = rows_of("preference", {"prompt": prompt, "chosen": "x", "rejected": "y"})
+        assert said(rows.prompts[0]) == said(rows.preferences[0]) == turns
+
+    def test_replies_lose_their_speaker_and_space_at_the_ends_only(self, rows_of):
+        record = {"prompt": "p", "chosen": "Assistant: x\n\ny ", "rejected": " z: Assistant: w"}
+        rows = rows_of("preference", record)
+        assert rows.preferences[0].replies == ("x\n\ny", "z: Assistant: w")
+
+    def test_messages_end_with_the_reply(self, rows_of):
+        turn = {"role": "user", "content": "p"}
+        record = {
+            "prompt": "p",
+            "chosen": [turn, {"role": "assistant", "content": "x"}],
+            "rejected": [turn, {"role": "assistant", "content": "y"}],
+        }
+        assert rows_of("preference", record).preferences[0].replies == ("x", "y")
+
+    def test_passages_by_path(self, rows_of):
+        record = {"query": "q", "good": [{"text": "x"}], "bad": [{"text": "y"}, {"text": "z"}]}
+        rows = rows_of("preference", record, prompt="query", chosen="good.0.text",
+                       rejected="bad.0.text")  # fmt: skip
+        assert rows.preferences[0].replies == ("x", "y")
+
+
+class TestRanked:
+    def test_in_the_order_of_the_list(self, rows_of):
+        record = {"prompt": "p", "replies": ["a", "b", "a ", "c"]}
+        rows = rows_of("ranked", record)
+        assert rows.preferences[0].replies == ("a", "b", "c")
+        assert counted(rows) == {"duplicate_reply": 1}
+
+    def test_by_rank_and_by_score_with_ties_dropped(self, rows_of):
+        replies = [{"t": "a", "n": 2}, {"t": "b", "n": 1.5}, {"t": "c", "n": "2"}]
+        record = {"prompt": "p", "replies": replies}
+        by_rank = rows_of("ranked", record, text="t", rank="n")
+        by_score = rows_of("ranked", record, text="t", score="n")
+        assert by_rank.preferences[0].replies == ("b", "a")
+        assert by_score.preferences[0].replies == ("a", "b")
+        assert counted(by_rank) == counted(by_score) == {"tie": 1}
+
+    def test_missing_ranks_are_dropped_with_their_row(self, rows_of):
+        good = {"prompt": "p", "replies": [{"t": "a", "n": 0}, {"t": "b", "n": 1}]}
+        bad = {"prompt": "q", "replies": [{"t": "a", "n": None}, {"t": "b"}]}
+        rows = rows_of("ranked", good, bad, text="t", rank="n", invalid="drop")
+        assert len(rows.preferences) == 1
+        assert counted(rows) == {"rank_missing": 1}
+
+    def test_a_single_reply_is_a_demonstration(self, rows_of):
+        rows = rows_of("ranked", {"prompt": "p", "replies": ["a"]})
+        assert not rows.preferences
+        assert said(rows.conversations[0]) == [("u", "p"), ("a", "a")]
+
+    def test_worse_replies_come_last_and_none_is_needed(self, rows_of):
+        first = {"prompt": ["p"], "replies": ["a", "b"], "worse": ["w1", "w2", "w3"]}
+        second = {"prompt": ["p"], "replies": ["a", "b"], "worse": []}
+        rows = rows_of("ranked", first, second, worst="worse")
+        assert rows.preferences[0].replies[:2] == ("a", "b")
+        assert rows.preferences[0].replies[2] in first["worse"]
+        assert rows.preferences[1].replies == ("a", "b")
+
+
+class TestComparisons:
+    def compare(self, rows_of, *pairs, **options):
+        records = [
+            {"prompt": prompt, "answer_0": a, "answer_1": b, "s0": x, "s1": y}
+            for prompt, a, b, x, y in pairs
+        ]
+        return rows_of("comparison", *records, scores=["s0", "s1"], **options)
+
+    def test_the_higher_score_is_better_whether_number_or_text(self, rows_of):
+        rows = self.compare(rows_of, ("p", "a", "b", -1, 0.5), ("q", "a", "b", "10", "9"))
+        assert [one.replies for one in rows.preferences] == [("b", "a"), ("a", "b")]
+
+    def test_ties_are_dropped_and_counted(self, rows_of):
+        rows = self.compare(rows_of, ("p", "a", "b", 0, 0.0), ("q", "a", "b", 1, 0))
+        assert len(rows.preferences) == len(rows.prompts) == 1
+        assert counted(rows) == {"tie": 1}
+
+    def test_equal_replies_are_dropped_and_counted(self, rows_of):
+        rows = self.compare(rows_of, ("p", "a", " a", 1, 0), ("q", "a", "b", 1, 0))
+        assert len(rows.preferences) == 1
+        assert counted(rows) == {"duplicate_reply": 1}
+
+    def test_merged_by_score(self, rows_of):
+        rows = self.compare(
+            rows_of,
+            ("p", "a", "b", 1, 5),
+            ("q", "x", "y", 1, 0),
+            ("p", "c", "a", 9, 1),
+            ("p", "d", "a", 5, 1),
+            merge=True,
+        )
+        assert [one.replies for one in rows.preferences] == [("c", "b", "a"), ("x", "y")]
+        assert [one.id for one in rows.preferences] == ["1", "2"]
+        assert counted(rows) == {"tie": 1}
+
+    def test_merged_by_wins(self, rows_of):
+        pairs = [("a", "b", 1), ("b", "c", 0), ("a", "c", 0), ("c", "b", 1), ("b", "a", 0)]
+        records = [{"prompt": "p", "answer_0": a, "answer_1": b, "choice": c} for a, b, c in pairs]
+        rows = rows_of("comparison", *records, choice="choice", merge=True)
+        assert rows.preferences[0].replies == ("b", "a", "c")
+
+    @pytest.mark.parametrize(("label", "replies"), [(1, ("a", "b")), (0, ("b", "a"))])
+    def test_labels(self, rows_of, label, replies):
+        record = {"prompt": "p", "answer_0": "a", "answer_1": "b", "labels": label}
+        rows = rows_of("comparison", record, choice="labels", wins=[1, 0])
+        assert rows.preferences[0].replies == replies
+
+    def test_labels_that_say_tie(self, rows_of):
+        records = [
+            {"prompt": "p", "answer_0": "a", "answer_1": "b", "winner": winner}
+            for winner in ("model_b", "tie", "tie (bothbad)", None)
+        ]
+        rows = rows_of("comparison", *records, choice="winner", wins=["model_a", "model_b"])
+        assert [one.replies for one in rows.preferences] == [("b", "a")]
+        assert counted(rows) == {"tie": 3}
+
+    def test_references_are_taken_out(self, rows_of):
+        rows = self.compare(
+            rows_of, ("p", "x [1][2, 3].", "y [n].", 1, 0), remove=r"\s*\[\d+(?:,\s*\d+)*\]"
+        )
+        assert rows.preferences[0].replies == ("x.", "y [n].")
+
+    def test_article_where_there_is_no_post(self, rows_of):
+        record = {
+            "info": {"post": None, "article": "Long {x}.", "title": "T"},
+            "summaries": [{"text": "a"}, {"text": "b"}],
+            "choice": 0,
+        }
+        rows = rows_of("comparison", record, prompt="{info.post?}{info.article?}", choice="choice",
+                       replies=["summaries.0.text", "summaries.1.text"],
+                       prompts=["Sum up: {}"])  # fmt: skip
+        assert said(rows.prompts[0]) == [("u", "Sum up: Long {x}.")]
+
+
+class TestMultipleChoice:
+    RECORD = {"ctx": "c", "endings": ["a", "b", "b", "d"], "label": "0"}  # noqa: RUF012
+
+    def test_right_before_one_wrong(self, rows_of):
+        (pair,) = rows_of("choices", self.RECORD).preferences
+        assert pair.replies[0] == "a"
+        assert pair.replies[1] in ("b", "d")
+
+    def test_right_before_each_wrong(self, rows_of):
+        rows = rows_of("choices", self.RECORD, wrong="all")
+        assert [(one.id, one.replies) for one in rows.preferences] == [
+            ("1.1", ("a", "b")), ("1.2", ("a", "d"))]  # fmt: skip
+        assert len(rows.conversations) == len(rows.prompts) == 1
+
+    @pytest.mark.parametrize("label", ["", None, -1, "-1"])
+    def test_without_a_label_as_in_test_splits(self, rows_of, label):
+        rows = rows_of("choices", self.RECORD, {**self.RECORD, "label": label})
+        assert len(rows.preferences) == 1
+        assert counted(rows) == {"unlabelled": 1}
+
+    def test_keys(self, rows_of):
+        record = {"q": "?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}
+        rows = rows_of("choices", record, prompt="q", choices="choices.text",
+                       keys="choices.label", label="answerKey")  # fmt: skip
+        assert rows.preferences[0].replies == ("y", "x")
+
+
+class TestQuestions:
+    def test_markup_and_space_are_kept(self, rows_of):
+        rows = rows_of("qa", {"question": HTML, "answer": f" {HTML}"})
+        assert said(rows.conversations[0]) == [("u", HTML), ("a", f" {HTML}")]
+
+    def test_paths_templates_and_numbers(self, rows_of):
+        record = {
+            "a.b": "dotted",
+            "a": {"b": [{"c": "inner"}]},
+            "n": 2.5,
+            "none": None,
+            "braces": "{n}",
+        }
+        rows = rows_of("qa", record, question="{a.b} {a.b.0.c?} {none?}{braces}", answer="= {n}")
+        assert said(rows.conversations[0]) == [("u", "dotted inner {n}"), ("a", "= 2.5")]
+
+    def test_no_answer(self, rows_of):
+        records = [{"question": "q", "answers": {"text": one}} for one in ([], ["a"], [""], None)]
+        rows = rows_of("qa", *records, answer="answers.text.0", no_answer="?")
+        assert [one.messages[-1].content for one in rows.conversations] == ["?", "a", "?", "?"]
+
+    def test_system_message_where_there_is_one(self, rows_of):
+        records = [{"question": "q", "answer": "a", "s": one} for one in ("be kind", "", None)]
+        rows = rows_of("qa", *records, {"question": "q", "answer": "a"}, system="s")
+        assert [len(one.messages) for one in rows.conversations] == [3, 2, 2, 2]
+
+    def test_each_element_is_a_row(self, rows_of):
+        record = {"question": "q", "answer": ["a", "b"], "why": ["x", "y"]}
+        rows = rows_of("qa", record, answer="{answer}: {why}", each=["answer", "why"])
+        assert [(one.id, one.messages[-1].content) for one in rows.conversations] == [
+            ("1.1", "a: x"), ("1.2", "b: y")]  # fmt: skip
+        assert len({one.id for one in rows.prompts}) == 2
+
+    def test_an_empty_list_gives_nothing(self, rows_of):
+        rows = rows_of("qa", {"question": "q", "answer": []}, {"question": "q", "answer": ["a"]},
+                       each=["answer"])  # fmt: skip
+        assert len(rows.conversations) == 1
+
+    def test_words_are_cut_and_the_request_is_drawn_by_the_text(self, rows_of):
+        records = [{"text": f"{i} two\nthree four", "summary": "s"} for i in range(30)]
+        rows = rows_of("summary", *records, max_words=2, prompts=["A {}", "{} B"])
+        requests = [one.messages[0].content for one in rows.conversations]
+        assert {one.removeprefix("A ").removesuffix(" B") for one in requests} == {
+            f"{i} two\nthree" for i in range(30)
+        }
+        assert 5 < sum(one.startswith("A ") for one in requests) < 25
+        again = rows_of("summary", *records[::-1], max_words=2, prompts=["A {}", "{} B"])
+        assert [one.messages[0].content for one in again.conversations] == requests[::-1]
+
+    def test_sentences_are_joined(self, rows_of):
+        record = {"text": ["One.", "Two."], "summary": ["Three.", "Four."]}
+        rows = rows_of("summary", record, prompts=["{}"])
+        assert said(rows.conversations[0]) == [("u", "One. Two."), ("a", "Three. Four.")]
+
+
+class TestExclude:
+    def test_rows_with_a_text_are_left_out(self, rows_of):
+        answers = ["As an AI model, no.", "yes", "Openai says so", "open AI"]
+        records = [{"question": "q", "answer": one} for one in answers]
+        rows = rows_of("qa", *records, exclude=["as an ai ", "OPENAI"])
+        assert [one.messages[-1].content for one in rows.conversations] == ["yes", "open AI"]
+        assert len(rows.prompts) == 4
+        assert counted(rows) == {"excluded": 2}
+
+    def test_replies_and_merged_lists_count(self, rows_of):
+        records = [
+            {"prompt": "p", "answer_0": "a", "answer_1": one, "s0": 2, "s1": i}
+            for i, one in enumerate("bx")
+        ] + [{"prompt": "q", "answer_0": "a", "answer_1": "b", "s0": 1, "s1": 0}]
+        for merge, left in ((False, 2), (True, 1)):
+            rows = rows_of("comparison", *records, scores=["s0", "s1"], exclude=["x"], merge=merge)
+            assert len(rows.preferences) == left
+
+
+class TestAlpaca:
+    @pytest.mark.parametrize(
+        ("given", "question"),
+        [
+            ("x", "Do it.\nx"),
+            ("", "Do it."),
+            (None, "Do it."),
+            ("<noinput>", "Do it."),
+            ("No input.", "Do it."),
+            ("N/A", "Do it."),
+            ("do", "Do it."),
+        ],
+    )
+    def test_inputs_that_say_nothing_are_left_out(self, rows_of, given, question):
+        rows = rows_of("alpaca", {"instruction": "Do it.", "input": given, "output": "Done"})
+        assert said(rows.conversations[0]) == [("u", question), ("a", "Done")]
+
+    def test_no_column_for_the_input(self, rows_of):
+        rows = rows_of("alpaca", {"instruction": "Do it.", "output": "Done"})
+        assert said(rows.prompts[0]) == [("u", "Do it.")]
+
+    def test_other_names(self, rows_of):
+        record = {"task": "t", "about": "x", "response": "r", "sys": "s"}
+        rows = rows_of("alpaca", record, instruction="task", input="about", output="response",
+                       system="sys")  # fmt: skip
+        assert said(rows.conversations[0]) == [("s", "s"), ("u", "t\nx"), ("a", "r")]
+
+
+class TestMessages:
+    def test_other_names_and_a_system_column(self, rows_of):
+        record = {"turns": [{"who": "q", "says": "a"}, {"who": "r", "says": "b"}], "sys": "s"}
+        rows = rows_of("messages", record, column="turns", role="who", content="says",
+                       system="sys", roles={"q": "user", "r": "assistant"})  # fmt: skip
+        assert said(rows.conversations[0]) == [("s", "s"), ("u", "a"), ("a", "b")]
+
+    def test_sharegpt_joins_what_one_says_in_a_row(self, rows_of):
+        turns = [("system", "s"), ("human", "a"), ("human", "b"), ("gpt", HTML), ("human", "c")]
+        record = {"conversations": [{"from": who, "value": text} for who, text in turns]}
+        rows = rows_of("sharegpt", record)
+        assert said(rows.conversations[0]) == [("s", "s"), ("u", "a\nb"), ("a", HTML)]
+        assert [said(one)[-1] for one in rows.prompts] == [("u", "a\nb"), ("u", "c")]
+
+
+class TestDialogues:
+    def test_a_narrative_goes_before_the_first_text(self, rows_of):
+        record = {"dialogue": ["a", "b", "c"], "speakers": ["X", "Y", "X"], "narrative": "N."}
+        rows = rows_of(
+            "dialogue", record, speakers="speakers", prefix="{narrative} You are {speakers.1}."
+        )
+        assert said(rows.conversations[0]) == [("u", "N. You are Y. a"), ("a", "b")]
+        assert len(rows.prompts) == 2
+
+    @pytest.mark.parametrize("speakers", [["X", "Y", "Z"], ["X", "X", "Y"], ["X", "Y", "Y"]])
+    def test_other_than_two_in_turn_are_left_out(self, rows_of, speakers):
+        good = {"dialogue": ["a", "b"], "speakers": ["X", "Y"]}
+        bad = {"dialogue": ["a", "b", "c"], "speakers": speakers}
+        rows = rows_of("dialogue", good, bad, speakers="speakers")
+        assert len(rows.conversations) == 1
+        assert counted(rows) == {"speakers": 1}
+
+    def test_objects_with_both_texts_or_one(self, rows_of):
+        both = {"dialogue": [{"in": "a", "out": "b"}, {"in": "c", "out": "d"}]}
+        one = {"dialogue": [{"in": "a", "out": None}, {"in": None, "out": "b"}, {"in": "c"}]}
+        rows = rows_of("dialogue", both, one, keys=["in", "out"])
+        assert [said(row) for row in rows.conversations] == [
+            [("u", "a"), ("a", "b"), ("u", "c"), ("a", "d")],
+            [("u", "a"), ("a", "b")],
+        ]
+
+
+class TestTranslations:
+    RECORD = {"translation": {"de": "Guten Tag {}", "en": "Good day"}}  # noqa: RUF012
+
+    @pytest.mark.parametrize("direction", ["forward", "backward"])
+    def test_direction(self, rows_of, direction):
+        rows = rows_of("translation", self.RECORD, pair="de-en", direction=direction)
+        request, answer = rows.conversations[0].messages
+        source, target = ("Guten Tag {}", "Good day")[:: 1 if direction == "forward" else -1]
+        assert answer.content == target
+        wordings = PROMPTS["en" if direction == "forward" else "de"]
+        assert request.content in [one.replace("{}", source) for one in wordings]
+
+    def test_both_directions(self, rows_of):
+        rows = rows_of("translation", self.RECORD, pair="de-en", direction="both")
+        assert [one.id for one in rows.conversations] == ["1.1", "1.2"]
+
+    def test_directions_are_drawn_evenly_and_alike(self, rows_of):
+        records = [{"translation": {"de": f"Satz {i}", "en": f"Sentence {i}"}} for i in range(100)]
+        rows = rows_of("translation", *records, pair="de-en")
+        replies = [one.messages[-1].content for one in rows.conversations]
+        assert 30 < sum(one.startswith("Satz") for one in replies) < 70
+        again = rows_of("translation", *records[::-1], pair="de-en")
+        assert replies == [one.messages[-1].content for one in again.conversations][::-1]
+
+    @pytest.mark.parametrize(
+        "language", ["ar", "de", "fr", "en", "it", "nl", "tr", "ru", "ms", "ko", "ja", "zh"]
+    )
+    def test_the_twelve_languages_have_requests(self, rows_of, language):
+        other = "fr" if language == "en" else "en"
+        record = {"translation": {other: "x", language: "y"}}
+        rows = rows_of("translation", record, pair=f"{other}-{language}", direction="forward")
+        assert "x" in rows.prompts[0].history[0].content
+        assert len(PROMPTS[language]) >= 3
+
+    def test_a_language_without_requests_is_translated_from(self, rows_of):
+        record = {"translation": {"gu": "x", "en": "y"}}
+        rows = rows_of("translation", record, pair="gu-en")
+        assert rows.conversations[0].messages[-1].content == "y"
+        own = rows_of("translation", record, pair="gu-en", direction="backward",
+                      prompts={"gu": ["To Gujarati: {}"]})  # fmt: skip
+        assert said(own.conversations[0]) == [("u", "To Gujarati: y"), ("a", "x")]
+
+    def test_the_language_stands_in_a_column(self, rows_of):
+        records = [
+            {"subject_id": one, "src_text": "x", "tgt_text": "y"} for one in ("tur_t1", "ita_t2")
+        ]
+        rows = rows_of("translation", *records, pair="en-xx", source="src_text", target="tgt_text",
+                       target_column="subject_id", codes={"tur": "tr", "ita": "it"},
+                       direction="forward")  # fmt: skip
+        for row, language in zip(rows.prompts, ("tr", "it"), strict=True):
+            request = row.history[0].content
+            assert request in [one.replace("{}", "x") for one in PROMPTS[language]]
+
+
+class TestPlainText:
+    def test_rows_are_plain(self, rows_of):
+        rows = rows_of("text", {"text": f"  {HTML}"})
+        assert said(rows.conversations[0]) == [("t", HTML.strip())]
+        assert not rows.prompts
+
+    def test_pieces_share_a_group(self, rows_of):
+        rows = rows_of("text", {"text": "word " * 100}, max_characters=50)
+        assert len(rows.conversations) == 10
+        assert len({one.group for one in rows.conversations}) == 1
+        assert [one.id for one in rows.conversations][:2] == ["1/1", "1/2"]
+
+    @pytest.mark.parametrize(
+        ("text", "limit", "found"),
+        [
+            ("one two three", 100, ["one two three"]),
+            ("aaaa bb\n\ncccc d", 12, ["aaaa bb", "cccc d"]),
+            ("一二三。四五六七", 6, ["一二三。", "四五六七"]),
+            ("x" * 10, 4, ["xxxx", "xxxx", "xx"]),
+            (" \n a \n ", 3, ["a"]),
+        ],
+    )
+    def test_cuts(self, text, limit, found):
+        assert pieces(text, limit) == found
+
+    def test_nothing_is_lost(self):
+        text = "".join(f"word{i}. " if i % 7 else f"word{i}\n\n" for i in range(500))
+        assert "".join("".join(pieces(text, 90)).split()) == "".join(text.split())
+        assert max(map(len, pieces(text, 90))) <= 90
+
+
+def flat(node, parent=None, tree_id=None):
+    """The messages of a tree, one by one, as on the hub."""
+    message = {key: value for key, value in node.items() if key != "replies"}
+    tree_id = tree_id or message["message_id"]
+    message |= {"parent_id": parent, "message_tree_id": tree_id, "tree_state": "ready_for_export"}
+    yield message
+    for reply in node["replies"]:
+        yield from flat(reply, message["message_id"], tree_id)
+
+
+class TestOpenAssistant:
+    TREE = user("q", bot("a", 1, user("q2", bot("a2"))), bot("b", 0))
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_messages_one_by_one_are_the_tree(self, rows_of, order):
+        other = user("r", bot("s"))
+        single = [*flat(self.TREE), *flat(other)]
+        found = rows_of("oasst", *single[::order])
+        whole = rows_of("oasst", tree(self.TREE), tree(other))
+        for view in ("conversations", "preferences", "prompts"):
+            assert sorted(getattr(found, view), key=str) == sorted(getattr(whole, view), key=str)
+
+    def labelled(self, value, hub):
+        if hub:
+            return {"labels": {"name": ["spam", "quality"], "value": [0.0, value], "count": [2, 3]}}
+        return {"labels": {"quality": {"value": value, "count": 3}, "spam": {"value": 0.0}}}
+
+    @pytest.mark.parametrize("hub", [False, True])
+    def test_minimum_of_quality(self, rows_of, hub):
+        replies = [
+            bot("good", 0) | self.labelled(0.8, hub),
+            bot("poor", 1) | self.labelled(0.2, hub),
+            bot("unlabelled", 2) | {"labels": None},
+        ]
+        rows = rows_of("oasst", tree(user("q", *replies)), min_quality=0.5)
+        assert [one.id for one in rows.conversations] == ["good", "unlabelled"]
+        assert counted(rows) == {"quality": 1}
+
+    @pytest.mark.parametrize(
+        ("review", "kept"),
+        [("approved", ["a"]), ("not_rejected", ["a", "b"]), ("any", ["a", "b", "c"])],
+    )
+    def test_state_of_the_review(self, rows_of, review, kept):
+        results = {"a": True, "b": None, "c": False}
+        replies = [bot(one, i, review_result=results[one]) for i, one in enumerate(results)]
+        root = user("q", *replies, review_result=True)
+        rows = rows_of("oasst", tree(root), review=review)
+        assert [one.id for one in rows.conversations] == kept
+
+    def test_what_models_wrote(self, rows_of):
+        root = user("q", bot("a", 0, synthetic=True, model_name="m"), bot("b", 1, synthetic=False))
+        assert len(rows_of("oasst", tree(root)).conversations) == 2
+        rows = rows_of("oasst", tree(root), synthetic=False)
+        assert [one.id for one in rows.conversations] == ["b"]
+        assert counted(rows) == {"synthetic": 1}
+
+    def test_states_of_trees(self, rows_of):
+        growing = tree(user("q", bot("a")), tree_state="growing")
+        assert len(rows_of("oasst", growing, states=["growing"]).conversations) == 1
+
+    def test_messages_that_answer_each_other_end(self, rows_of):
+        circle = [
+            {**bot("x"), "parent_id": "y"},
+            {**user("y"), "parent_id": "x"},
+        ]
+        rows = rows_of("oasst", *flat(self.TREE), *circle)
+        assert len(rows.conversations) == 2
+
+
+def test_every_format_is_tested_here():
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in FORMATS if f'"{name}"' not in text] == []

@@ -1,0 +1,156 @@
+"""Columns of a row by path, and templates that are filled from them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rlhf.data.formats.faults import MEND, Faults
+
+_PLACE = re.compile(r"\{([^{}?]+)(\??)\}")
+_MISSING = object()
+
+
+def look_up(record: Any, path: str) -> Any:
+    """What stands under ``a.b.0``; raises ``KeyError`` with the part that is not there."""
+    if isinstance(record, Mapping) and path in record:
+        return record[path]
+    found = record
+    for part in path.split("."):
+        inner = _MISSING
+        if isinstance(found, Mapping):
+            inner = found.get(part, _MISSING)
+        elif isinstance(found, list) and part.isdigit() and int(part) < len(found):
+            inner = found[int(part)]
+        if inner is _MISSING:
+            raise KeyError(part)
+        found = inner
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: its kind, and how it begins."""
+    if value is None:
+        return "nothing (null)"
+    text = repr(value)
+    return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '…'}"
+
+
+class Columns:
+    """Reads columns and reports what is wrong with them.
+
+    Args:
+        faults: where faults go.
+        remove: a regular expression; what it matches is taken out of texts.
+        join: how a list of strings becomes one text; None: a list is a fault.
+
+    Raises:
+        ConfigError: ``remove`` is no regular expression.
+    """
+
+    def __init__(self, faults: Faults, remove: str | None = None, join: str | None = None) -> None:
+        self._faults, self._join = faults, join
+        try:
+            self._remove = re.compile(remove) if remove else None
+        except (re.error, TypeError) as error:
+            raise faults.wrong_option("remove", remove, f"a regular expression ({error})") from None
+
+    def value(self, record: dict[str, Any], path: str, option: str, nothing: Any = None) -> Any:
+        """What stands in a column, or None after reporting that nothing does.
+
+        Args:
+            record: the row.
+            path: the column's path.
+            option: the option that says so, for messages.
+            nothing: stands for null.
+        """
+        try:
+            found = look_up(record, path)
+            if found is not None:
+                return found
+            if nothing is None:
+                self._report_empty(path)
+            return nothing
+        except KeyError as error:
+            names = ", ".join(record) or "none"
+            close = difflib.get_close_matches(str(path).split(".")[0], record, n=1)
+            inside = (
+                f" (there is no {error.args[0]!r} in it)" if path.split(".")[0] in record else ""
+            )
+            self._faults.report(
+                "column_missing",
+                f"The row has no column `{path}`{inside}; its columns are: {names}.",
+                expected=f"a column `{path}`",
+                key=path,
+                hint=f"set `options.{option}` to the right column"
+                + (f", `{close[0]}` perhaps" if close and close[0] != path else "")
+                + ", or choose another format",
+            )
+            return None
+
+    def text(
+        self, record: dict[str, Any], spec: str, option: str, empty: str | None = None
+    ) -> str | None:
+        """A text, or None after reporting a fault.
+
+        Args:
+            record: the row.
+            spec: a column's path, or a template with ``{path}``; ``{path?}`` may be empty.
+            option: the option that says so, for messages.
+            empty: stands for a text that is absent or empty.
+        """
+        if _PLACE.search(spec):
+            return self._fill(record, spec, option)
+        if empty is not None and not self._has(record, spec):
+            return empty
+        value = self.value(record, spec, option)
+        return None if value is None else self._checked(value, spec)
+
+    def _fill(self, record: dict[str, Any], template: str, option: str) -> str | None:
+        parts: list[str] = []
+        at = 0
+        for place in _PLACE.finditer(template):
+            parts.append(template[at : place.start()])
+            at = place.end()
+            path, optional = place[1], bool(place[2])
+            if optional and not self._has(record, path):
+                continue
+            value = self.value(record, path, option)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                value = str(value)
+            text = None if value is None else self._checked(value, path)
+            if text is None:
+                return None
+            parts.append(text)
+        return "".join([*parts, template[at:]]).strip()
+
+    def _checked(self, value: Any, path: str) -> str | None:
+        if self._join is not None and isinstance(value, list):
+            value = self._join.join(one for one in value if isinstance(one, str))
+        if not isinstance(value, str):
+            self._faults.report(
+                "column_type",
+                f"Column `{path}` holds {shown(value)}.",
+                expected="text",
+                key=path,
+                hint=f"name a part of it, such as `{path}.0` or `{path}.text`, or {MEND}",
+            )
+            return None
+        text = self._remove.sub("", value) if self._remove else value
+        if not text.strip():
+            self._report_empty(path)
+            return None
+        return text if self._faults.is_unicode(text, key=path) else None
+
+    def _report_empty(self, path: str) -> None:
+        self._faults.report("text_empty", f"Column `{path}` is empty.", expected="a text", key=path)
+
+    def _has(self, record: dict[str, Any], path: str) -> bool:
+        """Whether there is something in a column."""
+        try:
+            value = look_up(record, path)
+        except KeyError:
+            return False
+        return bool(value.strip()) if isinstance(value, str) else value not in (None, [])

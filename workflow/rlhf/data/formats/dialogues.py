@@ -1,0 +1,119 @@
+"""Dialogues as lists of what two people say in turn, without roles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlhf.data.formats.columns import Columns, shown
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.turns import dialogue, in_turn, merged
+from rlhf.data.rows import Message, Role, Row
+
+
+class Dialogues:
+    """A list of texts, user first; or a list of objects that hold what each of the two says.
+
+    Args:
+        faults: where faults go.
+        turns: column of the list.
+        keys: keys of the user's and of the assistant's text, if the list holds objects; one
+            object may hold both or one of them.
+        speakers: column of who says each text. Dialogues of other than two in turn are left out
+            and counted as ``speakers``.
+        prefix: column or template that is put before the first text.
+        system: column or template of a system message.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        turns: str = "dialogue",
+        keys: Sequence[str] | None = None,
+        speakers: str | None = None,
+        prefix: str | None = None,
+        system: str | None = None,
+    ) -> None:
+        if keys is not None and (not isinstance(keys, list | tuple) or len(keys) != 2):
+            raise faults.wrong_option("keys", keys, "two keys, such as [input, output]")
+        self._faults, self._turns, self._keys, self._speakers = faults, turns, keys, speakers
+        self._prefix, self._system, self._columns = prefix, system, Columns(faults)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """The conversation up to its last reply, and each history that ends with the user."""
+        turns = self._columns.value(record, self._turns, "turns")
+        if not isinstance(turns, list) or not turns:
+            if turns is not None:
+                self._faults.report(
+                    "column_type",
+                    f"Column `{self._turns}` holds {shown(turns)}.",
+                    expected="a list of turns",
+                    key=self._turns,
+                )
+            return []
+        if self._speakers is not None and not self._two_in_turn(record, len(turns)):
+            return []
+        messages = self._pairs(turns) if self._keys else self._texts(turns)
+        if messages is None:
+            return []
+        if self._prefix is not None:
+            prefix = self._columns.text(record, self._prefix, "prefix")
+            if prefix is None:
+                return []
+            messages[0] = Message("user", f"{prefix} {messages[0].content}")
+        if self._system is not None:
+            system = self._columns.text(record, self._system, "system", "")
+            if system is None:
+                return []
+            messages = [*([Message("system", system)] if system else []), *messages]
+        found = in_turn(self._faults, messages)
+        return [] if found is None else dialogue(self._faults.row_id, found)
+
+    def _two_in_turn(self, record: dict[str, Any], count: int) -> bool:
+        names = self._columns.value(record, self._speakers or "", "speakers")
+        if not isinstance(names, list) or len(names) != count:
+            if names is not None:
+                self._faults.report(
+                    "column_type",
+                    f"Column `{self._speakers}` holds {shown(names)}.",
+                    expected=f"a list of {count} names, one for each turn",
+                    key=self._speakers,
+                )
+            return False
+        two = names[:2] if len(set(map(str, names[:2]))) == 2 else []
+        if any(name != two[i % 2] for i, name in enumerate(names)) if two else True:
+            self._faults.filtered["speakers"] += 1
+            return False
+        return True
+
+    def _texts(self, turns: list[Any]) -> list[Message] | None:
+        messages = []
+        for position, said in enumerate(turns, start=1):
+            text = self._faults.text({self._turns: said}, self._turns, position)
+            if text is None:
+                return None
+            role: Role = "user" if position % 2 else "assistant"
+            messages.append(Message(role, text))
+        return messages
+
+    def _pairs(self, turns: list[Any]) -> list[Message] | None:
+        user, assistant = self._keys or ("", "")
+        messages: list[Message] = []
+        for position, one in enumerate(turns, start=1):
+            if not isinstance(one, dict) or not (one.get(user) or one.get(assistant)):
+                self._faults.report(
+                    "text_empty",
+                    f"A turn is {shown(one)}.",
+                    expected=f"an object with a text in `{user}` or `{assistant}`",
+                    message=position,
+                    key=self._turns,
+                )
+                return None
+            roles: tuple[tuple[str, Role], ...] = ((user, "user"), (assistant, "assistant"))
+            for key, role in roles:
+                if one.get(key):
+                    text = self._faults.text(one, key, position)
+                    if text is None:
+                        return None
+                    messages.append(Message(role, text))
+        return merged(messages)

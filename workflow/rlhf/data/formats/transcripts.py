@@ -1,0 +1,110 @@
+"""Dialogues as text: HH's ``\n\nHuman: …\n\nAssistant: …`` and others of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.turns import (
+    HUMAN_ASSISTANT,
+    dialogue,
+    in_turn,
+    ranked,
+    transcript,
+    two_speakers,
+)
+from rlhf.data.rows import Message, Row
+
+
+class HumanAssistant:
+    """Pairs of dialogues that differ in their last reply.
+
+    A turn begins at a speaker's name in a paragraph of its own, so replies keep their paragraphs.
+    Pairs whose dialogues part earlier cannot be compared: they give a demonstration only, and are
+    counted as ``history_differs``.
+
+    Args:
+        faults: where faults go.
+        chosen: column of the better dialogue.
+        rejected: column of the worse one.
+        speakers: names of user and assistant.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        chosen: str = "chosen",
+        rejected: str = "rejected",
+        speakers: Sequence[str] = HUMAN_ASSISTANT,
+    ) -> None:
+        self._faults, self._keys = faults, {"chosen": chosen, "rejected": rejected}
+        self._speakers, self._columns = two_speakers(faults, speakers), Columns(faults)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """The chosen dialogue, the pair, and the prompt that both answer."""
+        chosen = self._dialogue(record, "chosen")
+        rejected = self._dialogue(record, "rejected") if chosen else None
+        if chosen is None or rejected is None:
+            return []
+        history, best = chosen[:-1], chosen[-1].content
+        if rejected[:-1] != history:
+            self._faults.filtered["history_differs"] += 1
+            return ranked(self._faults, self._faults.row_id, history, [best])
+        return ranked(self._faults, self._faults.row_id, history, [best, rejected[-1].content])
+
+    def _dialogue(self, record: dict[str, Any], option: str) -> tuple[Message, ...] | None:
+        key = self._keys[option]
+        text = self._columns.text(record, key, option)
+        found = None if text is None else transcript(self._faults, text, self._speakers, False, key)
+        if found is None:
+            return None
+        if found[-1].role != "assistant" or not found[-1].content:
+            self._faults.report(
+                "no_reply",
+                "The dialogue does not end with a reply.",
+                expected=f"a text after the last `{self._speakers[1]}:`",
+                key=key,
+            )
+            return None
+        return in_turn(self._faults, found)
+
+
+class Transcripts:
+    """Dialogues in one column, or a history in one and the reply to it in another.
+
+    Args:
+        faults: where faults go.
+        text: column of the dialogue, or of the history.
+        reply: column of the last reply; None: the dialogue is whole.
+        speakers: names of user and assistant.
+        inline: turns may begin in the middle of a line.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        text: str = "text",
+        reply: str | None = None,
+        speakers: Sequence[str] = HUMAN_ASSISTANT,
+        inline: bool = True,
+    ) -> None:
+        self._faults, self._text, self._reply, self._inline = faults, text, reply, inline
+        self._speakers, self._columns = two_speakers(faults, speakers), Columns(faults)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """The conversation up to its last reply, and each history that ends with the user."""
+        text = self._columns.text(record, self._text, "text")
+        if text is not None and self._reply is not None:
+            reply = self._columns.text(record, self._reply, "reply")
+            mark = f"{self._speakers[1]}:"
+            joint = "" if text.rstrip().endswith(mark) else f"\n\n{mark}"
+            text = None if reply is None else f"{text.rstrip()}{joint} {reply}"
+        if text is None:
+            return []
+        found = transcript(self._faults, text, self._speakers, self._inline, self._text)
+        if found is not None and not found[-1].content:
+            found.pop()  # a history that waits for its reply
+        messages = None if found is None else in_turn(self._faults, found)
+        return [] if messages is None else dialogue(self._faults.row_id, messages)
