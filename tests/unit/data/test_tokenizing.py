@@ -10,8 +10,10 @@ import pytest
 from rlhf.data.arrow import write_dataset
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.rows import Conversation, Message, Preference, Prompt
-from rlhf.data.tokenizing import MIN_QUESTION, Limits, Tally, features_of, tokenize
+from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError
+
+MIN_QUESTION = 16  # by default
 
 
 def user(text):
@@ -31,9 +33,9 @@ def encoder(make_tokenizer, request):
     return Encoder(make_tokenizer(request.param, bos=True))
 
 
-def run(encoder, row, view, max_length, overlong="truncate", max_replies=None):
+def run(encoder, row, view, max_length, overlong="truncate", **options):
     tally = Tally()
-    limits = Limits(view, max_length, overlong, max_replies)
+    limits = Limits(view, max_length, overlong, **options)
     return list(tokenize([row], encoder, limits, tally)), tally
 
 
@@ -53,6 +55,7 @@ class TestSft:
                 sum(label != IGNORED for label in labels) / len(ids), abs=1e-6
             ),
             "truncated": 0,
+            "truncations": {},
             "dropped": 0,
             "dropped_reasons": {},
         }

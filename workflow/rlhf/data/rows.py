@@ -16,6 +16,7 @@ from rlhf.errors import DataError, IntegrityError
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = get_args(Role)
+RATINGS = ("quality", "humor", "creativity")
 SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "prompt")
 ROW_GROUP = 1024  # rows held in memory while writing and reading
@@ -38,7 +39,7 @@ class Properties:
     context: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("quality", "humor", "creativity"):
+        for name in RATINGS:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise DataError(
@@ -174,7 +175,7 @@ class Rows:
 def _schemas() -> dict[str, Any]:
     import pyarrow as pa
 
-    numbers = [(name, pa.float64()) for name in ("quality", "humor", "creativity")]
+    numbers = [(name, pa.float64()) for name in RATINGS]
     properties = pa.struct([("lang", pa.string()), *numbers, ("context", pa.string())])
     turn = [("role", pa.string()), ("content", pa.string()), ("properties", properties)]
     messages = pa.list_(pa.struct(turn))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.data.formats.faults import MEND, Faults
-from rlhf.data.rows import Conversation, Message, Preference, Prompt, Properties, Role, Row
+from rlhf.data.rows import RATINGS, Conversation, Message, Preference, Prompt, Properties, Role, Row
 from rlhf.data.split import group_of
 from rlhf.errors import ConfigError
 
@@ -242,8 +242,8 @@ class OpenAssistant:
 def properties_of(raw: dict[str, Any]) -> Properties | None:
     """Language and reviewers' labels of a message; labels outside 0–1 count as not given."""
     labels = raw.get("labels")
-    values = {}
-    for name in ("quality", "humor", "creativity"):
+    values: dict[str, Any] = {}
+    for name in RATINGS:
         label = labels.get(name) if isinstance(labels, dict) else None
         value = label.get("value") if isinstance(label, dict) else None
         if isinstance(value, int | float) and 0 <= value <= 1:
