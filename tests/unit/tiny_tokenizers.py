@@ -250,3 +250,14 @@ FAMILIES: dict[str, tuple[str, Callable[[], Any]]] = {
     "qwen": ("qwen2", qwen),
     "smollm": ("llama", smollm),
 }
+
+
+def for_oasst(name: str) -> Any:
+    """The tokenizer of a family, made ready for the template ``oasst``."""
+    tokenizer = FAMILIES[name][1]()
+    roles = ["<|prompter|>", "<|assistant|>", "<|system|>"]
+    tokenizer.add_tokens([AddedToken(one, special=True, normalized=False) for one in roles], True)
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = "</s>"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer

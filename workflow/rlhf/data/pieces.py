@@ -72,7 +72,9 @@ class Pieces:
         Args:
             last: the id before it; None: the end of a text.
         """
-        return self._places == "start" or (self._places == "segments" and last not in self._special)
+        return self._places == "start" or (
+            self._places == "segments" and last not in self._special.values()
+        )
 
     def _encode(self, texts: list[str], split_special_tokens: bool) -> list[list[int]]:
         return self._tokenizer(
