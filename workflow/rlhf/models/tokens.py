@@ -131,14 +131,16 @@ def _set_eos(tokenizer: Any, eos_token: str | None, family: Family | None, where
             expected=_candidates(tokenizer, EOS_NAMES),
             hint="a new one has to be in `new_tokens` too",
         )
-    if eos_token is None and tokenizer.eos_token is None and family:
-        eos_token = next(one for one in family.eos if one in tokenizer.get_vocab())
     if eos_token is not None:
         _add(tokenizer, [eos_token])
         tokenizer.eos_token = eos_token
     written = _end_of_turn(tokenizer)
     if eos_token is None and written is not None:
         tokenizer.eos_token = written
+    if tokenizer.eos_token is None and family:
+        tokenizer.eos_token = next(one for one in family.eos if one in tokenizer.get_vocab())
+        _add(tokenizer, [tokenizer.eos_token])
+        written = _end_of_turn(tokenizer)
     if tokenizer.eos_token is None:
         raise ConfigError(
             "The model names no end-of-sequence token, and its template writes none.",
