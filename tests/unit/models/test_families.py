@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from golden_ids import DIALOGUE, written
 from tiny_tokenizers import FAMILIES
 
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos
-from rlhf.data.rows import Message
 from rlhf.data.templates import TEMPLATES
 from rlhf.errors import ConfigError
 from rlhf.models.families import FAMILIES as KNOWN
@@ -17,13 +17,6 @@ from rlhf.models.tokens import prepare_tokenizer, split_digits
 
 GOLDEN = Path(__file__).with_name("golden") / "ids.txt"
 END, IM_END = "<|endoftext|>", "<|im_end|>"
-DIALOGUE = (
-    Message("system", "Be kind."),
-    Message("user", "What is a tree?"),
-    Message("assistant", "A graph\n\nwithout cycles: 2024. 🌳"),
-    Message("user", "And a forest?"),
-    Message("assistant", "Many trees."),
-)
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16, "rotary_dim": 4}
 GPT_SIZES = {"n_embd": 16, "n_layer": 1, "n_head": 4, "rotary_dim": 4, "n_positions": 512}
@@ -50,13 +43,9 @@ def prepared(family, template, **options):
     return tokenizer, model
 
 
-def written(family, template):
-    """One line of the golden file: trained ids have a star."""
-    tokenizer, _ = prepared(family, template)
-    ids, labels = Encoder(tokenizer).conversation(DIALOGUE)
-    stars = ("*" if label != IGNORED else "" for label in labels)
-    text = " ".join(f"{one}{star}" for one, star in zip(ids, stars, strict=True))
-    return f"{family} {template}: {text}"
+def line(family, template):
+    """One line of the golden file."""
+    return f"{family} {template}: {written(prepared(family, template)[0])}"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +126,7 @@ def test_where_eos_pads_ends_are_learned_all_the_same(family):
 
 def test_ids_are_the_golden_ones():
     """``python tests/unit/models/test_families.py`` writes the file; look at what changes."""
-    lines = [written(family, template) for family in FAMILIES for template in TEMPLATES]
+    lines = [line(family, template) for family in FAMILIES for template in TEMPLATES]
     assert lines == GOLDEN.read_text(encoding="utf-8").splitlines()
 
 
@@ -183,5 +172,5 @@ def test_a_token_for_each_digit(family, tmp_path):
 
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
-    rows = [written(family, template) for family in FAMILIES for template in TEMPLATES]
+    rows = [line(family, template) for family in FAMILIES for template in TEMPLATES]
     GOLDEN.write_text("".join(row + "\n" for row in rows), encoding="utf-8")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from golden_ids import written
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.models import fetch
@@ -284,3 +285,17 @@ def test_smollm2_answers(tmp_path):
     assert "Paris" in answer
     assert facts["tokenizer_digest"] == tokenizer_digest(tokenizer)
     assert output[-1] == tokenizer.eos_token_id  # it knows where to stop
+    golden = Path(__file__).with_name("golden") / "smollm2.txt"
+    assert smollm2_ids(tokenizer) == golden.read_text(encoding="utf-8").splitlines()
+
+
+def smollm2_ids(tokenizer):
+    """Lines of the golden file: every template with the tokenizer of a real model."""
+    from rlhf.data.templates import TEMPLATES, required_tokens, set_template
+
+    lines = []
+    for template in TEMPLATES:
+        tokenizer.add_tokens(required_tokens(template), special_tokens=True)
+        set_template(tokenizer, template)
+        lines.append(f"{template}: {written(tokenizer)}")
+    return lines
