@@ -89,6 +89,16 @@ def test_with_another_eos_the_old_one_pads(family):
     assert (tokenizer.eos_token, tokenizer.pad_token) == (IM_END, END)
 
 
+def test_deepspeed_chat_on_opt_as_deepspeed_chat_does_it():
+    tokenizer, model = prepared("opt", "deepspeed_chat", eos_token=END, new_tokens=[END])
+    ids, labels = Encoder(tokenizer).conversation(DIALOGUE[1:3])
+    question, answer = (one.content for one in DIALOGUE[1:3])
+    assert tokenizer.decode(ids) == f"</s> Human: {question} Assistant: {answer}{END}"
+    assert labels[-1] == tokenizer.eos_token_id == len(tokenizer) - 1
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
+    assert (tokenizer.bos_token, tokenizer.pad_token) == ("</s>", "<pad>")
+
+
 def test_padding_with_eos_is_for_families_that_have_nothing_else():
     tokenizer, _ = prepared("gpt-j", "hh", pad_token=END)
     assert tokenizer.pad_token == END

@@ -103,6 +103,27 @@ def test_random_architectures_load_and_round_trip_text(architecture, tmp_path):
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
 
 
+def test_tokens_and_rows_that_are_asked_for(tmp_path, random_source):
+    from transformers import AutoTokenizer
+
+    from rlhf.data.templates import tokenizer_digest
+
+    facts = materialize(
+        random_source,
+        tmp_path / "m",
+        new_tokens=["<|tool|>"],
+        per_digit_tokens=True,
+        pad_vocab_to_multiple=64,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert facts["added_tokens"] == ["<|tool|>"]
+    assert facts["vocab_size"] == 320 > len(tokenizer)
+    assert facts["tokenizer_digest"] == tokenizer_digest(tokenizer)
+    ids = tokenizer("64 legs<|tool|>")["input_ids"]
+    assert ids[-1] == len(tokenizer) - 1
+    assert tokenizer.decode(ids[:2]) == "64"
+
+
 @pytest.mark.parametrize(
     ("random", "message"),
     [
