@@ -215,7 +215,7 @@ def _unused(tokenizer: Any, required: list[str], family: Family | None) -> str |
     vocabulary, taken = tokenizer.get_vocab(), {tokenizer.eos_token, *required}
     names = list(family.pad) if family else []
     if tokenizer.pad_token is not None:
-        names += [*([tokenizer.unk_token] if tokenizer.unk_token else []), *PAD_NAMES]
+        names += [one for one in (tokenizer.unk_token, *PAD_NAMES) if one != tokenizer.bos_token]
     if adds_bos(tokenizer):
         taken.add(tokenizer.bos_token)
     return next((one for one in names if one in vocabulary and one not in taken), None)
