@@ -172,7 +172,7 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
         draw = draws_for(limits.seed, row.id, "tags")
         history = tuple(limits.reply_tags.insert(history, draw))
         replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
-    if limits.system_prefix is not None:
+    if limits.system_prefix is not None and any(one.role == "user" for one in history):
         history = (Message("system", limits.system_prefix), *history)
     return _Dialogue(row.id, history, replies)
 
