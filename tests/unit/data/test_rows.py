@@ -31,7 +31,7 @@ RATED = Message("assistant", "a", KNOWN)
 ROWS = [
     (Conversation("c", "g", (Message("system", "s"), USER, REPLY)), "train"),
     (Preference("p", "g", (USER,), ("best", "worse", "worst")), "validation"),
-    (Preference("o", "g", (USER, RATED, USER), ("1", "0"), (KNOWN, None)), "train"),
+    (Preference("q", "g", (USER, RATED, USER), ("1", "0"), (KNOWN, None)), "train"),
     (Prompt("r", "g", (USER, REPLY, USER)), "train"),
 ]
 

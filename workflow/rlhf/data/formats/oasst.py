@@ -240,12 +240,18 @@ class OpenAssistant:
 
 
 def properties_of(raw: dict[str, Any]) -> Properties | None:
-    """Language and reviewers' labels of a message; labels outside 0–1 count as not given."""
+    """Language and reviewers' labels of a message; labels outside 0–1 count as not given.
+
+    Labels are ``{name: {value, count}}`` in exports, and lists of names and values on the hub.
+    """
     labels = raw.get("labels")
+    labels = labels if isinstance(labels, dict) else {}
+    if isinstance(labels.get("name"), list) and isinstance(labels.get("value"), list):
+        labels = dict(zip(labels["name"], labels["value"], strict=False))
     values: dict[str, Any] = {}
     for name in RATINGS:
-        label = labels.get(name) if isinstance(labels, dict) else None
-        value = label.get("value") if isinstance(label, dict) else None
+        label = labels.get(name)
+        value = label.get("value") if isinstance(label, dict) else label
         if isinstance(value, int | float) and 0 <= value <= 1:
             values[name] = float(value)
     lang = raw.get("lang")
