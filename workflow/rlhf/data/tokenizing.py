@@ -278,13 +278,14 @@ def _fit(
             "drop",
         )
     if limits.overlong == "truncate":
-        found = None
+        found, how = None, {"offset"}
         if limits.random_offset:
             draw = draws_for(limits.seed, dialogue.row, "offset")
             if draw.random() < limits.random_offset:
                 found = _random_part(whole, room, draw)
-        how = {"offset"} if found else set()
-        found = found or _last_part(whole, room, limits.min_prefix, how)
+        if found is None:
+            how = set()
+            found = _last_part(whole, room, limits.min_prefix, how)
         if found is not None:
             tally.truncated += 1
             tally.truncations.update(how)
