@@ -44,7 +44,7 @@ FAMILIES = (
     Family("codegen", ("codegen",), eos=(END,), pad=(END,), pads_with_eos=True),
     Family("cerebras", ("gpt2",), eos=(END,), pad=(END,), pads_with_eos=True),
     Family("falcon", ("falcon",), eos=(END,), pad=(END,), pads_with_eos=True),
-    Family("qwen", ("qwen2", "qwen3"), eos=(IM_END, END), pad=(END, "<|fim_pad|>")),
+    Family("qwen", ("qwen2", "qwen3"), eos=(IM_END, END), pad=(END, IM_END)),
     Family("smollm", ("llama",), eos=(IM_END, END), pad=(END, IM_END), marker=IM_END),
     Family(
         "llama3",
