@@ -204,7 +204,7 @@ class Encoder:
             if written:
                 ids = self._pieces.written(written, joined)
                 pieces.append(Literal(tuple(ids), trained))
-                joined = self._pieces.joins(ids[-1])
+                joined = self._pieces.joins(ids[-1] if ids else None)
         return self._with_bos(pieces)
 
     def _with_bos(self, pieces: list[Literal | Slot]) -> Skeleton:
