@@ -23,6 +23,11 @@ def message(values):
             1,
             "tokenization.prompt.max_lenght: unknown key; did you mean 'max_length'?",
         ),
+        (
+            "tokenization.sft.reply_tags.dropot",
+            1,
+            "tokenization.sft.reply_tags.dropot: unknown key; did you mean 'dropout'?",
+        ),
         ("sft.chat.epoch", 1, "sft.chat.epoch: unknown key; did you mean 'epochs'?"),
         (
             "sft.chat.data.demo.fracton",
@@ -78,6 +83,12 @@ def test_a_misspelt_required_key_is_one_mistake(valid):
         ("sft.chat.epochs", None, "sft.chat.epochs: should be a valid integer (got nothing)"),
         ("ppo.final.kl.coefficient", float("nan"), "ppo.final.kl.coefficient: should be a finite"),
         ("ppo.final.kl.controller", "adaptve", "should be 'fixed' or 'adaptive' (got 'adaptve')"),
+        (
+            "tokenization.sft",
+            {"random_offset": 0.8, "overlong": "drop"},
+            "tokenization.sft: random_offset says how dialogues are cut, but overlong is 'drop'",
+        ),
+        ("models.tiny.pad_vocab_to_multiple", 0, "should be greater than or equal to 1 (got 0)"),
         ("sft", ["chat"], "sft: should be a section with keys (got ['chat'])"),
         ("sft.chat.data.demo", None, "sft.chat.data.demo: nothing is given; write {}"),
         ("runtime", None, "runtime: nothing is given; write {}"),

@@ -34,10 +34,12 @@ def slices(values):
     ("path", "value", "changed"),
     [
         ("models.tiny.template", "chatml", {"fetch_model tiny"}),
+        ("models.tiny.per_digit_tokens", True, {"fetch_model tiny"}),
         ("models.tiny.source", {"package": "x"}, {"fetch_model tiny"}),
         ("datasets.demo.validation_fraction", 0.3, {"fetch_data demo"}),
         ("datasets.demo.options", {"top_k": 2}, {"fetch_data demo"}),
         ("tokenization.sft.max_length", 64, {"tokenize sft"}),
+        ("tokenization.sft.reply_tags", {"length": True}, {"tokenize sft"}),
         ("tokenization.preference.max_replies", 3, {"tokenize preference"}),
         ("tokenization.prompt.overlong", "error", {"tokenize prompt"}),
         ("sft.chat.optimizer.learning_rate", 1e-3, {"train_sft chat"}),

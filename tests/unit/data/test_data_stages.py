@@ -140,6 +140,28 @@ def test_tokenize(fetch, model, tmp_path, view, make_tokenizer):
     assert truncated > 0 or view == "preference"  # its questions are too short to cut
 
 
+def test_tags_and_prefix_come_from_the_configuration(fetch, model, tmp_path, make_tokenizer):
+    config = {
+        "reply_tags": {"dropout": 0.0, "length": False},
+        "system_prefix": "Be kind.",
+        "random_offset": 0.5,
+        "seed": 3,
+        "min_prefix": 2,
+    }
+    run_tokenize("sft", fetch(), model, tmp_path / "out", **config)
+    tokenizer = make_tokenizer("chatml")
+    start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
+    tag = "<|im_start|>system\nlang: en\n<|im_end|>\n<|im_start|>assistant\n"
+    opened = datasets.load_from_disk(str(tmp_path / "out" / "data" / "train"))
+    for row in opened:
+        text = tokenizer.decode(row["input_ids"])
+        assert text.startswith(start)
+        assert text.count(tag) == text.count("<|im_start|>assistant")
+    ways = read_json(tmp_path / "out" / "manifest.json")["counts"]["train"]["truncations"]
+    assert ways.keys() <= {"offset", "question", "turns"}
+    assert ways
+
+
 @pytest.mark.parametrize("view", VIEW_LENGTHS)
 def test_two_runs_give_the_same_bytes(fetch, model, tmp_path, view):
     first, second = fetch("one"), fetch("two")

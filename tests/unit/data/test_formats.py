@@ -11,7 +11,7 @@ import pytest
 from oasst_trees import bot, tree, user
 
 from rlhf.data.formats import FORMATS, Source, load
-from rlhf.data.rows import Rows
+from rlhf.data.rows import Properties, Rows
 from rlhf.errors import ConfigError, DataError
 
 GOOD = tree(user("good", bot("good-a", 0), bot("good-b", 1)))
@@ -56,6 +56,18 @@ class TestTrees:
         assert [one.id for one in rows.conversations] == ["b0"]
         assert [one.id for one in rows.prompts] == ["q", "q3", "q4"]
         assert [len(one.replies) for one in rows.preferences] == [2, 3]
+
+    def test_replies_keep_their_language_and_labels(self, write_lines):
+        labels = {name: {"value": i / 4, "count": 3} for i, name in enumerate(("humor", "quality"))}
+        of_hub = {"name": ["quality", "spam", "humor"], "value": [0.25, 1.0, 0.0]}
+        labels |= {"creativity": {"value": 1.5, "count": 1}, "spam": {"value": 0, "count": 1}}
+        replies = [bot("a", 0, labels=labels), bot("b", 1, lang=None, labels="?")]
+        replies.append(bot("c", 2, labels=of_hub))
+        rows = load("oasst", write_lines(tree(user("q", *replies))))
+        known = Properties("en", quality=0.25, humor=0.0)
+        assert rows.preferences[0].properties == (known, None, known)
+        found = [[one.properties for one in row.messages] for row in rows.conversations]
+        assert found == [[None, known], [None, None], [None, known]]
 
     def test_lone_reply_without_rank_counts_as_the_best(self, write_lines):
         line = tree(user("q", bot("a", None)))

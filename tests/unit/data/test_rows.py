@@ -16,6 +16,7 @@ from rlhf.data.rows import (
     Message,
     Preference,
     Prompt,
+    Properties,
     Rows,
     find_prompts,
     read_rows,
@@ -25,9 +26,12 @@ from rlhf.data.split import group_of, split_of
 from rlhf.errors import DataError, IntegrityError
 
 USER, REPLY = Message("user", "q\n "), Message("assistant", "ä\x00🙂")
+KNOWN = Properties("en", quality=0.7, context="a\nb")
+RATED = Message("assistant", "a", KNOWN)
 ROWS = [
     (Conversation("c", "g", (Message("system", "s"), USER, REPLY)), "train"),
     (Preference("p", "g", (USER,), ("best", "worse", "worst")), "validation"),
+    (Preference("q", "g", (USER, RATED, USER), ("1", "0"), (KNOWN, None)), "train"),
     (Prompt("r", "g", (USER, REPLY, USER)), "train"),
     (Conversation("t", "g", (Message("text", "plain"),)), "train"),
 ]
@@ -62,11 +66,19 @@ def test_equal_rows_give_equal_bytes(tmp_path):
         lambda: Prompt("x", "g", (REPLY, USER)),
         lambda: Prompt("x", "g", (USER, USER)),
         lambda: Preference("x", "g", (USER,), ("alone",)),
+        lambda: Preference("x", "g", (USER,), ("1", "2"), (KNOWN,)),
     ],
 )
 def test_impossible_rows_cannot_be_made(make):
     with pytest.raises(DataError, match="row x"):
         make()
+
+
+@pytest.mark.parametrize("name", ["quality", "humor", "creativity"])
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_ratings_are_from_0_to_1(name, value):
+    with pytest.raises(DataError, match=f"The {name} of a reply is {value}"):
+        Properties(**{name: value})
 
 
 def test_damaged_rows_are_refused(tmp_path):
@@ -80,7 +92,7 @@ def test_damaged_rows_are_refused(tmp_path):
 def test_prompts_are_found_by_id_in_both_splits(tmp_path):
     third = Prompt("s", "g", (Message("user", "another"),))
     write_rows(tmp_path, [*ROWS, (third, "validation"), (Prompt("t", "g", (USER,)), "train")])
-    assert find_prompts(tmp_path, {"r", "s"}) == {"r": ROWS[2][0], "s": third}
+    assert find_prompts(tmp_path, {"r", "s"}) == {"r": ROWS[3][0], "s": third}
     assert find_prompts(tmp_path, set()) == {}
     with pytest.raises(IntegrityError, match="no prompt 'p'"):  # an id of another view
         find_prompts(tmp_path, {"r", "p"})

@@ -37,15 +37,11 @@ def test_check_leaves_the_stored_template_alone(make_tokenizer):
 def test_unknown_template_is_named():
     with pytest.raises(ConfigError, match="'chatm'") as error:
         template_text("chatm")
-    assert "own, chatml, oasst, hh" in str(error.value)
+    assert "own, chatml, oasst, hh, deepspeed_chat" in str(error.value)
 
 
 def drop_pad(tokenizer):
     tokenizer.pad_token = None
-
-
-def pad_is_eos(tokenizer):
-    tokenizer.pad_token = tokenizer.eos_token
 
 
 def drop_eos(tokenizer):
@@ -71,7 +67,6 @@ END = "{%- if m.role == 'assistant' -%}{{- eos_token -}}{%- endif -%}{%- endfor 
     ("change", "words"),
     [
         (drop_pad, ["no padding token", "models.base.pad_token", "set `pad_token`"]),
-        (pad_is_eos, ["same token, '<|im_end|>'", "models.base.pad_token"]),
         (drop_eos, ["no EOS", "models.base.eos_token"]),
         (other_eos, ["does not end", "models.base.template", "`eos_token`"]),
         (other_template(None), ["no chat template", "models.base.template", "chatml"]),

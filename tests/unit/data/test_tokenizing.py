@@ -10,8 +10,10 @@ import pytest
 from rlhf.data.arrow import write_dataset
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.rows import Conversation, Message, Preference, Prompt
-from rlhf.data.tokenizing import MIN_QUESTION, Limits, Tally, features_of, tokenize
+from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError
+
+MIN_QUESTION = 16  # by default
 
 
 def user(text):
@@ -31,9 +33,9 @@ def encoder(make_tokenizer, request):
     return Encoder(make_tokenizer(request.param, bos=True))
 
 
-def run(encoder, row, view, max_length, overlong="truncate", max_replies=None):
+def run(encoder, row, view, max_length, overlong="truncate", **options):
     tally = Tally()
-    limits = Limits(view, max_length, overlong, max_replies)
+    limits = Limits(view, max_length, overlong, **options)
     return list(tokenize([row], encoder, limits, tally)), tally
 
 
@@ -53,6 +55,7 @@ class TestSft:
                 sum(label != IGNORED for label in labels) / len(ids), abs=1e-6
             ),
             "truncated": 0,
+            "truncations": {},
             "dropped": 0,
             "dropped_reasons": {},
         }
@@ -63,7 +66,7 @@ class TestSft:
         assert (sample["input_ids"], sample["labels"]) == encoder.conversation(
             self.row.messages[2:]
         )
-        assert tally.truncated == 1
+        assert (tally.truncated, tally.truncations) == (1, {"turns": 1})
 
     def test_system_message_stays(self, encoder):
         system = Message("system", "Be kind.")
@@ -82,7 +85,7 @@ class TestSft:
         )
         assert [x for x in sample["labels"] if x != IGNORED] == [x for x in labels if x != IGNORED]
         assert sample["input_ids"][0] == whole[0]  # BOS
-        assert tally.truncated == 1
+        assert tally.as_dict("sft")["truncations"] == {"question": 1}
 
     def test_reply_is_never_cut(self, encoder):
         row = Conversation("row", "g", (user(LONG), bot("short")))
@@ -95,6 +98,29 @@ class TestSft:
         assert tally.dropped == {"overlong": 1}
         assert tally.truncated == 0
 
+    @pytest.mark.parametrize("min_prefix", [1, 5])
+    def test_what_a_cut_leaves_of_the_question(self, encoder, min_prefix):
+        row = Conversation("row", "g", (*TURNS, bot("a"), user(LONG), bot("short")))
+        last, _ = encoder.conversation(row.messages[4:])
+        least = len(last) - len(encoder.texts(row.messages)[4]) + min_prefix
+        (sample,), tally = run(encoder, row, "sft", least, min_prefix=min_prefix)
+        assert len(sample["input_ids"]) == least
+        assert tally.truncations == {"turns": 1, "question": 1}
+        assert not run(encoder, row, "sft", least - 1, min_prefix=min_prefix)[0]
+
+    def test_system_prefix_comes_first_and_stays(self, encoder):
+        own, prefix = Message("system", "Be kind."), Message("system", "You are Joi.")
+        for row in (self.row, Conversation("row", "g", (own, *self.row.messages))):
+            whole = encoder.conversation((prefix, *row.messages))
+            (sample,), _ = run(encoder, row, "sft", 500, system_prefix="You are Joi.")
+            assert (sample["input_ids"], sample["labels"]) == whole
+            least, _ = encoder.conversation(
+                (prefix, *(one for one in row.messages if one == own), *self.row.messages[2:])
+            )
+            limit = len(whole[0]) - 1
+            (sample,), _ = run(encoder, row, "sft", limit, system_prefix="You are Joi.")
+            assert sample["input_ids"] == least
+
     def test_drop_and_error(self, encoder):
         whole, _ = encoder.conversation(self.row.messages)
         samples, tally = run(encoder, self.row, "sft", len(whole) - 1, "drop")
@@ -106,6 +132,60 @@ class TestSft:
         assert "row row" in str(error.value)
         assert f"at most {len(whole) - 1} tokens" in str(error.value)
         assert "tokenization.sft.max_length" in str(error.value)
+
+
+class TestRandomOffset:
+    """Of dialogues of ten exchanges, about three fit."""
+
+    turns = tuple(turn for i in range(10) for turn in (user(f"why {i}?"), bot(f"so {i}.")))
+
+    def limit(self, encoder):
+        return len(encoder.conversation(self.turns[:6])[0]) + 2
+
+    def rows(self, count):
+        return [Conversation(f"row {i}", "g", self.turns) for i in range(count)]
+
+    def made(self, encoder, rows, **options):
+        tally = Tally()
+        limits = Limits("sft", self.limit(encoder), "truncate", **options)
+        return {one["id"]: one for one in tokenize(rows, encoder, limits, tally)}, tally
+
+    def test_whole_exchanges_from_any_turn(self, encoder):
+        parts = [encoder.conversation(self.turns[2 * i : 2 * i + 6]) for i in range(8)]
+        found, tally = self.made(encoder, self.rows(200), random_offset=1.0)
+        starts = [parts.index((one["input_ids"], one["labels"])) for one in found.values()]
+        assert set(starts) == set(range(8))
+        assert max(map(starts.count, range(8))) < 50
+        assert (tally.truncated, tally.truncations) == (200, {"offset": 200})
+
+    def test_offsets_are_the_rows_own(self, encoder):
+        found, _ = self.made(encoder, self.rows(50), random_offset=0.8)
+        again, _ = self.made(encoder, reversed(self.rows(50)), random_offset=0.8)
+        assert again == found
+        assert self.made(encoder, self.rows(50), random_offset=0.8, seed=1)[0] != found
+
+    def test_the_others_keep_their_last_turns(self, encoder):
+        _, tally = self.made(encoder, self.rows(400), random_offset=0.8)
+        assert tally.truncated == 400
+        assert 0.74 < tally.truncations["offset"] / 400 < 0.86
+        assert tally.truncations["turns"] == 400 - tally.truncations["offset"]
+
+    def test_what_fits_is_whole_and_one_long_exchange_is_cut_as_ever(self, encoder):
+        whole = Conversation("row", "g", self.turns[:6])
+        found, tally = self.made(encoder, [whole], random_offset=1.0)
+        assert found["row"]["input_ids"] == encoder.conversation(whole.messages)[0]
+        assert tally.truncated == 0
+        long = Conversation("row", "g", (user(LONG * 9), bot("short")))
+        found, tally = self.made(encoder, [long], random_offset=1.0)
+        assert len(found["row"]["input_ids"]) == self.limit(encoder)
+        assert tally.truncations == {"question": 1}
+
+    def test_system_message_stays(self, encoder):
+        system = Message("system", "Be kind.")
+        rows = [Conversation(f"{i}", "g", (system, *self.turns)) for i in range(20)]
+        found, _ = self.made(encoder, rows, random_offset=1.0)
+        start, _ = encoder.join((system,), encoder.texts((system,)))
+        assert all(one["input_ids"][: len(start) - 1] == start[:-1] for one in found.values())
 
 
 class TestPrompt:

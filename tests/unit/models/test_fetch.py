@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from golden_ids import written
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.models import fetch
@@ -100,6 +101,27 @@ def test_random_architectures_load_and_round_trip_text(architecture, tmp_path):
     assert facts["dtype"] == "bfloat16"
     assert facts["architecture"] == type(model).__name__
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_tokens_and_rows_that_are_asked_for(tmp_path, random_source):
+    from transformers import AutoTokenizer
+
+    from rlhf.data.templates import tokenizer_digest
+
+    facts = materialize(
+        random_source,
+        tmp_path / "m",
+        new_tokens=["<|tool|>"],
+        per_digit_tokens=True,
+        pad_vocab_to_multiple=64,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert facts["added_tokens"] == ["<|tool|>"]
+    assert facts["vocab_size"] == 320 > len(tokenizer)
+    assert facts["tokenizer_digest"] == tokenizer_digest(tokenizer)
+    ids = tokenizer("64 legs<|tool|>")["input_ids"]
+    assert ids[-1] == len(tokenizer) - 1
+    assert tokenizer.decode(ids[:2]) == "64"
 
 
 @pytest.mark.parametrize(
@@ -284,3 +306,17 @@ def test_smollm2_answers(tmp_path):
     assert "Paris" in answer
     assert facts["tokenizer_digest"] == tokenizer_digest(tokenizer)
     assert output[-1] == tokenizer.eos_token_id  # it knows where to stop
+    golden = Path(__file__).with_name("golden") / "smollm2.txt"
+    assert smollm2_ids(tokenizer) == golden.read_text(encoding="utf-8").splitlines()
+
+
+def smollm2_ids(tokenizer):
+    """Lines of the golden file: every template with the tokenizer of a real model."""
+    from rlhf.data.templates import TEMPLATES, required_tokens, set_template
+
+    lines = []
+    for template in TEMPLATES:
+        tokenizer.add_tokens(required_tokens(template), special_tokens=True)
+        set_template(tokenizer, template)
+        lines.append(f"{template}: {written(tokenizer)}")
+    return lines

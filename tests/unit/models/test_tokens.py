@@ -43,9 +43,9 @@ def pair(base):
     return copy.deepcopy(base)
 
 
-def prepare(pair, template=None, pad=None, eos=None):
+def prepare(pair, template=None, pad=None, eos=None, **options):
     tokenizer, model = pair
-    return prepare_tokenizer(tokenizer, model, template, pad, eos, "models.base")
+    return prepare_tokenizer(tokenizer, model, template, pad, eos, "models.base", **options)
 
 
 def test_new_rows_are_the_mean_of_the_old_and_all_ids_agree(pair):
@@ -91,6 +91,36 @@ def test_spare_rows_are_used_before_the_matrix_grows(pair):
     prepare(pair, "chatml", pad="<|endoftext|>")
     assert model.lm_head.weight.shape[0] == 320
     assert torch.allclose(model.lm_head.weight[known], mean)
+
+
+@pytest.mark.parametrize(("multiple", "rows"), [(1, 260), (16, 272), (64, 320), (260, 260)])
+def test_rows_up_to_a_multiple(pair, multiple, rows):
+    import torch
+
+    tokenizer, model = pair
+    known = len(tokenizer)
+    mean = model.lm_head.weight[:known].mean(0)
+    prepare(pair, "chatml", pad="<|endoftext|>", multiple=multiple)
+    assert len(tokenizer) == 260
+    assert model.config.vocab_size == rows
+    for module in (model.get_input_embeddings(), model.lm_head):
+        assert module.weight.shape[0] == rows
+    assert torch.allclose(model.lm_head.weight[known:], mean.expand(rows - known, -1))
+    prepare(pair, "own", multiple=multiple)
+    assert model.lm_head.weight.shape[0] == rows
+
+
+def test_new_tokens_are_special_and_may_end_turns(pair):
+    tokenizer, _ = pair
+    added = prepare(
+        pair, "deepspeed_chat", eos="<|end|>", pad="<|endoftext|>", new_tokens=["<|end|>", "<|x|>"]
+    )
+    assert added == ["<|end|>", "<|x|>"]
+    assert tokenizer.eos_token == "<|end|>"
+    assert len(tokenizer("<|x|>")["input_ids"]) == 1
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert text == " Human: q Assistant: a<|end|>"
 
 
 def test_preparing_twice_changes_nothing(pair):
@@ -157,8 +187,9 @@ def test_own_template_writes_the_configured_eos(pair):
 
 
 def test_eos_that_is_not_in_the_vocabulary(pair):
-    with pytest.raises(ConfigError, match="no token '<eos>'"):
+    with pytest.raises(ConfigError, match="no token '<eos>'") as caught:
         prepare(pair, "chatml", eos="<eos>", pad="<|endoftext|>")
+    assert "`new_tokens`" in caught.value.hint
 
 
 def test_eos_that_the_template_never_writes(pair):

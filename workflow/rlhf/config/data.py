@@ -57,6 +57,17 @@ class DatasetConfig(Strict):
     split_salt: str = key("", about="changes which groups are held out")
 
 
+class ReplyTagsConfig(Strict):
+    """Open-Assistant's tags before replies: language, ratings, length, context."""
+
+    dropout: float = key(
+        0.5, ge=0, le=1, about="probability that a property is left out", source="Open-Assistant"
+    )
+    length: bool = key(
+        False, about="write the reply's length too, in steps of five words", source="Open-Assistant"
+    )
+
+
 class ViewConfig(Strict):
     """How rows become tokens in one view."""
 
@@ -66,9 +77,48 @@ class ViewConfig(Strict):
         about="what happens to a longer one: it is dropped, its history is cut from the left "
         "(whole turns first), or it is an error; counted in the manifest",
     )
+    min_prefix: int = key(
+        16,
+        ge=1,
+        about="what a cut leaves of the last question; one that would keep less is dropped",
+        unit="tokens",
+    )
+    system_prefix: str | None = key(
+        None, about="a system message before every dialogue; give the same to all views"
+    )
 
 
-class PreferenceViewConfig(ViewConfig):
+class ReplyViewConfig(ViewConfig):
+    """How rows with replies become tokens."""
+
+    reply_tags: ReplyTagsConfig | None = key(
+        None, about="write what is known of a reply before it; absent: no tags"
+    )
+    seed: int = key(0, ge=0, about="seed of what is drawn for each row: tags, offsets")
+
+
+class SftViewConfig(ReplyViewConfig):
+    """How demonstrations become tokens."""
+
+    random_offset: float = key(
+        0.0,
+        ge=0,
+        le=1,
+        about="probability that a dialogue which is cut begins at a random turn, and not as late "
+        "as it must; Open-Assistant: 0.8",
+    )
+
+    @model_validator(mode="after")
+    def _offset_needs_truncation(self) -> SftViewConfig:
+        if self.random_offset and self.overlong != "truncate":
+            raise ValueError(
+                f"random_offset says how dialogues are cut, but overlong is {self.overlong!r}; "
+                "set overlong to truncate, or leave random_offset out"
+            )
+        return self
+
+
+class PreferenceViewConfig(ReplyViewConfig):
     """How ranked replies become tokens."""
 
     max_replies: int = key(
@@ -79,7 +129,7 @@ class PreferenceViewConfig(ViewConfig):
 class TokenizationConfig(Strict):
     """The three views."""
 
-    sft: ViewConfig = key(ViewConfig(), about="demonstrations")
+    sft: SftViewConfig = key(SftViewConfig(), about="demonstrations")
     preference: PreferenceViewConfig = key(PreferenceViewConfig(), about="ranked replies")
     prompt: ViewConfig = key(
         ViewConfig(max_length=256, overlong="drop"), about="prompts for PPO and evaluation"

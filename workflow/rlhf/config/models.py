@@ -54,11 +54,24 @@ class ModelConfig(Strict):
     """One base model."""
 
     source: ModelSource = key(about="where the weights and the tokenizer come from")
-    template: Literal["own", "chatml", "oasst", "hh"] = key(
+    template: Literal["own", "chatml", "oasst", "hh", "deepspeed_chat"] = key(
         "own", about="chat template; `own` keeps the one that the tokenizer brings"
     )
-    pad_token: str | None = key(None, about="padding token, if the tokenizer names none or EOS")
-    eos_token: str | None = key(None, about="end-of-turn token, if the tokenizer names none")
+    pad_token: str | None = key(
+        None, about="padding token, if neither the tokenizer nor its family names one besides EOS"
+    )
+    eos_token: str | None = key(
+        None, about="end-of-turn token, if neither the template nor the tokenizer names one"
+    )
+    new_tokens: list[str] = key(
+        [], about="special tokens to add to the vocabulary, besides those that the template needs"
+    )
+    per_digit_tokens: bool = key(
+        False, about="make one token of each digit, whatever the vocabulary has for numbers"
+    )
+    pad_vocab_to_multiple: int = key(
+        1, ge=1, about="the embeddings get rows up to a multiple of this", unit="rows"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", about="type of the stored weights"
     )

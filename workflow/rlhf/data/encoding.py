@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from rlhf.data.pieces import Pieces
 from rlhf.data.rows import TEXT, Message
 from rlhf.errors import ConfigError
 
@@ -35,11 +36,15 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of the text of message ``index``, with the space that the template puts first."""
+    """The place of the text of message ``index``, with the space that the template puts first.
+
+    ``joined``: plain text stands before it, so no tokenizer puts a space of its own there.
+    """
 
     index: int
     space: str
     trained: bool
+    joined: bool = False
 
 
 Skeleton: TypeAlias = tuple[Literal | Slot, ...]
@@ -70,12 +75,13 @@ class Encoder:
                 "The tokenizer brings no chat template.",
                 where=self._where,
                 expected="a template that marks what the assistant says",
-                hint="set `template` to chatml, oasst or hh",
+                hint="set `template` to chatml, oasst, hh or deepspeed_chat",
             )
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._marked = bool(_MARKS.search(tokenizer.chat_template))
         self._skeletons: dict[tuple[tuple[str, ...], bool], Skeleton] = {}
-        self._ready: dict[str, list[int]] = {}
+        self._ready: dict[tuple[str, bool], list[int]] = {}
+        self._pieces = Pieces(tokenizer)
         self._strip = self._find_strip()
         self._check_ends()
 
@@ -84,13 +90,15 @@ class Encoder:
 
         What was primed before is forgotten, so memory is that of one batch.
         """
-        texts = {
-            self._text(slot, messages): None
-            for messages in dialogues
-            for slot in self._skeleton(messages, False)
-            if isinstance(slot, Slot)
-        }
-        self._ready = dict(zip(texts, self._tokenize(list(texts)), strict=True))
+        self._ready = {}
+        texts: dict[bool, dict[str, None]] = {False: {}, True: {}}  # sets that keep their order
+        for messages in dialogues:
+            for slot in self._skeleton(messages, False):
+                if isinstance(slot, Slot):
+                    texts[slot.joined][self._text(slot, messages)] = None
+        for joined, some in texts.items():
+            ids = self._pieces.texts(list(some), joined)
+            self._ready.update(zip(((text, joined) for text in some), ids, strict=True))
 
     def texts(self, messages: Sequence[Message]) -> list[list[int]]:
         """Ids of each message's text, without what the template writes around it."""
@@ -141,27 +149,28 @@ class Encoder:
             ids += piece.ids if isinstance(piece, Literal) else self._content(piece, messages)
         return ids
 
+    def turn(self, history: Sequence[Message], messages: Sequence[Message]) -> list[int]:
+        """Ids of what follows a history, such as a tag and a reply, up to the reply's EOS.
+
+        Raises:
+            ConfigError: the template writes the history differently when more follows.
+        """
+        before, _ = self.join(history, self.texts(history))
+        whole, labels = self.conversation((*history, *messages))
+        if whole[: len(before)] != before:
+            roles = [message.role for message in (*history, *messages)]
+            raise self._unfit("writes a history differently when a reply follows", roles)
+        end = max(i for i, label in enumerate(labels) if label != IGNORED) + 1
+        return whole[len(before) : end]
+
     def _text(self, slot: Slot, messages: Sequence[Message]) -> str:
         content = messages[slot.index].content
         return slot.space + (content.strip() if self._strip else content)
 
     def _content(self, slot: Slot, messages: Sequence[Message]) -> list[int]:
         text = self._text(slot, messages)
-        ids = self._ready.get(text)
-        return self._tokenize([text])[0] if ids is None else ids
-
-    def _tokenize(self, texts: list[str], written: bool = False) -> list[list[int]]:
-        """Ids of texts; special tokens are recognised only in what the template has written."""
-        if not texts:
-            return []
-        return self._tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=not written,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
+        ids = self._ready.get((text, slot.joined))
+        return self._pieces.texts([text], slot.joined)[0] if ids is None else ids
 
     def _skeleton(self, messages: Sequence[Message], prompt: bool) -> Skeleton:
         key = tuple(message.role for message in messages), prompt
@@ -184,20 +193,21 @@ class Encoder:
         edges = {0, len(text)}.union(*spans, *(slot.span() for slot in slots))
         places = {slot.start(): int(slot[1]) for slot in slots}
         pieces: list[Literal | Slot] = []
-        space = ""
+        space, joined = "", False
         for start, end in itertools.pairwise(sorted(edges)):
             trained = any(low <= start and end <= high for low, high in spans)
             if start in places:
-                pieces.append(Slot(places[start], space, trained))
-                space = ""
+                pieces.append(Slot(places[start], space, trained, joined))
+                space, joined = "", self._pieces.joins(None)
                 continue
             written = text[start:end]
             # A space before a text is tokenized with it: vocabularies hold " word" as one token.
             space = " " if written.endswith(" ") and end in places else ""
             written = written.removesuffix(" ") if space else written
             if written:
-                (ids,) = self._tokenize([written], written=True)
+                ids = self._pieces.written(written, joined)
                 pieces.append(Literal(tuple(ids), trained))
+                joined = self._pieces.joins(ids[-1] if ids else None)
         return self._with_bos(pieces)
 
     def _with_bos(self, pieces: list[Literal | Slot]) -> Skeleton:
@@ -270,7 +280,8 @@ class Encoder:
             where=f"{self._where}, for the roles {', '.join(roles)}",
             expected="a template that writes every message as it is and marks the assistant's "
             "text and EOS with {% generation %}",
-            hint="set `template` to chatml, oasst or hh, and `eos_token` to what ends a turn",
+            hint="set `template` to chatml, oasst, hh or deepspeed_chat, and `eos_token` to what "
+            "ends a turn",
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,9 +17,35 @@ from rlhf.errors import DataError, IntegrityError
 Role: TypeAlias = Literal["system", "user", "assistant", "text"]
 ROLES: tuple[Role, ...] = get_args(Role)[:3]  # of a dialogue
 TEXT: Role = "text"  # plain text for language modelling: alone, and without a template
+RATINGS = ("quality", "humor", "creativity")
 SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "prompt")
 ROW_GROUP = 1024  # rows held in memory while writing and reading
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What is known of a reply besides its text; reply tags are written from it.
+
+    Attributes:
+        lang: code of its language, such as ``en``.
+        quality: as reviewers rated it, 0 to 1; so are ``humor`` and ``creativity``.
+        context: text that the reply draws on.
+    """
+
+    lang: str | None = None
+    quality: float | None = None
+    humor: float | None = None
+    creativity: float | None = None
+    context: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in RATINGS:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise DataError(
+                    f"The {name} of a reply is {value!r}.", expected="a number from 0 to 1"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +54,7 @@ class Message:
 
     role: Role
     content: str
+    properties: Properties | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +85,24 @@ class Preference:
         group: digest of the root prompt; decides the split.
         history: ends with the user.
         replies: k >= 2 different texts, best → worst.
+        properties: of each reply, in the same order; empty when nothing is known of any.
     """
 
     id: str
     group: str
     history: tuple[Message, ...]
     replies: tuple[str, ...]
+    properties: tuple[Properties | None, ...] = ()
 
     def __post_init__(self) -> None:
         _check_turns(self.id, self.history, last="user")
+        if self.properties and len(self.properties) != len(self.replies):
+            raise DataError(
+                f"A preference has {len(self.replies)} replies and properties of "
+                f"{len(self.properties)}.",
+                where=f"row {self.id}",
+                expected="properties of every reply (None where there are none), or no properties",
+            )
         if len(self.replies) < 2:
             raise DataError(
                 "A preference has fewer than two replies.",
@@ -151,13 +187,15 @@ class Rows:
 def _schemas() -> dict[str, Any]:
     import pyarrow as pa
 
-    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    numbers = [(name, pa.float64()) for name in RATINGS]
+    properties = pa.struct([("lang", pa.string()), *numbers, ("context", pa.string())])
+    turn = [("role", pa.string()), ("content", pa.string()), ("properties", properties)]
+    messages = pa.list_(pa.struct(turn))
+    replies = [("replies", pa.list_(pa.string())), ("properties", pa.list_(properties))]
     common = [("id", pa.string()), ("group", pa.string()), ("split", pa.string())]
     return {
         "conversation": pa.schema([*common, ("messages", messages)]),
-        "preference": pa.schema(
-            [*common, ("history", messages), ("replies", pa.list_(pa.string()))]
-        ),
+        "preference": pa.schema([*common, ("history", messages), *replies]),
         "prompt": pa.schema([*common, ("history", messages)]),
     }
 
@@ -207,20 +245,37 @@ def _as_record(row: Row) -> dict[str, Any]:
     messages = row.messages if isinstance(row, Conversation) else row.history
     record: dict[str, Any] = {"id": row.id, "group": row.group}
     record["messages" if isinstance(row, Conversation) else "history"] = [
-        {"role": message.role, "content": message.content} for message in messages
+        {
+            "role": message.role,
+            "content": message.content,
+            "properties": _as_struct(message.properties),
+        }
+        for message in messages
     ]
     if isinstance(row, Preference):
         record["replies"] = list(row.replies)
+        record["properties"] = [_as_struct(one) for one in row.properties]
     return record
+
+
+def _as_struct(properties: Properties | None) -> dict[str, Any] | None:
+    return asdict(properties) if properties else None
+
+
+def _from_struct(struct: dict[str, Any] | None) -> Properties | None:
+    return Properties(**struct) if struct else None
 
 
 def _from_record(view: str, record: dict[str, Any]) -> Row:
     messages = record["messages" if view == "conversation" else "history"]
-    turns = tuple(Message(one["role"], one["content"]) for one in messages)
+    turns = tuple(
+        Message(one["role"], one["content"], _from_struct(one["properties"])) for one in messages
+    )
     if view == "conversation":
         return Conversation(record["id"], record["group"], turns)
     if view == "preference":
-        return Preference(record["id"], record["group"], turns, tuple(record["replies"]))
+        known = tuple(_from_struct(one) for one in record["properties"])
+        return Preference(record["id"], record["group"], turns, tuple(record["replies"]), known)
     return Prompt(record["id"], record["group"], turns)
 
 

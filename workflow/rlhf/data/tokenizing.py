@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.data.encoding import IGNORED, Encoder
-from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+from rlhf.data.rows import Conversation, Message, Preference, Row
+from rlhf.data.tags import ReplyTags, draws_for
 from rlhf.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 BATCH = 256  # rows whose texts are tokenized in one call
 ROWS_VIEW = {"sft": "conversation", "preference": "preference", "prompt": "prompt"}
-MIN_QUESTION = 16  # tokens of the last question that a cut leaves; less says nothing to answer
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,39 @@ class Limits:
         max_length: tokens of a sample; of history and one reply in ``preference``.
         overlong: ``drop``; ``truncate``: the oldest turns go first, then the beginning of the
             last question, never a reply; or ``error``.
+        min_prefix: tokens of the last question that a cut leaves; less says nothing to answer.
         max_replies: replies of a preference that are kept, best first; None: all.
+        system_prefix: a system message before every dialogue; None: none.
+        reply_tags: how tags are written before replies; None: not at all.
+        random_offset: probability that a demonstration which is too long begins at a random turn,
+            and not as late as it must.
+        seed: of tags and offsets.
     """
 
     view: Literal["sft", "preference", "prompt"]
     max_length: int
     overlong: Literal["drop", "truncate", "error"]
+    min_prefix: int = 16
     max_replies: int | None = None
+    system_prefix: str | None = None
+    reply_tags: ReplyTags | None = None
+    random_offset: float = 0.0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Limits:
+        """From a view's part of the configuration."""
+        tags = config.get("reply_tags")
+        return cls(**dict(config) | {"reply_tags": ReplyTags(**tags) if tags else None})
 
 
 @dataclass
 class Tally:
-    """What became of the rows of one split."""
+    """What became of the rows of one split.
+
+    ``truncations`` says how rows were cut, each in one way or more: ``turns`` (the oldest are
+    gone), ``question`` (the beginning of the last one), ``offset`` (a random part is left).
+    """
 
     source_rows: int = 0
     rows: int = 0
@@ -48,6 +70,7 @@ class Tally:
     labels: int = 0
     replies: int = 0
     truncated: int = 0
+    truncations: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     replies_dropped: Counter[str] = field(default_factory=Counter)
 
@@ -58,6 +81,7 @@ class Tally:
             "rows": self.rows,
             "tokens": self.tokens,
             "truncated": self.truncated,
+            "truncations": dict(sorted(self.truncations.items())),
             "dropped": self.dropped.total(),
             "dropped_reasons": dict(sorted((+self.dropped).items())),
         }
@@ -104,27 +128,59 @@ def tokenize(
     make = _SAMPLE_OF[limits.view]
     remaining = iter(rows)
     while batch := list(itertools.islice(remaining, BATCH)):
-        encoder.prime(dialogue for row in batch for dialogue in _dialogues(row))
-        for row in batch:
+        dialogues = [_dialogue(row, limits) for row in batch]
+        encoder.prime(turns for one in dialogues for turns in one.all())
+        for one in dialogues:
             tally.source_rows += 1
-            sample = make(row, encoder, limits, tally)
+            sample = make(one, encoder, limits, tally)
             if sample is not None:
                 tally.rows += 1
-                yield {"id": row.id} | sample
+                yield {"id": one.row} | sample
 
 
-def _dialogues(row: Row) -> Iterator[Sequence[Message]]:
+@dataclass(frozen=True, slots=True)
+class _Dialogue:
+    """A row with all that goes before and between its messages.
+
+    Attributes:
+        row: the row's id.
+        history: the dialogue; that before the replies in ``preference``.
+        replies: each with its tag in front, if it has one; best first.
+    """
+
+    row: str
+    history: tuple[Message, ...]
+    replies: tuple[tuple[Message, ...], ...] = ()
+
+    def all(self) -> Iterator[Sequence[Message]]:
+        """Every dialogue whose texts are tokenized."""
+        if not self.replies:
+            yield self.history
+        for reply in self.replies:
+            yield (*self.history, *reply)
+
+
+def _dialogue(row: Row, limits: Limits) -> _Dialogue:
+    history = row.messages if isinstance(row, Conversation) else row.history
+    replies: tuple[tuple[Message, ...], ...] = ()
     if isinstance(row, Preference):
-        for reply in row.replies:
-            yield (*row.history, Message("assistant", reply))
-    else:
-        yield row.messages if isinstance(row, Conversation) else row.history
+        known = row.properties or itertools.repeat(None)
+        replies = tuple(
+            (Message("assistant", text, of),) for text, of in zip(row.replies, known, strict=False)
+        )
+    if limits.reply_tags is not None:
+        draw = draws_for(limits.seed, row.id, "tags")
+        history = tuple(limits.reply_tags.insert(history, draw))
+        replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
+    if limits.system_prefix is not None and any(one.role == "user" for one in history):
+        history = (Message("system", limits.system_prefix), *history)
+    return _Dialogue(row.id, history, replies)
 
 
 def _sft(
-    row: Conversation, encoder: Encoder, limits: Limits, tally: Tally
+    dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
 ) -> dict[str, Any] | None:
-    fitted = _fit(row.id, row.messages, encoder, limits, tally)
+    fitted = _fit(dialogue, encoder, limits, tally)
     if fitted is None:
         return None
     ids, labels = fitted
@@ -137,8 +193,10 @@ def _sft(
     return {"input_ids": ids, "labels": labels}
 
 
-def _prompt(row: Prompt, encoder: Encoder, limits: Limits, tally: Tally) -> dict[str, Any] | None:
-    fitted = _fit(row.id, row.history, encoder, limits, tally, prompt=True)
+def _prompt(
+    dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
+) -> dict[str, Any] | None:
+    fitted = _fit(dialogue, encoder, limits, tally, prompt=True)
     if fitted is None:
         return None
     tally.tokens += len(fitted[0])
@@ -146,19 +204,21 @@ def _prompt(row: Prompt, encoder: Encoder, limits: Limits, tally: Tally) -> dict
 
 
 def _preference(
-    row: Preference, encoder: Encoder, limits: Limits, tally: Tally
+    dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
 ) -> dict[str, Any] | None:
-    history = encoder.prompt(row.history)
-    replies: dict[tuple[int, ...], None] = {}  # in the order of insertion: best first
-    for reply in row.replies:
-        ids = tuple(encoder.reply(row.history, reply))
+    # A tag stands before what begins the assistant's turn, so both belong to the reply then.
+    history, prompt = dialogue.history, limits.reply_tags is None
+    replies: dict[tuple[int, ...], list[int]] = {}  # in the order of insertion: best first
+    for reply in dialogue.replies:
+        text = tuple(encoder.reply(history, reply[-1].content))
         # Texts that a normalizer makes equal are one reply: nothing can be learned from the pair.
-        tally.replies_dropped["duplicate"] += ids in replies
-        replies.setdefault(ids)
-    kept = list(replies)
+        tally.replies_dropped["duplicate"] += text in replies
+        if text not in replies:
+            replies[text] = list(text) if prompt else encoder.turn(history, reply)
+    kept = list(replies.values())
     if limits.overlong != "error":
         cut = limits.overlong == "truncate"
-        needed = _shortest(row.history, encoder) if cut else len(history)
+        needed = _shortest(history, encoder, limits.min_prefix if cut else None, prompt)
         kept = [ids for ids in kept if needed + len(ids) <= limits.max_length]
         tally.replies_dropped["overlong"] += len(replies) - len(kept)
     surplus = len(kept) - (limits.max_replies or len(kept))
@@ -170,16 +230,16 @@ def _preference(
         return None
     # All replies of a row follow the same history, or their scores could not be compared.
     longest = max(map(len, kept))
-    fitted = _fit(row.id, row.history, encoder, limits, tally, prompt=True, reserved=longest)
+    fitted = _fit(dialogue, encoder, limits, tally, prompt=prompt, reserved=longest)
     if fitted is None:
         return None
     tally.tokens += len(fitted[0]) + sum(map(len, kept))
     tally.replies += len(kept)
-    return {"history_ids": fitted[0], "reply_ids": [list(ids) for ids in kept]}
+    return {"history_ids": fitted[0], "reply_ids": kept}
 
 
-# The view decides which kind of row its function is given.
-_SAMPLE_OF: dict[str, Callable[[Any, Encoder, Limits, Tally], dict[str, Any] | None]] = {
+# The view decides what its function makes of a dialogue.
+_SAMPLE_OF: dict[str, Callable[[_Dialogue, Encoder, Limits, Tally], dict[str, Any] | None]] = {
     "sft": _sft,
     "preference": _preference,
     "prompt": _prompt,
@@ -187,8 +247,7 @@ _SAMPLE_OF: dict[str, Callable[[Any, Encoder, Limits, Tally], dict[str, Any] | N
 
 
 def _fit(
-    row: str,
-    messages: Sequence[Message],
+    dialogue: _Dialogue,
     encoder: Encoder,
     limits: Limits,
     tally: Tally,
@@ -196,11 +255,10 @@ def _fit(
     prompt: bool = False,
     reserved: int = 0,
 ) -> tuple[list[int], list[int]] | None:
-    """Ids and labels of a dialogue within the limit, or None after counting it as dropped.
+    """Ids and labels of a history within the limit, or None after counting it as dropped.
 
     Args:
-        row: the row's id.
-        messages: the dialogue.
+        dialogue: the history, and the row that it is of.
         encoder: tokenizer and template.
         limits: length and policy.
         tally: is added to.
@@ -208,40 +266,122 @@ def _fit(
         reserved: tokens that have to stay free for the longest reply.
     """
     room = limits.max_length - reserved
-    texts = encoder.texts(messages)
-    ids, labels = encoder.join(messages, texts, prompt)
-    if len(ids) <= room:
-        return ids, labels
+    whole = _Part(dialogue.history, encoder.texts(dialogue.history), encoder, prompt)
+    if len(whole) <= room:
+        return whole.encoded
     if limits.overlong == "error":
         raise DataError(
-            f"A sample has {len(ids) + reserved} tokens.",
-            where=f"row {row}",
+            f"A sample has {len(whole) + reserved} tokens.",
+            where=f"row {dialogue.row}",
             expected=f"at most {limits.max_length} tokens",
             hint=f"raise `tokenization.{limits.view}.max_length`, or set `overlong` to truncate or "
             "drop",
         )
     if limits.overlong == "truncate":
-        first = int(messages[0].role == "system")
-        while len(ids) > room:
-            over = len(ids) - room
-            if sum(message.role == "user" for message in messages) > 1:
-                messages = [*messages[:first], *messages[first + 2 :]]
-                texts = [*texts[:first], *texts[first + 2 :]]
-            elif len(texts[first]) - over >= min(MIN_QUESTION, len(texts[first])):
-                texts[first] = texts[first][over:]
-            else:
-                break
-            ids, labels = encoder.join(messages, texts, prompt)
-        else:
+        found, how = None, {"offset"}
+        if limits.random_offset:
+            draw = draws_for(limits.seed, dialogue.row, "offset")
+            if draw.random() < limits.random_offset:
+                found = _random_part(whole, room, draw)
+        if found is None:
+            how = set()
+            found = _last_part(whole, room, limits.min_prefix, how)
+        if found is not None:
             tally.truncated += 1
-            return ids, labels
+            tally.truncations.update(how)
+            return found.encoded
     tally.dropped["overlong"] += 1
     return None
 
 
-def _shortest(history: Sequence[Message], encoder: Encoder) -> int:
-    """Tokens of the history when all is cut that may be cut."""
-    least = [*(one for one in history[:1] if one.role == "system"), history[-1]]
-    texts = encoder.texts(least)
-    whole, _ = encoder.join(least, texts, prompt=True)
-    return len(whole) - max(0, len(texts[-1]) - MIN_QUESTION)
+class _Part:
+    """Some messages of a dialogue, with the ids of their texts, in the template."""
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        texts: Sequence[list[int]],
+        encoder: Encoder,
+        prompt: bool,
+    ) -> None:
+        self.messages, self.texts = tuple(messages), list(texts)
+        self.encoded = encoder.join(self.messages, self.texts, prompt)
+        self._encoder, self._prompt = encoder, prompt
+        self.first = _count_system(messages)
+        self.questions = [i for i, one in enumerate(messages) if one.role == "user"]
+
+    def __len__(self) -> int:
+        return len(self.encoded[0])
+
+    def turns(self, start: int, end: int) -> _Part:
+        """What is said from message ``start`` to ``end``, after the system's first messages."""
+        kept = [*range(self.first), *range(start, end)]
+        messages, texts = [self.messages[i] for i in kept], [self.texts[i] for i in kept]
+        return _Part(messages, texts, self._encoder, self._prompt)
+
+    def without(self, tokens: int) -> _Part:
+        """Without the first tokens of the first thing that is said."""
+        texts = [*self.texts]
+        texts[self.first] = texts[self.first][tokens:]
+        return _Part(self.messages, texts, self._encoder, self._prompt)
+
+
+def _last_part(part: _Part, room: int, least: int, how: set[str]) -> _Part | None:
+    """The last turns that fit, the first of them cut if it must be; None when nothing fits.
+
+    Args:
+        part: a dialogue that is too long.
+        room: tokens that there are.
+        least: tokens that a cut leaves of the question.
+        how: ways in which it was cut are added.
+    """
+    last = part
+    for start in part.questions[1:]:
+        how.add("turns")
+        last = part.turns(start, len(part.messages))
+        if len(last) <= room:
+            return last
+    over, length = len(last) - room, len(last.texts[last.first])
+    if length - over < min(least, length):
+        return None
+    how.add("question")
+    return last.without(over)
+
+
+def _random_part(part: _Part, room: int, draw: Random) -> _Part | None:
+    """Turns from a random question on, as many as fit; None when no turn fits whole.
+
+    The beginnings are all from which something has to go, at either end.
+    """
+    ends = [*part.questions[1:], len(part.messages)]
+    turns = list(zip(part.questions, ends, strict=True))
+    starts = []
+    for start, end in turns:
+        if len(part.turns(start, end)) <= room:
+            starts.append(start)
+        if len(part.turns(start, len(part.messages))) <= room:
+            break
+    if not starts:
+        return None
+    start = draw.choice(starts)
+    found = None
+    for end in (end for end in ends if end > start):
+        longer = part.turns(start, end)
+        if len(longer) > room:
+            break
+        found = longer
+    return found
+
+
+def _count_system(messages: Sequence[Message]) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda one: one.role == "system", messages))
+
+
+def _shortest(history: Sequence[Message], encoder: Encoder, least: int | None, prompt: bool) -> int:
+    """Tokens of a history when all is cut that may be cut; ``least`` None: nothing may be."""
+    if least is None:
+        return len(encoder.join(history, encoder.texts(history), prompt)[0])
+    kept = [*history[: _count_system(history)], history[-1]]
+    texts = encoder.texts(kept)
+    whole, _ = encoder.join(kept, texts, prompt)
+    return len(whole) - max(0, len(texts[-1]) - least)

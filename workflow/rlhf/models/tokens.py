@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+from rlhf.data.encoding import adds_bos
 from rlhf.data.templates import check_tokenizer, required_tokens, set_template
 from rlhf.errors import ConfigError
+from rlhf.models.families import Family, family_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,9 @@ def prepare_tokenizer(
     pad_token: str | None,
     eos_token: str | None,
     where: str,
+    *,
+    new_tokens: Sequence[str] = (),
+    multiple: int = 1,
 ) -> list[str]:
     """Give a tokenizer its template and special tokens, and a model the rows and ids to match.
 
@@ -45,6 +51,8 @@ def prepare_tokenizer(
         pad_token: padding token (added when new), or None for the model's own.
         eos_token: token that ends a turn, or None for the one that the template writes.
         where: configuration key of the model, such as ``models.base``.
+        new_tokens: special tokens to add first; ``eos_token`` may be one of them.
+        multiple: the embeddings get rows up to a multiple of this.
 
     Returns:
         The tokens that were added to the vocabulary.
@@ -59,13 +67,14 @@ def prepare_tokenizer(
             "The model has no chat template of its own.",
             where=f"{where}.template",
             expected="the name of a template",
-            hint="base models have none: set template to chatml, oasst or hh",
+            hint="base models have none: set template to chatml, oasst, hh or deepspeed_chat",
         )
-    added = _add(tokenizer, required)
-    _set_eos(tokenizer, eos_token, where)
-    added += _set_pad(tokenizer, pad_token, required, where)
+    family = family_of(model.config.model_type, tokenizer.get_vocab())
+    added = _add(tokenizer, [*new_tokens, *required])
+    _set_eos(tokenizer, eos_token, family, where)
+    added += _set_pad(tokenizer, pad_token, required, family, where)
     check_tokenizer(tokenizer, name, where.rpartition(".")[2])
-    _grow_embeddings(model, known, len(tokenizer))
+    _grow_embeddings(model, known, len(tokenizer), multiple)
     _set_ids(model, tokenizer)
     if added:
         logger.info("%s: added to the vocabulary: %s", where, ", ".join(added))
@@ -85,13 +94,42 @@ def _add(tokenizer: Any, tokens: list[str]) -> list[str]:
     return [token for token in tokens if token not in vocabulary]
 
 
-def _set_eos(tokenizer: Any, eos_token: str | None, where: str) -> None:
+def split_digits(tokenizer: Any) -> Any:
+    """The tokenizer with a token for each digit, as a tokenizer of no particular class.
+
+    The class of an architecture may rebuild its steps when it is loaded, and so undo the change.
+    """
+    from tokenizers import Tokenizer, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    steps, digits = backend.pre_tokenizer, pre_tokenizers.Digits(individual_digits=True)
+    if steps is None:
+        backend.pre_tokenizer = digits
+    else:
+        # A step that puts a space before what it is given must not be given single digits.
+        spaced = "".join(piece for piece, _ in steps.pre_tokenize_str("a")) != "a"
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [steps, digits] if spaced else [digits, steps]
+        )
+    named = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=tokenizer.chat_template,
+        model_max_length=tokenizer.model_max_length,
+        clean_up_tokenization_spaces=False,
+        **named,
+    )
+
+
+def _set_eos(tokenizer: Any, eos_token: str | None, family: Family | None, where: str) -> None:
     """The token that ends a turn, which is where a generation stops."""
     if eos_token is not None and eos_token not in tokenizer.get_vocab():
         raise ConfigError(
             f"The vocabulary has no token {eos_token!r}.",
             where=f"{where}.eos_token",
             expected=_candidates(tokenizer, EOS_NAMES),
+            hint="a new one has to be in `new_tokens` too",
         )
     if eos_token is not None:
         _add(tokenizer, [eos_token])
@@ -99,6 +137,10 @@ def _set_eos(tokenizer: Any, eos_token: str | None, where: str) -> None:
     written = _end_of_turn(tokenizer)
     if eos_token is None and written is not None:
         tokenizer.eos_token = written
+    if tokenizer.eos_token is None and family:
+        tokenizer.eos_token = next(one for one in family.eos if one in tokenizer.get_vocab())
+        _add(tokenizer, [tokenizer.eos_token])
+        written = _end_of_turn(tokenizer)
     if tokenizer.eos_token is None:
         raise ConfigError(
             "The model names no end-of-sequence token, and its template writes none.",
@@ -132,16 +174,22 @@ def _end_of_turn(tokenizer: Any) -> str | None:
     return max((token for token in special if rest.startswith(token)), key=len, default=None)
 
 
-def _set_pad(tokenizer: Any, pad_token: str | None, required: list[str], where: str) -> list[str]:
-    """A padding token that is not EOS, so that masking padding never masks an end."""
+def _set_pad(
+    tokenizer: Any, pad_token: str | None, required: list[str], family: Family | None, where: str
+) -> list[str]:
+    """A padding token that is not EOS, so that masking padding never masks an end.
+
+    Only where a family has no other does EOS pad.
+    """
     key, eos = f"{where}.pad_token", tokenizer.eos_token
-    if pad_token is None and tokenizer.pad_token == eos:
-        # The model pads with EOS. Its own unused token will do as well, if it has one.
-        taken = {eos, tokenizer.bos_token, *required}
-        unused = [tokenizer.unk_token, *(n for n in PAD_NAMES if n in tokenizer.get_vocab())]
-        pad_token = next((one for one in unused if one is not None and one not in taken), None)
+    if pad_token is None and tokenizer.pad_token in (None, eos):
+        pad_token = _unused(tokenizer, required, family)
         if pad_token is not None:
-            logger.info("%s: %s, since the model's own is EOS (%s)", key, pad_token, eos)
+            logger.info("%s: %s", key, pad_token)
+    if family and family.pads_with_eos and (pad_token or tokenizer.pad_token or eos) == eos:
+        logger.info("%s: EOS (%s), as the family %s has no other token", key, eos, family.name)
+        tokenizer.pad_token = eos
+        return []
     pad_token = pad_token if pad_token is not None else tokenizer.pad_token
     if pad_token is None or pad_token == eos:
         what = "is the same as EOS" if pad_token else "is missing"
@@ -162,6 +210,17 @@ def _set_pad(tokenizer: Any, pad_token: str | None, required: list[str], where: 
     return added
 
 
+def _unused(tokenizer: Any, required: list[str], family: Family | None) -> str | None:
+    """A token to pad with, where the tokenizer names none or EOS: the family's, or its own."""
+    vocabulary, taken = tokenizer.get_vocab(), {tokenizer.eos_token, *required}
+    names = list(family.pad) if family else []
+    if tokenizer.pad_token is not None:
+        names += [one for one in (tokenizer.unk_token, *PAD_NAMES) if one != tokenizer.bos_token]
+    if adds_bos(tokenizer):
+        taken.add(tokenizer.bos_token)
+    return next((one for one in names if one in vocabulary and one not in taken), None)
+
+
 def _candidates(tokenizer: Any, names: tuple[str, ...]) -> str:
     """What the vocabulary offers: conventional names first, then other special tokens."""
     vocabulary = tokenizer.get_vocab()
@@ -179,14 +238,14 @@ def _candidates(tokenizer: Any, names: tuple[str, ...]) -> str:
     )
 
 
-def _grow_embeddings(model: Any, known: int, size: int) -> None:
-    """Rows for new tokens, in the input and the output embeddings."""
+def _grow_embeddings(model: Any, known: int, size: int, multiple: int) -> None:
+    """Rows for new tokens, and up to the multiple, in the input and the output embeddings."""
     import torch
 
-    if size == known:
-        return
-    if size > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(size, mean_resizing=False)  # its mean is drawn at random
+    rows = model.get_input_embeddings().num_embeddings
+    wanted = -(-max(size, rows) // multiple) * multiple
+    if wanted > rows:
+        model.resize_token_embeddings(wanted, mean_resizing=False)  # its mean is drawn at random
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     parameters = [inputs.weight]
     if outputs is not None and outputs.weight is not inputs.weight:
@@ -195,8 +254,9 @@ def _grow_embeddings(model: Any, known: int, size: int) -> None:
         parameters.append(outputs.bias)
     with torch.no_grad():
         for parameter in parameters:
-            mean = parameter[:known].float().mean(0)
-            parameter[known:size] = mean.to(parameter.dtype)
+            mean = parameter[:known].float().mean(0).to(parameter.dtype)
+            parameter[known:size] = mean
+            parameter[rows:wanted] = mean
 
 
 def _set_ids(model: Any, tokenizer: Any) -> None:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def run(stage: Stage) -> None:
     """Write ``data/train``, ``data/validation`` and the manifest."""
-    limits = Limits(**stage.config)
+    limits = Limits.of(stage.config)
     read_manifest(stage.input("data"))
     tokenizer = _load_tokenizer(stage.input("model"))
     facts = tokenizer_facts(tokenizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,9 @@ def messages_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> list[list[di
         dataset = manifest.parent.name
         ids = {row_id for name, row_id in places if name == dataset}
         for row_id, prompt in find_prompts(manifest.parent / "rows", ids).items():
-            found[dataset, row_id] = [asdict(message) for message in prompt.history]
+            found[dataset, row_id] = [
+                {"role": message.role, "content": message.content} for message in prompt.history
+            ]
     return [found[place] for place in places]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rlhf.data.formats.faults import MEND, Faults
-from rlhf.data.rows import Conversation, Message, Preference, Prompt, Role, Row
+from rlhf.data.rows import RATINGS, Conversation, Message, Preference, Prompt, Properties, Role, Row
 from rlhf.data.split import group_of
 
 ROLES: dict[str, Role] = {"prompter": "user", "assistant": "assistant"}
@@ -26,6 +26,7 @@ class _Node:
     id: str
     text: str
     rank: int | None
+    properties: Properties | None
     replies: list[_Node] = field(default_factory=list)
 
 
@@ -167,7 +168,9 @@ class OpenAssistant:
             return None
         self._seen.add(message_id)
         below = [self._node(reply, role) for reply in replies]
-        node = _Node(message_id, text, rank, [one for one in below if one is not None])
+        node = _Node(
+            message_id, text, rank, properties_of(raw), [one for one in below if one is not None]
+        )
         if role == "user":
             self._check_ranks(node)
         return node
@@ -244,11 +247,15 @@ class OpenAssistant:
             found.append(Prompt(question.id, group, history))
         ranked = self._ranked(question)
         if len(ranked) >= 2:
-            found.append(Preference(question.id, group, history, tuple(ranked)))
+            texts = tuple(one.text for one in ranked)
+            known = tuple(one.properties for one in ranked)
+            found.append(
+                Preference(question.id, group, history, texts, known if any(known) else ())
+            )
         goes_on = False
         for reply in question.replies:
             follow = kept and self._within(reply, len(question.replies))
-            thread = (*history, Message("assistant", reply.text))
+            thread = (*history, Message("assistant", reply.text, reply.properties))
             deeper = [self._walk(one, thread, follow, group, found) for one in reply.replies]
             # A thread that ends on the prompter is a demonstration up to its last reply, once.
             if follow and not any(deeper):
@@ -262,20 +269,41 @@ class OpenAssistant:
         rank = 0 if reply.rank is None and siblings == 1 else reply.rank
         return rank is not None and rank < self._top_k
 
-    def _ranked(self, question: _Node) -> list[str]:
-        """Texts of the replies, best first, without unranked, tied and repeated ones."""
+    def _ranked(self, question: _Node) -> list[_Node]:
+        """The replies, best first, without unranked, tied and repeated ones."""
         times = Counter(reply.rank for reply in question.replies)
         ranked = {
-            one.rank: one.text
+            one.rank: one
             for one in question.replies
             if one.rank is not None and times[one.rank] == 1
         }
-        texts: dict[str, str] = {}
-        for _, text in sorted(ranked.items()):
-            if text.strip() in texts:
+        kept: dict[str, _Node] = {}
+        for rank in sorted(ranked):
+            text = ranked[rank].text.strip()
+            if text in kept:
                 self._faults.dropped["duplicate_reply"] += 1
-            texts.setdefault(text.strip(), text)
-        return list(texts.values())
+            kept.setdefault(text, ranked[rank])
+        return list(kept.values())
+
+
+def properties_of(raw: dict[str, Any]) -> Properties | None:
+    """Language and reviewers' labels of a message; labels outside 0–1 count as not given.
+
+    Labels are ``{name: {value, count}}`` in exports, and lists of names and values on the hub.
+    """
+    labels = raw.get("labels")
+    labels = labels if isinstance(labels, dict) else {}
+    if isinstance(labels.get("name"), list) and isinstance(labels.get("value"), list):
+        labels = dict(zip(labels["name"], labels["value"], strict=False))
+    values: dict[str, Any] = {}
+    for name in RATINGS:
+        label = labels.get(name)
+        value = label.get("value") if isinstance(label, dict) else label
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            values[name] = float(value)
+    lang = raw.get("lang")
+    lang = lang if isinstance(lang, str) and lang else None
+    return Properties(lang=lang, **values) if lang or values else None
 
 
 def _with_replies(root: dict[str, Any], below: dict[Any, Any]) -> dict[str, Any]:

@@ -34,8 +34,9 @@ _REQUIRED = {
     "chatml": ["<|im_start|>", "<|im_end|>"],
     "oasst": ["<|prompter|>", "<|assistant|>", "<|system|>"],
     "hh": [],
+    "deepspeed_chat": [],
 }
-CODE_FILES = ["chatml.jinja", "hh.jinja", "oasst.jinja"]
+CODE_FILES = ["chatml.jinja", "deepspeed_chat.jinja", "hh.jinja", "oasst.jinja"]
 TEMPLATES = tuple(_REQUIRED)
 
 
@@ -105,8 +106,8 @@ def check_tokenizer(
         model: the model's name in the configuration, for the message.
 
     Raises:
-        ConfigError: pad or EOS is missing or they are the same; a special token of the template
-            is not one token; or the assistant's turn does not end with EOS.
+        ConfigError: pad or EOS is missing; a special token of the template is not one token; or
+            the assistant's turn does not end with EOS.
     """
     where = f"models.{model}"
     name = None if template in (None, "own") else template
@@ -117,12 +118,9 @@ def check_tokenizer(
             expected="the token that ends the assistant's turn",
             hint="set `eos_token`" + (", to <|im_end|>" if template == "chatml" else ""),
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id is None:
         raise ConfigError(
-            "The tokenizer has no padding token."
-            if tokenizer.pad_token_id is None
-            else f"Padding and EOS are the same token, {tokenizer.eos_token!r}: "
-            "EOS would be masked with the padding and never learned.",
+            "The tokenizer has no padding token.",
             where=f"{where}.pad_token",
             expected="a token of its own, never used in text",
             hint="set `pad_token` to a spare token of the vocabulary such as <|endoftext|>, <pad> "
@@ -138,8 +136,8 @@ def check_tokenizer(
                 where=f"{where}.template",
                 expected="each special token of the template is one special token of the "
                 "vocabulary",
-                hint="choose `own` or `hh`, or add the tokens to the model's tokenizer and "
-                "embeddings",
+                hint="choose `own`, `hh` or `deepspeed_chat`, or add the tokens to the model's "
+                "tokenizer and embeddings",
             )
     if template == "chatml" and tokenizer.eos_token != "<|im_end|>":
         raise ConfigError(

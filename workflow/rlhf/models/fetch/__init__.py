@@ -7,7 +7,7 @@ give equal bytes: ``config.json``, ``generation_config.json``, ``model.safetenso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ def materialize(
     template: str | None = None,
     pad_token: str | None = None,
     eos_token: str | None = None,
+    new_tokens: Sequence[str] = (),
+    per_digit_tokens: bool = False,
+    pad_vocab_to_multiple: int = 1,
     dtype: str | None = None,
     trust_remote_code: bool = False,
     where: str = "models",
@@ -62,6 +65,9 @@ def materialize(
         template: name of a chat template, or None for the model's own.
         pad_token: padding token, or None for the model's own.
         eos_token: token that ends a turn, or None for the template's or the model's own.
+        new_tokens: special tokens to add to the vocabulary.
+        per_digit_tokens: make one token of each digit.
+        pad_vocab_to_multiple: the embeddings get rows up to a multiple of this.
         dtype: dtype of the weights, or None to keep the source's (float32 for GGUF and random).
         trust_remote_code: run the code that the model brings, and keep it.
         where: configuration key of the model, for messages.
@@ -70,7 +76,7 @@ def materialize(
         Facts for the manifest: source, licence, architecture, sizes, tokens and digests.
     """
     from rlhf.data.templates import template_digest, tokenizer_digest
-    from rlhf.models.tokens import prepare_tokenizer
+    from rlhf.models.tokens import prepare_tokenizer, split_digits
 
     kind, source = check_source(source, where)
     if dtype is not None and dtype not in DTYPES:
@@ -80,10 +86,21 @@ def materialize(
             expected=" | ".join(DTYPES),
         )
     loaded = LOADERS[kind](source, dtype, where, trust_remote_code)
+    if per_digit_tokens:
+        loaded.tokenizer = split_digits(loaded.tokenizer)
     model, tokenizer = loaded.model, loaded.tokenizer
     if kind == "random" and template is None:
         template = "chatml"  # it has no template of its own
-    added = prepare_tokenizer(tokenizer, model, template, pad_token, eos_token, where)
+    added = prepare_tokenizer(
+        tokenizer,
+        model,
+        template,
+        pad_token,
+        eos_token,
+        where,
+        new_tokens=new_tokens,
+        multiple=pad_vocab_to_multiple,
+    )
     with atomic_directory(folder) as target:
         tokenizer = save(loaded, target, where)
     return ({TRUSTED: True} if loaded.brings_code else {}) | {
