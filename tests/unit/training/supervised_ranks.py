@@ -28,7 +28,7 @@ def config(**changes) -> dict:
 
 def work(folder: Path, state: Path) -> dict:
     model, objective = causal_lm(0), SftObjective()
-    mixture = Mixture({"d": folder / "set"}, {"d": 1.0}, "train")
+    mixture = Mixture({"d": folder / "set"}, {}, "train")
     held_out = mean_over(model, objective, [mixture[0]], 64)
     run = train(
         model, objective, mixture, config(), RunOptions("sft.x", state, {}), 40,

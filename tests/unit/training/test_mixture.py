@@ -5,7 +5,7 @@ import random
 import pytest
 from tiny_models import save_rows
 
-from rlhf.training.data import Mixture, micro_batches
+from rlhf.training.data import Mixture, Share, micro_batches
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def rows_of(mixture, seed, epoch):
 
 
 def test_fractions_are_drawn_anew_in_every_epoch_without_repeats(folders):
-    mixture = Mixture(folders, {"a": 0.5, "b": 1.0, "c": 0.01}, "train")
+    mixture = Mixture(folders, {"a": Share(0.5), "c": Share(0.01)}, "train")
     assert len(mixture) == 73
     assert mixture.rows_per_epoch == 20 + 30 + 1
     drawn = [rows_of(mixture, 0, epoch) for epoch in range(12)]
@@ -39,8 +39,8 @@ def test_fractions_are_drawn_anew_in_every_epoch_without_repeats(folders):
 
 def test_the_order_follows_from_seed_and_epoch_alone(folders):
     """Checklist 36"""
-    mixture = Mixture(folders, dict.fromkeys("abc", 1.0), "train")
-    backwards = Mixture(dict(reversed(folders.items())), dict.fromkeys("cba", 1.0), "train")
+    mixture = Mixture(folders, {}, "train")
+    backwards = Mixture(dict(reversed(folders.items())), {}, "train")
     assert rows_of(mixture, 3, 1) == rows_of(backwards, 3, 1)
     assert rows_of(mixture, 3, 1) != rows_of(mixture, 3, 2)
     assert rows_of(mixture, 3, 1) != rows_of(mixture, 4, 1)

@@ -23,7 +23,7 @@ from rlhf.training.sft import SftObjective
 def mixture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
     save_set(folder)
-    return Mixture({"d": folder / "set"}, {"d": 1.0}, "train")
+    return Mixture({"d": folder / "set"}, {}, "train")
 
 
 @pytest.mark.parametrize("frozen", [0, 1])

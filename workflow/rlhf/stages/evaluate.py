@@ -95,7 +95,7 @@ def run(stage: Stage) -> None:
 def _held_out(stage: Stage) -> list[dict[str, Any]]:
     """Validation prompts, at most ``max_prompts``, chosen by hash."""
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
-    mixture = Mixture(folders, dict.fromkeys(folders, 1.0), "validation")
+    mixture = Mixture(folders, {}, "validation")
     return sorted(mixture, key=lambda row: digest_text(row["id"]))[: stage.config["max_prompts"]]
 
 

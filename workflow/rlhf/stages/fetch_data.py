@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 from rlhf.data.formats import Source
-from rlhf.data.rows import RowsWriter
-from rlhf.data.split import split_of
+from rlhf.data.rows import RowsWriter, view_of
+from rlhf.data.split import split_of, stage_of
 from rlhf.data.statistics import Statistics
 from rlhf.provenance.digest import digest_file
 from rlhf.runtime import fence
@@ -16,6 +17,8 @@ from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger(__name__)
 
+TRAINS = {"conversation": "sft", "preference": "reward", "prompt": "ppo"}  # view → stage
+
 
 def run(stage: Stage) -> None:
     """Read ``config.path``, write ``rows``, ``statistics`` and the manifest."""
@@ -23,12 +26,19 @@ def run(stage: Stage) -> None:
     path = Path(config["path"])
     source = Source(config["format"], path, config.get("options"))
     statistics = Statistics()
+    parts, salt = config.get("stage_split"), config["split_salt"]
+    elsewhere: Counter[str] = Counter()
     with (
         atomic_directory(stage.outputs["rows"], guard=fence.check) as folder,
         RowsWriter(folder) as writer,
     ):
         for row in source:
-            split = split_of(row.group, config["validation_fraction"], config["split_salt"])
+            split = split_of(row.group, config["validation_fraction"], salt)
+            view = view_of(row)
+            # What is held out trains no stage: all may measure on it.
+            if parts and split == "train" and stage_of(row.group, parts, salt) != TRAINS[view]:
+                elsewhere[view] += 1
+                continue
             writer.add(row, split)
             statistics.add(row, split)
     report = statistics.as_dict(source.faults)
@@ -39,6 +49,8 @@ def run(stage: Stage) -> None:
         "dropped": report["dropped"],
         "filtered": report["filtered"],
     }
+    if parts:
+        counts["left_to_other_stages"] = dict(sorted(elsewhere.items()))
     logger.info("%s: %s", stage.name, counts)
     facts = {"source": {"path": config["path"], "sha256": digest_file(path)}}
     stage.finish(counts=counts, facts=facts)
