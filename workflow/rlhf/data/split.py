@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from rlhf.provenance.digest import digest_text
 
+VIEW_OF = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}  # what a stage draws
+
 
 def group_of(root_prompt: str) -> str:
     """Digest of a root prompt that ignores case and white space.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf.data.formats import Source
 from rlhf.data.rows import RowsWriter, view_of
-from rlhf.data.split import split_of, stage_of
+from rlhf.data.split import VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
 from rlhf.provenance.digest import digest_file
 from rlhf.runtime import fence
@@ -16,8 +16,6 @@ from rlhf.runtime.files import atomic_directory, write_json
 from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger(__name__)
-
-TRAINS = {"conversation": "sft", "preference": "reward", "prompt": "ppo"}  # view → stage
 
 
 def run(stage: Stage) -> None:
@@ -36,7 +34,8 @@ def run(stage: Stage) -> None:
             split = split_of(row.group, config["validation_fraction"], salt)
             view = view_of(row)
             # What is held out trains no stage: all may measure on it.
-            if parts and split == "train" and stage_of(row.group, parts, salt) != TRAINS[view]:
+            shared = parts and split == "train"
+            if shared and view != VIEW_OF[stage_of(row.group, parts, salt)]:
                 elsewhere[view] += 1
                 continue
             writer.add(row, split)
