@@ -18,6 +18,7 @@ COMMANDS = {
     "recover": "after Snakemake was killed: await or cancel its jobs, then unlock",
     "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",
     "images": "build the container images, or check that they match their definitions",
+    "data": "look at datasets and at what runs draw from them",
     "config": "check a configuration, or write its schema and reference",
     "launch": "run one stage with the model servers that it needs (rules call this)",
 }

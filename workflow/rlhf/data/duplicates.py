@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from rlhf.data.rows import Conversation, Preference, Row
+from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, read_rows
 from rlhf.provenance.digest import digest_value
 
 if TYPE_CHECKING:
@@ -227,3 +229,58 @@ class Prompts:
             if any(split == "validation" for _, split, _ in places)
         }
         return {group for group, one in same.items() if one in held}
+
+
+def survey(folders: Mapping[str, Path], method: Method) -> dict[str, Any]:
+    """Count repeated rows and shared prompts of whole datasets.
+
+    Args:
+        folders: dataset name → rows folder.
+        method: what counts as a duplicate.
+
+    Returns:
+        ``repeated``: for each view, part (dataset and split), part that is repeated and kind, the
+        number of rows; of a held-out row and its copy the copy counts. ``shared_prompts``: for each
+        two of view and split, the different root prompts that both have.
+    """
+    prompts = Prompts()
+    repeated = [one for view in VIEWS for one in _survey_view(folders, view, method, prompts)]
+    shared = [
+        {"view": a[0], "split": a[1], "other_view": b[0], "other_split": b[1], "prompts": count}
+        for a, others in prompts.shared(method).items()
+        for b, count in others.items()
+        if a <= b
+    ]
+    return {"method": asdict(method), "repeated": repeated, "shared_prompts": shared}
+
+
+def _survey_view(
+    folders: Mapping[str, Path], view: str, method: Method, prompts: Prompts
+) -> list[dict[str, Any]]:
+    rows: Counter[tuple[str, str]] = Counter()
+    found: Counter[tuple[str, str, str, str, str]] = Counter()
+
+    def texts() -> Iterator[Text]:
+        for split in reversed(SPLITS):
+            for name in sorted(folders):
+                for row in read_rows(folders[name], view, split):
+                    rows[name, split] += 1
+                    prompts.add(view, name, split, row)
+                    yield whole_text(name, split, row)
+
+    for match in find(texts(), method):
+        a, b = match.place, match.of
+        found[a.dataset, a.split, b.dataset, b.split, match.kind] += 1
+    return [
+        {
+            "view": view,
+            "dataset": dataset,
+            "split": split,
+            "of_dataset": of_dataset,
+            "of_split": of_split,
+            "kind": kind,
+            "rows": count,
+            "of": rows[dataset, split],
+        }
+        for (dataset, split, of_dataset, of_split, kind), count in sorted(found.items())
+    ]
