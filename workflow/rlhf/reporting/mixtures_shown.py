@@ -8,23 +8,27 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rlhf.reporting.axes import colour
 from rlhf.reporting.charts import Series, line_chart
 from rlhf.reporting.numbers import figure, percent
 from rlhf.reporting.rows import ROW, bar_chart
 from rlhf.reporting.svg import element
 
 WIDTH, MARGIN, HEADING = 720, 20, 34  # pixels
-CHART = 250  # height of a line chart
+CHART_WIDTH, CHART_HEIGHT = 330, 193  # of a line chart, two of which are side by side
+COLOURS = ("#2b6a9b", "#c2602a", "#3c8a5c", "#8759a8")
+# No variables and no inheritance from a page: drawing programs show the file too.
 STYLE = """
-svg { font: 13px system-ui, sans-serif; background: #fcfbf8; }
-text { fill: #6a675f; font-size: 11px; }
-.heading { fill: #22211e; font-size: 15px; font-weight: 600; }
-.label { fill: #22211e; font-size: 13px; }
-.s0 { --c: #2b6a9b; } .s1 { --c: #c2602a; } .s2 { --c: #3c8a5c; } .s3 { --c: #8759a8; }
+text { font-family: system-ui, sans-serif; font-size: 11px; fill: #6a675f; }
+.heading { font-size: 15px; font-weight: 600; fill: #22211e; }
+.label { font-size: 13px; fill: #22211e; }
 .grid { stroke: #e6e3db; } .axis { stroke: #6a675f; stroke-opacity: .55; }
-.line { fill: none; stroke: var(--c); stroke-width: 1.6; } .dot, .key { fill: var(--c); }
-.track { fill: #e6e3db; } .bar { fill: #2b6a9b; } .slot { opacity: 0; }
-"""
+.track { fill: #e6e3db; } .bar { fill: #2b6a9b; } .line { fill: none; stroke-width: 1.6; }
+.slot { opacity: 0; }
+""" + "".join(
+    f".line.s{i} {{ stroke: {hue}; }} .dot.s{i}, .key.s{i} {{ fill: {hue}; }}\n"
+    for i, hue in enumerate(COLOURS)
+)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -154,20 +158,24 @@ def draw(found: dict[str, Any]) -> str:
         heading = f"{mixture['run']}: tokens of an epoch"
         parts += [_heading(heading, y), _place(bar_chart(bars, title=heading), y + HEADING)]
         y += HEADING + ROW * len(bars) + MARGIN
-    for view, model in dict.fromkeys((one["view"], one["model"]) for one in found["datasets"]):
+    sets = dict.fromkeys((one["view"], one["model"]) for one in found["datasets"])
+    for i, (view, model) in enumerate(sets):
         lines = [
             _histogram(one)
             for one in found["datasets"]
             if (one["view"], one["model"], one["split"]) == (view, model, "train") and one["rows"]
         ]
-        heading = f"{view}, {model}: share of the rows by length"
+        heading = f"{view}, {model}: rows by length"
         chart = line_chart(lines, title=heading, x_label="tokens")
-        parts += [_heading(heading, y), *_legend(lines, y + HEADING - 12)]
-        parts.append(_place(chart, y + HEADING, CHART))
-        y += HEADING + CHART + MARGIN
+        x = MARGIN + i % 2 * (WIDTH - MARGIN - CHART_WIDTH - MARGIN)
+        parts += [_heading(heading, y, x), *_legend(lines, x, y + HEADING - 12)]
+        parts.append(_place(chart, y + HEADING + 4, x, CHART_WIDTH, CHART_HEIGHT))
+        if i % 2 or i == len(sets) - 1:
+            y += HEADING + CHART_HEIGHT + MARGIN
     drawing = element(
         "svg",
         element("style", Markup(STYLE)),
+        element("rect", width="100%", height="100%", fill="#fcfbf8"),
         *parts,
         xmlns="http://www.w3.org/2000/svg",
         width=WIDTH,
@@ -183,21 +191,22 @@ def _histogram(one: dict[str, Any]) -> Series:
     return Series(one["dataset"], middles, [count / one["rows"] for count in rows])
 
 
-def _heading(text: str, y: int) -> Markup:
-    return element("text", text, class_="heading", x=MARGIN, y=y + 14)
+def _heading(text: str, y: int, x: int = MARGIN) -> Markup:
+    return element("text", text, class_="heading", x=x, y=y + 14)
 
 
-def _legend(lines: Sequence[Series], y: int) -> list[Markup]:
-    parts, x = [], float(MARGIN)
+def _legend(lines: Sequence[Series], x: float, y: int) -> list[Markup]:
+    parts = []
     for index, line in enumerate(lines):
-        parts.append(element("circle", class_=f"key s{index % 4}", cx=x + 4, cy=y + 6.0, r=4))
+        mark = f"key {colour(index)}"
+        parts.append(element("circle", class_=mark, cx=x + 4, cy=y + 6.0, r=4))
         parts.append(element("text", line.label, x=x + 13, y=y + 10.0))
         x += 30 + 6.5 * len(line.label)
     return parts
 
 
-def _place(chart: Markup, y: int, height: int | None = None) -> Markup:
+def _place(
+    chart: Markup, y: int, x: int = MARGIN, width: int = WIDTH - 2 * MARGIN, height: Any = None
+) -> Markup:
     """A chart at its place in the drawing."""
-    return element(
-        "svg", chart, x=MARGIN, y=y, width=WIDTH - 2 * MARGIN, height=height, overflow="visible"
-    )
+    return element("svg", chart, x=x, y=y, width=width, height=height, overflow="visible")
