@@ -19,6 +19,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = TINY
+        self.overlays: list[str] = []  # configuration files that add to the first
 
     @classmethod
     def clone(cls, folder: Path) -> Project:
@@ -63,7 +64,8 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run snakemake with a profile."""
         done = subprocess.run(
-            ["snakemake", "--profile", profile, *arguments, "--configfile", self.config],
+            ["snakemake", "--profile", profile, *arguments, "--configfile", self.config]
+            + self.overlays,
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
