@@ -63,9 +63,9 @@ class Project:
         self, *arguments: str, profile: str = "local", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run snakemake with a profile."""
+        configs = ["--configfile", self.config, *self.overlays]
         done = subprocess.run(
-            ["snakemake", "--profile", profile, *arguments, "--configfile", self.config]
-            + self.overlays,
+            ["snakemake", "--profile", profile, *arguments, *configs],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,

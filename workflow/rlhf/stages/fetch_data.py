@@ -34,8 +34,7 @@ def run(stage: Stage) -> None:
             split = split_of(row.group, config["validation_fraction"], salt)
             view = view_of(row)
             # What is held out trains no stage: all may measure on it.
-            shared = parts and split == "train"
-            if shared and view != VIEW_OF[stage_of(row.group, parts, salt)]:
+            if parts and split == "train" and view != VIEW_OF[stage_of(row.group, parts, salt)]:
                 elsewhere[view] += 1
                 continue
             writer.add(row, split)
