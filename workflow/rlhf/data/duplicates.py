@@ -115,7 +115,7 @@ def find(texts: Iterable[Text], method: Method) -> Iterator[Match]:
                 continue
             if method.near:
                 if found := index.nearest(text, signatures[text]):
-                    yield Match(text.place, found[0].place, "near", round(found[1], 4))
+                    yield Match(text.place, found[0], "near", round(found[1], 4))
                     continue
                 index.add(text, signatures[text])
             seen[text.key] = text.place
@@ -126,7 +126,7 @@ class _Index:
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self._texts: list[Text] = []
+        self._rows: list[tuple[Place, str]] = []  # and their groups; texts would fill the memory
         self._signatures: list[RMinHash] = []
         if method.near:
             from rensa import RMinHashLSH
@@ -142,22 +142,22 @@ class _Index:
         sequences = [word_sequences(content, self._method.words) for content in contents]
         return RMinHash.from_token_sets(sequences, SLOTS, SEED)
 
-    def nearest(self, text: Text, signature: RMinHash) -> tuple[Text, float] | None:
-        """The most similar text that is not a branch of the same tree; the first of equals."""
+    def nearest(self, text: Text, signature: RMinHash) -> tuple[Place, float] | None:
+        """The most similar row that is not a branch of the same tree; the first of equals."""
         best: tuple[float, int] | None = None
         for i in self._candidates.query(signature):
-            other = self._texts[i]
-            if (other.place.dataset, other.group) == (text.place.dataset, text.group):
+            place, group = self._rows[i]
+            if (place.dataset, group) == (text.place.dataset, text.group):
                 continue
             similarity = signature.jaccard(self._signatures[i])
             if similarity >= self._method.threshold and (best is None or (similarity, -i) > best):
                 best = similarity, -i
-        return None if best is None else (self._texts[-best[1]], best[0])
+        return None if best is None else (self._rows[-best[1]][0], best[0])
 
     def add(self, text: Text, signature: RMinHash) -> None:
         """From now on others may be near this text."""
-        self._candidates.insert(len(self._texts), signature)
-        self._texts.append(text)
+        self._candidates.insert(len(self._rows), signature)
+        self._rows.append((text.place, text.group))
         self._signatures.append(signature)
 
 
