@@ -77,6 +77,7 @@ def test_stats(project, capsys):
     assert demo["share_of_rows"] == 0.8
     assert demo["share_of_tokens"] == pytest.approx(200 / 350, abs=1e-6)
     assert (mixture["rows_in_all"], mixture["epoch_tokens"]) == (50, 350)
+    assert mixture["label_share"] == 0.5
     train = found["datasets"][0]
     assert (train["source_rows"], train["dropped_reasons"]) == (22, {"overlong": 2})
     assert sum(train["length"]["histogram"]["rows"]) == 20

@@ -89,10 +89,8 @@ def _mixture(run: str, own: Any, folder: Path, results: Path) -> dict[str, Any]:
         _manifest(found)
         left_out = read_left_out(found / DUPLICATES)
     shares = {name: Share(**share.model_dump()) for name, share in own.data.items()}
-    folders = {}
-    for name in own.data:
-        _manifest(folder / name)
-        folders[name] = folder / name / "data"
+    folders = {name: folder / name / "data" for name in own.data}
+    counts = {name: _manifest(folder / name)["counts"]["train"] for name in own.data}
     train = Mixture(folders, shares, "train", left_out)
     whole = Mixture(folders, {}, "train").sizes
     held_out = Mixture(folders, shares, "validation").sizes
@@ -112,6 +110,7 @@ def _mixture(run: str, own: Any, folder: Path, results: Path) -> dict[str, Any]:
         }
         for name, rows in train.epoch_rows.items()
     ]
+    labelled = sum(tokens[name] * counts[name].get("label_share", 0.0) for name in tokens)
     drawn = (
         own.epochs * train.rows_per_epoch
         if hasattr(own, "global_batch_size")
@@ -122,6 +121,7 @@ def _mixture(run: str, own: Any, folder: Path, results: Path) -> dict[str, Any]:
         "datasets": entries,
         "epoch_rows": train.rows_per_epoch,
         "epoch_tokens": round(sum(tokens.values())),
+        "label_share": round(labelled / sum(tokens.values()), 6) if labelled else None,
         "validation_rows": sum(held_out.values()),
         "rows_in_all": drawn,
         "epochs": round(drawn / max(1, train.rows_per_epoch), 4),

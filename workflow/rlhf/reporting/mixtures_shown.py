@@ -84,9 +84,11 @@ def _mixture_table(mixture: dict[str, Any]) -> str:
             for one in mixture["datasets"]
         ),
     )  # fmt: skip
+    labels = mixture["label_share"]
     return (
         f"{mixture['run']}: {figure(mixture['epochs'])} epochs of {mixture['epoch_rows']:,} rows "
-        f"and about {mixture['epoch_tokens']:,} tokens\n{rows}"
+        f"and about {mixture['epoch_tokens']:,} tokens"
+        f"{f', {percent(labels)} labelled' if labels else ''}\n{rows}"
     )
 
 
