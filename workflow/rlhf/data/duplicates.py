@@ -195,7 +195,7 @@ class Prompts:
     def add(self, view: str, dataset: str, split: str, row: Row) -> None:
         """Take in the root prompt of a row."""
         messages = row.messages if isinstance(row, Conversation) else row.history
-        root = next(message.content for message in messages if message.role == "user")
+        root = next(message.content for message in messages if message.role != "system")
         place = Place(dataset, split, row.group)  # the group stands for its rows
         self.texts.setdefault(row.group, Text(place, row.group, row.group, _plain(root)))
         self.where.setdefault(row.group, set()).add((view, split, dataset))
