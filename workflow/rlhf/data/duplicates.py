@@ -26,7 +26,7 @@ SEED = 1
 RECALL = 0.99  # of pairs that are as similar as the threshold, by the index
 BATCH = 1024  # rows whose signatures are made in one call
 # Scripts without spaces: every character counts as a word.
-_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORDS = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+")
 
 
