@@ -19,6 +19,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = TINY
+        self.overlays: list[str] = []  # configuration files that add to the first
 
     @classmethod
     def clone(cls, folder: Path) -> Project:
@@ -62,8 +63,9 @@ class Project:
         self, *arguments: str, profile: str = "local", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run snakemake with a profile."""
+        configs = ["--configfile", self.config, *self.overlays]
         done = subprocess.run(
-            ["snakemake", "--profile", profile, *arguments, "--configfile", self.config],
+            ["snakemake", "--profile", profile, *arguments, *configs],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,

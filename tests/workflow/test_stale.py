@@ -88,6 +88,22 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         edit_config(set_key("ppo.final.data.demo", {"fraction": 0.5})),
         FROM_PPO,
     ),
+    "size instead of SFT's whole dataset": (
+        edit_config(set_key("sft.chat.data.demo", {"size": 9})),
+        FROM_SFT,
+    ),
+    "held-out rows of the reward model": (
+        edit_config(set_key("reward.helpful.data.demo", {"max_validation": 9})),
+        FROM_REWARD,
+    ),
+    "duplicates of SFT's rows": (
+        edit_config(set_key("sft.chat.duplicates", {"remove": "exact"})),
+        {"find_duplicates"} | FROM_SFT,
+    ),
+    "stages' parts of the dataset": (
+        edit_config(set_key("datasets.demo.stage_split", {"sft": 2, "reward": 4, "ppo": 4})),
+        {"fetch_data"} | VIEWS | FROM_SFT,
+    ),
     "reward model's L2": (edit_config(set_key("reward.helpful.score_l2", 0.01)), FROM_REWARD),
     "PPO KL coefficient": (edit_config(set_key("ppo.final.kl.coefficient", 0.3)), FROM_PPO),
     "two PPO parameters swapped": (edit_config(swap_kl_and_clip), FROM_PPO),

@@ -17,7 +17,7 @@ COMMANDS = {
     "prune": "list resume states that are no longer needed, and delete them with --yes",
     "recover": "after Snakemake was killed: await or cancel its jobs, then unlock",
     "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",
-    "data": "list the datasets of the registry, show one, or check one's files",
+    "data": "look at datasets, known and configured, and at what runs draw from them",
     "images": "build the container images, or check that they match their definitions",
     "config": "check a configuration, or write its schema and reference",
     "launch": "run one stage with the model servers that it needs (rules call this)",

@@ -51,6 +51,7 @@ wildcard_constraints:
     model="[A-Za-z0-9][A-Za-z0-9_-]*",
     dataset="[A-Za-z0-9][A-Za-z0-9_-]*",
     view="sft|preference|prompt",
+    run="(sft|reward|ppo)[.][A-Za-z0-9][A-Za-z0-9_-]*",
 
 
 def get_config(stage, key="name"):
@@ -123,6 +124,25 @@ def get_tokenized(view, section):
         return [f"{folder}/{dataset}/manifest.json" for dataset in run.data]
 
     return inputs
+
+
+def get_duplicates(section):
+    """Manifest of the list of rows that a run leaves out; none when it keeps them all."""
+
+    def inputs(wildcards):
+        name = wildcards.name
+        if getattr(CONFIG, section)[name].duplicates.remove == "none":
+            return []
+        return [f"results/duplicates/{section}.{name}/manifest.json"]
+
+    return inputs
+
+
+def get_run_rows(wildcards):
+    """Manifests of the datasets of a run, which is named with its section."""
+    section, name = wildcards.run.split(".")
+    run = getattr(CONFIG, section)[name]
+    return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
 
 
 def get_base_model(section, name):

@@ -3,6 +3,7 @@ rule train_ppo:
         sft=get_parent("sft", "ppo", "sft"),
         reward=get_parent("reward", "ppo", "reward"),
         data=get_tokenized("prompt", "ppo"),
+        duplicates=get_duplicates("ppo"),
         rows=get_rows("ppo"),
         stores=get_stores,
     output:
@@ -28,6 +29,7 @@ rule train_ppo:
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input sft={input.sft} --input reward={input.reward}"
         " $(printf -- ' --input data=%s' {input.data})"
+        " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " $(printf -- ' --input rows=%s' {input.rows})"
         " $(for store in {input.stores}; do printf -- ' --input store=%s' $store; done)"
         " --output model={output.model} --output value={output.value}"

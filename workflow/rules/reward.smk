@@ -2,6 +2,7 @@ rule train_reward:
     input:
         sft=get_parent("sft", "reward", "sft"),
         data=get_tokenized("preference", "reward"),
+        duplicates=get_duplicates("reward"),
         demonstrations=get_tokenized("sft", "reward"),
     output:
         model=directory("results/reward/{name}/model"),
@@ -25,6 +26,7 @@ rule train_reward:
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input sft={input.sft} $(printf -- ' --input data=%s' {input.data})"
         " $(printf -- ' --input demonstrations=%s' {input.demonstrations})"
+        " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " --output model={output.model} --output metrics={output.metrics}"
         " --output evaluation={output.evaluation} --output manifest={output.manifest}"
         " {resources.saving} --log {log}"

@@ -2,6 +2,7 @@ rule train_sft:
     input:
         model=lambda wildcards: f"results/models/{CONFIG.sft[wildcards.name].model}/manifest.json",
         data=get_tokenized("sft", "sft"),
+        duplicates=get_duplicates("sft"),
     output:
         model=directory("results/sft/{name}/model"),
         metrics="results/sft/{name}/metrics.jsonl",
@@ -22,6 +23,7 @@ rule train_sft:
         " -- rlhf.stages.train_sft --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --input model={input.model} $(printf -- ' --input data=%s' {input.data})"
+        " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " --output model={output.model} --output metrics={output.metrics}"
         " --output manifest={output.manifest}"
         " {resources.saving} --log {log}"

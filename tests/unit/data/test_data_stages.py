@@ -11,12 +11,14 @@ import pytest
 from oasst_trees import bot, tree, user
 
 from rlhf.data.encoding import IGNORED
-from rlhf.data.rows import Message, Prompt, write_rows
+from rlhf.data.left_out import DUPLICATES, read_left_out
+from rlhf.data.rows import Conversation, Message, Prompt, Rows, write_rows
+from rlhf.data.split import group_of
 from rlhf.errors import DataError, IntegrityError
 from rlhf.provenance.digest import describe_tree
 from rlhf.provenance.manifest import verify
 from rlhf.runtime.files import read_json, write_json
-from rlhf.stages import fetch_data, tokenize
+from rlhf.stages import fetch_data, find_duplicates, tokenize
 from rlhf.stages.stage import parse
 from rlhf.stages.training import messages_of
 
@@ -41,11 +43,11 @@ def trees(count):
 
 @pytest.fixture
 def fetch(write_lines, tmp_path):
-    def fetch(folder="dataset", lines=None, **options):
+    def fetch(folder="dataset", lines=None, stage_split=None, **options):
         path = write_lines(*(trees(60) if lines is None else lines))
         out = tmp_path / folder
         config = {"format": "oasst", "path": str(path), "options": options}
-        config |= {"validation_fraction": 0.2, "split_salt": ""}
+        config |= {"validation_fraction": 0.2, "split_salt": "", "stage_split": stage_split}
         files = {"rows": "rows", "statistics": "statistics.json", "manifest": "manifest.json"}
         fetch_data.run(stage(config, {role: out / name for role, name in files.items()}))
         return out
@@ -186,6 +188,80 @@ def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):
             roots |= {int(one[1:]) % 30 for one in opened["id"]}
     assert len(sides["train"] | sides["validation"]) == 30
     assert not sides["train"] & sides["validation"]
+
+
+def test_stages_draw_from_parts_that_share_no_tree(fetch):
+    parts = {"sft": 2, "reward": 4, "ppo": 4}
+    whole, parted = Rows.read(fetch("whole") / "rows"), fetch("parted", stage_split=parts)
+    train, held = (Rows.read(parted / "rows", split) for split in ("train", "validation"))
+    views = [train.conversations, train.preferences, train.prompts]
+    groups = [{row.group for row in rows} for rows in views]
+    assert all(groups)
+    assert len(set().union(*groups)) == sum(map(len, groups)) < 30
+    assert {row.group for row in held.prompts} == {row.group for row in held.conversations}
+    counts = read_json(parted / "manifest.json")["counts"]
+    gone = counts["left_to_other_stages"]
+    assert gone["conversation"] + counts["rows"]["conversation"]["train"] + len(
+        held.conversations
+    ) == len(whole.conversations)
+    assert set(train.preferences) < set(whole.preferences)
+
+
+class TestFindDuplicates:
+    @pytest.fixture
+    def sets(self, tmp_path):
+        """Two sets: copies within and between them, and a prompt that only one holds out."""
+        long = " ".join(f"word{i}" for i in range(50))
+
+        def talk(id_, question, answer):
+            messages = (Message("user", question), Message("assistant", answer))
+            return Conversation(id_, group_of(question), messages)
+
+        rows = {
+            "a": [
+                (talk("1", "one?", "First."), "train"),
+                (talk("2", "ONE?", "first."), "train"),
+                (talk("3", "two?", long), "train"),
+                (talk("4", "three?", "Third."), "validation"),
+                (talk("5", "three?", "Third."), "validation"),
+            ],
+            "b": [
+                (talk("1", "Two!", f"{long} end"), "train"),
+                (talk("2", "Three?", "Something else."), "train"),
+                (talk("3", "four?", "Fourth."), "train"),
+                (talk("4", "one?", "first."), "train"),
+            ],
+        }
+        for name, pairs in rows.items():
+            (tmp_path / name / "rows").mkdir(parents=True)
+            write_rows(tmp_path / name / "rows", pairs)
+            write_json(tmp_path / name / "manifest.json", {"schema": 1})
+        return [tmp_path / name / "manifest.json" for name in rows]
+
+    def run(self, sets, out, remove):
+        config = {"section": "sft", "remove": remove, "threshold": 0.8, "words": 5}
+        line = ["--name", "sft.chat", "--config", json.dumps(config)]
+        line += [f"--input=rows={path}" for path in sets]
+        line += ["--output", f"duplicates={out / DUPLICATES}"]
+        line += ["--output", f"manifest={out}/manifest.json"]
+        find_duplicates.run(parse(line)[0])
+        return read_left_out(out / DUPLICATES), read_json(out / "manifest.json")["counts"]
+
+    def test_exact(self, sets, tmp_path):
+        left_out, counts = self.run(sets, tmp_path / "out", "exact")
+        assert left_out == {"a": {"2"}, "b": {"2", "4"}}
+        assert counts["a"] == {"rows": 3, "exact": 1, "near": 0, "held_out": 0}
+        assert counts["b"] == {"rows": 4, "exact": 1, "near": 0, "held_out": 1}
+        lines = (tmp_path / "out" / DUPLICATES).read_text().splitlines()
+        assert [json.loads(line).get("of", {}).get("id") for line in lines] == ["1", None, "1"]
+
+    def test_near(self, sets, tmp_path):
+        left_out, counts = self.run(sets, tmp_path / "out", "near")
+        assert left_out == {"a": {"2"}, "b": {"1", "2", "4"}}
+        assert counts["b"]["near"] == 1
+        assert not verify(tmp_path / "out")
+        again = self.run(list(reversed(sets)), tmp_path / "again", "near")
+        assert again == (left_out, counts)
 
 
 class TestRefusals:

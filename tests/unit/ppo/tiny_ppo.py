@@ -64,7 +64,7 @@ def save_prompts(folder: Path, count: int = 12, length: int | None = None) -> Mi
 
 
 def prompts_in(folder: Path) -> Mixture:
-    return Mixture({"d": folder}, {"d": 1.0}, "train")
+    return Mixture({"d": folder}, {}, "train")
 
 
 def policy(seed: int = 0) -> Any:

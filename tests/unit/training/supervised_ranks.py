@@ -28,10 +28,10 @@ def config(**changes) -> dict:
 
 def work(folder: Path, state: Path) -> dict:
     model, objective = causal_lm(0), SftObjective()
-    mixture = Mixture({"d": folder / "set"}, {"d": 1.0}, "train")
+    mixture = Mixture({"d": folder / "set"}, {}, "train")
     held_out = mean_over(model, objective, [mixture[0]], 64)
     run = train(
-        model, objective, mixture, config(), RunOptions("sft.x", state, {}), 40,
+        model, objective, mixture, config(length_grouping=2), RunOptions("sft.x", state, {}), 40,
         lambda: {"validation_loss": held_out["loss"]},
     )  # fmt: skip
     return {

@@ -8,13 +8,13 @@ import pytest
 import supervised_ranks
 import torch
 from supervised_ranks import config, make_rows, save_set
-from tiny_models import assert_close, causal_lm, gradients, run_ranks
+from tiny_models import assert_close, causal_lm, gradients, run_ranks, save_rows
 
 from rlhf.models.load import freeze_lower_layers
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 from rlhf.training import optim
-from rlhf.training.data import Mixture
+from rlhf.training.data import Mixture, Share
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
 
@@ -23,7 +23,7 @@ from rlhf.training.sft import SftObjective
 def mixture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
     save_set(folder)
-    return Mixture({"d": folder / "set"}, {"d": 1.0}, "train")
+    return Mixture({"d": folder / "set"}, {}, "train")
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
@@ -104,6 +104,38 @@ def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch):
         assert torch.equal(left, right)
     run_once(tmp_path / "parts", mixture)
     assert len(calls) == 6, "a finished run is not repeated"
+
+
+def test_a_mixture_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    """Shares that are drawn anew in every epoch and batches of like lengths, with the same bits."""
+    rows = make_rows()
+    folders = {name: save_rows(tmp_path / name, train=rows) for name in ("a", "b")}
+    shares = {"a": Share(size=5, weight=1.0), "b": Share(0.5, weight=2.0)}
+    data = Mixture(folders, shares, "train")
+    settings = config(epochs=3, global_batch_size=2, length_grouping=2)
+    original = optim.step
+
+    def run(name: str, stop: int = 0) -> list[torch.Tensor]:
+        model, calls = causal_lm(0), []
+
+        def step(optimizer, norm):
+            calls.append(1)
+            if len(calls) == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(optimizer, norm)
+
+        monkeypatch.setattr(optim, "step", step)
+        options = RunOptions("sft.x", tmp_path / name, {})
+        train(model, SftObjective(), data, settings, options, 64, dict)
+        return list(model.parameters())
+
+    assert data.rows_per_epoch == 9
+    straight = run("straight")
+    for stop, done in ((3, 3), (5, 8)):  # in the first epoch, and in the second
+        with pytest.raises(Saved, match=f"after step {done} of 15"):
+            run("parts", stop)
+    for left, right in zip(straight, run("parts"), strict=True):
+        assert torch.equal(left, right)
 
 
 def test_training_learns_and_records(tmp_path, mixture):

@@ -1,4 +1,4 @@
-"""``rlhf config check [FILE]`` and ``rlhf config write``."""
+"""``rlhf config check [FILE…]`` and ``rlhf config write``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Two commands: check and write."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="check a file: unknown keys, types, names")
-    check.add_argument("file", nargs="?", type=Path, default=Path("config/config.yaml"))
+    check = actions.add_parser("check", help="check files: unknown keys, types, names")
+    check.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        default=[Path("config/config.yaml")],
+        metavar="FILE",
+        help="later ones add to earlier ones, as with `snakemake --configfile`",
+    )
     check.set_defaults(act=_check)
     write = actions.add_parser("write", help="write schema.json and README.md again")
     write.add_argument("folder", nargs="?", type=Path, default=Path("config"))
@@ -26,12 +33,12 @@ def _check(args: argparse.Namespace) -> int:
     from rlhf.config import NAMED, load_config_file
     from rlhf.data.formats import Source
 
-    config = load_config_file(args.file)
+    config = load_config_file(*args.files)
     for name, dataset in config.datasets.items():  # formats know their own options
         Source(str(dataset.format), dataset.path or "", dataset.options, dataset=name)
     counts = {section: len(getattr(config, section)) for section in NAMED}
     found = ", ".join(f"{section} {count}" for section, count in counts.items() if count)
-    print(f"{args.file}: valid ({found})")
+    print(f"{', '.join(map(str, args.files))}: valid ({found})")
     return 0
 
 

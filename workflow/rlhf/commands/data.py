@@ -1,4 +1,4 @@
-"""``rlhf data list``, ``show NAME``, ``check NAME`` and ``write``."""
+"""``rlhf data …``: datasets, and what runs draw from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlhf.commands import mixture
+
 CONFIG = Path("config/config.yaml")
 VIEWS = ("sft", "preference", "prompt")
 # What a row of a dataset serves: names of the rows, and names of the views that are tokenized.
@@ -16,7 +18,7 @@ SHOWN = 300  # characters of a text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Four commands: list, show, check and write."""
+    """One action each."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the datasets of the registry")
     listing.add_argument("word", nargs="?", default="", help="only those that this word is in")
@@ -36,10 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     write = actions.add_parser("write", help="write the tables of docs/data.md again")
     write.add_argument("page", nargs="?", type=Path, default=Path("docs/data.md"))
     write.set_defaults(act=_write)
+    mixture.add_actions(actions)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, show, check or write."""
+    """Run the action."""
     return args.act(args)
 
 

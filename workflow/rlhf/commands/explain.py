@@ -28,6 +28,7 @@ SECTIONS = {
     "fetch_model": "models.{}",
     "fetch_data": "datasets.{}",
     "tokenize": "tokenization.{}",
+    "find_duplicates": "{}.duplicates",
     "train_sft": "sft.{}",
     "train_reward": "reward.{}",
     "train_ppo": "ppo.{}",

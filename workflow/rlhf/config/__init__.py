@@ -127,13 +127,30 @@ def load_config(values: Mapping[str, Any], origin: object = "config") -> Config:
         raise explain(error, Config, origin) from None
 
 
-def load_config_file(path: str | Path) -> Config:
-    """Read and validate a YAML file.
+def load_config_file(*paths: str | Path) -> Config:
+    """Read and validate YAML files; where there are several, the later ones add and replace keys.
+
+    Sections are merged key by key, as ``snakemake --configfile`` does.
 
     Raises:
-        ConfigError: the file is missing, not YAML (line and column), or not valid.
+        ConfigError: a file is missing, not YAML (line and column), or the whole is not valid.
     """
-    path = Path(path)
+    values: dict[str, Any] = {}
+    for path in paths:
+        _merge(values, _read(Path(path)))
+    return load_config(values, ", ".join(map(str, paths)))
+
+
+def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        inner = values.get(name)
+        if isinstance(inner, dict) and isinstance(value, dict):
+            _merge(inner, value)
+        else:
+            values[name] = value
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -147,4 +164,4 @@ def load_config_file(path: str | Path) -> Config:
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"
         raise ConfigError(f"The configuration is {found}.", where=path, expected="sections")
-    return load_config(values, path)
+    return values

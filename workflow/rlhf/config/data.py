@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from rlhf.config.base import Strict, key
+
+
+class StageSplit(Strict):
+    """Parts of the training rows: each stage draws from its own, and no tree is in two."""
+
+    sft: float = key(ge=0, about="part that demonstrations come from")
+    reward: float = key(ge=0, about="part that preferences come from")
+    ppo: float = key(ge=0, about="part that prompts come from")
+
+    @model_validator(mode="after")
+    def _something_is_there(self) -> StageSplit:
+        if not self.sft + self.reward + self.ppo:
+            raise ValueError("one of sft, reward and ppo has to be more than 0")
+        return self
 
 
 class DatasetSource(Strict):
@@ -52,9 +66,17 @@ class DatasetConfig(Strict):
         "(texts; rows with one of them are left out)",
     )
     validation_fraction: float = key(
-        0.1, gt=0, lt=1, about="share of the groups (trees, prompts) held out, chosen by hash"
+        0.1, ge=0, lt=1, about="share of the groups (trees, prompts) held out, chosen by hash"
     )
-    split_salt: str = key("", about="changes which groups are held out")
+    split_salt: str = key(
+        "", about="changes which groups are held out, and in which stage's part the others are"
+    )
+    stage_split: StageSplit | None = key(
+        None,
+        about="parts that the stages share the training groups in, chosen by hash, such as 2, 4 "
+        "and 4; absent: every stage draws from all",
+        source="DeepSpeed-Chat's `data_split`",
+    )
 
 
 class ReplyTagsConfig(Strict):
@@ -142,3 +164,53 @@ class Share(Strict):
     fraction: float = key(
         1.0, gt=0, le=1, about="share of the training rows, drawn anew in every epoch"
     )
+    size: int | None = key(
+        None,
+        ge=1,
+        about="this many training rows instead of a fraction, drawn anew in every epoch",
+        unit="rows",
+        source="Open-Assistant",
+    )
+    weight: float | None = key(
+        None,
+        gt=0,
+        about="the epoch's rows are shared out by weight; a set too small for its part is repeated",
+    )
+    max_validation: int | None = key(
+        None,
+        ge=1,
+        about="held-out rows used at most, chosen by hash",
+        unit="rows",
+        source="Open-Assistant's `max_val_set`",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Share:
+        if self.size is not None and "fraction" in self.model_fields_set:
+            raise ValueError("give `fraction` or `size`, not both")
+        return self
+
+
+def _all_weigh(shares: dict[str, Share]) -> dict[str, Share]:
+    weighed = [name for name, share in shares.items() if share.weight is not None]
+    if weighed and len(weighed) < len(shares):
+        (without, *_) = (name for name in shares if name not in weighed)
+        raise ValueError(f"{weighed[0]} has a weight and {without} has none: weigh all or none")
+    return shares
+
+
+Shares = Annotated[dict[str, Share], AfterValidator(_all_weigh)]
+
+
+class DuplicatesConfig(Strict):
+    """Training rows that say what another one says, or what is held out."""
+
+    remove: Literal["none", "exact", "near"] = key(
+        "none",
+        about="`exact`: rows of the same text, but for case and white space; `near`: those too "
+        "whose estimated similarity reaches the threshold",
+    )
+    threshold: float = key(
+        0.8, gt=0, le=1, about="least Jaccard similarity of the word sequences of two rows"
+    )
+    words: int = key(5, ge=1, about="length of the word sequences", unit="words")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
-from rlhf.config.data import Share
+from rlhf.config.data import DuplicatesConfig, Shares
 from rlhf.config.training import OptimizerConfig
 
 
@@ -73,7 +73,10 @@ class PpoConfig(Strict):
 
     sft: str = key(about="name of the SFT run: initial policy and reference", pattern=NAME_PATTERN)
     reward: str = key(about="name of the reward model", pattern=NAME_PATTERN)
-    data: dict[str, Share] = key(about="dataset name → share of its prompts", min_length=1)
+    data: Shares = key(about="dataset name → share of its prompts", min_length=1)
+    duplicates: DuplicatesConfig = key(
+        DuplicatesConfig(), about="repeated prompts, within the datasets and between them"
+    )
     scoring: Literal["triton", "local"] = key(
         "triton", about="where rewards and reference log probabilities are computed"
     )

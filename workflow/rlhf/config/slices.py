@@ -19,7 +19,8 @@ def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
     Args:
         config: the whole configuration.
         stage: a stage's name, such as ``train_sft`` or ``tokenize``.
-        name: the artifact's name; for ``tokenize`` the view.
+        name: the artifact's name; for ``tokenize`` the view, for
+            ``find_duplicates`` the run with its section, such as ``sft.chat``.
     """
     sections: dict[str, Any] = {
         "fetch_model": config.models,
@@ -32,6 +33,9 @@ def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
     }
     if stage == "tokenize":
         return {"view": name} | getattr(config.tokenization, name).model_dump(mode="json")
+    if stage == "find_duplicates":
+        section, run = name.split(".")
+        return {"section": section} | sections[f"train_{section}"][run].duplicates.model_dump()
     if stage == "fetch_model":
         return _with_content(sections[stage][name].model_dump(mode="json"))
     if stage == "fetch_data":  # where it is described is of no account

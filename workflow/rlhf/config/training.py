@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
-from rlhf.config.data import Share
+from rlhf.config.data import DuplicatesConfig, Shares
 
 
 class OptimizerConfig(Strict):
@@ -28,9 +28,19 @@ class OptimizerConfig(Strict):
 class SupervisedConfig(Strict):
     """SFT and reward models."""
 
-    data: dict[str, Share] = key(about="dataset name → what is taken from it", min_length=1)
+    data: Shares = key(about="dataset name → what is taken from it", min_length=1)
+    duplicates: DuplicatesConfig = key(
+        DuplicatesConfig(), about="repeated rows, within the datasets and between them"
+    )
     epochs: int = key(1, ge=1, about="passes over the data")
     global_batch_size: int = key(16, ge=1, about="rows in one update", unit="rows")
+    length_grouping: int = key(
+        0,
+        ge=0,
+        about="batches of like lengths: rows are sorted by length among this many batches, then "
+        "the batches are shuffled; 0: batches of any lengths",
+        unit="batches",
+    )
     optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
     freeze_layers: int = key(
         0, ge=0, about="decoder layers, from the bottom, that stay as they are (embeddings too)"

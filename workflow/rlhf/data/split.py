@@ -1,10 +1,13 @@
-"""Which split a row is in: decided by its root prompt, so it is the same in every stage."""
+"""Which split and stage a row is for: decided by its root prompt, so all views agree."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from rlhf.provenance.digest import digest_text
+
+VIEW_OF = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}  # what a stage draws
 
 
 def group_of(root_prompt: str) -> str:
@@ -23,6 +26,25 @@ def split_of(group: str, validation_fraction: float, salt: str = "") -> str:
         validation_fraction: expected share of the groups, 0 to 1.
         salt: another salt holds out other groups.
     """
-    drawn = hashlib.sha256(f"{salt}\0{group}".encode()).digest()[:8]
-    share = int.from_bytes(drawn, "big") / 2**64
-    return "validation" if share < validation_fraction else "train"
+    return "validation" if _draw(f"{salt}\0{group}") < validation_fraction else "train"
+
+
+def stage_of(group: str, parts: Mapping[str, float], salt: str = "") -> str:
+    """The stage that alone draws from a group's rows.
+
+    Args:
+        group: from ``group_of``.
+        parts: stage → its part, ≥ 0, in any unit; not all 0.
+        salt: another salt shares the groups out anew.
+    """
+    drawn = _draw(f"stage\0{salt}\0{group}") * sum(parts.values())
+    for stage, part in parts.items():
+        drawn -= part
+        if drawn < 0:
+            return stage
+    return max(parts, key=lambda stage: parts[stage])  # rounding has left nothing for the last
+
+
+def _draw(text: str) -> float:
+    """A number from 0 to 1 that is as good as random and follows from the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

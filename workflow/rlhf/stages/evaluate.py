@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.errors import DataError
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models.forward import reply_logprobs
@@ -93,9 +94,20 @@ def run(stage: Stage) -> None:
 
 
 def _held_out(stage: Stage) -> list[dict[str, Any]]:
-    """Validation prompts, at most ``max_prompts``, chosen by hash."""
+    """Validation prompts, at most ``max_prompts``, chosen by hash.
+
+    Raises:
+        DataError: there are none.
+    """
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
-    mixture = Mixture(folders, dict.fromkeys(folders, 1.0), "validation")
+    mixture = Mixture(folders, {}, "validation")
+    if not len(mixture):
+        raise DataError(
+            "There are no held-out prompts to evaluate on.",
+            where=", ".join(map(str, folders.values())),
+            expected="at least one",
+            hint="raise the `validation_fraction` of a dataset",
+        )
     return sorted(mixture, key=lambda row: digest_text(row["id"]))[: stage.config["max_prompts"]]
 
 

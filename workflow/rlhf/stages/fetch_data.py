@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import find_files
 from rlhf.data.formats import Source
-from rlhf.data.rows import RowsWriter
-from rlhf.data.split import split_of
+from rlhf.data.rows import RowsWriter, view_of
+from rlhf.data.split import VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
 from rlhf.errors import DataError
 from rlhf.hub import download
@@ -28,12 +29,19 @@ def run(stage: Stage) -> None:
     path = _locate(config, f"datasets.{stage.name}")
     source = Source(config["format"], path, config.get("options"), files, dataset=stage.name)
     statistics = Statistics()
+    parts, salt = config.get("stage_split"), config["split_salt"]
+    elsewhere: Counter[str] = Counter()
     with (
         atomic_directory(stage.outputs["rows"], guard=fence.check) as folder,
         RowsWriter(folder) as writer,
     ):
         for row in source:
-            split = split_of(row.group, config["validation_fraction"], config["split_salt"])
+            split = split_of(row.group, config["validation_fraction"], salt)
+            view = view_of(row)
+            # What is held out trains no stage: all may measure on it.
+            if parts and split == "train" and view != VIEW_OF[stage_of(row.group, parts, salt)]:
+                elsewhere[view] += 1
+                continue
             writer.add(row, split)
             statistics.add(row, split)
     report = statistics.as_dict(source.faults)
@@ -44,6 +52,8 @@ def run(stage: Stage) -> None:
         "dropped": report["dropped"],
         "filtered": report["filtered"],
     }
+    if parts:
+        counts["left_to_other_stages"] = dict(sorted(elsewhere.items()))
     logger.info("%s: %s", stage.name, counts)
     stage.finish(counts=counts, facts={"source": _describe(config, path)})
 

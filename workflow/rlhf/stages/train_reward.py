@@ -4,6 +4,7 @@ from itertools import islice
 
 import torch
 
+from rlhf.errors import DataError
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
 from rlhf.models.reward import new_reward_model, save_calibration
@@ -12,6 +13,7 @@ from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
+from rlhf.training.data import Mixture
 from rlhf.training.loop import train
 from rlhf.training.reward import (
     RewardObjective,
@@ -31,6 +33,7 @@ def run(stage: Stage) -> None:
     model = new_reward_model(start, config["seed"]).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
+    demonstrations = _demonstrations(stage)
     objective = RewardObjective(config["score_l2"], tokens)
 
     scored: list[torch.Tensor] = []  # of the held-out rows, when last validated
@@ -42,9 +45,7 @@ def run(stage: Stage) -> None:
     finished = train(model, objective, data, config, stage.run_options(threads), tokens, validate)
     if not scored:  # there was nothing left to train
         validate()
-    demonstrations = mixture(stage, "demonstrations", "validation")
-    chosen = islice(demonstrations, config["calibration_samples"])
-    mean, std = calibrate(model, chosen, tokens)
+    mean, std = calibrate(model, islice(demonstrations, config["calibration_samples"]), tokens)
     differences = score_differences(scored)
     publish_model(
         model,
@@ -58,12 +59,34 @@ def run(stage: Stage) -> None:
         write_json(stage.outputs["evaluation"], {"calibration": curve})
         measures = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
         stage.finish(
-            counts={"train_rows": len(data), "validation_rows": len(held_out)},
+            counts={
+                "train_rows": len(data),
+                "epoch_rows": data.epoch_rows,
+                "validation_rows": len(held_out),
+            },
             metrics=finished.last_metrics(*measures)
             | {"calibration_mean": mean, "calibration_std": std},
             facts=facts | {"threads": threads, "processes": distributed.world_size()},
         )
     distributed.finish()
+
+
+def _demonstrations(stage: Stage) -> Mixture:
+    """All held-out demonstrations.
+
+    Raises:
+        DataError: there are none to calibrate on.
+    """
+    folders = {path.parent.name: path.parent / "data" for path in stage.inputs["demonstrations"]}
+    data = Mixture(folders, {}, "validation")
+    if len(data) < 2:
+        raise DataError(
+            "There are no held-out demonstrations to calibrate the reward model on.",
+            where=f"reward.{stage.name}.data",
+            expected="a dataset with two or more",
+            hint="raise the `validation_fraction` of a dataset",
+        )
+    return data
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ def run(stage: Stage) -> None:
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         stage.finish(
-            counts={"train_rows": len(data), "validation_rows": len(held_out)},
+            counts={
+                "train_rows": len(data),
+                "epoch_rows": data.epoch_rows,
+                "validation_rows": len(held_out),
+            },
             metrics=finished.last_metrics("validation_loss"),
             facts=facts | {"threads": threads, "processes": distributed.world_size()},
         )

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.rows import find_prompts
-from rlhf.errors import IntegrityError, RlhfError
+from rlhf.errors import DataError, IntegrityError, RlhfError
 from rlhf.models.load import save_model
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
@@ -19,7 +20,7 @@ from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.runtime.run import check_owner
 from rlhf.stages.stage import Stage
-from rlhf.training.data import Mixture
+from rlhf.training.data import Mixture, Share
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 
@@ -58,10 +59,25 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str | bool]:
 
 
 def mixture(stage: Stage, role: str, split: str) -> Mixture:
-    """One split of the tokenized sets that are the inputs of a role."""
+    """One split of the tokenized sets that are the inputs of a role: what the run takes of it.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs[role]}
-    fractions = {name: stage.config["data"][name]["fraction"] for name in folders}
-    return Mixture(folders, fractions, split)
+    shares = {name: Share(**stage.config["data"][name]) for name in folders}
+    left_out = None
+    if split == "train" and "duplicates" in stage.inputs:
+        left_out = read_left_out(stage.folder("duplicates") / DUPLICATES)
+    data = Mixture(folders, shares, split, left_out)
+    if split == "train" and not data.rows_per_epoch:
+        raise DataError(
+            "There are no rows to train on.",
+            where=", ".join(map(str, folders.values())),
+            expected="at least one row",
+            hint="look at `stage_split` of the datasets, and at `duplicates` of the run",
+        )
+    return data
 
 
 def messages_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> list[list[dict[str, str]]]:

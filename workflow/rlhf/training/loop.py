@@ -1,6 +1,7 @@
 """The loop that SFT and reward modelling share.
 
-One global batch is a random draw; inside it, rows of like lengths share a forward pass. Every
+One global batch is a random draw, of like lengths if the configuration says so; inside it, rows of
+like lengths share a forward pass. Every
 micro-batch's loss is divided by the weight of the whole global batch, so accumulation is exact:
 1 × 8 and 8 × 1 rows give the same gradient.
 """
@@ -91,7 +92,9 @@ def train(
 
     for step in range(run.start, steps):
         epoch, position = divmod(step, per_epoch)
-        drawn = data.order(config["seed"], epoch)[position * batch : (position + 1) * batch]
+        if position == 0 or step == run.start:
+            order = data.order(config["seed"], epoch, batch, config["length_grouping"])
+        drawn = order[position * batch : (position + 1) * batch]
         mine = [data[int(i)] for i in drawn[distributed.rank() :: distributed.world_size()]]
         costs = [objective.cost(row) for row in mine]
         (weight,) = distributed.total([sum(objective.weight(row) for row in mine)])
