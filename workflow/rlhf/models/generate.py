@@ -99,7 +99,7 @@ def generate(
     draws: torch.Tensor,
     eos_id: int,
     temperature: float = 1.0,
-    max_rows: int = 64,
+    max_rows: int = 128,
 ) -> list[Response]:
     """Sample one response for each prompt from the full distribution (top-k 0, top-p 1).
 

@@ -55,7 +55,7 @@ def check_parity(
     tolerance: float,
     *,
     dtype: str = "float32",
-    longest: int = 256,
+    longest: int = 160,
 ) -> dict[str, Any]:
     """Serve a store and compare its answers with the model's own, computed in this process.
 

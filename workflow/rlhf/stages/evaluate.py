@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,9 +58,9 @@ def run(stage: Stage) -> None:
     judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
-    rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
+    rewards = _rewards(judge, calibration, prompts, responses, eos, tokens)
     others = {name: found for name, found in responses.items() if name != "sft"}
-    referred = _logprobs(reference, repeated, others, config["temperature"], tokens)
+    referred = _logprobs(reference, prompts, others, config["temperature"], tokens)
     samples = {}
     for name in MODELS:
         own = [one.logprob for one in responses[name]]
@@ -111,6 +111,26 @@ def _held_out(stage: Stage) -> list[dict[str, Any]]:
     return sorted(mixture, key=lambda row: digest_text(row["id"]))[: stage.config["max_prompts"]]
 
 
+def _by_prompt(
+    prompts: Sequence[torch.Tensor], found: dict[str, list[torch.Tensor]]
+) -> list[list[torch.Tensor]]:
+    """The responses to each prompt: all of the first model, then all of the next."""
+    repeats = [len(each) // len(prompts) for each in found.values()]
+    return [
+        [one for each, n in zip(found.values(), repeats, strict=True) for one in each[i * n :][:n]]
+        for i in range(len(prompts))
+    ]
+
+
+def _by_model(names: Iterable[str], rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """The other way round: values of the responses to each prompt → values of each model's."""
+    names = list(names)
+    n = len(rows[0]) // len(names) if rows else 0
+    return {
+        name: [value for row in rows for value in row[k * n :][:n]] for k, name in enumerate(names)
+    }
+
+
 @torch.no_grad()
 def _logprobs(
     model: PreTrainedModel,
@@ -120,13 +140,11 @@ def _logprobs(
     max_tokens: int,
 ) -> dict[str, list[float]]:
     """Log probability of each whole response, in nats; a prompt's share one pass over it."""
-    rows = [
-        (prompt, [one.ids for one in replies])
-        for prompt, *replies in zip(prompts, *responses.values(), strict=True)
-    ]
+    ids = {name: [one.ids for one in found] for name, found in responses.items()}
+    rows = list(zip(prompts, _by_prompt(prompts, ids), strict=True))
     found = reply_logprobs(model, rows, temperature, max_tokens)
     sums = [[float(one.double().sum()) for one in row] for row in found]
-    return dict(zip(responses, map(list, zip(*sums, strict=True)), strict=True))
+    return _by_model(responses, sums)
 
 
 @torch.no_grad()
@@ -146,13 +164,10 @@ def _rewards(
     }
     rows = [
         {"history_ids": prompt.tolist(), "reply_ids": [ids.tolist() for ids in replies]}
-        for prompt, *replies in zip(prompts, *closed.values(), strict=True)
+        for prompt, replies in zip(prompts, _by_prompt(prompts, closed), strict=True)
     ]
-    scores = torch.stack(score_rows(judge, rows, max_tokens))
-    return {
-        name: ((column - mean) / std).tolist()
-        for name, column in zip(closed, scores.cpu().unbind(1), strict=True)
-    }
+    scores = [((row - mean) / std).tolist() for row in score_rows(judge, rows, max_tokens)]
+    return _by_model(closed, scores)
 
 
 def _side_by_side(
