@@ -161,7 +161,11 @@ def preempt(run: Run, partition: str) -> None:
     run.finish()
 
 
-@fault("train_ppo", injected="`scancel` of the running job", outcome=f"the ranks save; {GOES_ON}")
+@fault(
+    "train_ppo",
+    injected="`scancel` of the running job",
+    outcome=f"ranks and servers end; {GOES_ON}",
+)
 def scancel(run: Run) -> None:
     """Somebody cancels the job."""
     run.start()
