@@ -242,6 +242,8 @@ def rank_killed(run: Run) -> None:
 )
 def out_of_memory(run: Run) -> None:
     """There is not enough memory."""
+    # Memory that is given back leaves the process, and has to be had again.
+    run.project.variables["MALLOC_MMAP_THRESHOLD_"] = "4096"
     run.start(f"--set-resources={run.rule}:mem_mb=300 if attempt == 1 else 4000")
     run.wait_for_step(3)
     first, second = run.project.jobs()
