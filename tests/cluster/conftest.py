@@ -12,7 +12,7 @@ from runs import INPUTS, ClusterProject, Played, Run
 from slurm import Cluster
 
 # Most of a fault is waiting: for SLURM, and until Snakemake looks at its jobs again.
-AT_ONCE = 4
+AT_ONCE = 6
 RESULTS = "rlhf/faults"  # in pytest's cache, where fault_table.py finds them
 
 

@@ -53,6 +53,7 @@ class ClusterProject(Project):
         super().__init__(folder)
         self.config, self.cluster = CONFIG, cluster
         self.home = cluster.user.home / folder.name  # as hosts see it
+        self.variables: dict[str, str] = {}  # added to the environment
 
     @classmethod
     def clone_for(cls, cluster: Cluster, name: str) -> ClusterProject:
@@ -88,7 +89,7 @@ class ClusterProject(Project):
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         others = [path for path in inherited if path and Path(path) != REPOSITORY / "workflow"]
         path = os.pathsep.join([str(self.home / "workflow"), *others])
-        return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **self.variables}
 
     def start_command(self, *command: str) -> Process:
         """Start a command on the login host, in this project."""

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from rlhf.runtime import files
-from rlhf.runtime.files import atomic_directory, read_json, write_atomic, write_json
+from rlhf.runtime.files import atomic_directory, keep_log, read_json, write_atomic, write_json
 
 
 def names(folder):
@@ -113,3 +113,18 @@ def test_every_file_is_flushed_before_the_rename(tmp_path, monkeypatch):
     rename = events.index("rename")
     assert {"file", "deep"} <= set(events[:rename])
     assert events[rename + 1 :] == [tmp_path.name]
+
+
+def test_a_log_that_snakemake_removes_is_kept(tmp_path):
+    log = tmp_path / "train_sft" / "chat.log"
+    keep_log(log)
+    with log.open("a") as left_behind:
+        left_behind.write("first\n")
+        left_behind.flush()
+        log.unlink()
+        keep_log(log)
+        keep_log(log)  # the next rank
+        with log.open("a") as stream:
+            stream.write("second\n")
+        left_behind.write("replaced\n")
+    assert log.read_text() == "first\nsecond\nreplaced\n"

@@ -52,6 +52,21 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def keep_log(path: Path) -> None:
+    """Make sure that a log exists, with all that was ever appended to it.
+
+    Snakemake removes a job's log before it runs the job again. A second, hidden name keeps the
+    file, and what an attempt that was replaced still appends to it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = path.with_name(f".{path.name}")
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # the first; another rank
+        os.link(kept, path)
+    path.touch()
+    with contextlib.suppress(FileExistsError):
+        os.link(path, kept)
+
+
 @contextlib.contextmanager
 def atomic_directory(
     path: str | Path, *, private: bool = False, guard: Callable[[], None] = lambda: None

@@ -23,6 +23,7 @@ from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import MANIFEST, Manifest
 from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
+from rlhf.runtime.files import keep_log
 from rlhf.runtime.options import RunOptions
 
 logger = logging.getLogger("rlhf")
@@ -189,7 +190,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
 def _set_up_logging(log: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        keep_log(log)
         handlers.append(logging.FileHandler(log, mode="a", encoding="utf-8"))
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
