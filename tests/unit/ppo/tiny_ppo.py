@@ -10,13 +10,13 @@ import torch
 from tiny_models import causal_lm, reward_model, save_rows, token_sequences
 
 from rlhf.config.ppo import PpoConfig
+from rlhf.data.mixture import Mixture
 from rlhf.models.value import Critic, ValueHead
 from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring
 from rlhf.ppo.trainer import PpoTrainer
 from rlhf.runtime.options import RunOptions
-from rlhf.training.data import Mixture
 
 VOCABULARY = 24  # so that EOS is sampled now and then
 EOS = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 from tiny_models import causal_lm, rank_main, save_rows, token_sequences
 
 from rlhf.config.training import SftConfig
+from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
-from rlhf.training.data import Mixture
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
 

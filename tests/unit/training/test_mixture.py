@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from tiny_models import save_rows
 
+from rlhf.data.mixture import Mixture, Share, micro_batches, rows_per_epoch
 from rlhf.errors import ConfigError
-from rlhf.training.data import Mixture, Share, micro_batches, rows_per_epoch
 
 
 @pytest.fixture(scope="module")

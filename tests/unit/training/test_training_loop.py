@@ -10,11 +10,11 @@ import torch
 from supervised_ranks import config, make_rows, save_set
 from tiny_models import assert_close, causal_lm, gradients, run_ranks, save_rows
 
+from rlhf.data.mixture import Mixture, Share
 from rlhf.models.load import freeze_lower_layers
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 from rlhf.training import optim
-from rlhf.training.data import Mixture, Share
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.training.data import Mixture
+from rlhf.data.mixture import Mixture
 
 
 class PromptStream:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlhf.data.mixture import micro_batches
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.models.reward import close_sequences
@@ -29,7 +30,6 @@ from rlhf.runtime.determinism import random_state, restore_random_state, seed_ev
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
 from rlhf.training import optim
-from rlhf.training.data import micro_batches
 
 SAMPLES_KEPT = 4  # texts written to the samples file in each update
 

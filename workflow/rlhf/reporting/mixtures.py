@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhf.data.left_out import DUPLICATES, read_left_out
+from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import SPLITS
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST, read_manifest
 from rlhf.runtime.files import write_atomic
-from rlhf.training.data import Mixture, Share
 
 if TYPE_CHECKING:
     from rlhf.config import Config

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.data.mixture import Mixture
 from rlhf.errors import DataError
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
@@ -20,7 +21,6 @@ from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
-from rlhf.training.data import Mixture
 from rlhf.training.reward import score_rows
 
 if TYPE_CHECKING:

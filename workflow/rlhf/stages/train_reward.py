@@ -4,6 +4,7 @@ from itertools import islice
 
 import torch
 
+from rlhf.data.mixture import Mixture
 from rlhf.errors import DataError
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
@@ -13,7 +14,6 @@ from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
-from rlhf.training.data import Mixture
 from rlhf.training.loop import train
 from rlhf.training.reward import (
     RewardObjective,

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from rlhf.data.left_out import DUPLICATES, read_left_out
+from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import find_prompts
 from rlhf.errors import DataError, IntegrityError, RlhfError
 from rlhf.models.load import save_model
@@ -20,7 +21,6 @@ from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.runtime.run import check_owner
 from rlhf.stages.stage import Stage
-from rlhf.training.data import Mixture, Share
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from rlhf.data.mixture import Mixture, micro_batches
 from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.runtime import distributed
 from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
 from rlhf.training import optim
-from rlhf.training.data import Mixture, micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
