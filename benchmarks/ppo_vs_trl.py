@@ -37,7 +37,7 @@ SEED, NEVER = 0, -1
 
 def main() -> None:
     parser = command_line(__doc__, CONTESTANTS, list(CONTESTANTS))
-    parser.add_argument("--episodes", type=int, default=16, help="responses in one update")
+    parser.add_argument("--episodes", type=int, default=8, help="responses in one update")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1, help="passes over the responses")
     parser.add_argument("--full-length", action="store_true", help="nothing ends a response")

@@ -15,6 +15,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
+from rlhf.ppo.scoring import TritonScoring
 from rlhf.serving import client, wire
 from rlhf.serving.client import TritonScorer, _groups
 from rlhf.serving.server import TritonServer, free_port
@@ -170,6 +171,19 @@ def test_a_run_that_ends_does_not_wait_for_a_server(reward, certificates, monkey
         asked.set()
         with pytest.raises(ServingError, match="did not answer in"):
             scores.result(timeout=3)
+
+
+def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer, monkeypatch):
+    sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
+    scoring = TritonScoring(reward_scorer, reference_scorer)
+    alone = scoring.rewards(sequences), scoring.reference_logprobs(sequences, [1, 1], 1.0)
+    meeting = threading.Barrier(2, timeout=10)
+    for scorer, name in ((reward_scorer, "rewards"), (reference_scorer, "logprobs")):
+        ask = getattr(scorer, name)
+        monkeypatch.setattr(scorer, name, lambda *a, ask=ask: (meeting.wait(), ask(*a))[1])
+    rewards, logprobs = scoring.both(sequences, sequences, [1, 1], 1.0)
+    assert torch.equal(rewards, alone[0])
+    assert all(torch.equal(a, b) for a, b in zip(logprobs, alone[1], strict=True))
 
 
 def test_numbers_that_are_none_are_refused(connect, servers, odd_reward):

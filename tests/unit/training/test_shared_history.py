@@ -7,7 +7,7 @@ import torch
 from tiny_models import causal_lm, gradients, reward_model, token_sequences
 
 from rlhf.models import forward
-from rlhf.models.forward import hidden_states
+from rlhf.models.forward import hidden_states, reply_logprobs
 from rlhf.models.load import freeze_lower_layers
 from rlhf.training.reward import RewardObjective, score_rows
 
@@ -110,3 +110,18 @@ def test_models_with_other_masks_score_separately(monkeypatch: pytest.MonkeyPatc
     rows = preference_rows()
     monkeypatch.setattr("rlhf.training.reward.branched_hidden_states", None)
     assert [len(row) for row in score_rows(model, rows, 512)] == [4, 2]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_replies_to_one_prompt_share_it_and_change_nothing(attention: str) -> None:
+    model = causal_lm(num_hidden_layers=2).eval()
+    model.config._attn_implementation = attention
+    first, second, *replies = token_sequences([7, 2, 5, 1, 9, 3])
+    rows = [(first, replies[:3]), (second, replies[3:])]
+    found = reply_logprobs(model, rows, 0.7, 32)
+    assert [[len(one) for one in row] for row in found] == [[5, 1, 9], [3]]
+    for (prompt, answers), logprobs in zip(rows, found, strict=True):
+        for answer, got in zip(answers, logprobs, strict=True):
+            logits = model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
+            expected = (logits / 0.7).log_softmax(-1).gather(1, answer[:, None]).squeeze(1)
+            torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)

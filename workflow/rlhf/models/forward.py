@@ -209,3 +209,65 @@ def continuation_logprobs(
     targets = torch.cat([x[s:] for x, s in zip(sequences, starts, strict=True)])
     logprobs, entropy = token_logprobs(model, before, targets, temperature, with_entropy)
     return logprobs, entropy, before
+
+
+def reply_logprobs(
+    model: PreTrainedModel,
+    rows: Sequence[tuple[torch.Tensor, Sequence[torch.Tensor]]],
+    temperature: float,
+    max_tokens: int,
+) -> list[list[torch.Tensor]]:
+    """Log probabilities of the tokens of several replies to one prompt each.
+
+    Args:
+        model: a causal language model.
+        rows: token ids [P] of a prompt, at least two, and [L_i] of its replies.
+        temperature: logits are divided by this, as in sampling.
+        max_tokens: padded tokens in one forward pass, where prompts can't be shared.
+
+    Returns:
+        For each row and reply log probabilities [L_i], in nats.
+    """
+    found: list[list[torch.Tensor]] = []
+    if can_branch(model):
+        for prompt, replies in rows:
+            # A branch starts with the prompt's last token, which predicts the reply's first.
+            branches = [torch.cat([prompt[-1:], reply]) for reply in replies]
+            hidden = branched_hidden_states(model, prompt[:-1], branches)
+            before = torch.cat([one[:-1] for one in hidden])
+            logprobs, _ = token_logprobs(model, before, torch.cat(list(replies)), temperature)
+            found.append(list(logprobs.cpu().split([len(reply) for reply in replies])))
+        return found
+    sequences = [torch.cat([prompt, reply]) for prompt, replies in rows for reply in replies]
+    starts = [len(prompt) for prompt, replies in rows for _ in replies]
+    flat = sequence_logprobs(model, sequences, starts, temperature, max_tokens)
+    for _, replies in rows:
+        found.append(flat[: len(replies)])
+        flat = flat[len(replies) :]
+    return found
+
+
+def sequence_logprobs(
+    model: PreTrainedModel,
+    sequences: Sequence[torch.Tensor],
+    starts: Sequence[int],
+    temperature: float,
+    max_tokens: int,
+) -> list[torch.Tensor]:
+    """For each sequence, log probabilities of its tokens from ``starts[i]`` on, in nats.
+
+    Args:
+        model: a causal language model.
+        sequences: token ids, unpadded.
+        starts: for each the first token that counts, at least 1.
+        temperature: logits are divided by this, as in sampling.
+        max_tokens: padded tokens in one forward pass.
+    """
+    found: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    for rows in batches_by_length([len(s) for s in sequences], max_tokens):
+        chosen, begins = [sequences[i] for i in rows], [starts[i] for i in rows]
+        logprobs, _, _ = continuation_logprobs(model, chosen, begins, temperature)
+        sizes = [len(s) - b for s, b in zip(chosen, begins, strict=True)]
+        for i, part in zip(rows, logprobs.cpu().split(sizes), strict=True):
+            found[i] = part
+    return found

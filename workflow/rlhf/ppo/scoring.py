@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 
-from rlhf.models.forward import batches_by_length, continuation_logprobs
+from rlhf.models.forward import sequence_logprobs
 from rlhf.models.reward import score
 from rlhf.serving.client import TritonScorer
 
@@ -15,19 +17,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Scoring(Protocol):
+class Scoring(ABC):
     """What PPO asks of the reward model and the reference."""
 
+    @abstractmethod
     def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
         """Raw scores [n] of whole sequences, query and response."""
 
+    @abstractmethod
     def reference_logprobs(
         self, sequences: Sequence[torch.Tensor], starts: Sequence[int], temperature: float
     ) -> list[torch.Tensor]:
         """For each sequence, log probabilities of its tokens from ``starts[i]`` on, in nats."""
 
+    def both(
+        self,
+        closed: Sequence[torch.Tensor],
+        sequences: Sequence[torch.Tensor],
+        starts: Sequence[int],
+        temperature: float,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Rewards of the closed sequences, and reference log probabilities of the sampled ones."""
+        return self.rewards(closed), self.reference_logprobs(sequences, starts, temperature)
 
-class LocalScoring:
+
+class LocalScoring(Scoring):
     """Both models in this process.
 
     Args:
@@ -52,18 +66,11 @@ class LocalScoring:
         self, sequences: Sequence[torch.Tensor], starts: Sequence[int], temperature: float
     ) -> list[torch.Tensor]:
         """See ``Scoring``."""
-        found: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-        for rows in batches_by_length([len(s) for s in sequences], self._tokens):
-            chosen, begins = [sequences[i] for i in rows], [starts[i] for i in rows]
-            logprobs, _, _ = continuation_logprobs(self._reference, chosen, begins, temperature)
-            sizes = [len(s) - b for s, b in zip(chosen, begins, strict=True)]
-            for i, part in zip(rows, logprobs.cpu().split(sizes), strict=True):
-                found[i] = part
-        return found
+        return sequence_logprobs(self._reference, sequences, starts, temperature, self._tokens)
 
 
-class TritonScoring:
-    """Both models behind Triton servers.
+class TritonScoring(Scoring):
+    """Both models behind Triton servers, which work at the same time.
 
     Args:
         reward: client of the reward model.
@@ -84,3 +91,16 @@ class TritonScoring:
         arrays = [s.numpy() for s in sequences]
         found = self._reference.logprobs(arrays, list(starts), temperature)
         return [torch.from_numpy(one) for one in found]
+
+    def both(
+        self,
+        closed: Sequence[torch.Tensor],
+        sequences: Sequence[torch.Tensor],
+        starts: Sequence[int],
+        temperature: float,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """See ``Scoring``."""
+        with ThreadPoolExecutor(1) as pool:
+            scores = pool.submit(self.rewards, closed)
+            found = self.reference_logprobs(sequences, starts, temperature)
+            return scores.result(), found

@@ -136,8 +136,8 @@ class PpoTrainer:
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])
-        raw = self.scoring.rewards(close_sequences(sequences, ended.tolist(), eos))
-        reference = self.scoring.reference_logprobs(sequences, starts, temperature)
+        closed = close_sequences(sequences, ended.tolist(), eos)
+        raw, reference = self.scoring.both(closed, sequences, starts, temperature)
         logprobs, values = self._evaluate(update, sequences, starts)
 
         scores = shape_scores(raw, ended, self.calibration, config["rewards"], self.scale)

@@ -10,7 +10,7 @@ import torch
 
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
-from rlhf.models.forward import batches_by_length, continuation_logprobs
+from rlhf.models.forward import reply_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.reward import close_sequences, load_calibration, load_reward_model
@@ -58,12 +58,12 @@ def run(stage: Stage) -> None:
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
     rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
+    others = {name: found for name, found in responses.items() if name != "sft"}
+    referred = _logprobs(reference, repeated, others, config["temperature"], tokens)
     samples = {}
     for name in MODELS:
-        kl = [0.0] * len(repeated)
-        if name != "sft":
-            found = _logprobs(reference, repeated, responses[name], config["temperature"], tokens)
-            kl = [own.logprob - other for own, other in zip(responses[name], found, strict=True)]
+        own = [one.logprob for one in responses[name]]
+        kl = [p - q for p, q in zip(own, referred.get(name, own), strict=True)]
         samples[name] = ModelSamples(
             rewards=rewards[name],
             lengths=[len(response.ids) for response in responses[name]],
@@ -103,22 +103,18 @@ def _held_out(stage: Stage) -> list[dict[str, Any]]:
 def _logprobs(
     model: PreTrainedModel,
     prompts: Sequence[torch.Tensor],
-    responses: Sequence[Response],
+    responses: dict[str, list[Response]],
     temperature: float,
     max_tokens: int,
-) -> list[float]:
-    """Log probability of each whole response, in nats."""
-    sequences = [torch.cat([p, r.ids]) for p, r in zip(prompts, responses, strict=True)]
-    sums = [0.0] * len(sequences)
-    for rows in batches_by_length([len(s) for s in sequences], max_tokens):
-        starts = [len(prompts[i]) for i in rows]
-        found, _, _ = continuation_logprobs(
-            model, [sequences[i] for i in rows], starts, temperature
-        )
-        parts = found.split([len(responses[i].ids) for i in rows])
-        for i, part in zip(rows, parts, strict=True):
-            sums[i] = float(part.double().sum())
-    return sums
+) -> dict[str, list[float]]:
+    """Log probability of each whole response, in nats; a prompt's share one pass over it."""
+    rows = [
+        (prompt, [one.ids for one in replies])
+        for prompt, *replies in zip(prompts, *responses.values(), strict=True)
+    ]
+    found = reply_logprobs(model, rows, temperature, max_tokens)
+    sums = [[float(one.double().sum()) for one in row] for row in found]
+    return dict(zip(responses, map(list, zip(*sums, strict=True)), strict=True))
 
 
 @torch.no_grad()
