@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class Scoring(ABC):
     """What PPO asks of the reward model and the reference."""
+
+    elsewhere: ClassVar[bool] = False  # whether the two work outside of this process, side by side
 
     @abstractmethod
     def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -38,7 +40,12 @@ class Scoring(ABC):
         temperature: float,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Rewards of the closed sequences, and reference log probabilities of the sampled ones."""
-        return self.rewards(closed), self.reference_logprobs(sequences, starts, temperature)
+        if not self.elsewhere:
+            return self.rewards(closed), self.reference_logprobs(sequences, starts, temperature)
+        with ThreadPoolExecutor(1) as pool:
+            scores = pool.submit(self.rewards, closed)
+            found = self.reference_logprobs(sequences, starts, temperature)
+            return scores.result(), found
 
 
 class LocalScoring(Scoring):
@@ -77,6 +84,8 @@ class TritonScoring(Scoring):
         reference: client of the reference.
     """
 
+    elsewhere = True
+
     def __init__(self, reward: TritonScorer, reference: TritonScorer) -> None:
         self._reward, self._reference = reward, reference
 
@@ -91,16 +100,3 @@ class TritonScoring(Scoring):
         arrays = [s.numpy() for s in sequences]
         found = self._reference.logprobs(arrays, list(starts), temperature)
         return [torch.from_numpy(one) for one in found]
-
-    def both(
-        self,
-        closed: Sequence[torch.Tensor],
-        sequences: Sequence[torch.Tensor],
-        starts: Sequence[int],
-        temperature: float,
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """See ``Scoring``."""
-        with ThreadPoolExecutor(1) as pool:
-            scores = pool.submit(self.rewards, closed)
-            found = self.reference_logprobs(sequences, starts, temperature)
-            return scores.result(), found
