@@ -25,6 +25,7 @@ def test_reference_passes(reference, tmp_path):
     )
     assert report["passed"]
     names = {case["case"] for case in report["cases"]}
+    assert "4 responses to one prompt" in names
     for length in (2, 7, 33, 128, 160):
         assert {f"length {length}, padding {side}" for side in ("none", "left", "right")} <= names
 

@@ -171,6 +171,15 @@ def test_minibatches_divide_rollouts(valid):
     assert "ppo.final: minibatch_size 4 must divide rollout_batch_size 10" in message(valid)
 
 
+def test_several_responses_to_each_prompt_make_a_rollout(valid):
+    put(put(valid, "ppo.final.rollout_batch_size", 64), "ppo.final.responses_per_prompt", 6)
+    text = "ppo.final: responses_per_prompt 6 must divide rollout_batch_size 64"
+    assert text in message(valid)
+    put(valid, "ppo.final.responses_per_prompt", 1)
+    put(valid, "ppo.final.rewards", {"baseline": "leave_one_out"})
+    assert "responses_per_prompt must be 2 or more" in message(valid)
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

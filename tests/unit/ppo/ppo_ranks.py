@@ -9,10 +9,11 @@ from tiny_models import rank_main
 from tiny_ppo import config, prompts_in, trainer
 
 from rlhf.ppo.advantages import whiten
-from rlhf.ppo.rewards import RunningScale
+from rlhf.ppo.rewards import RunningScale, leave_one_out
 from rlhf.runtime import distributed
 
 LENGTHS = [3, 1, 8, 2, 5]  # an odd number: the ranks have different numbers of responses
+SCORES = torch.tensor([1.0, 2.0, 6.0, 0.5, -1.0, 3.0, 4.0, 4.0, 9.0])  # 3 prompts, 3 responses each
 
 
 def parts() -> list[torch.Tensor]:
@@ -37,6 +38,7 @@ def work(folder: Path, state: Path) -> dict:
         "white": whiten(mine),
         "unshifted": whiten(mine, shift_mean=False),
         "stds": stds,
+        "centred": leave_one_out(SCORES[distributed.rank() :: distributed.world_size()], 3),
         "total": distributed.total([1.0, float(distributed.rank())]),
         "gathered": distributed.gather([distributed.rank()]),
         "anyone": [distributed.anyone(distributed.rank() == 1), distributed.anyone(False)],

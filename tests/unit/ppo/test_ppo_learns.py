@@ -22,7 +22,7 @@ class FakeTokenShareScoring(LocalScoring):
         self.generator = torch.Generator().manual_seed(0) if shuffled else None
         self.shares: list[float] = []
 
-    def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+    def rewards(self, sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
         shares = torch.stack([(ids[LENGTH:] == FAVOURITE).float().mean() for ids in sequences])
         self.shares.append(float(shares.mean()))
         if self.generator is not None:

@@ -53,6 +53,12 @@ def test_the_running_std_counts_all_ranks(found):
     assert first["scale"] == second["scale"]
 
 
+def test_leave_one_out_counts_the_responses_of_all_ranks(found):
+    (first, second), alone, _ = found
+    both = interleave(list(first["centred"]), list(second["centred"]))
+    assert torch.equal(torch.stack(both), alone["centred"])
+
+
 def test_ranks_end_with_equal_parameters(found):
     """Checklist 36"""
     (first, second), _, folder = found

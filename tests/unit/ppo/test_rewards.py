@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlhf.ppo.rewards import RunningScale, shape_scores, token_rewards
+from rlhf.ppo.rewards import RunningScale, leave_one_out, shape_scores, token_rewards
 
 
 def settings(**changes):
@@ -102,3 +102,10 @@ def test_the_scale_goes_on_from_its_state():
     assert straight.update(scores[15:]) == second.update(scores[15:])
     assert second.state() == straight.state()
     assert not math.isclose(second.state()["squares"], first.state()["squares"])
+
+
+def test_leave_one_out_compares_the_responses_to_one_prompt():
+    found = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3)
+    assert found.tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
+    shifted = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 9.0, 9.0, 9.0]), 3)
+    assert torch.equal(found, shifted), "what a prompt is worth does not matter"

@@ -12,6 +12,7 @@ from tiny_models import assert_close, gradients
 from tiny_ppo import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
 
 from rlhf.ppo import trainer as module
+from rlhf.ppo.rewards import leave_one_out
 from rlhf.ppo.scoring import LocalScoring
 from rlhf.runtime.deadline import Saved
 from rlhf.training import optim
@@ -84,6 +85,23 @@ def test_log_probabilities_are_those_of_the_sampling_distribution(mixture, tmp_p
     assert float((torch.cat(warm) - 1).abs().max()) > 0.05
 
 
+def test_several_responses_to_each_prompt(mixture, tmp_path):
+    settings = config(responses_per_prompt=4, minibatch_size=4, rewards__baseline="leave_one_out")
+    one = trainer(mixture, tmp_path, settings)
+    rollout = one.roll_out(0)
+    prompts = [tuple(row["input_ids"]) for row in rollout.rows]
+    assert prompts == [prompts[0]] * 4 + [prompts[4]] * 4
+    assert prompts[0] != prompts[4]
+    assert len({tuple(ids.tolist()) for ids in rollout.sequences}) == 8, "each its own draws"
+    for parts in (one._minibatches(0, epoch, 8) for epoch in range(3)):
+        assert sorted(map(sorted, parts)) == [[0, 1, 2, 3], [4, 5, 6, 7]], "prompts stay whole"
+    # With no value yet and no KL penalty that counts, a response's advantage is its score's.
+    means = torch.stack([part.mean() for part in rollout.advantages])
+    centred = leave_one_out(rollout.scores, 4)
+    assert torch.equal(means.argsort(), centred.argsort())
+    assert not torch.equal(means.argsort(), rollout.scores.argsort())
+
+
 def test_sampling_uses_the_configured_temperature(monkeypatch, mixture, tmp_path):
     """Checklist 9"""
     seen = []
@@ -96,9 +114,11 @@ def test_sampling_uses_the_configured_temperature(monkeypatch, mixture, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["head", "critic"])
-def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, kind):
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, kind, each):
     """Checklist 31"""
-    one = trainer(mixture, tmp_path, config(minibatch_size=4, value__kind=kind))
+    settings = config(minibatch_size=4, value__kind=kind, responses_per_prompt=each)
+    one = trainer(mixture, tmp_path, settings)
     torch.nn.init.normal_(next(one.actor.value.parameters()), std=0.1)  # values are not all 0
     rollout = one.roll_out(0)
     checked = 0
@@ -124,9 +144,9 @@ def test_ids_stay_ids_from_the_rollout_through_the_optimizer(monkeypatch, mixtur
     class RecordingScoring(LocalScoring):
         seen: dict = {}  # noqa: RUF012
 
-        def rewards(self, sequences):
+        def rewards(self, sequences, starts):
             self.seen["rewards"] = list(sequences)
-            return super().rewards(sequences)
+            return super().rewards(sequences, starts)
 
         def reference_logprobs(self, sequences, starts, temperature):
             self.seen["reference"] = list(sequences)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlhf.models import forward
-from rlhf.models.forward import continuation_logprobs, gather_positions, token_logprobs
+from rlhf.models.forward import continuation_logprobs, token_logprobs
 
 ROWS, WIDTH, VOCABULARY = 11, 16, 37
 
@@ -121,9 +121,3 @@ def test_continuation_logprobs_are_those_of_the_plain_model():
     distribution = torch.distributions.Categorical(logits=logits[4:11])
     torch.testing.assert_close(entropy, distribution.entropy(), atol=1e-5, rtol=0)
     assert before.shape == (7, 32)
-
-
-def test_gather_positions():
-    hidden = torch.arange(24.0).reshape(2, 4, 3)
-    found = gather_positions(hidden, [1, 0], [3, 1])
-    assert torch.equal(found, torch.stack([hidden[0, 1], hidden[0, 2], hidden[1, 0]]))

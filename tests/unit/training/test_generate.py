@@ -108,6 +108,17 @@ def test_a_row_does_not_depend_on_its_batch(small):
         assert ids_of(generate(small, prompts[rank::2], draws[rank::2], 2)) == whole[rank::2]
 
 
+def test_rows_with_one_prompt_compute_it_once(small):
+    seen, layer = [], small.base_model.layers[0]
+    one, other = token_sequences([6, 4], seed=9, vocabulary=24)
+    prompts, draws = [one, other, one, one], uniforms([5], 4, 8)
+    alone = [generate(small, [p], draws[[i]], 2)[0].ids.tolist() for i, p in enumerate(prompts)]
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:2]))
+    assert ids_of(generate(small, prompts, draws, 2)) == alone
+    hook.remove()
+    assert sum(rows for rows, width in seen if width > 1) == 2
+
+
 def test_other_draws_give_other_responses(small):
     prompts = token_sequences([4] * 4, seed=8, vocabulary=24)
     one, other = (ids_of(generate(small, prompts, uniforms([s], 4, 10), NEVER)) for s in (1, 2))

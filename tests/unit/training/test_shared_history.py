@@ -7,8 +7,9 @@ import torch
 from tiny_models import causal_lm, gradients, reward_model, token_sequences
 
 from rlhf.models import forward
-from rlhf.models.forward import hidden_states, reply_logprobs
+from rlhf.models.forward import continuation_logprobs, hidden_states, sequence_logprobs
 from rlhf.models.load import freeze_lower_layers
+from rlhf.models.reward import score
 from rlhf.training.reward import RewardObjective, score_rows
 
 
@@ -117,11 +118,48 @@ def test_replies_to_one_prompt_share_it_and_change_nothing(attention: str) -> No
     model = causal_lm(num_hidden_layers=2).eval()
     model.config._attn_implementation = attention
     first, second, *replies = token_sequences([7, 2, 5, 1, 9, 3])
-    rows = [(first, replies[:3]), (second, replies[3:])]
-    found = reply_logprobs(model, rows, 0.7, 32)
-    assert [[len(one) for one in row] for row in found] == [[5, 1, 9], [3]]
-    for (prompt, answers), logprobs in zip(rows, found, strict=True):
-        for answer, got in zip(answers, logprobs, strict=True):
-            logits = model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
-            expected = (logits / 0.7).log_softmax(-1).gather(1, answer[:, None]).squeeze(1)
-            torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    prompts = [first, second, first, first]
+    sequences = [torch.cat(pair) for pair in zip(prompts, replies, strict=True)]
+    found = sequence_logprobs(model, sequences, [len(prompt) for prompt in prompts], 0.7, 32)
+    for prompt, answer, got in zip(prompts, replies, found, strict=True):
+        logits = model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
+        expected = (logits / 0.7).log_softmax(-1).gather(1, answer[:, None]).squeeze(1)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_shared_prompt_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = causal_lm(num_hidden_layers=2).eval(), []
+    model.base_model.layers[0].register_forward_pre_hook(
+        lambda _layer, given, kwargs: seen.append(given[0].shape[:2].numel()), with_kwargs=True
+    )
+    prompt, *replies = token_sequences([9, 5, 4, 6])
+    sequences = [torch.cat([prompt, reply]) for reply in replies]
+    sequence_logprobs(model, sequences, [9] * 3, 1.0, 512)
+    assert seen == [8 + 5 + 4 + 6]  # each branch begins with the last token of the prompt
+    seen.clear()
+    score(reward := reward_model(), sequences, prompts=[9] * 3)
+    monkeypatch.setattr(forward, "BRANCHED_TOKENS", 20)
+    one_by_one = score(reward, sequences[:1]), score(reward, sequences[1:2])
+    torch.testing.assert_close(
+        score(reward, sequences, prompts=[9] * 3)[:2], torch.cat(one_by_one), atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_shared_prompt_has_the_gradients_of_separate_ones(frozen: int) -> None:
+    prompt, other, *replies = token_sequences([9, 4, 5, 1, 12, 7], seed=3)
+    prompts = [prompt, prompt, other, prompt]
+    sequences = [torch.cat(pair) for pair in zip(prompts, replies, strict=True)]
+    starts, results = [len(one) for one in prompts], []
+    for attention in ("sdpa", "eager"):  # eager: separate
+        model = causal_lm(num_hidden_layers=3)
+        model.config._attn_implementation = attention
+        freeze_lower_layers(model, frozen)
+        logprobs, _, _ = continuation_logprobs(model, sequences, starts)
+        (logprobs * torch.arange(len(logprobs))).sum().backward()
+        results.append((logprobs.detach(), gradients(model)))
+    (found, gradient), (expected, plain) = results
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert gradient.keys() == plain.keys()
+    for name in plain:
+        torch.testing.assert_close(gradient[name], plain[name], atol=1e-3, rtol=1e-3)

@@ -50,6 +50,12 @@ class RewardShapingConfig(Strict):
     missing_eos_penalty: float = key(
         1.0, ge=0, about="subtracted from the score of a response that never ended"
     )
+    baseline: Literal["none", "leave_one_out"] = key(
+        "none",
+        about="`leave_one_out` subtracts the mean score of the prompt's other responses; needs "
+        "`responses_per_prompt` of 2 or more",
+        source="RLOO, Ahmadian et al. 2024",
+    )
     whiten: bool = key(False, about="whiten the per-token rewards without shifting their mean")
 
 
@@ -82,6 +88,9 @@ class PpoConfig(Strict):
     )
     updates: int = key(100, ge=1, about="rounds of rollout and optimisation")
     rollout_batch_size: int = key(64, ge=1, about="responses sampled for one update")
+    responses_per_prompt: int = key(
+        1, ge=1, about="responses sampled for each prompt of an update, out of its batch"
+    )
     minibatch_size: int = key(64, ge=1, about="responses in one optimizer step")
     epochs: int = key(1, ge=1, about="passes over the rollouts in one update")
     sampling: SamplingConfig = key(SamplingConfig(), about="how responses are sampled")
@@ -103,9 +112,19 @@ class PpoConfig(Strict):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> PpoConfig:
-        if self.rollout_batch_size % self.minibatch_size:
+        for name in ("minibatch_size", "responses_per_prompt"):
+            if self.rollout_batch_size % getattr(self, name):
+                raise ValueError(
+                    f"{name} {getattr(self, name)} must divide rollout_batch_size "
+                    f"{self.rollout_batch_size}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_has_others(self) -> PpoConfig:
+        if self.rewards.baseline == "leave_one_out" and self.responses_per_prompt == 1:
             raise ValueError(
-                f"minibatch_size {self.minibatch_size} must divide rollout_batch_size "
-                f"{self.rollout_batch_size}"
+                "rewards.baseline leave_one_out compares the responses to one prompt: "
+                "responses_per_prompt must be 2 or more"
             )
         return self

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # are computed again chunk by chunk.
 KEEP_ELEMENTS = 2**26
 CHUNK_ELEMENTS = 2**24
+GROUP_TOKENS = (
+    1024  # of sequences that share a pass: attention under their mask grows with the square
+)
+# Tokens of one branched pass: attention under a mask of its own grows with their square.
+BRANCHED_TOKENS = 1024
 ALIKE = 0.75  # rows of a batch are at least this share of its longest
 
 
@@ -99,11 +104,69 @@ def can_branch(model: PreTrainedModel) -> bool:
     return Trunk.fits(model) and model.config._attn_implementation == "sdpa"
 
 
-def gather_positions(
-    hidden: torch.Tensor, starts: Sequence[int], ends: Sequence[int]
+def states_between(
+    model: PreTrainedModel,
+    sequences: Sequence[torch.Tensor],
+    prompts: Sequence[int],
+    starts: Sequence[int],
+    ends: Sequence[int],
 ) -> torch.Tensor:
-    """Hidden states [B, T, H] at positions ``starts[i]:ends[i]`` of each row, joined to [N, H]."""
-    return torch.cat([hidden[i, a:b] for i, (a, b) in enumerate(zip(starts, ends, strict=True))])
+    """Last hidden states at positions ``starts[i]:ends[i]`` of each sequence, joined to [N, H].
+
+    Sequences with one prompt share one pass over it, where the architecture allows it; exact in
+    values and gradients.
+
+    Args:
+        model: a causal model.
+        sequences: token ids, unpadded.
+        prompts: tokens of each sequence that others may begin with too, at most ``starts[i]``.
+        starts: first position.
+        ends: position after the last.
+    """
+    found: dict[int, torch.Tensor] = {}
+    shared, alone = _by_prompt(model, sequences, prompts)
+    for rows in shared:
+        length = prompts[rows[0]]
+        branches = [sequences[i][length : ends[i]] for i in rows]
+        parts = branched_hidden_states(model, sequences[rows[0]][:length], branches)
+        for i, states in zip(rows, parts, strict=True):
+            found[i] = states[starts[i] - length :]
+    if alone:
+        hidden = hidden_states(model, [sequences[i] for i in alone])
+        for i, states in zip(alone, hidden, strict=True):
+            found[i] = states[starts[i] : ends[i]]
+    return torch.cat([found[i] for i in range(len(sequences))])
+
+
+def batches_by_prompt(
+    model: PreTrainedModel,
+    sequences: Sequence[torch.Tensor],
+    prompts: Sequence[int],
+    max_tokens: int,
+) -> list[list[int]]:
+    """Indices in batches for ``states_between``: those with one prompt, others of like lengths."""
+    shared, alone = _by_prompt(model, sequences, prompts)
+    batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens)
+    return shared + [[alone[i] for i in batch] for batch in batches]
+
+
+def _by_prompt(
+    model: PreTrainedModel, sequences: Sequence[torch.Tensor], prompts: Sequence[int]
+) -> tuple[list[list[int]], list[int]]:
+    """Indices of sequences that share a pass over their prompt, and of those that stand alone."""
+    if not can_branch(model):
+        return [], list(range(len(sequences)))
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    for i, (sequence, length) in enumerate(zip(sequences, prompts, strict=True)):
+        found = groups.setdefault(tuple(sequence[:length].tolist()), [[]])
+        tokens = length + sum(len(sequences[j]) - length for j in (*found[-1], i))
+        if tokens > BRANCHED_TOKENS:
+            found.append([])
+        found[-1].append(i)
+    parts = [part for key, found in groups.items() for part in found if key]
+    shared = [part for part in parts if len(part) > 1]
+    together = {i for part in shared for i in part}
+    return shared, [i for i in range(len(sequences)) if i not in together]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -204,47 +267,11 @@ def continuation_logprobs(
         Log probabilities [N], entropies [N] (or [0]), and the hidden states [N, H] that they come
         from: position p−1 for token p.
     """
-    hidden = hidden_states(model, sequences)
-    before = gather_positions(hidden, [s - 1 for s in starts], [len(x) - 1 for x in sequences])
+    first, end = [s - 1 for s in starts], [len(x) - 1 for x in sequences]
+    before = states_between(model, sequences, first, first, end)
     targets = torch.cat([x[s:] for x, s in zip(sequences, starts, strict=True)])
     logprobs, entropy = token_logprobs(model, before, targets, temperature, with_entropy)
     return logprobs, entropy, before
-
-
-def reply_logprobs(
-    model: PreTrainedModel,
-    rows: Sequence[tuple[torch.Tensor, Sequence[torch.Tensor]]],
-    temperature: float,
-    max_tokens: int,
-) -> list[list[torch.Tensor]]:
-    """Log probabilities of the tokens of several replies to one prompt each.
-
-    Args:
-        model: a causal language model.
-        rows: token ids [P] of a prompt, at least two, and [L_i] of its replies.
-        temperature: logits are divided by this, as in sampling.
-        max_tokens: padded tokens in one forward pass, where prompts can't be shared.
-
-    Returns:
-        For each row and reply log probabilities [L_i], in nats.
-    """
-    found: list[list[torch.Tensor]] = []
-    if can_branch(model):
-        for prompt, replies in rows:
-            # A branch starts with the prompt's last token, which predicts the reply's first.
-            branches = [torch.cat([prompt[-1:], reply]) for reply in replies]
-            hidden = branched_hidden_states(model, prompt[:-1], branches)
-            before = torch.cat([one[:-1] for one in hidden])
-            logprobs, _ = token_logprobs(model, before, torch.cat(list(replies)), temperature)
-            found.append(list(logprobs.cpu().split([len(reply) for reply in replies])))
-        return found
-    sequences = [torch.cat([prompt, reply]) for prompt, replies in rows for reply in replies]
-    starts = [len(prompt) for prompt, replies in rows for _ in replies]
-    flat = sequence_logprobs(model, sequences, starts, temperature, max_tokens)
-    for _, replies in rows:
-        found.append(flat[: len(replies)])
-        flat = flat[len(replies) :]
-    return found
 
 
 def sequence_logprobs(
@@ -264,7 +291,7 @@ def sequence_logprobs(
         max_tokens: padded tokens in one forward pass.
     """
     found: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-    for rows in batches_by_length([len(s) for s in sequences], max_tokens):
+    for rows in batches_by_prompt(model, sequences, [s - 1 for s in starts], max_tokens):
         chosen, begins = [sequences[i] for i in rows], [starts[i] for i in rows]
         logprobs, _, _ = continuation_logprobs(model, chosen, begins, temperature)
         sizes = [len(s) - b for s, b in zip(chosen, begins, strict=True)]

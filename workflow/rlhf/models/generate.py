@@ -61,8 +61,10 @@ class _Slots(DynamicLayer):
         self.values[:, :, start : self._length] = value_states
         return self.keys[:, :, : self._length], self.values[:, :, : self._length]
 
-    def take(self, found: Any, rows: list[int], lengths: list[int], total: int, width: int) -> None:
-        """Copy the prompts of some rows, so that each ends before column ``width``."""
+    def take(
+        self, found: Any, rows: list[list[int]], lengths: list[int], total: int, width: int
+    ) -> None:
+        """Copy each prompt to its rows, so that it ends before column ``width``."""
         if not self.is_initialized:
             _, heads, _, size = found.keys.shape
             # Zeros: what is masked still takes part in a product, where a NaN would stay one.
@@ -71,9 +73,9 @@ class _Slots(DynamicLayer):
                 total, heads, self._capacity, found.values.shape[-1]
             )
             self.is_initialized, self._length = True, width
-        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            self.keys[row, :, width - length : width] = found.keys[place, :, :length]
-            self.values[row, :, width - length : width] = found.values[place, :, :length]
+        for place, (own, length) in enumerate(zip(rows, lengths, strict=True)):
+            self.keys[own, :, width - length : width] = found.keys[place, :, :length]
+            self.values[own, :, width - length : width] = found.values[place, :, :length]
 
     def get_seq_length(self) -> int:
         return self._length
@@ -178,20 +180,28 @@ def _prefill(
 ) -> tuple[list[_Slots], torch.Tensor]:
     """Keys and values of all prompts, layer by layer, and the last hidden state of each [n, H].
 
-    Prompts of like lengths share a forward pass; then their keys and values move to where the
-    prompts end in one column.
+    Rows with the same prompt share its computation, prompts of like lengths a forward pass; then
+    their keys and values move to where the prompts end in one column.
     """
     device = body.get_input_embeddings().weight.device
     slots = [_Slots(width + steps) for _ in range(layers)]
     last: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
-    for rows in batches_by_length([len(prompt) for prompt in prompts], PREFILL_TOKENS):
-        ids = pad_right([prompts[i] for i in rows]).to(device)
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows_of.setdefault(tuple(prompt.tolist()), []).append(row)
+    shared = list(rows_of.values())
+    lengths = [len(prompts[rows[0]]) for rows in shared]
+    for group in batches_by_length(lengths, PREFILL_TOKENS):
+        ids = pad_right([prompts[shared[i][0]] for i in group]).to(device)
         part = Cache(layers=[_Slots(ids.shape[1]) for _ in range(layers)])
         hidden = body(input_ids=ids, past_key_values=part, use_cache=True).last_hidden_state
-        for place, i in enumerate(rows):
-            last[i] = hidden[place, len(prompts[i]) - 1]
+        for place, i in enumerate(group):
+            for row in shared[i]:
+                last[row] = hidden[place, lengths[i] - 1]
         for slot, found in zip(slots, part.layers, strict=True):
-            slot.take(found, rows, [len(prompts[i]) for i in rows], len(prompts), width)
+            slot.take(
+                found, [shared[i] for i in group], [lengths[i] for i in group], len(prompts), width
+            )
     return slots, torch.stack(last)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rlhf.models.forward import batches_by_length, hidden_states
+from rlhf.models.forward import batches_by_prompt, states_between
 from rlhf.models.load import disable_dropout, hush
 from rlhf.models.trust import reading
 from rlhf.runtime.files import read_json, write_json
@@ -68,22 +68,28 @@ def score_head(model: PreTrainedModel) -> nn.Module:
 
 
 def score(
-    model: PreTrainedModel, sequences: Sequence[torch.Tensor], max_tokens: int = 4096
+    model: PreTrainedModel,
+    sequences: Sequence[torch.Tensor],
+    max_tokens: int = 4096,
+    prompts: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Raw scores [n] at the last token of each sequence.
 
-    Sequences of like lengths share a forward pass, so little is padded.
+    Sequences with one prompt share it, others of like lengths share a forward pass.
 
     Args:
         model: a reward model.
         sequences: token ids, query and response together, unpadded.
         max_tokens: padded tokens in one forward pass.
+        prompts: tokens of each query, where some may be the same.
     """
     scores: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-    for rows in batches_by_length([len(s) for s in sequences], max_tokens):
-        chosen = [sequences[i] for i in rows]
-        hidden = hidden_states(model, chosen)
-        last = torch.stack([hidden[j, len(s) - 1] for j, s in enumerate(chosen)])
+    prompts = prompts or [0] * len(sequences)
+    for rows in batches_by_prompt(model, sequences, prompts, max_tokens):
+        chosen, ends = [sequences[i] for i in rows], [len(sequences[i]) for i in rows]
+        last = states_between(
+            model, chosen, [prompts[i] for i in rows], [end - 1 for end in ends], ends
+        )
         for i, value in zip(rows, score_head(model)(last).squeeze(-1).float(), strict=True):
             scores[i] = value
     return torch.stack(scores)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from rlhf.models.forward import gather_positions, hidden_states
+from rlhf.models.forward import states_between
 from rlhf.models.reward import score_head
 
 if TYPE_CHECKING:
@@ -62,6 +62,6 @@ class Critic(nn.Module):
         starts: Sequence[int],
     ) -> torch.Tensor:
         """Values [N] of the states before each response token; ``before`` is unused here."""
-        hidden = hidden_states(self.model, sequences)
-        chosen = gather_positions(hidden, [s - 1 for s in starts], [len(x) - 1 for x in sequences])
+        first, last = [s - 1 for s in starts], [len(x) - 1 for x in sequences]
+        chosen = states_between(self.model, sequences, first, first, last)
         return (score_head(self.model)(chosen).squeeze(-1) - self.mean) / self.std

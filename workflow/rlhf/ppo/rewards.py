@@ -79,6 +79,27 @@ def shape_scores(
     return scores - config["missing_eos_penalty"] * (~ended).float()
 
 
+def leave_one_out(scores: torch.Tensor, responses: int) -> torch.Tensor:
+    """Each score less the mean of the other responses to the same prompt.
+
+    What a prompt is worth by itself is then no part of the advantage. RLOO, Ahmadian et al. 2024
+    (arXiv 2402.14740), section 2.3.
+
+    Args:
+        scores: [n] of this rank, whose rows are every ``world_size``-th of the global batch.
+        responses: k ≥ 2, neighbours in the global batch that share a prompt.
+    """
+    ranks = distributed.world_size()
+    shares = distributed.gather([scores.double().cpu()])
+    everyone = scores.new_empty(sum(map(len, shares)), dtype=torch.float64, device="cpu")
+    for rank, share in enumerate(shares):
+        everyone[rank::ranks] = share
+    groups = everyone.view(-1, responses)
+    others = (groups.sum(1, keepdim=True) - groups) / (responses - 1)
+    centred = (groups - others).flatten()[distributed.rank() :: ranks]
+    return centred.to(scores)
+
+
 def token_rewards(
     scores: torch.Tensor,
     logprobs: Sequence[torch.Tensor],

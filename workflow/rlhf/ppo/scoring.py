@@ -23,8 +23,8 @@ class Scoring(ABC):
     elsewhere: ClassVar[bool] = False  # whether the two work outside of this process, side by side
 
     @abstractmethod
-    def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Raw scores [n] of whole sequences, query and response."""
+    def rewards(self, sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
+        """Raw scores [n] of whole sequences; responses begin at ``starts[i]``."""
 
     @abstractmethod
     def reference_logprobs(
@@ -41,9 +41,11 @@ class Scoring(ABC):
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Rewards of the closed sequences, and reference log probabilities of the sampled ones."""
         if not self.elsewhere:
-            return self.rewards(closed), self.reference_logprobs(sequences, starts, temperature)
+            return self.rewards(closed, starts), self.reference_logprobs(
+                sequences, starts, temperature
+            )
         with ThreadPoolExecutor(1) as pool:
-            scores = pool.submit(self.rewards, closed)
+            scores = pool.submit(self.rewards, closed, starts)
             found = self.reference_logprobs(sequences, starts, temperature)
             return scores.result(), found
 
@@ -64,9 +66,9 @@ class LocalScoring(Scoring):
         self._tokens = max_tokens
 
     @torch.no_grad()
-    def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+    def rewards(self, sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
         """See ``Scoring``."""
-        return score(self._reward, sequences, self._tokens).cpu()
+        return score(self._reward, sequences, self._tokens, starts).cpu()
 
     @torch.no_grad()
     def reference_logprobs(
@@ -89,8 +91,8 @@ class TritonScoring(Scoring):
     def __init__(self, reward: TritonScorer, reference: TritonScorer) -> None:
         self._reward, self._reference = reward, reference
 
-    def rewards(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
-        """See ``Scoring``."""
+    def rewards(self, sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
+        """See ``Scoring``; the server sees by itself which rows begin alike."""
         return torch.from_numpy(self._reward.rewards([s.numpy() for s in sequences]))
 
     def reference_logprobs(

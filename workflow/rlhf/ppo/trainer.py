@@ -8,6 +8,7 @@ are what is trained on, and old log probabilities come from the trainer's own fo
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from rlhf.ppo.advantages import gae, whiten
 from rlhf.ppo.kl import KlController, kl_estimate
 from rlhf.ppo.objective import approximate_kl, policy_loss, value_loss
 from rlhf.ppo.prompts import PromptStream
-from rlhf.ppo.rewards import RunningScale, shape_scores, token_rewards
+from rlhf.ppo.rewards import RunningScale, leave_one_out, shape_scores, token_rewards
 from rlhf.ppo.scoring import Scoring
 from rlhf.runtime import distributed
 from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
@@ -126,7 +127,9 @@ class PpoTrainer:
         config, ranks = self.config, slice(distributed.rank(), None, distributed.world_size())
         count, steps = config["rollout_batch_size"], config["sampling"]["max_new_tokens"]
         temperature = config["sampling"]["temperature"]
-        rows = self.prompts.take(count)[ranks]
+        each = config["responses_per_prompt"]
+        asked = self.prompts.take(count // each)
+        rows = [row for row in asked for _ in range(each)][ranks]
         prompts = [torch.tensor(row["input_ids"]) for row in rows]
         draws = uniforms((config["seed"], update), count, steps)[ranks]
         eos = self.tokenizer.eos_token_id
@@ -142,7 +145,10 @@ class PpoTrainer:
 
         scores = shape_scores(raw, ended, self.calibration, config["rewards"], self.scale)
         estimator = config["kl"]["estimator"]
-        rewards = token_rewards(scores, logprobs, reference, self.kl.coefficient, estimator)
+        worth = scores
+        if config["rewards"]["baseline"] == "leave_one_out":
+            worth = leave_one_out(scores, each)
+        rewards = token_rewards(worth, logprobs, reference, self.kl.coefficient, estimator)
         if config["rewards"]["whiten"]:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, values, config["gamma"], config["lam"])
@@ -231,14 +237,35 @@ class PpoTrainer:
         """
         config, rank, ranks = self.config, distributed.rank(), distributed.world_size()
         size = config["minibatch_size"]
-        order = np.random.default_rng([config["seed"], update, epoch, rank]).permutation(rows)
+        prompts = self._by_prompt(range(rows))
+        shuffle = np.random.default_rng([config["seed"], update, epoch, rank])
+        order = [row for i in shuffle.permutation(len(prompts)) for row in prompts[i]]
         parts: list[list[int]] = [[] for _ in range(config["rollout_batch_size"] // size)]
-        for place, row in enumerate(order.tolist()):
+        for place, row in enumerate(order):
             parts[(place * ranks + rank) // size].append(row)
         return parts
 
+    def _by_prompt(self, rows: Iterable[int]) -> list[list[int]]:
+        """This rank's rows, those with one prompt together."""
+        rank, ranks, each = (
+            distributed.rank(), distributed.world_size(), self.config["responses_per_prompt"]
+        )  # fmt: skip
+        found: dict[int, list[int]] = defaultdict(list)
+        for row in rows:
+            found[(row * ranks + rank) // each].append(row)
+        return list(found.values())
+
     def _micro_batches(self, rows: list[int], sequences: list[torch.Tensor]) -> list[list[int]]:
-        return list(micro_batches(rows, [len(s) for s in sequences], self.micro_batch_tokens))
+        """Rows that share a forward pass: those with one prompt together, where they fit."""
+        lengths, most = [len(s) for s in sequences], self.micro_batch_tokens
+        parts = [
+            part
+            for own in self._by_prompt(sorted(rows))
+            for part in micro_batches(own, lengths, most)
+        ]
+        costs = [len(part) * max(lengths[i] for i in part) for part in parts]
+        together = micro_batches(range(len(parts)), costs, most)
+        return [[i for place in places for i in parts[place]] for places in together]
 
     def _measure(self, rollout: Rollout) -> dict[str, Any]:
         """Figures of a rollout, over all ranks."""

@@ -40,10 +40,11 @@ class _Case:
     padding: Padding | None  # None: through the public call, which sorts, pads and cuts
     temperature: float = 1.0
     at_once: bool = False  # each row a request of its own, all at the same time
+    prompt: int | None = None  # tokens of every row's prompt; None: a third of the row
 
     def starts(self) -> list[int]:
-        """A third of each row is its prompt."""
-        return [max(1, len(row) // 3) for row in self.rows]
+        """First token of each row's response."""
+        return [self.prompt or max(1, len(row) // 3) for row in self.rows]
 
 
 def check_parity(
@@ -176,6 +177,9 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
         yield _Case(f"3 rows of unlike length, padding {padding}", three, padding)
         yield _Case(f"{MANY} rows of unlike length, padding {padding}", many, padding)
     yield _Case(f"{MANY} rows of unlike length, sorted and cut", many, None)
+    prompt, *replies = rows(longest // 3, *(1 + longest // 8 * i for i in range(4)))
+    alike = [np.concatenate([prompt, reply]) for reply in replies]
+    yield _Case("4 responses to one prompt", alike, None, prompt=len(prompt))
     yield _Case(f"{MANY} rows of unlike length, as many requests at once", many, None, at_once=True)
     if kind == "reference":
         yield _Case(f"{MANY} rows of unlike length, temperature 0.7", many, None, temperature=0.7)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,16 +13,15 @@ from rlhf.data.mixture import Mixture
 from rlhf.errors import DataError
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
-from rlhf.models.forward import reply_logprobs
+from rlhf.models.forward import sequence_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.models.reward import close_sequences, load_calibration, load_reward_model
+from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
 from rlhf.provenance.digest import digest_text
 from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
-from rlhf.training.reward import score_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,9 +58,9 @@ def run(stage: Stage) -> None:
     judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
-    rewards = _rewards(judge, calibration, prompts, responses, eos, tokens)
+    rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
     others = {name: found for name, found in responses.items() if name != "sft"}
-    referred = _logprobs(reference, prompts, others, config["temperature"], tokens)
+    referred = _logprobs(reference, repeated, others, config["temperature"], tokens)
     samples = {}
     for name in MODELS:
         own = [one.logprob for one in responses[name]]
@@ -111,26 +111,6 @@ def _held_out(stage: Stage) -> list[dict[str, Any]]:
     return sorted(mixture, key=lambda row: digest_text(row["id"]))[: stage.config["max_prompts"]]
 
 
-def _by_prompt(
-    prompts: Sequence[torch.Tensor], found: dict[str, list[torch.Tensor]]
-) -> list[list[torch.Tensor]]:
-    """The responses to each prompt: all of the first model, then all of the next."""
-    repeats = [len(each) // len(prompts) for each in found.values()]
-    return [
-        [one for each, n in zip(found.values(), repeats, strict=True) for one in each[i * n :][:n]]
-        for i in range(len(prompts))
-    ]
-
-
-def _by_model(names: Iterable[str], rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
-    """The other way round: values of the responses to each prompt → values of each model's."""
-    names = list(names)
-    n = len(rows[0]) // len(names) if rows else 0
-    return {
-        name: [value for row in rows for value in row[k * n :][:n]] for k, name in enumerate(names)
-    }
-
-
 @torch.no_grad()
 def _logprobs(
     model: PreTrainedModel,
@@ -139,12 +119,10 @@ def _logprobs(
     temperature: float,
     max_tokens: int,
 ) -> dict[str, list[float]]:
-    """Log probability of each whole response, in nats; a prompt's share one pass over it."""
-    ids = {name: [one.ids for one in found] for name, found in responses.items()}
-    rows = list(zip(prompts, _by_prompt(prompts, ids), strict=True))
-    found = reply_logprobs(model, rows, temperature, max_tokens)
-    sums = [[float(one.double().sum()) for one in row] for row in found]
-    return _by_model(responses, sums)
+    """Log probability of each whole response, in nats; all models' share a pass over the prompt."""
+    sequences, starts = _asked(prompts, responses)
+    found = sequence_logprobs(model, sequences, starts, temperature, max_tokens)
+    return _by_model(responses, [float(one.double().sum()) for one in found])
 
 
 @torch.no_grad()
@@ -156,18 +134,28 @@ def _rewards(
     eos_id: int,
     max_tokens: int,
 ) -> dict[str, list[float]]:
-    """Calibrated reward of each model's responses; a prompt's share one pass over it."""
+    """Calibrated reward of each model's responses; all models' share a pass over the prompt."""
     mean, std = calibration
-    closed = {
-        name: close_sequences([one.ids for one in found], [one.ended for one in found], eos_id)
-        for name, found in responses.items()
-    }
-    rows = [
-        {"history_ids": prompt.tolist(), "reply_ids": [ids.tolist() for ids in replies]}
-        for prompt, replies in zip(prompts, _by_prompt(prompts, closed), strict=True)
-    ]
-    scores = [((row - mean) / std).tolist() for row in score_rows(judge, rows, max_tokens)]
-    return _by_model(closed, scores)
+    sequences, starts = _asked(prompts, responses)
+    ended = [one.ended for found in responses.values() for one in found]
+    closed = close_sequences(sequences, ended, eos_id)
+    scores = score(judge, closed, max_tokens, starts)
+    return _by_model(responses, ((scores - mean) / std).tolist())
+
+
+def _asked(
+    prompts: Sequence[torch.Tensor], responses: dict[str, list[Response]]
+) -> tuple[list[torch.Tensor], list[int]]:
+    """Each response after its prompt, model by model; and the tokens of each prompt."""
+    pairs = [pair for found in responses.values() for pair in zip(prompts, found, strict=True)]
+    sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
+    return sequences, [len(prompt) for prompt, _ in pairs]
+
+
+def _by_model(responses: dict[str, list[Response]], values: list[float]) -> dict[str, list[float]]:
+    """Values of all responses, each model's apart."""
+    rest = iter(values)
+    return {name: list(islice(rest, len(found))) for name, found in responses.items()}
 
 
 def _side_by_side(

@@ -22,6 +22,11 @@ import transformers
 import triton_python_backend_utils as pb_utils
 
 ALIKE = 0.75  # rows that share a forward pass are at least this share of its longest
+# Rows that begin alike share what they have in common, if it is this part of each or more, and if
+# there are not too many tokens: attention under a mask of its own grows with their square.
+IN_COMMON = 1 / 3
+BRANCHED_TOKENS = 1024
+BRANCHING = ("llama", "mistral", "qwen2")  # decoders that take a mask as it is given, under sdpa
 HEAD_ELEMENTS = 1 << 25  # float32 logits alive at once: 128 MiB
 
 
@@ -64,6 +69,9 @@ class TritonPythonModel:
         self.vocabulary = model.get_input_embeddings().num_embeddings
         text_config = model.config.get_text_config()
         self.longest = getattr(text_config, "max_position_embeddings", None)
+        self.branching = (
+            model.config.model_type in BRANCHING and model.config._attn_implementation == "sdpa"
+        )
         if self.kind == "reference":
             self._check_head(model)
 
@@ -113,11 +121,10 @@ class TritonPythonModel:
         """Output name → contiguous tensor on the CPU."""
         if self.kind == "reward":
             rewards = torch.empty(len(rows), 1)
-            for group in self._groups(rows):
-                last = torch.tensor([len(rows[i]) - 1 for i in group], device=self.device)
-                hidden = self._hidden([rows[i] for i in group])
-                pooled = hidden[torch.arange(len(group), device=self.device), last]
-                rewards[group] = self.head(pooled).float().cpu()
+            for common, group in self._groups(rows, [len(row) - 1 for row in rows]):
+                hidden = self._hidden([rows[i] for i in group], common)
+                last = [states[-1] for states in hidden]
+                rewards[group] = self.head(torch.stack(last)).float().cpu()
             pairs = zip(rows, rewards, strict=True)
             sums = torch.tensor([_checksum(*pair) for pair in pairs]).unsqueeze(1)
             return {"rewards": rewards, "checksum": sums}
@@ -129,10 +136,10 @@ class TritonPythonModel:
         # Rows of unlike lengths leave gaps at their ends: not a number, so nobody can use them.
         logprobs = torch.full((len(rows), width), float("nan"))
         sums = torch.empty(len(rows), 1, dtype=torch.int64)
-        for group in self._groups(rows):
-            hidden = self._hidden([rows[i] for i in group])
-            for place, i in enumerate(group):
-                used = hidden[place, starts[i] - 1 : len(rows[i]) - 1]
+        for common, group in self._groups(rows, (starts - 1).tolist()):
+            hidden = self._hidden([rows[i] for i in group], common)
+            for states, i in zip(hidden, group, strict=True):
+                used = states[starts[i] - 1 - common : -1]
                 found = self._logprobs(used, rows[i][starts[i] :], float(temperatures[i]))
                 logprobs[i, : len(found)] = found
                 sums[i] = _checksum(rows[i], starts[i], temperatures[i], found)
@@ -149,24 +156,67 @@ class TritonPythonModel:
                 )
         return starts
 
-    def _groups(self, rows: list[torch.Tensor]) -> list[list[int]]:
-        """Rows of like length together, at most ``max_batch_tokens`` padded tokens in a group."""
+    def _groups(self, rows: list[torch.Tensor], limits: list[int]) -> list[tuple[int, list[int]]]:
+        """Rows of each forward pass, and how many of their first tokens are computed once.
+
+        Rows that begin alike go together; others with rows of like length, at most
+        ``max_batch_tokens`` padded tokens.
+        """
+        shared = self._in_common(rows, limits) if self.branching else []
+        known = {i for _, group in shared for i in group}
         groups: list[list[int]] = []
-        for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        for i in sorted(set(range(len(rows))) - known, key=lambda i: (len(rows[i]), i)):
             fits = groups and (len(groups[-1]) + 1) * len(rows[i]) <= self.max_batch_tokens
             if fits and len(rows[groups[-1][0]]) >= ALIKE * len(rows[i]):
                 groups[-1].append(i)
             else:
                 groups.append([i])
-        return groups
+        return shared + [(0, group) for group in groups]
 
-    def _hidden(self, rows: list[torch.Tensor]) -> torch.Tensor:
-        """Last hidden states of right-padded rows, [rows, longest, hidden].
+    def _in_common(
+        self, rows: list[torch.Tensor], limits: list[int]
+    ) -> list[tuple[int, list[int]]]:
+        """Groups of rows that begin alike, and with how many tokens: at most ``limits[i]``."""
+        ids = [row.tolist() for row in rows]
+        groups: list[tuple[int, list[int]]] = []
+        for i in sorted(range(len(rows)), key=lambda i: (ids[i], i)):
+            if groups:
+                common, group = groups[-1]
+                pairs = enumerate(zip(ids[group[0]], ids[i], strict=False))
+                differ = next((place for place, (a, b) in pairs if a != b), len(ids[i]))
+                now = min(common, limits[i], differ)
+                lengths = [len(ids[j]) for j in (*group, i)]
+                saves = now * len(group) > common * (len(group) - 1)
+                fits = sum(lengths) - now * len(group) <= BRANCHED_TOKENS
+                if saves and fits and now >= max(1, IN_COMMON * max(lengths)):
+                    groups[-1] = now, [*group, i]
+                    continue
+            groups.append((limits[i], [i]))
+        return [(common, group) for common, group in groups if len(group) > 1]
 
-        Without a mask: in a causal model no token sees what stands to its right.
+    def _hidden(self, rows: list[torch.Tensor], common: int) -> list[torch.Tensor]:
+        """Last hidden states of each row from its token ``common`` on, [length − common, hidden].
+
+        With nothing in common, rows are padded on the right, without a mask: in a causal model no
+        token sees what stands to its right. Else one line holds the common tokens and then each
+        row's own, which see the common ones and, of their own, those before.
         """
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
-        return self.backbone(input_ids=ids, use_cache=False).last_hidden_state
+        if not common:
+            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+            hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
+            return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
+        parts = [rows[0][:common], *(row[common:] for row in rows)]
+        sizes = [len(part) for part in parts]
+        own = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        places = [torch.arange(size) + common for size in sizes[1:]]
+        seen = ((own[None, :] == own[:, None]) | (own[None, :] == 0)).tril()
+        hidden = self.backbone(
+            input_ids=torch.cat(parts)[None].to(self.device),
+            position_ids=torch.cat([torch.arange(common), *places])[None].to(self.device),
+            attention_mask=seen[None, None].to(self.device),
+            use_cache=False,
+        ).last_hidden_state[0]
+        return list(hidden.split(sizes)[1:])
 
     def _logprobs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
