@@ -25,9 +25,10 @@ OWN_VALIDATION = re.compile(
 SEVERAL = {"gpt4all": ("gpt4all", "gpt4all_multiround")}
 COMMON = ("fraction", "size", "val_split", "max_val_set", "data_path")
 SEEDS = ("manual_seed", "seed")
-# Options that join rows to longer dialogues, or cut texts by characters: dataset → options.
+# Options that join rows to longer dialogues, or cut texts by characters.
 LENGTHS = ("min_length", "fill_min_length", "max_char_len", "input_max_length", "max_chunk_size")
 INSTRUCTION = ("instruction_column", "response_column", "data_files", "lang", "fill_min_length")
+# What each dataset's loader takes besides.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "oasst_export": ("lang", "top_k", "input_file_path", "hf_dataset_name", "manual_seed"),
     "augment_oasst": ("input_file_path",),
@@ -118,7 +119,11 @@ def translate_datasets(
             continue
         seen.append((name, options))
         _check_options(name, options)
-        for one in SEVERAL.get(name, (name,)):
+        parts = SEVERAL.get(name, (name,))
+        if subsampled and "size" in options and len(parts) > 1:
+            verdicts.note(f"datasets: {name} is {parts[0]} alone, as its size counts one dataset")
+            parts = parts[:1]
+        for one in parts:
             entry = find(one)
             if view not in entry.views:
                 raise ConfigError(

@@ -72,9 +72,11 @@ def read_files(paths: Iterable[Path]) -> Collection:
         if "train" in values and "method" in values:
             collection.trlx.update({key: values[key] for key in TRLX if key in values})
             continue
+        if "compute_environment" in values:
+            continue  # accelerate's settings
         for name, settings in values.items():
             if not isinstance(settings, dict):
-                continue  # accelerate's settings
+                continue
             if collection.named.get(name, settings) != settings:
                 collection.disputed.append(name)
             collection.named[name] = settings
@@ -104,7 +106,7 @@ def merge(collection: Collection, names: Sequence[str], trainer: Trainer) -> dic
             "There is no such configuration:\n    "
             + "\n    ".join(f"{name}; {suggest(name, collection.named)}" for name in unknown),
             where="--configs",
-            expected=f"names of {', '.join(map(str, collection.files))}",
+            expected=f"a name that {', '.join(path.name for path in collection.files)} defines",
         )
     merged: dict[str, Any] = {}
     for name in chosen:

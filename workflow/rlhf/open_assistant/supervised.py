@@ -163,7 +163,7 @@ class _Supervised:
                 if "size" in share:
                     share["size"] = max(1, round(share["size"] * wanted))
                 else:
-                    share["fraction"] = share.get("fraction", 1.0) * wanted
+                    share["fraction"] = float(f"{share.get('fraction', 1.0) * wanted:.6g}")
             self.verdicts.carry("num_train_epochs", f"{self.key}.epochs, and less of each dataset")
             self.run["epochs"] = 1
             return 1
