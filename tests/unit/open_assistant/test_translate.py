@@ -106,14 +106,26 @@ def test_every_key_of_the_settings_has_a_verdict(translate, sft, rm, collection)
         assert wanted - told(draft) == set(), trainer
 
 
-def test_every_key_of_trlx_has_a_verdict(translate, collection):
+@pytest.mark.parametrize(("trainer", "line"), [("sft", SFT), ("rm", RM), ("rl", RL)])
+def test_an_empty_key_has_a_verdict(translate, collection, monkeypatch, trainer, line):
+    needed = {"datasets", "model_name", "sft_config"}
+    names = ["defaults", *line.split()] if trainer == "sft" else line.split()
+    keys = {key for name in names for key in collection.named[name]} - needed
+    monkeypatch.setitem(collection.named, "empty", dict.fromkeys(keys))
+    draft = translate(trainer, f"{line} empty")
+    assert keys - {"rank_config"} - told(draft) == set()
+    whole(draft)
+
+
+def test_every_key_of_trlx_and_of_the_models_has_a_verdict(translate, collection):
     draft = translate("rl", RL)
-    named = {}
+    models = collection.named["rlhf-galactica"]
+    named = {f"{one}.{key}" for one in ("sft_config", "rank_config") for key in models[one]}
     for section, values in collection.trlx.items():
         for key, value in values.items():
             inner = {f"{key}.{one}" for one in value} if isinstance(value, dict) else {key}
-            named.update(dict.fromkeys(f"{section}.{one}" for one in inner))
-    assert named.keys() - told(draft) == set()
+            named |= {f"{section}.{one}" for one in inner}
+    assert named - told(draft) == set()
 
 
 def test_every_key_that_a_trainer_reads_has_one_fate():

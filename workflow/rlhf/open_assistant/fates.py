@@ -97,6 +97,14 @@ class Verdicts:
         if text not in self.notes:
             self.notes.append(text)
 
+    def close(self, settings: Settings, prefix: str = "") -> None:
+        """Settings that hold nothing, and that nobody said anything of, say nothing here."""
+        told = {*self.carried, *(key for keys in self.idle.values() for key in keys)}
+        for key in settings.fates():
+            given = key in settings.model_fields_set
+            if given and prefix + key not in told and getattr(settings, key) in (None, [], {}):
+                self.ignore(prefix + key, "it is empty")
+
     def judge(self, settings: Settings, run: str, prefix: str = "") -> dict[str, Any]:
         """Values that are carried over as they are, by our key; verdicts on all but `Used` keys.
 
@@ -118,9 +126,7 @@ class Verdicts:
                     self.ignore(name, AS_HERE)
                 else:
                     self.miss(name, value, fate.lacking)
-            elif value is None:
-                self.ignore(name, "it is empty")
-            else:
+            elif value is not None:
                 carried[fate.to] = value
                 self.carry(name, f"{run}.{fate.to}")
         return carried

@@ -52,6 +52,7 @@ class _Reinforced:
             request.settings, RlSettings, self.verdicts, request.script, TRAINERS
         )
         self.run: dict[str, Any] = {}
+        self.all_read: list[tuple[Settings, str]] = [(self.settings, "")]
         policy = self._read(RlModelSettings, self.settings.sft_config, "sft_config.")
         self._read(RlModelSettings, self.settings.rank_config, "rank_config.")
         name = self._start(policy)
@@ -64,9 +65,13 @@ class _Reinforced:
         self._trlx()
         self.draft.values["ppo"] = {name: arranged(self.run, PpoConfig)}
         self._measure(name)
+        for settings, prefix in self.all_read:
+            self.verdicts.close(settings, prefix)
 
     def _read(self, model: type[Read], values: Any, prefix: str) -> Read:
-        return settle(values or {}, model, self.verdicts, self.request.script, (), prefix)
+        settings = settle(values or {}, model, self.verdicts, self.request.script, (), prefix)
+        self.all_read.append((settings, prefix))
+        return settings
 
     def _carry(self, settings: Settings, prefix: str) -> None:
         for to, value in self.verdicts.judge(settings, self.key, prefix).items():

@@ -170,12 +170,8 @@ class Draft:
         for key in ("datasets", "datasets_extra"):
             if getattr(settings, key):
                 self.verdicts.carry(key, f"datasets, {run}.data")
-            elif key in settings.model_fields_set:
-                self.verdicts.ignore(key, "it is empty")
         if settings.eval_size:
             self.verdicts.carry("eval_size", f"{run}.data.*.max_validation")
-        elif "eval_size" in settings.model_fields_set:
-            self.verdicts.ignore("eval_size", "it is empty")
         return mixture
 
     def made_up(self, what: str, why: str) -> None:

@@ -48,6 +48,7 @@ class _Supervised:
         self._fill(mixture)
         self._tokens()
         self.draft.type_of("dtype", settings.dtype)
+        self.verdicts.close(settings)
         shape = SftConfig if request.trainer == "sft" else RewardConfig
         run = arranged(self.run, shape, "model", "sft", "data")
         self.draft.values.setdefault(self.section, {})[name] = run
@@ -208,8 +209,8 @@ class _Supervised:
         if longest not in (None, settings.max_length):
             why = "validation rows are as long as training rows"
             self.verdicts.miss("val_max_length", longest, why)
-        elif "val_max_length" in settings.model_fields_set:
-            self.verdicts.ignore("val_max_length", "it is empty, or equal to max_length")
+        elif longest is not None:
+            self.verdicts.ignore("val_max_length", "it is that of max_length")
         if settings.random_offset_probability is not None:
             tokens["random_offset"] = settings.random_offset_probability
             self.verdicts.carry("random_offset_probability", "tokenization.sft.random_offset")
