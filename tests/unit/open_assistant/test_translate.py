@@ -1,5 +1,7 @@
 """What becomes of each key."""
 
+from copy import deepcopy
+
 import pytest
 
 from rlhf.config import load_config, merge
@@ -14,7 +16,7 @@ RL = "defaults_rlhf rlhf-data rlhf-galactica"
 def whole(*drafts):
     values = {}
     for draft in drafts:
-        merge(values, draft.values)
+        merge(values, deepcopy(draft.values))  # what is merged into is changed
     load_config(values)
     return values
 
@@ -201,6 +203,28 @@ def test_epochs(translate, collection, monkeypatch, given, epochs):
         assert run["data"]["vicuna"] == {"fraction": 0.1}
         assert run["data"]["joke"] == {"size": 25}
         assert run["data"]["oasst_export"]["fraction"] == 0.25
+
+
+def test_steps_of_a_part_of_an_epoch(translate, collection, monkeypatch):
+    monkeypatch.setitem(collection.named, "epochs", {"num_train_epochs": 0.25})
+    run = translate("sft", f"{SFT} epochs", rows=6400).values["sft"]["galactica-125m"]
+    assert run["optimizer"]["warmup"] == 0.5  # 100 of 1600 / 8
+
+
+def test_what_nobody_says_has_no_verdict(translate):
+    draft = translate("rm", "rm-galactica")
+    own = {key for key in told(draft) if not key.startswith("datasets.")}
+    assert own == {"model_name", "datasets"}
+    run = draft.values["reward"]["galactica-125m"]
+    assert (run["epochs"], run["global_batch_size"]) == (3, 8)  # those of transformers
+
+
+def test_digits_make_another_model(translate, sft):
+    draft = translate("sft", f"{SFT} --per_digit_tokens yes", base=sft.values, name="digits")
+    assert draft.values["models"]["galactica-125m-2"]["per_digit_tokens"] is True
+    assert whole(sft, draft)["sft"]["digits"]["model"] == "galactica-125m-2"
+    lost = translate("rm", f"{RM} --per_digit_tokens yes", base=sft.values).verdicts.lacking
+    assert list(lost) == ["per_digit_tokens: true"]
 
 
 def test_reward_model_on_an_sft_run(sft, rm):

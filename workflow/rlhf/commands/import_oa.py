@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, check, write."""
-    from rlhf.config import load_config, merge, read_yaml
+    from rlhf.config import load_config, load_config_file, merge, read_yaml
     from rlhf.data.formats import Source
     from rlhf.open_assistant import names
     from rlhf.open_assistant.page import render, summary
@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     settings = names.merge(collection, args.configs, trainer)
     settings = names.override(settings, args.rest, trainer)
     base: dict[str, Any] = {}
+    if args.onto:
+        load_config_file(*args.onto)  # says what is wrong with it
     for path in args.onto:
         merge(base, read_yaml(path))
     request = Request(

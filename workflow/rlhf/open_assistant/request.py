@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
@@ -123,7 +124,8 @@ class Draft:
             )
         kind = "path" if is_path(name) else "hub"
         for known, entry in self.request.declared("models").items():
-            if (entry.get("source") or {}).get(kind) == name:
+            digits = entry.get("per_digit_tokens", False)
+            if entry["source"].get(kind) == name and digits == per_digit:
                 self.verdicts.carry(key, f"models.{known}")
                 return known
         source = {kind: name}
@@ -131,9 +133,9 @@ class Draft:
             source["revision"] = self.request.revision or commit_of(name)
             if not self.request.revision:
                 self.verdicts.note(f"models: the newest commit of {name} on the hub")
-        own = re.sub(r"[^A-Za-z0-9_-]", "_", Path(name).name).lstrip("_-") or "model"
-        while own in self.request.declared("models"):
-            own += "-2"
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", Path(name).name).lstrip("_-") or "model"
+        names = itertools.chain([plain], (f"{plain}-{n}" for n in itertools.count(2)))
+        own = next(one for one in names if one not in self.request.declared("models"))
         # Open-Assistant pads its embeddings so, whatever the settings say.
         entry = {"source": source, "template": "oasst", "pad_vocab_to_multiple": 16}
         if per_digit:

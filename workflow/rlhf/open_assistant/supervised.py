@@ -75,8 +75,8 @@ class _Supervised:
     def _given(self, sft: str, digits: bool) -> str:
         """The model of the SFT run that a reward model starts from."""
         model: str = self.request.declared("sft")[sft]["model"]
-        entry = self.request.declared("models").get(model) or {}
-        source = entry.get("source") or {}
+        entry = self.request.declared("models")[model]
+        source = entry["source"]
         wanted = self.settings.model_name
         if wanted in (source.get("hub"), source.get("path")):
             self.verdicts.carry("model_name", f"models.{model}")
@@ -121,7 +121,8 @@ class _Supervised:
         run["global_batch_size"] = self.request.gpus
         for key, value in parts.items():
             run["global_batch_size"] *= value
-            self.verdicts.carry(key, f"{self.key}.global_batch_size")
+            if getattr(settings, key) is not None:
+                self.verdicts.carry(key, f"{self.key}.global_batch_size")
         product = " × ".join(f"{value}" for value in parts.values())
         self.verdicts.note(
             f"{self.key}.global_batch_size: {product} × {self.request.gpus} GPU"
@@ -130,9 +131,9 @@ class _Supervised:
         )
         # The default of transformers.Trainer, which Open-Assistant leaves as it is.
         place(run, "optimizer.schedule", "linear")
-        epochs = self._epochs()
+        epochs, part = self._epochs()
         rows = self.request.rows or mixture.rows
-        steps = batches(rows, run["global_batch_size"]) * epochs if rows else None
+        steps = batches(rows * part, run["global_batch_size"]) * epochs if rows else None
         left_out = [] if self.request.rows else mixture.uncounted
         warmup, every = settings.warmup_steps, settings.eval_steps
         if warmup is not None and (steps or not warmup):
@@ -156,25 +157,25 @@ class _Supervised:
                 + "; --train-rows says how many rows an epoch has"
             )
 
-    def _epochs(self) -> int:
+    def _epochs(self) -> tuple[int, float]:
+        """Epochs, and the part of each dataset that one takes."""
         given = self.settings.num_train_epochs
         wanted = 3.0 if given is None else given  # transformers' default
+        epochs = self.run["epochs"] = max(1, round(wanted))
         if wanted < 1:
             for share in self.run["data"].values():
                 if "size" in share:
                     share["size"] = max(1, round(share["size"] * wanted))
                 else:
-                    share["fraction"] = float(f"{share.get('fraction', 1.0) * wanted:.6g}")
+                    fraction = share.get("fraction", 1.0) * wanted
+                    share["fraction"] = float(f"{fraction:.6g}")
             self.verdicts.carry("num_train_epochs", f"{self.key}.epochs, and less of each dataset")
-            self.run["epochs"] = 1
-            return 1
-        self.run["epochs"] = round(wanted)
-        if wanted == round(wanted):
-            self.verdicts.carry("num_train_epochs", f"{self.key}.epochs")
-        else:
-            why = f"epochs are whole: {round(wanted)} were taken"
+        elif wanted != epochs:
+            why = f"epochs are whole: {epochs} were taken"
             self.verdicts.miss("num_train_epochs", wanted, why)
-        return round(wanted)
+        elif given is not None:
+            self.verdicts.carry("num_train_epochs", f"{self.key}.epochs")
+        return epochs, min(1.0, wanted)
 
     def _tokens(self) -> None:
         """The section `tokenization`."""
