@@ -15,7 +15,7 @@ from rlhf.open_assistant.fates import Verdicts
 from rlhf.open_assistant.hub import commit_of
 from rlhf.open_assistant.names import Trainer
 
-# The section of each trainer's runs, the view that they read, and what stands for its trainer.
+# The section of each trainer's runs, and the view that they read.
 SECTIONS = {"sft": "sft", "rm": "reward", "rl": "ppo"}
 VIEWS = {"sft": "sft", "rm": "preference", "rl": "prompt"}
 FLOAT32 = "training is in float32 here, and takes more memory"

@@ -18,7 +18,7 @@ from rlhf.open_assistant.settings import TRAINERS, RmSettings, SftSettings, Supe
 from rlhf.open_assistant.tree import arranged, place
 
 GROUPED = 100  # batches that are sorted by length together; Open-Assistant sorts whole epochs
-LIST_STEPS = "give --train-rows N, or set {} yourself"
+HOW_LONG = "give --train-rows N, or set {} yourself"
 
 
 def translate_supervised(request: Request) -> Draft:
@@ -142,13 +142,13 @@ class _Supervised:
             self.verdicts.carry("warmup_steps", f"{self.key}.optimizer.warmup")
         elif warmup:
             why = "a share of all steps here, and nobody knows how many these are: "
-            self.verdicts.miss("warmup_steps", warmup, why + LIST_STEPS.format("optimizer.warmup"))
+            self.verdicts.miss("warmup_steps", warmup, why + HOW_LONG.format("optimizer.warmup"))
         if every and steps:
             run["evaluations"] = max(1, round(steps / every))
             self.verdicts.carry("eval_steps", f"{self.key}.evaluations")
         elif every:
             why = "a number for the whole run here, and nobody knows how many steps it has: "
-            self.verdicts.miss("eval_steps", every, why + LIST_STEPS.format("evaluations"))
+            self.verdicts.miss("eval_steps", every, why + HOW_LONG.format("evaluations"))
         if steps and (warmup or every):
             self.verdicts.note(
                 f"{self.key}: optimizer.warmup and evaluations are for {steps} steps"
