@@ -20,6 +20,7 @@ COMMANDS = {
     "data": "look at datasets, known and configured, and at what runs draw from them",
     "images": "build the container images, or check that they match their definitions",
     "config": "check a configuration, or write its schema and reference",
+    "import-oa": "make a configuration of Open-Assistant's YAML names and command line",
     "launch": "run one stage with the model servers that it needs (rules call this)",
 }
 
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if getattr(args, "passes_rest", False):
         args.rest = argv[1:]
+    elif getattr(args, "takes_unknown", False):
+        args.rest = rest
     elif rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
@@ -64,7 +67,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         if name == chosen:
-            module = importlib.import_module(f"rlhf.commands.{name}")
+            module = importlib.import_module(f"rlhf.commands.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

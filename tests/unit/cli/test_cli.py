@@ -46,7 +46,8 @@ def test_launch_gets_its_arguments_untouched(monkeypatch):
 def test_no_command_loads_torch_before_it_needs_to():
     code = (
         "import sys, importlib, rlhf.cli as c\n"
-        "[importlib.import_module(f'rlhf.commands.{n}') for n in c.COMMANDS if n != 'launch']\n"
+        "modules = [n.replace('-', '_') for n in c.COMMANDS if n != 'launch']\n"
+        "[importlib.import_module(f'rlhf.commands.{n}') for n in modules]\n"
         "assert not {'torch', 'transformers', 'pydantic', 'snakemake'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -20,7 +20,7 @@ from rlhf.config.runtime import RuntimeConfig, StoreConfig
 from rlhf.config.training import RewardConfig, SftConfig
 from rlhf.errors import ConfigError
 
-__all__ = ["NAME_PATTERN", "Config", "load_config", "load_config_file"]
+__all__ = ["NAME_PATTERN", "Config", "load_config", "load_config_file", "merge", "read_yaml"]
 
 # Sections whose entries have names that a user chose, and the keys that refer to one.
 NAMED = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")
@@ -137,20 +137,26 @@ def load_config_file(*paths: str | Path) -> Config:
     """
     values: dict[str, Any] = {}
     for path in paths:
-        _merge(values, _read(Path(path)))
+        merge(values, read_yaml(Path(path)))
     return load_config(values, ", ".join(map(str, paths)))
 
 
-def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add to a configuration what a later file says, key by key."""
     for name, value in more.items():
         inner = values.get(name)
         if isinstance(inner, dict) and isinstance(value, dict):
-            _merge(inner, value)
+            merge(inner, value)
         else:
             values[name] = value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML (line and column), or holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,227 @@
+"""trainer_sft and trainer_rm: one run of ``sft`` or ``reward``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlhf.config.training import RewardConfig, SftConfig
+from rlhf.open_assistant.datasets import Mixture
+from rlhf.open_assistant.fates import AS_HERE, settle
+from rlhf.open_assistant.request import (
+    SECTIONS,
+    VIEWS,
+    Draft,
+    Request,
+    batches,
+)
+from rlhf.open_assistant.settings import TRAINERS, RmSettings, SftSettings, SupervisedSettings
+from rlhf.open_assistant.tree import arranged, place
+
+GROUPED = 100  # batches that are sorted by length together; Open-Assistant sorts whole epochs
+HOW_LONG = "give --train-rows N, or set {} yourself"
+
+
+def translate_supervised(request: Request) -> Draft:
+    """Turn settings of trainer_sft or trainer_rm into a run.
+
+    Raises:
+        ConfigError: a key, a dataset or a value is wrong.
+    """
+    return _Supervised(request).draft
+
+
+class _Supervised:
+    def __init__(self, request: Request) -> None:
+        self.request, self.draft = request, Draft(request)
+        self.verdicts = self.draft.verdicts
+        model: type[SupervisedSettings] = SftSettings if request.trainer == "sft" else RmSettings
+        settings = settle(request.settings, model, self.verdicts, request.script, TRAINERS)
+        self.settings, self.section = settings, SECTIONS[request.trainer]
+        self.run: dict[str, Any] = {}
+        name = self._start()
+        self.key = f"{self.section}.{name}"
+        for to, value in self.verdicts.judge(settings, self.key).items():
+            place(self.run, to, value)
+        mixture = self._mixture()
+        if self.made_up:
+            self._make_up(name, mixture)
+        self._fill(mixture)
+        self._tokens()
+        self.draft.type_of("dtype", settings.dtype)
+        self.verdicts.close(settings)
+        shape = SftConfig if request.trainer == "sft" else RewardConfig
+        run = arranged(self.run, shape, "model", "sft", "data")
+        self.draft.values.setdefault(self.section, {})[name] = run
+
+    def _start(self) -> str:
+        """What the run starts from; returns the run's name."""
+        settings, draft = self.settings, self.draft
+        digits = bool(settings.per_digit_tokens)
+        sft = self.request.chosen("sft") if self.request.trainer == "rm" else None
+        self.made_up = self.request.trainer == "rm" and sft is None
+        if sft is not None:
+            self.run["sft"] = sft
+            return draft.name_run(self._given(sft, digits))
+        model = draft.declare_model(settings.model_name, digits)
+        if digits:
+            self.verdicts.carry("per_digit_tokens", f"models.{model}.per_digit_tokens")
+        elif "per_digit_tokens" in settings.model_fields_set:
+            self.verdicts.ignore("per_digit_tokens", AS_HERE)
+        name = draft.name_run(model)
+        self.run |= {"sft": name} if self.made_up else {"model": model}
+        self.model = model
+        return name
+
+    def _given(self, sft: str, digits: bool) -> str:
+        """The model of the SFT run that a reward model starts from."""
+        model: str = self.request.declared("sft")[sft]["model"]
+        entry = self.request.declared("models")[model]
+        source = entry["source"]
+        wanted = self.settings.model_name
+        if wanted in (source.get("hub"), source.get("path")):
+            self.verdicts.carry("model_name", f"models.{model}")
+        elif wanted:
+            why = f"the reward model starts from sft.{sft}, which comes from models.{model}"
+            self.verdicts.miss("model_name", wanted, why)
+        if digits != bool(entry.get("per_digit_tokens")):
+            self.verdicts.miss("per_digit_tokens", digits, f"models.{model} is there already")
+        elif "per_digit_tokens" in self.settings.model_fields_set:
+            self.verdicts.carry("per_digit_tokens", f"models.{model}.per_digit_tokens")
+        return model
+
+    def _make_up(self, name: str, mixture: Mixture) -> None:
+        """An SFT run that the reward model can start from."""
+        data: dict[str, Any] = {one: {} for one, views in mixture.views.items() if "sft" in views}
+        self.draft.values["sft"] = {name: {"model": self.model, "data": data}}
+        self.draft.made_up(f"sft.{name}", "a reward model starts from an SFT run here")
+
+    def _mixture(self) -> Mixture:
+        settings = self.settings
+        sampler = bool(settings.use_custom_sampler)
+        mixture = self.draft.mix(settings, self.key, subsampled=sampler)
+        self.run["data"] = mixture.shares
+        if "use_custom_sampler" in settings.model_fields_set:
+            self.verdicts.ignore("use_custom_sampler", "shares are always drawn anew")
+        if settings.sort_by_length and sampler:
+            self.run["length_grouping"] = GROUPED
+            self.verdicts.carry("sort_by_length", f"{self.key}.length_grouping")
+        elif settings.sort_by_length:
+            self.verdicts.ignore("sort_by_length", "it needs use_custom_sampler")
+        elif "sort_by_length" in settings.model_fields_set:
+            self.verdicts.ignore("sort_by_length", AS_HERE)
+        return mixture
+
+    def _fill(self, mixture: Mixture) -> None:
+        """Batch size, epochs, and what Open-Assistant counts in steps."""
+        settings, run = self.settings, self.run
+        parts = {
+            "per_device_train_batch_size": settings.per_device_train_batch_size or 8,
+            "gradient_accumulation_steps": settings.gradient_accumulation_steps or 1,
+        }
+        run["global_batch_size"] = self.request.gpus
+        for key, value in parts.items():
+            run["global_batch_size"] *= value
+            if getattr(settings, key) is not None:
+                self.verdicts.carry(key, f"{self.key}.global_batch_size")
+        product = " × ".join(f"{value}" for value in parts.values())
+        self.verdicts.note(
+            f"{self.key}.global_batch_size: {product} × {self.request.gpus} GPU"
+            + ("s" if self.request.gpus > 1 else "")
+            + "; --num-gpus says how many Open-Assistant had"
+        )
+        # The default of transformers.Trainer, which Open-Assistant leaves as it is.
+        place(run, "optimizer.schedule", "linear")
+        epochs, part = self._epochs()
+        rows = self.request.rows or mixture.rows
+        steps = batches(rows * part, run["global_batch_size"]) * epochs if rows else None
+        left_out = [] if self.request.rows else mixture.uncounted
+        warmup, every = settings.warmup_steps, settings.eval_steps
+        if warmup is not None and (steps or not warmup):
+            share = warmup / steps if steps else 0.0
+            place(run, "optimizer.warmup", float(f"{min(share, 0.99):.3g}"))
+            self.verdicts.carry("warmup_steps", f"{self.key}.optimizer.warmup")
+        elif warmup:
+            why = "a share of all steps here, and nobody knows how many these are: "
+            self.verdicts.miss("warmup_steps", warmup, why + HOW_LONG.format("optimizer.warmup"))
+        if every and steps:
+            run["evaluations"] = max(1, round(steps / every))
+            self.verdicts.carry("eval_steps", f"{self.key}.evaluations")
+        elif every:
+            why = "a number for the whole run here, and nobody knows how many steps it has: "
+            self.verdicts.miss("eval_steps", every, why + HOW_LONG.format("evaluations"))
+        if steps and (warmup or every):
+            self.verdicts.note(
+                f"{self.key}: optimizer.warmup and evaluations are for {steps} steps"
+                + ("" if self.request.rows else ", as the registry's sizes say")
+                + (f" (without {', '.join(left_out)})" if left_out else "")
+                + "; --train-rows says how many rows an epoch has"
+            )
+
+    def _epochs(self) -> tuple[int, float]:
+        """Epochs, and the part of each dataset that one takes."""
+        given = self.settings.num_train_epochs
+        wanted = 3.0 if given is None else given  # transformers' default
+        epochs = self.run["epochs"] = max(1, round(wanted))
+        if wanted < 1:
+            for share in self.run["data"].values():
+                if "size" in share:
+                    share["size"] = max(1, round(share["size"] * wanted))
+                else:
+                    fraction = share.get("fraction", 1.0) * wanted
+                    share["fraction"] = float(f"{fraction:.6g}")
+            self.verdicts.carry("num_train_epochs", f"{self.key}.epochs, and less of each dataset")
+        elif wanted != epochs:
+            why = f"epochs are whole: {epochs} were taken"
+            self.verdicts.miss("num_train_epochs", wanted, why)
+        elif given is not None:
+            self.verdicts.carry("num_train_epochs", f"{self.key}.epochs")
+        return epochs, min(1.0, wanted)
+
+    def _tokens(self) -> None:
+        """The section `tokenization`."""
+        settings, view = self.settings, VIEWS[self.request.trainer]
+        place_of = f"tokenization.{view}"
+        tokens: dict[str, Any] = {}
+        if settings.max_length is not None:
+            tokens["max_length"] = settings.max_length
+            self.verdicts.carry("max_length", f"{place_of}.max_length")
+        tags = ("use_system_tag", "system_property_dropout", "system_add_length")
+        given = [key for key in tags if key in settings.model_fields_set]
+        if settings.use_system_tag:
+            dropout = settings.system_property_dropout
+            tokens["reply_tags"] = {
+                "dropout": 0.5 if dropout is None else dropout,
+                "length": settings.system_add_length is not False,
+            }
+        for key in given:
+            if settings.use_system_tag:
+                self.verdicts.carry(key, f"{place_of}.reply_tags")
+            else:
+                self.verdicts.ignore(key, "use_system_tag is off")
+        place(self.draft.values, place_of, tokens)
+        if isinstance(settings, SftSettings):
+            self._sft_tokens(settings, tokens)
+        elif isinstance(settings, RmSettings) and settings.max_replies:
+            tokens["max_replies"] = settings.max_replies
+            self.verdicts.carry("max_replies", f"{place_of}.max_replies")
+
+    def _sft_tokens(self, settings: SftSettings, tokens: dict[str, Any]) -> None:
+        longest = settings.val_max_length
+        if longest not in (None, settings.max_length):
+            why = "validation rows are as long as training rows"
+            self.verdicts.miss("val_max_length", longest, why)
+        elif longest is not None:
+            self.verdicts.ignore("val_max_length", "it is that of max_length")
+        if settings.random_offset_probability is not None:
+            tokens["random_offset"] = settings.random_offset_probability
+            self.verdicts.carry("random_offset_probability", "tokenization.sft.random_offset")
+        for key in ("use_system_prefix", "system_prefix"):
+            if settings.use_system_prefix:
+                self.verdicts.carry(key, "tokenization.*.system_prefix")
+            elif key in settings.model_fields_set:
+                self.verdicts.ignore(key, "use_system_prefix is off")
+        if settings.use_system_prefix:
+            for view in VIEWS.values():
+                place(
+                    self.draft.values, f"tokenization.{view}.system_prefix", settings.system_prefix
+                )
