@@ -23,7 +23,11 @@ class RuntimeConfig(Strict):
     micro_batch_tokens: int = key(
         2048, ge=64, about="padded tokens in one forward and backward pass", unit="tokens"
     )
-    save_seconds: float = key(300.0, ge=0, about="seconds between two saved states")
+    save_seconds: float = key(
+        300.0,
+        ge=0,
+        about="seconds between two saved states; more, where saving would take over 5 % of the time",
+    )
     save_steps: int = key(0, ge=0, about="also save every so many steps; 0: by time alone")
     track_code: bool = key(True, about="re-run a stage when the code that it runs has changed")
     containers: Literal["none", "apptainer"] = key(
