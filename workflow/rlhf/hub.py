@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -73,7 +75,7 @@ def download(
     names = (one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
     files = {name: describe_file(folder / name) for name in _chosen(names, patterns, ignored)}
     made = Downloaded(folder, files, folder.name)
-    _verify(made, repo, where, kind)
+    _verify(made, where)
     return made
 
 
@@ -167,28 +169,30 @@ def _asked_delay(error: Exception) -> float:
     return 0.0
 
 
-def _verify(made: Downloaded, repo: str, where: str, kind: str) -> None:
-    """Compare files with the hub's listing, and remove those that differ from the cache."""
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-    from huggingface_hub.utils.sha import git_hash
+def _verify(made: Downloaded, where: str) -> None:
+    """Compare files with the digests that the hub gave, and remove those that differ.
 
-    listed: dict[str, Any] = {}
-    with contextlib.suppress(CachedRepoTreeNotFoundError):  # of an older client's cache
-        tree = get_cached_repo_tree(repo, repo_type=kind, revision=made.commit)
-        listed = {one.path: one for one in tree}
+    The client's cache links a file to ``blobs/<digest>``: sha256 of what is in LFS or Xet, else
+    git's own sha1. The client itself compares sizes only.
+    """
     wrong = {}
     for name, file in made.files.items():
-        if name not in listed:
+        path = made.folder / name
+        blob = path.resolve()
+        if blob.parent != made.folder.parents[1] / "blobs":  # a file system without links
             continue
-        path, lfs = made.folder / name, listed[name].lfs
-        algorithm = "sha256" if lfs else "git-sha1"
-        expected = lfs.sha256 if lfs else listed[name].blob_id
-        found = file["sha256"] if lfs else git_hash(path.read_bytes())
-        if found != expected:
-            wrong[name] = f"{algorithm} {expected}, found {found}"
-            if path.resolve().is_relative_to(made.folder.parents[1]):  # of this repository
-                path.resolve().unlink()
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            found = {"sha256": file["sha256"]}
+        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):
+            # Mirrors that know nothing of git give the plain sha1.
+            prefixes = {"git-sha1": b"blob %d\0" % file["size"], "sha1": b""}
+            found = {kind: _sha1(blob, prefix) for kind, prefix in prefixes.items()}
+        else:
+            continue
+        if blob.name not in found.values():
+            kind, digest = next(iter(found.items()))
+            wrong[name] = f"{kind} {blob.name}, found {digest}"
+            blob.unlink()
             path.unlink(missing_ok=True)
     if wrong:
         raise IntegrityError(
@@ -198,6 +202,14 @@ def _verify(made: Downloaded, repo: str, where: str, kind: str) -> None:
             hint="it was removed from the cache: run the same command again. If this comes again, "
             "something between you and the hub alters files (a proxy, the mirror HF_ENDPOINT)",
         )
+
+
+def _sha1(path: Path, prefix: bytes) -> str:
+    def start() -> Any:
+        return hashlib.sha1(prefix, usedforsecurity=False)
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, start).hexdigest()
 
 
 def _explain(error: Exception, repo: str, revision: str, kind: str) -> tuple[str, str, bool]:

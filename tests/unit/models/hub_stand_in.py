@@ -41,6 +41,13 @@ class Hub:
     url: str = ""
 
 
+def digest(content: bytes, large: bool) -> str:
+    """What the hub names a file by: its sha256 in LFS, else git's sha1."""
+    if large:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,18 +109,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.answer(200, json.dumps(value).encode(), Content_Type="application/json")
 
         def listed(self, name: str, content: bytes) -> dict:
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            entry = {"type": "file", "path": name, "size": len(content), "oid": blob}
+            entry = {"type": "file", "path": name, "size": len(content)}
             if name in hub.large:
-                digest = hashlib.sha256(content).hexdigest()
-                entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
-            return entry
+                lfs = {"oid": digest(content, large=True), "size": len(content), "pointerSize": 130}
+                return entry | {"oid": "0" * 40, "lfs": lfs}
+            return entry | {"oid": digest(content, large=False)}
 
         def file(self, name: str) -> None:
             if name in hub.lost or not (hub.folder / name).is_file():
                 return self.refuse(404, "EntryNotFound")
             body = (hub.folder / name).read_bytes()
-            tag = f'"{hashlib.sha256(body).hexdigest()}"'
+            tag = f'"{digest(body, name in hub.large)}"'
             headers = {"ETag": tag, "X_Repo_Commit": hub.revision, "Accept_Ranges": "bytes"}
             if not hub.tags:
                 del headers["ETag"]

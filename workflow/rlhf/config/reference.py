@@ -43,8 +43,7 @@ Only what a run needs is built.
 - `rlhf config check [FILE]` checks a file without running anything.
 - `schema.json` lets an editor complete and check keys; the first line of `config.yaml` names it.
 - `snakemake --configfile mine.yaml` reads another file in place of `config.yaml`.
-- `rlhf lock` writes what revisions and addresses are now to `config.lock.json`, beside it: see
-  [locks](../docs/data.md#locks).
+- `rlhf lock` writes what is downloaded to `config.lock.json`: see [locks](../docs/data.md#locks).
 - Each stage sees only its own part: see [what re-runs when](../docs/what-re-runs.md).
 
 In the tables, a default in **bold** has to be given.
