@@ -95,11 +95,10 @@ def download(
         IntegrityError: a file has another digest; it is removed.
     """
     from filelock import FileLock
-    from huggingface_hub import cached_assets_path
+    from huggingface_hub import cached_assets_path, constants
 
     key = digest_value([one.url for one in addresses])[:16]
-    folder = cached_assets_path("rlhf", "urls", key)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cached_assets_path("rlhf", "urls", key, assets_dir=constants.HF_ASSETS_CACHE)
     files = {}
     with FileLock(folder / ".lock"):
         for one in addresses:

@@ -71,7 +71,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.do_GET()
 
         def do_GET(self):
-            path = urlsplit(self.path).path
+            path = urlsplit(self.path).path.replace("%2F", "/")
             hub.requests[self.command, path] += 1
             if hub.busy:
                 hub.busy -= 1
@@ -86,7 +86,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if path.startswith("/files/"):
                 return self.file(path.removeprefix("/files/"))
             match = re.fullmatch(
-                r"/(?:api/(?:models|datasets)/(?P<api>[^/]+/[^/]+)/(?:tree|revision)/(?P<commit>[^/]+)"
+                r"/(?:api/(?:models|datasets)/(?P<api>[^/]+/[^/]+)/(?:tree|revision)/(?P<commit>.+)"
                 r"|(?:datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<file>.+))",
                 path,
             )
