@@ -34,6 +34,11 @@ def lock_path(config_file: str | Path) -> Path:
     return Path(config_file).with_suffix(".lock.json")
 
 
+def config_files() -> list[Path]:
+    """The configuration's files of the run that this process is part of."""
+    return [Path(one) for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one]
+
+
 class Lock:
     """What is locked; of several configuration files, as with their keys, the later ones win.
 
@@ -56,7 +61,7 @@ class Lock:
     @classmethod
     def of_environment(cls) -> Lock:
         """The lock of the run that a stage is part of."""
-        return cls(filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)))
+        return cls(config_files())
 
     @property
     def variable(self) -> str:

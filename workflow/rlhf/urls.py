@@ -41,6 +41,12 @@ class Address:
     name: str
     sha256: str | None
 
+    @property
+    def local(self) -> Path | None:
+        """The file on this machine that a ``file:`` address names."""
+        parts = urlsplit(self.url)
+        return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read an address as it stands in a configuration.
@@ -123,8 +129,8 @@ class _File:
             if there["sha256"] == self.sha256:
                 return there
             self.path.unlink()  # of another time
-        if self.address.url.startswith("file:"):
-            self._copy()
+        if self.address.local:
+            self._copy(self.address.local)
         else:
             self._persist()
         made = describe_file(self.path)
@@ -139,8 +145,7 @@ class _File:
             )
         return made
 
-    def _copy(self) -> None:
-        source = Path(url2pathname(urlsplit(self.address.url).path))
+    def _copy(self, source: Path) -> None:
         if not source.is_file():
             raise DataError(
                 f"There is no such file: {source}.",
