@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the second attempt; doubled each time
+# Seconds that a hub which cannot be reached is awaited: the client has waited a minute by itself.
+PATIENCE = 30.0
 NO_NETWORK = (
     "Without a network here, run snakemake where there is one, such as a login node: only the "
     "fetch stages need it. Behind a proxy set HTTPS_PROXY"
@@ -143,14 +145,19 @@ def _persist(attempt: Callable[[], T], repo: str, revision: str, where: str, kin
     """Try again what may work later, as often and as late as is sensible, or explain it."""
     from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
 
+    away_since = None
     for count in range(1, ATTEMPTS + 1):
         try:
             return attempt()
         except (OSError, HTTPError, HFValidationError, XetDownloadError) as error:
             problem, hint, transient = _explain(error, repo, revision, kind)
-            if not transient or count == ATTEMPTS:
+            now = time.monotonic()
+            away = type(error.__cause__ or error).__name__ == "ConnectError"
+            away_since = (away_since or now) if away else None
+            given_up = away_since is not None and now - away_since > PATIENCE
+            if not transient or given_up or count == ATTEMPTS:
                 if transient:
-                    problem += f" ({ATTEMPTS} attempts)"
+                    problem += f" ({count} attempts)"
                 raise DataError(problem, where=where, hint=hint) from error
             delay = max(PAUSE * 2 ** (count - 1), _asked_delay(error))
             logger.warning("%s Trying again in %.0f s.", problem, delay)

@@ -100,13 +100,13 @@ def download(
         DataError: it did not work; it names the address and says what to do.
         IntegrityError: a file has another digest; it is removed.
     """
-    from filelock import FileLock
     from huggingface_hub import cached_assets_path, constants
+    from huggingface_hub.utils import WeakFileLock
 
     key = digest_value([one.url for one in addresses])[:16]
     folder = cached_assets_path("rlhf", "urls", key, assets_dir=constants.HF_ASSETS_CACHE)
     files = {}
-    with FileLock(folder / ".lock"):
+    with WeakFileLock(folder / ".lock"):
         for one in addresses:
             wanted = one.sha256 or (locked or {}).get(one.name)
             files[one.name] = _File(one, folder, f"{where}.source.url: {one.url}", wanted).get()

@@ -38,6 +38,7 @@ class Hub:
     ranges: list[str] = field(default_factory=list)
     resumes: bool = True  # whether it answers a Range with a part
     tags: bool = True  # whether it sends ETags
+    plain: bool = False  # whether these are plain sha1, as of mirrors that know nothing of git
     url: str = ""
 
 
@@ -120,6 +121,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self.refuse(404, "EntryNotFound")
             body = (hub.folder / name).read_bytes()
             tag = f'"{digest(body, name in hub.large)}"'
+            if hub.plain:
+                tag = f'"{hashlib.sha1(body).hexdigest()}"'
             headers = {"ETag": tag, "X_Repo_Commit": hub.revision, "Accept_Ranges": "bytes"}
             if not hub.tags:
                 del headers["ETag"]

@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from hub_stand_in import digest
 
+from rlhf import hub
 from rlhf.data.rows import Rows
 from rlhf.errors import DataError, IntegrityError
 from rlhf.runtime.files import read_json
@@ -15,8 +16,8 @@ from rlhf.runtime.files import read_json
 FIRST = "data/train-0.jsonl.gz"
 
 
-def downloads(hub):
-    return {path for command, path in hub.requests if command == "GET" and "/resolve/" in path}
+def downloads(server):
+    return {path for command, path in server.requests if command == "GET" and "/resolve/" in path}
 
 
 def test_chosen_files_are_downloaded_and_read(fetch_set, set_hub):
@@ -47,6 +48,11 @@ def test_wrong_bytes_publish_nothing_and_are_not_kept(fetch_set, set_hub, tmp_pa
     set_hub.requests.clear()
     assert len(Rows.read(fetch_set() / "rows").conversations) == 100
     assert downloads(set_hub) == {f"/datasets/acme/set/resolve/{set_hub.revision}/{FIRST}"}
+
+
+def test_a_mirror_may_name_files_by_their_plain_sha1(fetch_set, set_hub):
+    set_hub.plain = True
+    assert len(Rows.read(fetch_set() / "rows").conversations) == 100
 
 
 @pytest.mark.parametrize("revision", ["a" * 40, "main"])
@@ -103,6 +109,13 @@ def test_without_a_network_the_message_sends_to_a_login_node(fetch_set, set_hub,
         fetch_set()
     assert "login node" in caught.value.hint
     assert "HTTPS_PROXY" in caught.value.hint
+
+
+def test_a_hub_that_cannot_be_reached_is_not_awaited_for_long(fetch_set, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "PATIENCE", -1.0)
+    with pytest.raises(DataError, match=r"\(1 attempts\)"):
+        fetch_set(source={"hub": "acme/set", "revision": "main"})
 
 
 def test_one_file_at_a_plain_address(fetch_set, set_hub):

@@ -140,6 +140,13 @@ def test_what_is_no_longer_downloaded_leaves_the_lock(config, capsys):
     assert lock()["datasets"] == {}
 
 
+def test_nothing_is_locked_where_nothing_is_downloaded(config, capsys):
+    config(mine={"path": "mine.jsonl", "format": "qa"})
+    assert lock() is None
+    assert lock("--check") is None
+    assert "nothing to lock" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

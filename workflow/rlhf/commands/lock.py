@@ -65,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
                 moved += 1
                 print(f"{section}.{name}: locked, but nothing is downloaded for it")
     path = lock_path(files[-1])
-    if args.check:
+    if not sources and not moved:
+        print("nothing is downloaded, so there is nothing to lock")
+    elif args.check:
         print(f"{path}: {f'{moved} of it moved' if moved else 'nothing has moved'}")
     elif moved or not path.is_file():
         print(f"{lock.write(entries)}: written")
