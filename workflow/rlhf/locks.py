@@ -199,7 +199,7 @@ def _text(value: str | Sequence[str] | None) -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, Entry]]:
-    hint = "take it from the repository again (`git checkout`), or make it anew with `rlhf lock`"
+    anew = "delete it and make it anew with `rlhf lock`"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["version"] != VERSION:
@@ -207,10 +207,12 @@ def _read(path: Path) -> dict[str, dict[str, Entry]]:
                 f"The lock is of version {value['version']}.",
                 where=path,
                 expected=f"version {VERSION}",
-                hint="make it anew with `rlhf lock`",
+                hint=anew,
             )
         entries = {section: dict(value[section]) for section in SECTIONS.values()}
         for entry in (one for named in entries.values() for one in named.values()):
+            if "hub" in entry and not isinstance(entry["commit"], str):
+                raise TypeError(entry)
             for file in entry["files"].values():
                 if not isinstance(file["sha256"], str) or not isinstance(file["size"], int):
                     raise TypeError(file)
@@ -218,5 +220,8 @@ def _read(path: Path) -> dict[str, dict[str, Entry]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         detail = str(error) if isinstance(error, ValueError) else type(error).__name__
         raise ConfigError(
-            f"The lock is damaged: {detail}.", where=path, expected="JSON of rlhf lock", hint=hint
+            f"The lock is damaged: {detail}.",
+            where=path,
+            expected="what `rlhf lock` wrote",
+            hint=f"take it from the repository again (`git checkout`), or {anew}",
         ) from None

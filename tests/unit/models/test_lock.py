@@ -191,6 +191,7 @@ def test_locks_of_several_files_add_up_as_their_keys_do(config, set_hub):
         ("[]", "damaged"),
         ('{"version": 1}', "damaged"),
         ('{"version": 1, "models": {}, "datasets": {"a": {"files": {"b": 1}}}}', "damaged"),
+        ('{"version": 1, "models": {"a": {"hub": "x", "files": {}}}, "datasets": {}}', "damaged"),
         ('{"version": 2}', "version 2"),
     ],
 )
@@ -200,7 +201,7 @@ def test_a_damaged_lock_is_no_lock(tmp_path, content, problem):
     with pytest.raises(ConfigError, match=problem) as caught:
         Lock([tmp_path / "config.yaml"])
     assert str(path) in str(caught.value.where)
-    assert "rlhf lock" in caught.value.hint
+    assert "delete it and make it anew with `rlhf lock`" in caught.value.hint
 
 
 # The stage.
