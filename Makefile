@@ -1,6 +1,5 @@
 # make demo   set up, then run the pipeline on this machine: a real 135M model to PPO and a report
 # make test   set up, then run the tests
-# make test-cluster  set up, then bring up a SLURM on this machine and run the tests on it
 # make check  lint, format and types
 # make setup  only set up
 # make locks  write envs/locks anew: what the container images install, with hashes
@@ -12,7 +11,7 @@ LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
 
-.PHONY: demo test test-cluster check setup locks
+.PHONY: demo test check setup locks
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -37,9 +36,6 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest
-
-test-cluster: $(VENV)/.ready-test
-	$(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/.ready-test
 	$(BIN)/ruff check .
