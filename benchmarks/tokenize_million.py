@@ -64,34 +64,44 @@ def main() -> None:
 
 
 def measure_speed(bench: Bench, rows: int, rounds: int) -> str:
-    """Run the stage and `tokenizers` by turns; a table of both."""
-    names = ("encode_batch", "encode_batch_fast")
-    raw: dict[str, list[float]] = {name: [] for name in names}
-    runs, starts = [], []
+    """Run the stage and `tokenizers` by turns; a table of both, by wall time and by CPU time."""
+    raw: list[dict[str, float]] = []
+    runs: list[Measured] = []
+    starts: list[Measured] = []
     for number in range(rounds):
-        seconds = bench.worker("raw")
+        raw.append(bench.worker("raw"))
         runs.append(bench.tokenize("many"))
         starts.append(bench.tokenize("few"))
-        for name in names:
-            raw[name].append(rows / seconds[name])
-        print(f"round {number + 1}: {runs[-1]}, {raw}", file=sys.stderr, flush=True)
-    best = [max(raw[name][i] for name in names) for i in range(rounds)]
-    whole = [rows / one.seconds for one in runs]
-    rest = [
-        (rows - FEW) / (run.seconds - start.seconds)
-        for run, start in zip(runs, starts, strict=True)
+        done = f"round {number + 1}: {raw[-1]}, {runs[-1]}, {starts[-1]}"
+        print(done, file=sys.stderr, flush=True)
+    pairs = list(zip(runs, starts, strict=True))
+    lines = {
+        f"`tokenizers`, `{name}`": [
+            (rows / one[f"{name} seconds"], rows / one[f"{name} cpu"]) for one in raw
+        ]
+        for name in ("encode_batch", "encode_batch_fast")
+    }
+    faster = [tuple(map(max, zip(*two, strict=True))) for two in zip(*lines.values(), strict=True)]
+    lines["the rule `tokenize`"] = [(rows / one.seconds, rows / one.cpu) for one in runs]
+    lines["the same without its start"] = [
+        ((rows - FEW) / (run.seconds - start.seconds), (rows - FEW) / (run.cpu - start.cpu))
+        for run, start in pairs
     ]
-    lines = [
-        *((f"`tokenizers`, `{name}`", raw[name], "") for name in names),
-        ("the rule `tokenize`", whole, f"{max(one.peak for one in runs) / 2**20:.0f}"),
-        (f"the same, less {median(one.seconds for one in starts):.1f} s of start", rest, ""),
-    ]
-    rows_shown = []
-    for name, values, peak in lines:
-        ratios = [value / beside for value, beside in zip(values, best, strict=True)]
-        rows_shown.append([name, spread(values, 0), spread(ratios, 2), peak])
-    header = ["", "conversations/s", "× the faster raw", "peak MiB of a process"]
-    return table(header, rows_shown)
+    shown = []
+    for name, speeds in lines.items():
+        figures = []
+        for which in range(2):
+            values = [one[which] for one in speeds]
+            beside = [one / best[which] for one, best in zip(values, faster, strict=True)]
+            figures += [spread(values, 0), spread(beside, 2)]
+        shown.append([name, *figures])
+    header = ["", "conversations/s", "× raw", "conversations per CPU second", "× raw"]
+    most = max(one.peak for one in runs) / 2**20
+    start = median(one.seconds for one in starts)
+    return (
+        f"{table(header, shown)}\n\nRaw is the faster of the two. The start, with {FEW} "
+        f"conversations, takes {start:.1f} s.\nNo process had more than {most:.0f} MiB."
+    )
 
 
 def measure_uses(bench: Bench) -> str:
@@ -99,8 +109,8 @@ def measure_uses(bench: Bench) -> str:
     opened, mapped, fly = (bench.worker(name) for name in ("open", "mapped", "on-the-fly"))
     lines = [
         ["opening the set and its lengths", f"{opened['seconds'] * 1000:.0f} ms"],
-        [f"{EPOCH} conversations of an epoch, tokenized before", f"{mapped['seconds']:.2f} s"],
-        ["the same, tokenized in the collator", f"{fly['seconds']:.2f} s"],
+        [f"{EPOCH} conversations in batches, tokenized before", f"{mapped['seconds']:.2f} CPU s"],
+        ["the same, tokenized in the collator", f"{fly['seconds']:.2f} CPU s"],
         ["ratio", f"{fly['seconds'] / mapped['seconds']:.1f}"],
     ]
     return table(["", "one process"], lines)
@@ -112,10 +122,12 @@ class Measured:
 
     Attributes:
         seconds: wall time.
+        cpu: seconds of all its processes.
         peak: bytes of resident memory, at most, of that process which had most.
     """
 
     seconds: float
+    cpu: float
     peak: int
 
 
@@ -154,13 +166,17 @@ class Bench:
             print(f"{target}: {taken}", file=sys.stderr, flush=True)
 
     def tokenize(self, name: str, force: bool = True) -> Measured:
-        """Run the rule; without `force`, the whole command, which has nothing to do."""
+        """Run the rule; without `force`, the whole command, which has nothing to do.
+
+        The CPU seconds are those of the whole command, Snakemake's own too.
+        """
         target = f"results/tokenized/sft/bench/{name}/manifest.json"
         taken = self._snakemake(target, *(["--forcerun", "tokenize"] if force else []))
         if not force:
             return taken
         log = self._folder / f"logs/tokenize/sft.bench.{name}.benchmark.jsonl"
-        return Measured(json.loads(log.read_text().splitlines()[-1])["s"], taken.peak)
+        seconds = json.loads(log.read_text().splitlines()[-1])["s"]
+        return Measured(seconds, taken.cpu, taken.peak)
 
     def worker(self, name: str) -> dict[str, float]:
         """Let a process of its own measure something."""
@@ -178,7 +194,7 @@ class Bench:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--profile", str(REPOSITORY / "local"), "--configfile", "config.json"]
         command += [*options, "--", target]
-        began = time.perf_counter()
+        began, before = time.perf_counter(), os.times()
         with open(self._folder / "snakemake.log", "w") as log:
             process = subprocess.Popen(
                 command, cwd=self._folder, stdout=log, stderr=log, env=self._environment
@@ -186,7 +202,10 @@ class Bench:
             peak = watch(process)
         if process.returncode:
             raise SystemExit((self._folder / "snakemake.log").read_text())
-        return Measured(time.perf_counter() - began, peak)
+        after = os.times()
+        cpu = after.children_user + after.children_system
+        cpu -= before.children_user + before.children_system
+        return Measured(time.perf_counter() - began, cpu, peak)
 
 
 def watch(process: subprocess.Popen[Any]) -> int:
@@ -221,7 +240,7 @@ def invent(folder: Path, sizes: dict[str, int]) -> None:
             for _ in range(rows):
                 messages = []
                 for turn in range(draw.choice((2, 2, 2, 4, 4, 6))):
-                    most = 8 if turn % 2 else 3
+                    most = 7 if turn % 2 else 3
                     parts = [draw.choice(sentences) for _ in range(draw.randint(1, most))]
                     # by their numbers all texts differ
                     text = ("\n\n" if turn % 2 else " ").join([*parts, f"({draw.getrandbits(24)})"])
@@ -284,20 +303,23 @@ def encode_alone(folder: Path) -> dict[str, float]:
     functions = (tokenizer.encode_batch, tokenizer.encode_batch_fast)
     for function in functions:  # its threads start
         function(["warm", "up"])
-    seconds, rows = [0.0, 0.0], [0, 0]
+    seconds, cpu, rows = [0.0, 0.0], [0.0, 0.0], [0, 0]
     remaining = conversations(folder)
     for number in itertools.count():
         chunk = list(itertools.islice(remaining, CHUNK))
         if not chunk:
             break
         texts = [text for one in chunk for text in one]
-        began = time.perf_counter()
-        functions[number % 2](texts, add_special_tokens=False)
-        seconds[number % 2] += time.perf_counter() - began
-        rows[number % 2] += len(chunk)
+        which = number % 2
+        began, before = time.perf_counter(), time.process_time()
+        functions[which](texts, add_special_tokens=False)
+        seconds[which] += time.perf_counter() - began
+        cpu[which] += time.process_time() - before
+        rows[which] += len(chunk)
     return {
-        function.__name__: taken * sum(rows) / part
-        for function, taken, part in zip(functions, seconds, rows, strict=True)
+        f"{functions[which].__name__} {name}": taken[which] * sum(rows) / rows[which]
+        for which in range(2)
+        for name, taken in (("seconds", seconds), ("cpu", cpu))
     }
 
 
@@ -313,7 +335,7 @@ def open_set(folder: Path) -> dict[str, float]:
 
 
 def read_mapped(folder: Path) -> dict[str, float]:
-    """Seconds for an epoch of padded batches from the tokenized set, in random order."""
+    """CPU seconds for an epoch of padded batches from the tokenized set, in random order."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -321,17 +343,17 @@ def read_mapped(folder: Path) -> dict[str, float]:
 
     rows = Mixture({"many": folder / "results/tokenized/sft/bench/many/data"}, {}, "train")
     order = rows.order(seed=0, epoch=0)[:EPOCH]
-    began = time.perf_counter()
+    began = time.process_time()
     for some in batches(order):
         batch = [rows[int(i)] for i in some]
         for column, padding in (("input_ids", 0), ("labels", -100)):
             ids = [torch.tensor(row[column]) for row in batch]
             pad_sequence(ids, batch_first=True, padding_value=padding)
-    return {"seconds": time.perf_counter() - began}
+    return {"seconds": time.process_time() - began}
 
 
 def tokenize_on_the_fly(folder: Path) -> dict[str, float]:
-    """Seconds for an epoch of padded batches from texts, as Open-Assistant's collator makes them.
+    """CPU seconds for an epoch of padded batches from texts, as Open-Assistant's collator does it.
 
     Its dialogues are strings in memory. Each is tokenized whole, cut, and searched for the tokens
     that begin a turn; that decides what is trained.
@@ -344,7 +366,7 @@ def tokenize_on_the_fly(folder: Path) -> dict[str, float]:
     mark = tokenizer.convert_tokens_to_ids(begin)
     dialogues = list(itertools.islice(conversations(folder), EPOCH))
     random.Random(0).shuffle(dialogues)
-    began = time.perf_counter()
+    began = time.process_time()
     for some in batches(dialogues):
         encoded, masks = [], []
         for turns in some:
@@ -364,7 +386,7 @@ def tokenize_on_the_fly(folder: Path) -> dict[str, float]:
         width = batch["input_ids"].shape[1]
         torch.stack([torch.nn.functional.pad(one, (0, width - len(one))) for one in masks])
         torch.roll(batch["input_ids"], -1, -1)
-    return {"seconds": time.perf_counter() - began}
+    return {"seconds": time.process_time() - began}
 
 
 def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
