@@ -309,7 +309,8 @@ class TestFolder:
         for size in (1, 999, 1001, 2500):
             with DatasetWriter(tmp_path / str(size), features) as writer:
                 for start in range(0, len(self.samples), size):
-                    writer.add(record_batch(features, self.samples[start : start + size]))
+                    some = self.samples[start : start + size]
+                    writer.add(record_batch(features.arrow_schema, some))
             files.append((tmp_path / str(size) / DATA_FILE).read_bytes())
         assert len(set(files)) == 1
         with pa.ipc.open_stream(files[0]) as stream:

@@ -97,14 +97,13 @@ def write_dataset(
     remaining = iter(samples)
     with DatasetWriter(folder, features) as writer:
         while batch := list(itertools.islice(remaining, BATCH)):
-            writer.add(record_batch(features, batch))
+            writer.add(record_batch(features.arrow_schema, batch))
 
 
-def record_batch(features: Features, samples: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+def record_batch(schema: pa.Schema, samples: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Samples as columns."""
     import pyarrow as pa
 
-    schema = features.arrow_schema
     columns = [_array([one[field.name] for one in samples], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,49 +38,45 @@ def run(stage: Stage) -> None:
     """Write ``data/train``, ``data/validation`` and the manifest."""
     limits = Limits.of(stage.config)
     read_manifest(stage.input("data"))
-    rows = stage.folder("data") / "rows"
-    work = Tokenizing(stage.input("model"), rows, limits)
+    tokenizer = _load_tokenizer(stage.input("model"))
+    facts = tokenizer_facts(tokenizer)
+    _check_facts(facts, stage.input("model"))
+    rows, features = stage.folder("data") / "rows", features_of(limits.view)
+    encoder = Encoder(tokenizer, stage.folder("model").name)
+    work = Tokenizing(encoder, limits, features.arrow_schema, rows)
     groups = RowsFile(rows, ROWS_VIEW[limits.view]).groups
     processes = min(int(os.environ.get("OMP_NUM_THREADS", "1")), groups // GROUPS_A_PROCESS)
-    with in_order(work, range(groups), processes) as results:
-        facts = tokenizer_facts(work.tokenizer)
-        _check_facts(facts, stage.input("model"))
-        with atomic_directory(stage.outputs["data"], guard=fence.check) as folder:
-            tallies = _write(folder, features_of(limits.view), results)
-            counts = {split: tally.as_dict(limits.view) for split, tally in tallies.items()}
-            for split, count in counts.items():
-                logger.info("%s %s: %s", stage.name, split, count)
-            _check_rows(counts, rows, limits.view)
+    with (
+        atomic_directory(stage.outputs["data"], guard=fence.check) as folder,
+        in_order(work, range(groups), processes) as results,
+    ):
+        tallies = _write(folder, features, results)
+        counts = {split: tally.as_dict(limits.view) for split, tally in tallies.items()}
+        for split, count in counts.items():
+            logger.info("%s %s: %s", stage.name, split, count)
+        _check_rows(counts, rows, limits.view)
     stage.finish(counts=counts, facts=facts)
 
 
+@dataclass
 class Tokenizing:
-    """What becomes of a row group; keeps what it has loaded for the next one.
+    """What is done with a row group, in a process that may do many.
 
-    Args:
-        model: manifest of the model.
-        rows: rows folder.
+    Attributes:
+        encoder: tokenizer and template.
         limits: view, length and policy.
+        schema: columns of the samples.
+        rows: rows folder.
     """
 
-    def __init__(self, model: Path, rows: Path, limits: Limits) -> None:
-        self._model, self._rows, self._limits = model, rows, limits
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizing, (self._model, self._rows, self._limits)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
-        return _load_tokenizer(self._model)
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return Encoder(self.tokenizer, self._model.parent.name)
+    encoder: Encoder
+    limits: Limits
+    schema: pa.Schema
+    rows: Path
 
     @cached_property
     def _file(self) -> RowsFile:
-        return RowsFile(self._rows, ROWS_VIEW[self._limits.view])
+        return RowsFile(self.rows, ROWS_VIEW[self.limits.view])
 
     def __call__(self, group: int) -> dict[str, tuple[pa.RecordBatch, Tally]]:
         """Samples and counts of each split."""
@@ -89,8 +86,8 @@ class Tokenizing:
         made = {}
         for split, some in rows.items():
             tally = Tally()
-            samples = list(tokenize(some, self._encoder, self._limits, tally))
-            made[split] = record_batch(features_of(self._limits.view), samples), tally
+            samples = list(tokenize(some, self.encoder, self.limits, tally))
+            made[split] = record_batch(self.schema, samples), tally
         return made
 
 
