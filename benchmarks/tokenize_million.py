@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="conversations")
     parser.add_argument("--rounds", type=int, default=1, help="rounds that count")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="make everything here, and keep it")
+    parser.add_argument(
+        "--folder", type=Path, help="make all of it here, and keep it for the next time"
+    )
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -146,10 +148,9 @@ class Bench:
 
     def prepare(self, rows: int) -> None:
         """Make the texts, and let the pipeline make its model and its datasets of them."""
-        invent(self._folder, {"many": rows, "few": FEW})
         sets = {
-            name: {"path": f"{name}.jsonl", "format": "messages", "validation_fraction": 0.01}
-            for name in ("many", "few")
+            name: {"path": path, "format": "messages", "validation_fraction": 0.01}
+            for name, path in invent(self._folder, {"many": rows, "few": FEW}).items()
         }
         tiny = {"hidden_size": 8, "layers": 1, "heads": 1, "vocab_size": VOCABULARY}
         source = {"random": tiny | {"tokenizer_text": "text.txt"}}
@@ -225,18 +226,24 @@ def watch(process: subprocess.Popen[Any]) -> int:
     return peak
 
 
-def invent(folder: Path, sizes: dict[str, int]) -> None:
+def invent(folder: Path, sizes: dict[str, int]) -> dict[str, str]:
     """Write conversations, the same each time, and the text that the tokenizer is trained on.
 
     Args:
-        folder: gets ``text.txt`` and a JSON lines file for each set.
+        folder: gets ``text.txt`` and a JSON lines file for each set, unless it has them.
         sizes: name → conversations.
+
+    Returns:
+        Name → file in the folder.
     """
+    files = {name: f"{name}-{rows}.jsonl" for name, rows in sizes.items()}
+    if all((folder / file).exists() for file in files.values()):
+        return files
     draw = random.Random(0)
     sentences = list(itertools.islice(invent_sentences(draw), SENTENCES))
     (folder / "text.txt").write_text("\n".join(sentences))
     for name, rows in sizes.items():
-        with open(folder / f"{name}.jsonl", "w") as stream:
+        with open(folder / files[name], "w") as stream:
             for _ in range(rows):
                 messages = []
                 for turn in range(draw.choice((2, 2, 2, 4, 4, 6))):
@@ -246,6 +253,7 @@ def invent(folder: Path, sizes: dict[str, int]) -> None:
                     text = ("\n\n" if turn % 2 else " ").join([*parts, f"({draw.getrandbits(24)})"])
                     messages.append({"role": ("user", "assistant")[turn % 2], "content": text})
                 stream.write(json.dumps({"messages": messages}) + "\n")
+    return files
 
 
 def invent_sentences(draw: random.Random) -> Iterator[str]:
