@@ -6,7 +6,7 @@
 The conversations are invented, and so is the tokenizer's vocabulary: no network. They come through
 the pipeline, `fetch_model`, `fetch_data` and `tokenize`, as anybody's would. By turns, the rule
 `tokenize` runs as Snakemake starts it, and `tokenizers` alone encodes the same texts on as many
-threads; its texts are read while its clock stands, and its ids are dropped.
+threads, 100,000 at most; its texts are read while its clock stands, and its ids are dropped.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SENTENCES = 40_000  # different ones; messages are made of them
 FEW = 1024  # conversations of the set that shows what a start costs
 CHUNK = 1024  # conversations that `tokenizers` encodes in one call
 BATCH = 16  # conversations of a training batch
+RAW = 100_000  # conversations that `tokenizers` alone is timed with, at most
 EPOCH = 4096  # conversations of an epoch that is timed
 MAX_LENGTH = 512
 PAD_MULTIPLE = 16  # of a batch's length, as Open-Assistant's collator pads
@@ -78,9 +79,7 @@ def measure_speed(bench: Bench, rows: int, rounds: int) -> str:
         print(done, file=sys.stderr, flush=True)
     pairs = list(zip(runs, starts, strict=True))
     lines = {
-        f"`tokenizers`, `{name}`": [
-            (rows / one[f"{name} seconds"], rows / one[f"{name} cpu"]) for one in raw
-        ]
+        f"`tokenizers`, `{name}`": [(one[f"{name} seconds"], one[f"{name} cpu"]) for one in raw]
         for name in ("encode_batch", "encode_batch_fast")
     }
     faster = [tuple(map(max, zip(*two, strict=True))) for two in zip(*lines.values(), strict=True)]
@@ -300,7 +299,7 @@ def conversations(folder: Path) -> Iterator[list[str]]:
 
 
 def encode_alone(folder: Path) -> dict[str, float]:
-    """Seconds that `tokenizers` alone would need for all texts, by both of its functions.
+    """Conversations per second, and per CPU second, of `tokenizers` alone, by both its functions.
 
     They have every other chunk each, so that both meet the machine in the same state.
     """
@@ -312,7 +311,7 @@ def encode_alone(folder: Path) -> dict[str, float]:
     for function in functions:  # its threads start
         function(["warm", "up"])
     seconds, cpu, rows = [0.0, 0.0], [0.0, 0.0], [0, 0]
-    remaining = conversations(folder)
+    remaining = itertools.islice(conversations(folder), RAW)
     for number in itertools.count():
         chunk = list(itertools.islice(remaining, CHUNK))
         if not chunk:
@@ -325,7 +324,7 @@ def encode_alone(folder: Path) -> dict[str, float]:
         cpu[which] += time.process_time() - before
         rows[which] += len(chunk)
     return {
-        f"{functions[which].__name__} {name}": taken[which] * sum(rows) / rows[which]
+        f"{functions[which].__name__} {name}": rows[which] / taken[which]
         for which in range(2)
         for name, taken in (("seconds", seconds), ("cpu", cpu))
     }
