@@ -18,6 +18,7 @@ COMMANDS = {
     "recover": "after Snakemake was killed: await or cancel its jobs, then unlock",
     "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",
     "data": "look at datasets, known and configured, and at what runs draw from them",
+    "lock": "write down the commits and digests of what is downloaded, or say what moved",
     "images": "build the container images, or check that they match their definitions",
     "config": "check a configuration, or write its schema and reference",
     "import-oa": "make a configuration of Open-Assistant's YAML names and command line",

@@ -1,17 +1,36 @@
-"""Repositories of a Hugging Face hub: download, repeat, and explain what went wrong."""
+"""Repositories of a Hugging Face hub: resolve, download, verify, and explain what went wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
+import hashlib
 import logging
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
-from rlhf.errors import DataError
+from rlhf.downloads import Downloaded, describe_file
+from rlhf.errors import DataError, IntegrityError
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+PAUSE = 1.0  # seconds before the second attempt; doubled each time
+# Seconds that a hub which cannot be reached is awaited: the client has waited a minute by itself.
+PATIENCE = 30.0
+NO_NETWORK = (
+    "Without a network here, run snakemake where there is one, such as a login node: only the "
+    "fetch stages need it. Behind a proxy set HTTPS_PROXY"
+)
+
+T = TypeVar("T")
 
 
 def download(
@@ -21,10 +40,8 @@ def download(
     patterns: Sequence[str],
     ignored: Sequence[str] = (),
     kind: str = "model",
-    attempts: int = 5,
-    pause: float = 1.0,
-) -> Path:
-    """Download files of a repository into the hub's cache, and return the snapshot's folder.
+) -> Downloaded:
+    """Download files of a repository into the hub's cache, and compare them with its listing.
 
     The hub's client resumes a file where it was cut; this function repeats what the client gives
     up on: a server that is busy or away, and a listing that did not come. ``HF_ENDPOINT``,
@@ -37,40 +54,169 @@ def download(
         patterns: globs of the files that are wanted.
         ignored: globs of those that are not, of the ones that are wanted.
         kind: ``model`` or ``dataset``.
-        attempts: how often to try.
-        pause: seconds before the second attempt; doubled each time.
 
     Raises:
         DataError: it did not work; it names the repository and says what to do.
+        IntegrityError: a file is not what the hub lists; it is removed from the cache.
     """
     from huggingface_hub import snapshot_download
+
+    def attempt() -> Path:
+        folder = snapshot_download(
+            repo,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=list(patterns),
+            ignore_patterns=list(ignored) or None,
+            **_access(),
+        )
+        return Path(folder)
+
+    where = f"{where}.source.hub: {repo} at {revision}"
+    folder = _persist(attempt, repo, revision, where, kind)
+    names = (one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
+    files = {name: describe_file(folder / name) for name in _chosen(names, patterns, ignored)}
+    made = Downloaded(folder, files, folder.name)
+    _verify(made, where)
+    return made
+
+
+def resolve(
+    repo: str,
+    revision: str,
+    where: str,
+    patterns: Sequence[str],
+    ignored: Sequence[str] = (),
+    kind: str = "model",
+) -> tuple[str, dict[str, Mapping[str, Any]]]:
+    """The commit that a revision is now, and the files that ``download`` would get.
+
+    The hub knows the digests of large files; the small ones are downloaded.
+
+    Returns:
+        The commit, and name → ``sha256`` and ``size``.
+
+    Raises:
+        DataError, IntegrityError: as in ``download``.
+    """
+    from huggingface_hub import HfApi, RepoFile
+
+    api = HfApi(**_access())
+
+    def attempt() -> tuple[str, dict[str, Any]]:
+        commit = str(api.repo_info(repo, repo_type=kind, revision=revision).sha)
+        tree = api.list_repo_tree(repo, repo_type=kind, revision=commit, recursive=True)
+        return commit, {one.path: one for one in tree if isinstance(one, RepoFile)}
+
+    commit, listed = _persist(
+        attempt, repo, revision, f"{where}.source.hub: {repo} at {revision}", kind
+    )
+    files: dict[str, Mapping[str, Any]] = {}
+    small = []
+    for name in _chosen(listed, patterns, ignored):
+        if lfs := listed[name].lfs:
+            files[name] = {"sha256": lfs.sha256, "size": lfs.size}
+        else:
+            small.append(name)
+    if small:
+        wanted = [glob.escape(name) for name in small]
+        files.update(download(repo, commit, where, wanted, kind=kind).files)
+    return commit, dict(sorted(files.items()))
+
+
+def _access() -> dict[str, Any]:
+    """The client reads these when it is imported; what counts is the environment now."""
+    return {
+        "endpoint": os.environ.get("HF_ENDPOINT") or None,
+        "token": os.environ.get("HF_TOKEN") or None,
+    }
+
+
+def _chosen(names: Iterable[str], patterns: Sequence[str], ignored: Sequence[str]) -> list[str]:
+    from huggingface_hub.utils import filter_repo_objects
+
+    chosen = filter_repo_objects(
+        sorted(names), allow_patterns=list(patterns), ignore_patterns=list(ignored) or None
+    )
+    return list(chosen)
+
+
+def _persist(attempt: Callable[[], T], repo: str, revision: str, where: str, kind: str) -> T:
+    """Try again what may work later, as often and as late as is sensible, or explain it."""
     from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
 
-    for attempt in range(1, attempts + 1):
+    away_since = None
+    for count in range(1, ATTEMPTS + 1):
         try:
-            folder = snapshot_download(
-                repo,
-                repo_type=kind,
-                revision=revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(ignored) or None,
-                # The client reads these when imported; what counts is the environment now.
-                endpoint=os.environ.get("HF_ENDPOINT") or None,
-                token=os.environ.get("HF_TOKEN") or None,
-            )
-            return Path(folder)
+            return attempt()
         except (OSError, HTTPError, HFValidationError, XetDownloadError) as error:
             problem, hint, transient = _explain(error, repo, revision, kind)
-            if not transient or attempt == attempts:
+            now = time.monotonic()
+            away = type(error.__cause__ or error).__name__ == "ConnectError"
+            away_since = (away_since or now) if away else None
+            given_up = away_since is not None and now - away_since > PATIENCE
+            if not transient or given_up or count == ATTEMPTS:
                 if transient:
-                    problem += f" ({attempts} attempts)"
-                raise DataError(
-                    problem, where=f"{where}.source.hub: {repo} at {revision}", hint=hint
-                ) from error
-            delay = pause * 2 ** (attempt - 1)
+                    problem += f" ({count} attempts)"
+                raise DataError(problem, where=where, hint=hint) from error
+            delay = max(PAUSE * 2 ** (count - 1), _asked_delay(error))
             logger.warning("%s Trying again in %.0f s.", problem, delay)
             time.sleep(delay)
-    raise AssertionError("attempts must be at least 1")
+    raise AssertionError("unreachable")
+
+
+def _asked_delay(error: Exception) -> float:
+    """Seconds that a busy server asks to wait; 0 if it does not say."""
+    response = getattr(error.__cause__ or error, "response", None)
+    asked = response.headers.get("Retry-After", "").strip() if response is not None else ""
+    if asked.isdigit():
+        return float(asked)
+    with contextlib.suppress(ValueError):
+        return (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
+    return 0.0
+
+
+def _verify(made: Downloaded, where: str) -> None:
+    """Compare files with the digests that the hub gave, and remove those that differ.
+
+    The client's cache links a file to ``blobs/<digest>``: sha256 of what is in LFS or Xet, else
+    git's own sha1. The client itself compares sizes only.
+    """
+    wrong = {}
+    for name, file in made.files.items():
+        path = made.folder / name
+        blob = path.resolve()
+        if blob.parent != made.folder.parents[1] / "blobs":  # a file system without links
+            continue
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            found = {"sha256": file["sha256"]}
+        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):
+            # Mirrors that know nothing of git give the plain sha1.
+            prefixes = {"git-sha1": b"blob %d\0" % file["size"], "sha1": b""}
+            found = {kind: _sha1(blob, prefix) for kind, prefix in prefixes.items()}
+        else:
+            continue
+        if blob.name not in found.values():
+            kind, digest = next(iter(found.items()))
+            wrong[name] = f"{kind} {blob.name}, found {digest}"
+            blob.unlink()
+            path.unlink(missing_ok=True)
+    if wrong:
+        raise IntegrityError(
+            f"What was downloaded is not what the hub lists: {', '.join(wrong)}.",
+            where=where,
+            expected="; ".join(f"{name}: {digests}" for name, digests in wrong.items()),
+            hint="it was removed from the cache: run the same command again. If this comes again, "
+            "something between you and the hub alters files (a proxy, the mirror HF_ENDPOINT)",
+        )
+
+
+def _sha1(path: Path, prefix: bytes) -> str:
+    def start() -> Any:
+        return hashlib.sha1(prefix, usedforsecurity=False)
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, start).hexdigest()
 
 
 def _explain(error: Exception, repo: str, revision: str, kind: str) -> tuple[str, str, bool]:
@@ -97,28 +243,34 @@ def _explain(error: Exception, repo: str, revision: str, kind: str) -> tuple[str
             "HF_HUB_OFFLINE",
             False,
         )
+    token = os.environ.get("HF_TOKEN")
+    known = "which the account of HF_TOKEN has not done" if token else "and HF_TOKEN is not set"
     if isinstance(cause, hub.GatedRepoError):
         return (
-            "The repository is gated: its owner wants its terms accepted first.",
+            f"The {kind} is gated: its owner wants its terms accepted first, {known}.",
             f"accept them on the page of {repo}, then set HF_TOKEN to a token of that account",
             False,
         )
     if isinstance(cause, hub.RevisionNotFoundError):
         return (
-            "The repository has no such commit.",
-            "look the commit up in the repository's history; it may have been squashed away",
+            f"The repository has no such commit, branch or tag: {revision}.",
+            "look it up in the repository's history; a commit may have been squashed away",
             False,
         )
     response = getattr(cause, "response", None)
     status = getattr(response, "status_code", None)
     if status in (401, 403):
+        right = "HF_TOKEN gives no right to read it" if token else "it is private or gated"
         return (
-            f"The hub refused access (HTTP {status}): no such repository, or no right to read it.",
-            "check the name; for a private repository set HF_TOKEN to a token that may read it",
+            f"The hub refused access (HTTP {status}): no such repository, or {right}.",
+            f"check the name; accept the terms of a gated {kind} on its page, and set HF_TOKEN to "
+            "a token of an account that may read it",
             False,
         )
     if isinstance(cause, hub.RepositoryNotFoundError):
-        return "There is no such repository.", "check the name and HF_ENDPOINT", False
+        at = os.environ.get("HF_ENDPOINT")
+        hint = f"check the name, and whether {at} (HF_ENDPOINT) has it" if at else "check the name"
+        return f"There is no such repository: {kind} {repo}.", hint, False
     if status == 404:
         file = str(getattr(response, "url", "")).partition("/resolve/")[2].partition("/")[2]
         return (
@@ -131,7 +283,7 @@ def _explain(error: Exception, repo: str, revision: str, kind: str) -> tuple[str
     detail = f"HTTP {status}" if status else f"{type(cause).__name__}: {cause}".splitlines()[0]
     return (
         f"The download failed: {detail}.",
-        "run the same command again: what was downloaded is kept. Behind a proxy set HTTPS_PROXY; "
-        f"for a mirror set HF_ENDPOINT; without a network run `{by_hand}` elsewhere",
+        f"run the same command again: what was downloaded is kept. {NO_NETWORK}; for a mirror set "
+        f"HF_ENDPOINT; or run `{by_hand}` where there is a network, with the same HF_HOME",
         True,
     )

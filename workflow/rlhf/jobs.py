@@ -10,6 +10,8 @@ from rlhf.config import Config
 from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
 from rlhf.config.slices import config_slice, local_source
 from rlhf.images import image_path
+from rlhf.locks import config_files, lock_path
+from rlhf.urls import read_addresses
 
 
 def resource_names(config: Config, rule: Rule) -> list[str]:
@@ -114,7 +116,17 @@ def images(config: Config, rule: Rule, name: str) -> list[str]:
 
 def _folders_outside(config: Config, rule: Rule, name: str) -> Iterator[Path]:
     """Folders that a job reads outside of the working directory: an image would not see them."""
-    if rule in ("fetch_model", "fetch_data"):
-        source = local_source(config_slice(config, rule, name))
-        if source and not source.resolve().is_relative_to(Path.cwd()):
-            yield source.resolve() if source.is_dir() else source.resolve().parent
+    if rule not in ("fetch_model", "fetch_data"):
+        return
+    values = config_slice(config, rule, name)
+    url = values.get("source", {}).get("url")
+    addresses = read_addresses(url) if url else []
+    read = [
+        local_source(values),
+        *(one.local for one in addresses),
+        *map(lock_path, config_files()),
+    ]
+    folders = [one if one.is_dir() else one.parent for one in read if one]
+    for folder in dict.fromkeys(one.resolve() for one in folders):
+        if not folder.is_relative_to(Path.cwd()):
+            yield folder

@@ -16,6 +16,7 @@ from rlhf.data.formats import module_of
 from rlhf.errors import RlhfError
 from rlhf.images import image_id
 from rlhf.jobs import images, job_resources, resource_names
+from rlhf.locks import VARIABLE, Lock
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
@@ -28,10 +29,13 @@ os.environ.update(
 
 try:
     CONFIG = load_config(config, ", ".join(map(str, workflow.configfiles)) or "config")
+    LOCK = Lock(workflow.configfiles)
     if workflow.is_main_process:
         adopt_results(Path("results"), Path(".snakemake"))
 except RlhfError as error:
     raise WorkflowError(str(error)) from None
+
+os.environ[VARIABLE] = LOCK.variable  # for the fetch stages
 
 
 # These need a network, or next to nothing.
@@ -56,7 +60,7 @@ wildcard_constraints:
 
 def get_config(stage, key="name"):
     """The stage's own slice of the configuration, as canonical JSON."""
-    return lambda wildcards: canonical_slice(CONFIG, stage, wildcards[key])
+    return lambda wildcards: canonical_slice(CONFIG, stage, wildcards[key], LOCK)
 
 
 def get_code(stage, *modules):

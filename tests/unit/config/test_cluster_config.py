@@ -5,6 +5,7 @@ from rlhf.config import load_config
 from rlhf.config.cluster import least_seconds, stage_resources
 from rlhf.errors import ConfigError
 from rlhf.jobs import job_resources, launch_options, plugin_resources, resource_names
+from rlhf.locks import VARIABLE
 
 
 def resources(valid, rule, name="final", **cluster):
@@ -147,12 +148,19 @@ def test_images_are_named_to_the_launcher(valid):
     assert "--image images/serve-" in store
 
 
-def test_an_image_sees_a_dataset_outside_of_the_project(valid, tmp_path):
+def test_an_image_sees_a_dataset_outside_of_the_project(valid, tmp_path, monkeypatch):
     rows = tmp_path / "shared data" / "rows.jsonl"
     rows.parent.mkdir()
     rows.write_text("")
     put(valid, "datasets.demo.path", str(rows))
     config = load_config(put(valid, "runtime.containers", "apptainer"))
     assert f"--bind '{rows.parent}'" in launch_options(config, "fetch_data", "demo")
+    source = {"source": {"url": rows.as_uri()}, "format": "oasst"}
+    elsewhere = load_config(
+        put(put(valid, "runtime.containers", "apptainer"), "datasets.x", source)
+    )
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "configs/mine.yaml"))  # its lock is beside it
+    options = launch_options(elsewhere, "fetch_data", "x")
+    assert f"--bind '{rows.parent}' --bind {tmp_path}/configs" in options
     config = load_config(put(valid, "runtime.containers", "none"))
     assert "--bind" not in launch_options(config, "fetch_data", "demo")

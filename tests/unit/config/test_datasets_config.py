@@ -62,7 +62,7 @@ def test_the_slice_of_a_local_file_is_what_it_was(valid):
         ("hh", {"path": "x"}, "datasets.hh.format: this key is required; or write `registry: hh`"),
         (
             "x",
-            {"path": "x", "source": {"url": "http://x"}, "format": "qa"},
+            {"path": "x", "source": {"url": "http://x/y.jsonl"}, "format": "qa"},
             "datasets.x: give exactly one of path, source",
         ),
         ("x", {"source": {}, "format": "qa"}, "datasets.x.source: give exactly one of hub, url"),

@@ -197,11 +197,18 @@ def test_model_sources(valid, source, expected):
     assert expected in text
 
 
-def test_policy_and_reward_model_from_different_base_models(valid):
-    valid["models"]["other"] = valid["models"]["tiny"]
-    valid["sft"]["second"] = {"model": "other", "data": {"demo": {}}}
-    put(valid, "reward.helpful.sft", "second")
-    assert "ppo.final: policy (tiny) and reward model (other)" in message(valid)
+def test_a_judge_from_another_base_model_has_to_have_its_tokenizer(valid):
+    """Of one family, and set up alike; PPO compares the tokenizers themselves."""
+    put(valid, "models.small", {"source": {"path": "models/small"}})
+    put(valid, "sft.judge", {"model": "small", "data": {"demo": {}}})
+    put(valid, "reward.helpful.sft", "judge")
+    load_config(valid)
+    put(valid, "models.small.template", "oasst")
+    put(valid, "models.small.new_tokens", ["<|endoftext|>"])
+    assert (
+        "ppo.final: policy (tiny) and reward model (small) come from base models that differ in "
+        "template, new_tokens, so their token ids do not match"
+    ) in message(valid)
 
 
 def test_bad_yaml_names_line_and_column(tmp_path):

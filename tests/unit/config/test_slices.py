@@ -5,6 +5,8 @@ from valid_config import VALID, put
 
 from rlhf.config import load_config
 from rlhf.config.slices import canonical_slice, config_slice
+from rlhf.locks import Lock, lock_path
+from rlhf.runtime.files import write_json
 
 ARTIFACTS = {
     "fetch_model": ["tiny"],
@@ -113,3 +115,30 @@ def test_local_sources_count_by_content(tmp_path):
         return config_slice(config, "fetch_data", "demo")["content"]
 
     assert content("one") != content("two")
+
+
+def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
+    values = copy.deepcopy(VALID)
+    hub = {"hub": "acme/tiny", "revision": "a" * 40}
+    put(values, "models.tiny.source", hub)
+    put(values, "datasets.demo", {"source": hub, "format": "oasst"})
+    put(values, "datasets.local", {"path": "local.jsonl", "format": "oasst"})
+    config = load_config(values)
+    entry = {**hub, "commit": "a" * 40, "files": {"x": {"sha256": "0" * 64, "size": 1}}}
+
+    def cut(**datasets):
+        locked = {"version": 1, "models": {"tiny": entry}, "datasets": datasets}
+        write_json(lock_path(tmp_path / "config.yaml"), locked)
+        lock = Lock([tmp_path / "config.yaml"])
+        artifacts = ARTIFACTS | {"fetch_data": ["demo", "local"]}
+        return {
+            f"{stage} {name}": config_slice(config, stage, name, lock)
+            for stage, names in artifacts.items()
+            for name in names
+        }
+
+    first, other = cut(demo=entry), cut(demo=entry | {"commit": "b" * 40})
+    assert {name for name in first if first[name] != other[name]} == {"fetch_data demo"}
+    assert cut(demo=entry, more=entry, local=entry) == first
+    unlocked = {key: value for key, value in first["fetch_data demo"].items() if key != "lock"}
+    assert cut()["fetch_data demo"] == config_slice(config, "fetch_data", "demo") == unlocked

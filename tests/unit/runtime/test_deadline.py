@@ -87,3 +87,21 @@ def test_a_run_leaves_the_earlier_the_longer_its_saves_take(tmp_path, monkeypatc
     said = [one for one in caplog.text.splitlines() if "the allocation ends at" in one]
     assert "the last step begins 5 s before (longest step 0.0 s, longest save 0.0 s)" in said[0]
     assert "the last step begins 42 s before (longest step 1.0 s, longest save 20.0 s)" in said[1]
+
+
+@pytest.mark.usefixtures("leave_no_trace", "no_launcher")
+def test_saves_take_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
+    clock, saves = 0.0, []
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+
+    def snapshot() -> dict[str, int]:
+        nonlocal clock
+        saves.append(clock)
+        clock += 20.0
+        return {}
+
+    run = Run(RunOptions("sft.x", tmp_path, {}, save_seconds=100.0), 3000, snapshot, lambda _: None)
+    for step in range(1, 2000):
+        clock += 1.0
+        run.finish_step(step, 1)
+    assert saves == [100.0, 500.0, 900.0, 1300.0, 1700.0]

@@ -128,3 +128,16 @@ def test_a_log_that_snakemake_removes_is_kept(tmp_path):
             stream.write("second\n")
         left_behind.write("replaced\n")
     assert log.read_text() == "first\nsecond\nreplaced\n"
+
+
+def test_a_log_survives_the_empty_one_that_snakemake_makes(tmp_path):
+    log = tmp_path / "long.log"
+    keep_log(log)
+    with log.open("a") as attempt_left_behind:
+        log.unlink()
+        log.touch()
+        keep_log(log)
+        log.open("a").write("the next attempt\n")
+        attempt_left_behind.write("has been replaced\n")
+    assert log.read_text() == "the next attempt\nhas been replaced\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"long.log", ".long.log"}

@@ -8,6 +8,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.load import (
     decoder_layers,
     freeze_lower_layers,
+    hidden_width,
     load_causal_lm,
     load_trainable_state,
     trainable_state,
@@ -26,6 +27,41 @@ def test_the_lower_layers_stay(make, layers):
     }
     assert len(decoder_layers(model)) == 2
     assert trainable_state(model).keys().isdisjoint(frozen)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "embeddings", "trained"),
+    [
+        (
+            "opt",  # as OPT 350M: narrow embeddings, norms after the layers
+            {"word_embed_proj_dim": 8, "do_layer_norm_before": False, "ffn_dim": 16},
+            {"decoder.embed_tokens", "decoder.embed_positions", "decoder.project_in"},
+            {"decoder.project_out"},
+        ),
+        ("bloom", {}, {"word_embeddings", "word_embeddings_layernorm"}, {"ln_f"}),
+    ],
+)
+def test_all_that_makes_a_layers_input_stays(architecture, sizes, embeddings, trained):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4} | sizes
+    config = AutoConfig.for_model(architecture, vocab_size=50, **sizes)
+    model = AutoModelForCausalLM.from_config(config)
+    freeze_lower_layers(model, 1)
+    moves = {name: p.requires_grad for name, p in model.base_model.named_parameters()}
+    outside = {name.rpartition(".")[0]: moves[name] for name in moves if ".0." not in name}
+    assert {name for name, one in outside.items() if not one} == embeddings
+    assert trained <= {name for name, one in outside.items() if one}
+
+
+def test_the_last_hidden_states_may_be_narrower_than_the_layers():
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "ffn_dim": 16}
+    model = OPTForCausalLM(OPTConfig(vocab_size=50, word_embed_proj_dim=8, **sizes))
+    hidden = model.base_model(input_ids=torch.tensor([[5, 6]])).last_hidden_state
+    assert hidden.shape[-1] == hidden_width(model) == 8
+    assert hidden_width(causal_lm(0)) == 32
 
 
 def test_too_many_layers_are_an_error():

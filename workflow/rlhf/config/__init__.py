@@ -24,6 +24,7 @@ __all__ = ["NAME_PATTERN", "Config", "load_config", "load_config_file", "merge",
 
 # Sections whose entries have names that a user chose, and the keys that refer to one.
 NAMED = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")
+TOKENIZER = ("template", "pad_token", "eos_token", "new_tokens", "per_digit_tokens")
 REFERENCES = {"model": "models", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 
 
@@ -100,14 +101,19 @@ class Config(Strict):
                 yield f"report.{name}.evaluations", "evaluation", one
 
     def _mixed_models(self) -> Iterator[str]:
-        """PPO runs whose policy and reward model have different tokenizers."""
+        """PPO runs whose policy and reward model can't have one tokenizer.
+
+        Models of one family may: whether they do is known once both are there. PPO looks then.
+        """
         for name, run in self.ppo.items():
             policy = self.sft[run.sft].model
             judge = self.sft[self.reward[run.reward].sft].model
-            if policy != judge:
+            one, other = self.models[policy], self.models[judge]
+            differ = [key for key in TOKENIZER if getattr(one, key) != getattr(other, key)]
+            if differ:
                 yield (
-                    f"ppo.{name}: policy ({policy}) and reward model ({judge}) come from "
-                    "different base models, so their token ids do not match"
+                    f"ppo.{name}: policy ({policy}) and reward model ({judge}) come from base "
+                    f"models that differ in {', '.join(differ)}, so their token ids do not match"
                 )
 
 

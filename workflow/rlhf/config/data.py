@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, model_validator
 
 from rlhf.config.base import Strict, key
+from rlhf.urls import read_addresses
 
 
 class StageSplit(Strict):
@@ -24,11 +25,15 @@ class StageSplit(Strict):
 
 
 class DatasetSource(Strict):
-    """Where a dataset is downloaded from: `hub`, or `url`."""
+    """Where a dataset is downloaded from: `hub` with `revision`, or `url`."""
 
     hub: str | None = key(None, about="dataset id on the Hugging Face hub, such as org/name")
     revision: str | None = key(None, about="commit, branch or tag on the hub")
-    url: str | None = key(None, about="address of one file elsewhere")
+    url: str | list[str] | None = key(
+        None,
+        about="address of a file elsewhere, or a list of them, `http`, `https` or `file`; "
+        "`#sha256=…` after one is checked",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> DatasetSource:
@@ -36,6 +41,8 @@ class DatasetSource(Strict):
             raise ValueError("give exactly one of hub, url")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("`hub` and `revision` go together")
+        if self.url is not None:
+            read_addresses(self.url)
         return self
 
 
@@ -77,6 +84,12 @@ class DatasetConfig(Strict):
         "and 4; absent: every stage draws from all",
         source="DeepSpeed-Chat's `data_split`",
     )
+
+    @model_validator(mode="after")
+    def _addresses_are_of_files(self) -> DatasetConfig:
+        if self.files is not None and self.source is not None and self.source.url is not None:
+            raise ValueError("`files` chooses in a folder or a repository: `source.url` names all")
+        return self
 
 
 class ReplyTagsConfig(Strict):

@@ -43,6 +43,7 @@ Only what a run needs is built.
 - `rlhf config check [FILE]` checks a file without running anything.
 - `schema.json` lets an editor complete and check keys; the first line of `config.yaml` names it.
 - `snakemake --configfile mine.yaml` reads another file in place of `config.yaml`.
+- `rlhf lock` writes what is downloaded to `config.lock.json`: see [locks](../docs/data.md#locks).
 - Each stage sees only its own part: see [what re-runs when](../docs/what-re-runs.md).
 
 In the tables, a default in **bold** has to be given.
@@ -182,7 +183,7 @@ def _type(annotation: Any, field: FieldInfo) -> str:
     if get_origin(annotation) is dict:
         return "mapping"
     if NoneType in get_args(annotation):
-        return _type(inner[0], field)
+        return " or ".join(_type(one, field) for one in inner)
     names = {bool: "true or false", int: "whole number", float: "number", str: "text"}
     if any(getattr(one, "pattern", None) == NAME_PATTERN for one in field.metadata):
         return "name"

@@ -58,7 +58,9 @@ class Entry:
     def origin(self) -> str:
         """Where it comes from, for people."""
         source = self.values.get("source", {})
-        return str(source.get("hub") or source.get("url") or self.values.get("path", ""))
+        url = source.get("url")
+        first = url[0] if isinstance(url, list) else url
+        return str(source.get("hub") or first or self.values.get("path", ""))
 
 
 @functools.cache

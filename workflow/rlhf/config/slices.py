@@ -8,12 +8,13 @@ from typing import Any
 from rlhf.config import Config
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
+from rlhf.locks import SECTIONS, Lock, is_downloaded
 from rlhf.provenance.digest import canonical_json, digest_file, digest_source, digest_value
 
 VIEWS = ("sft", "preference", "prompt")
 
 
-def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
+def config_slice(config: Config, stage: str, name: str, lock: Lock | None = None) -> dict[str, Any]:
     """The slice that ``stage`` gets for the artifact ``name``.
 
     Args:
@@ -21,6 +22,7 @@ def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
         stage: a stage's name, such as ``train_sft`` or ``tokenize``.
         name: the artifact's name; for ``tokenize`` the view, for
             ``find_duplicates`` the run with its section, such as ``sft.chat``.
+        lock: what the fetch stages have to obey.
     """
     sections: dict[str, Any] = {
         "fetch_model": config.models,
@@ -37,18 +39,28 @@ def config_slice(config: Config, stage: str, name: str) -> dict[str, Any]:
         section, run = name.split(".")
         return {"section": section} | sections[f"train_{section}"][run].duplicates.model_dump()
     if stage == "fetch_model":
-        return _with_content(sections[stage][name].model_dump(mode="json"))
+        values = sections[stage][name].model_dump(mode="json")
+        return _with_content(values) | _locked(values, stage, name, lock)
     if stage == "fetch_data":  # where it is described is of no account
         entry = sections[stage][name]
-        return _with_content(entry.model_dump(mode="json", exclude={"registry"}, exclude_none=True))
+        values = entry.model_dump(mode="json", exclude={"registry"}, exclude_none=True)
+        return _with_content(values) | _locked(values, stage, name, lock)
     if stage in ("export_reward_store", "export_reference_store"):
         return config.store.model_dump(mode="json")
     return sections[stage][name].model_dump(mode="json")
 
 
-def canonical_slice(config: Config, stage: str, name: str) -> str:
+def canonical_slice(config: Config, stage: str, name: str, lock: Lock | None = None) -> str:
     """``config_slice`` as canonical JSON: equal configurations give equal texts."""
-    return canonical_json(config_slice(config, stage, name))
+    return canonical_json(config_slice(config, stage, name, lock))
+
+
+def _locked(values: dict[str, Any], stage: str, name: str, lock: Lock | None) -> dict[str, str]:
+    """Digest of the lock's entry: the entry itself may be too long for a command line."""
+    if lock is None or not is_downloaded(values.get("source") or {}):
+        return {}
+    digest = lock.digest(SECTIONS[stage], name)
+    return {"lock": digest} if digest else {}
 
 
 def local_source(values: dict[str, Any]) -> Path | None:

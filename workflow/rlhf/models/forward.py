@@ -113,8 +113,8 @@ def states_between(
 ) -> torch.Tensor:
     """Last hidden states at positions ``starts[i]:ends[i]`` of each sequence, joined to [N, H].
 
-    Sequences with one prompt share one pass over it, where the architecture allows it; exact in
-    values and gradients.
+    Sequences with one prompt share one pass over it, on a CPU and where the architecture allows
+    it; exact in values and gradients.
 
     Args:
         model: a causal model.
@@ -153,8 +153,11 @@ def batches_by_prompt(
 def _by_prompt(
     model: PreTrainedModel, sequences: Sequence[torch.Tensor], prompts: Sequence[int]
 ) -> tuple[list[list[int]], list[int]]:
-    """Indices of sequences that share a pass over their prompt, and of those that stand alone."""
-    if not can_branch(model):
+    """Indices of sequences that share a pass over their prompt, and of those that stand alone.
+
+    On a CPU: a GPU is kept busy by many rows at a time, even if some of it is done twice.
+    """
+    if not can_branch(model) or next(model.parameters()).device.type != "cpu":
         return [], list(range(len(sequences)))
     groups: dict[tuple[int, ...], list[list[int]]] = {}
     for i, (sequence, length) in enumerate(zip(sequences, prompts, strict=True)):

@@ -15,6 +15,8 @@ from rlhf.models.trust import reading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# Between the embeddings and the first layer: of OPT 350M, of BLOOM.
+_AFTER_EMBEDDINGS = ("project_in", "word_embeddings_layernorm")
 # Heads that scale or cap the logits would need the same step in our chunked head.
 _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
@@ -88,17 +90,31 @@ def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
             where="freeze_layers",
             expected=f"0 to {len(stack)}",
         )
-    for module in (model.get_input_embeddings(), *stack[:layers]):
+    for module in (*_embeddings(model), *stack[:layers]):
         for parameter in module.parameters():
             parameter.requires_grad_(False)
     if Trunk.fits(model):
         cast(Any, model).trunk = Trunk(model, layers)  # no module: it has no weights of its own
 
 
+def _embeddings(model: PreTrainedModel) -> list[nn.Module]:
+    """What makes the first layer's input: embeddings of tokens and positions, and what follows."""
+    return [
+        module
+        for name, module in model.base_model.named_modules()
+        if isinstance(module, nn.Embedding) or name.endswith(_AFTER_EMBEDDINGS)
+    ]
+
+
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The stack of decoder layers, under whatever name the architecture keeps it."""
     stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
     return max(stacks, key=len)
+
+
+def hidden_width(model: PreTrainedModel) -> int:
+    """Width of the last hidden states; of OPT 350M it is not its ``hidden_size``."""
+    return cast(nn.Linear, model.get_output_embeddings()).in_features
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:

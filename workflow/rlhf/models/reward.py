@@ -39,7 +39,7 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
 
 
 def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.float32) -> Any:
-    """The backbone of a language model under a new score head, N(0, 1/√(H+1)).
+    """The backbone of a language model under a new score head of width H, N(0, 1/√(H+1)).
 
     Args:
         folder: the language model, usually the SFT checkpoint.
@@ -56,8 +56,9 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        std = 1 / math.sqrt(config.hidden_size + 1)
-        model.score.weight.copy_(torch.randn(model.score.weight.shape, generator=generator) * std)
+        weight = model.score.weight
+        std = 1 / math.sqrt(weight.shape[1] + 1)
+        weight.copy_(torch.randn(weight.shape, generator=generator) * std)
     disable_dropout(model)
     return model
 

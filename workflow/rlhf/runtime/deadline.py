@@ -9,6 +9,7 @@ import time
 from types import FrameType
 
 DEADLINE = "RLHF_DEADLINE"  # end of the allocation, in seconds since 1970; the launcher sets it
+SAVING_SHARE = 0.05  # of a run's time goes into saves between its steps, at most
 
 
 class Saved(Exception):
@@ -68,6 +69,10 @@ class Deadline:
     def margin(self) -> float:
         """Seconds before the end from which on no further step is begun."""
         return max(self._least, 2 * self.longest_save + 2 * self.longest_step)
+
+    def interval(self, wanted: float) -> float:
+        """Seconds between two saves: more than wanted where saves would take too much of them."""
+        return max(wanted, self.longest_save * (1 / SAVING_SHARE - 1)) if wanted else 0.0
 
     def stepped(self, seconds: float) -> None:
         """A step took so long."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,22 @@ def read_json(path: str | Path) -> Any:
 def keep_log(path: Path) -> None:
     """Make sure that a log exists, with all that was ever appended to it.
 
-    Snakemake removes a job's log before it runs the job again. A second, hidden name keeps the
-    file, and what an attempt that was replaced still appends to it.
+    Snakemake removes a job's log before it runs the job again, and makes an empty one where a job
+    that failed has none. A second, hidden name keeps the file, and what an attempt that was
+    replaced still appends to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = path.with_name(f".{path.name}")
-    with contextlib.suppress(FileNotFoundError, FileExistsError):  # the first; another rank
-        os.link(kept, path)
-    path.touch()
-    with contextlib.suppress(FileExistsError):
-        os.link(path, kept)
+    if not kept.exists():
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # no log yet; another rank
+            os.link(path, kept)
+    kept.touch()
+    if path.exists() and path.samefile(kept):
+        return
+    other = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    os.link(kept, other)
+    os.replace(other, path)
+    other.unlink(missing_ok=True)  # it stays where another rank was faster: both are one file
 
 
 @contextlib.contextmanager

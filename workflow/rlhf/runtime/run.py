@@ -106,7 +106,7 @@ class Run:
         self._progress.advance(tokens, note)
         options, now = self._options, time.monotonic()
         self._deadline.stepped(now - self._stepped_at)
-        waited = now - self._saved_at >= options.save_seconds
+        waited = now - self._saved_at >= self._deadline.interval(options.save_seconds)
         counted = options.save_steps and step % options.save_steps == 0
         stop, near, due = self._agree(
             self._stop.requested(), self._deadline.near(), bool(waited or counted)

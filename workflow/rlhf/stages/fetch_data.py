@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf import hub, urls
 from rlhf.data.files import find_files
 from rlhf.data.formats import Source
 from rlhf.data.rows import RowsWriter, view_of
 from rlhf.data.split import VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
+from rlhf.downloads import Downloaded
 from rlhf.errors import DataError
-from rlhf.hub import download
+from rlhf.locks import Lock, Locked
 from rlhf.provenance.digest import digest_file
 from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory, write_json
@@ -25,9 +29,10 @@ logger = logging.getLogger(__name__)
 def run(stage: Stage) -> None:
     """Read ``config.path`` or ``config.source``, write ``rows``, ``statistics`` and manifest."""
     config = stage.config
-    files = config.get("files")
-    path = _locate(config, f"datasets.{stage.name}")
-    source = Source(config["format"], path, config.get("options"), files, dataset=stage.name)
+    found = _locate(config, stage.name)
+    source = Source(
+        config["format"], found.path, config.get("options"), found.files, dataset=stage.name
+    )
     statistics = Statistics()
     parts, salt = config.get("stage_split"), config["split_salt"]
     elsewhere: Counter[str] = Counter()
@@ -55,47 +60,75 @@ def run(stage: Stage) -> None:
     if parts:
         counts["left_to_other_stages"] = dict(sorted(elsewhere.items()))
     logger.info("%s: %s", stage.name, counts)
-    stage.finish(counts=counts, facts={"source": _describe(config, path)})
+    stage.finish(counts=counts, facts={"source": _describe(config, found)})
 
 
-def _locate(config: dict[str, Any], where: str) -> Path:
-    """The dataset's file or folder on this machine, after downloading what is not on it."""
+@dataclass(frozen=True)
+class _Found:
+    """A dataset on this machine.
+
+    Attributes:
+        path: a file, folder or glob.
+        files: globs of the files that are read in the folder, or None.
+        downloaded: what was downloaded, or None.
+    """
+
+    path: Path
+    files: list[str] | None
+    downloaded: Downloaded | None = None
+
+
+def _locate(config: dict[str, Any], name: str) -> _Found:
+    """The dataset on this machine, after downloading what is not on it."""
+    files = config.get("files")
     if "path" in config:
-        return Path(config["path"])
+        return _Found(Path(config["path"]), files)
     source = config["source"]
-    if "hub" in source:
-        patterns = config.get("files") or ["*"]
-        folder = download(source["hub"], source["revision"], where, patterns, kind="dataset")
-        if not folder.is_dir():
-            raise DataError(
-                f"No file of the repository matches {', '.join(map(repr, patterns))}.",
-                where=f"{where}.files: {source['hub']} at {source['revision']}",
-                expected="a file for each of `files`",
-                hint="look at the repository's files and correct `files`",
-            )
-        return folder
-    raise DataError(
-        "This dataset is one file outside of the hub, which is not downloaded.",
-        where=f"{where}.source.url: {source['url']}",
-        expected="a dataset on the hub, or a local one",
-        hint="download it yourself and give its `path`",
-    )
+    locked = Lock.of_environment().locked("datasets", name, source, config.get("lock"))
+    made = _download(source, files or ["*"], f"datasets.{name}", locked)
+    if locked:
+        locked.check_files(made.files)
+    if "url" not in source:
+        return _Found(made.folder, files, made)
+    names = list(made.files)
+    if len(names) == 1:
+        return _Found(made.folder / names[0], None, made)
+    return _Found(made.folder, [glob.escape(one) for one in names], made)
 
 
-def _describe(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def _download(
+    source: dict[str, Any], patterns: list[str], where: str, locked: Locked | None
+) -> Downloaded:
+    if "url" in source:
+        files = locked.entry["files"] if locked else {}
+        digests = {one: file["sha256"] for one, file in files.items()}
+        return urls.download(urls.read_addresses(source["url"]), where, digests)
+    revision = locked.entry["commit"] if locked else source["revision"]
+    made = hub.download(source["hub"], revision, where, patterns, kind="dataset")
+    if not made.files:
+        raise DataError(
+            f"No file of the repository matches {', '.join(map(repr, patterns))}.",
+            where=f"{where}.files: {source['hub']} at {source['revision']}",
+            expected="a file for each of `files`",
+            hint="look at the repository's files and correct `files`",
+        )
+    return made
+
+
+def _describe(config: dict[str, Any], found: _Found) -> dict[str, Any]:
     """Where the rows are from: the source, and the digest of each file that was read."""
-    found = find_files(path, config.get("files"))
-    if "path" in config and found == [path]:
+    path, made = found.path, found.downloaded
+    read = find_files(path, found.files)
+    if made is None and read == [path]:
         return {"path": config["path"], "sha256": digest_file(path)}
-    named = {"path": config["path"]} if "path" in config else dict(config["source"])
-    if "hub" in named:
-        named["commit"] = path.name  # of the snapshot in the hub's cache
-    root = path if path.is_dir() else Path()
-    digests = {
-        str(one.relative_to(root) if one.is_relative_to(root) else one): digest_file(one)
-        for one in found
-    }
-    return {**named, "files": digests}
+    root = path if path.is_dir() else path.parent if made else Path()
+    names = [str(one.relative_to(root) if one.is_relative_to(root) else one) for one in read]
+    if made is None:
+        digests = {name: digest_file(one) for name, one in zip(names, read, strict=True)}
+        return {"path": config["path"], "files": digests}
+    commit = {"commit": made.commit} if made.commit else {}
+    digests = {name: made.files[name]["sha256"] for name in names}
+    return {**config["source"], **commit, "files": digests}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlhf.locks import Lock
 from rlhf.models.fetch import materialize
 from rlhf.stages.stage import Stage, main
 
@@ -9,8 +10,10 @@ from rlhf.stages.stage import Stage, main
 def run(stage: Stage) -> None:
     """Fetch, settle tokens and template, write the folder and the manifest."""
     config = stage.config
+    source = config["source"]
+    locked = Lock.of_environment().locked("models", stage.name, source, config.get("lock"))
     facts = materialize(
-        config["source"],
+        source,
         stage.outputs["model"],
         template=config.get("template"),
         pad_token=config.get("pad_token"),
@@ -21,6 +24,7 @@ def run(stage: Stage) -> None:
         dtype=config.get("dtype"),
         trust_remote_code=config.get("trust_remote_code", False),
         where=f"models.{stage.name}",
+        check=locked.check_files if locked else None,
     )
     stage.finish(counts={"parameters": facts["parameters"]}, facts=facts)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from rlhf.errors import ServingError
-from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+from rlhf.models.load import freeze_lower_layers, hidden_width, load_causal_lm, load_tokenizer
 from rlhf.models.reward import load_calibration, load_reward_model
 from rlhf.models.value import Critic, ValueHead
 from rlhf.ppo.actor import ActorCritic
@@ -41,7 +41,7 @@ def run(stage: Stage) -> None:
         value = Critic(load_reward_model(judge).to(device), *calibration)
         freeze_lower_layers(value.model, config["freeze_layers"])
     else:
-        value = ValueHead(policy.config.hidden_size).to(device)
+        value = ValueHead(hidden_width(policy)).to(device)
 
     tokenizer = load_tokenizer(start)
     prompts = mixture(stage, "data", "train")

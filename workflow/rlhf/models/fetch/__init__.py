@@ -7,7 +7,8 @@ give equal bytes: ``config.json``, ``generation_config.json``, ``model.safetenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def materialize(
     dtype: str | None = None,
     trust_remote_code: bool = False,
     where: str = "models",
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Fetch a model, settle its tokenizer and template, and write it to ``folder``.
 
@@ -71,6 +73,8 @@ def materialize(
         dtype: dtype of the weights, or None to keep the source's (float32 for GGUF and random).
         trust_remote_code: run the code that the model brings, and keep it.
         where: configuration key of the model, for messages.
+        check: called with ``sha256`` and ``size`` of each file of a hub's repository; what it
+            raises stops the loading.
 
     Returns:
         Facts for the manifest: source, licence, architecture, sizes, tokens and digests.
@@ -85,7 +89,8 @@ def materialize(
             where=f"{where}.dtype",
             expected=" | ".join(DTYPES),
         )
-    loaded = LOADERS[kind](source, dtype, where, trust_remote_code)
+    load = functools.partial(load_hub, check=check) if kind == "hub" and check else LOADERS[kind]
+    loaded = load(source, dtype, where, trust_remote_code)
     if per_digit_tokens:
         loaded.tokenizer = split_digits(loaded.tokenizer)
     model, tokenizer = loaded.model, loaded.tokenizer

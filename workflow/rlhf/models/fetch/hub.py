@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlhf.hub import download
@@ -10,15 +11,30 @@ from rlhf.models.fetch.folder import CODE, PATTERNS, check_folder, load_folder
 from rlhf.models.fetch.loaded import Loaded
 
 
-def load_hub(source: dict[str, Any], dtype: str | None, where: str, trust: bool) -> Loaded:
-    """A repository of a Hugging Face hub, at one commit."""
+def wanted(trust: bool) -> tuple[list[str], list[str]]:
+    """Globs of the files of a repository that are downloaded, and of those that are not."""
+    # Variants for other runtimes live in subfolders.
+    return [*PATTERNS, *([CODE] if trust else [])], ["*/*"]
+
+
+def load_hub(
+    source: dict[str, Any],
+    dtype: str | None,
+    where: str,
+    trust: bool,
+    check: Callable[[Mapping[str, Any]], None] = lambda _files: None,
+) -> Loaded:
+    """A repository of a Hugging Face hub, at one commit.
+
+    ``check`` gets each file's ``sha256`` and ``size``; what it raises stops the loading.
+    """
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     repo, revision = source["hub"], source["revision"]
-    patterns = [*PATTERNS, *([CODE] if trust else [])]
-    # Variants for other runtimes live in subfolders.
-    folder = download(repo, revision, where, patterns, ignored=["*/*"])
+    made = download(repo, revision, where, *wanted(trust))
+    check(made.files)
+    folder = made.folder
     where = f"{where}.source.hub: {repo} at {revision}"
     names = None
     with contextlib.suppress(CachedRepoTreeNotFoundError):

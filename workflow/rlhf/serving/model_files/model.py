@@ -69,8 +69,10 @@ class TritonPythonModel:
         self.vocabulary = model.get_input_embeddings().num_embeddings
         text_config = model.config.get_text_config()
         self.longest = getattr(text_config, "max_position_embeddings", None)
-        self.branching = (
-            model.config.model_type in BRANCHING and model.config._attn_implementation == "sdpa"
+        self.branching = (  # a GPU is kept busy by many rows, even if some of it is done twice
+            self.device.type == "cpu"
+            and model.config.model_type in BRANCHING
+            and model.config._attn_implementation == "sdpa"
         )
         if self.kind == "reference":
             self._check_head(model)

@@ -1,0 +1,234 @@
+"""Recipes made small: tiny models of the same architectures, a few rows in the sets' schemas."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dataset_rows import ROWS
+from projects import REPOSITORY, Project
+from tiny_tokenizers import FAMILIES, byte_level, modern
+
+from rlhf.config import Config, load_config
+from rlhf.config.registry import find
+from rlhf.config.slices import canonical_slice
+
+RECIPES = {path.stem: path for path in sorted((REPOSITORY / "config/recipes").glob("*.yaml"))}
+ROWS_EACH = 40  # of which some are held out, and `stage_split` shares out the others
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"intermediate_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16}
+GPT_SIZES = {"n_embd": 16, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 2048}
+# OPT 350M alone: embeddings narrower than the layers, norms after them.
+OPT_350M = {"word_embed_proj_dim": 8, "do_layer_norm_before": False}
+
+
+def olmo() -> Any:
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+    named = {"eos_token": specials[0], "bos_token": specials[0], "pad_token": specials[3]}
+    return byte_level(specials, steps=modern(), last=True, **named)
+
+
+# Words in a model's source → architecture, tokenizer, what is special of its configuration.
+KINDS: dict[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
+    "galactica": (*FAMILIES["galactica"], {"enable_bias": False}),
+    "opt-350m": (*FAMILIES["opt"], OPT_350M),
+    "opt": (*FAMILIES["opt"], {}),
+    "pythia": (*FAMILIES["pythia"], {}),
+    "gpt-neox": (*FAMILIES["pythia"], {}),
+    "gpt-j": (*FAMILIES["gpt-j"], {}),
+    "bloom": (*FAMILIES["bloom"], {}),
+    "llama-3.": (*FAMILIES["llama3"], {"num_key_value_heads": 2}),
+    "llama": (*FAMILIES["llama"], {}),
+    "smollm2": (*FAMILIES["smollm"], {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "qwen2.5": ("qwen2", FAMILIES["qwen"][1], {"num_key_value_heads": 2}),
+    "qwen3": ("qwen3", FAMILIES["qwen"][1], {"num_key_value_heads": 2, "head_dim": 8}),
+    "olmo-2": ("olmo2", olmo, {}),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a dry run.
+
+    Attributes:
+        rule: its rule.
+        wildcards: their values, in order.
+        command: arguments of ``rlhf``, as the shell would pass them.
+    """
+
+    rule: str
+    wildcards: tuple[str, ...]
+    command: tuple[str, ...]
+
+    def stage(self, config: Config) -> list[str]:
+        """Module and arguments of the stage that the launcher would start, with another slice.
+
+        Model stores are left out: a PPO run that scores by itself needs none.
+        """
+        module, *arguments = self.command[self.command.index("--") + 1 :]
+        pairs = [list(one) for one in zip(arguments[::2], arguments[1::2], strict=True)]
+        for pair in pairs:
+            if pair[0] == "--config":
+                pair[1] = canonical_slice(config, self.rule, self.wildcards[0])
+        kept = [one for one in pairs if not one[1].startswith("store=")]
+        return [module, *(part for pair in kept for part in pair)]
+
+
+def dry_run(project: Project, recipe: Path) -> list[Job]:
+    """The jobs that Snakemake would run for a recipe, in its order."""
+    project.config = str(recipe.relative_to(REPOSITORY))
+    done = project.snakemake("--dry-run", "--printshellcmds")
+    found = []
+    for block in re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)[1:]:
+        (rule,) = re.match(r"(?:local)?rule (\w+):", block).groups()
+        if rule == "all":
+            continue
+        wildcards = re.search(r"^    wildcards: (.+)$", block, re.M).group(1)
+        (command,) = re.findall(r"^Shell command: (.+)$", block, re.M)
+        found.append((rule, tuple(one.split("=")[1] for one in wildcards.split(", ")), command))
+    # The shell takes each command apart; `rlhf` only says what it was given.
+    script = ["rlhf() { printf '%s\\0' \"$@\"; printf '\\036'; }", *(one for *_, one in found)]
+    said = subprocess.run(
+        ["bash", "-c", "\n".join(script)], capture_output=True, text=True, check=True
+    ).stdout
+    commands = [tuple(one.split("\0")[:-1]) for one in said.split("\036")[:-1]]
+    return [
+        Job(rule, wildcards, command)
+        for (rule, wildcards, _), command in zip(found, commands, strict=True)
+    ]
+
+
+def expected_jobs(config: Config) -> set[tuple[str, ...]]:
+    """Rule and wildcards of every job that makes all that a configuration names."""
+    jobs: set[tuple[str, ...]] = set()
+
+    def tokenize(view: str, model: str, datasets: Iterable[str]) -> None:
+        jobs.add(("fetch_model", model))
+        for dataset in datasets:
+            jobs.update({("fetch_data", dataset), ("tokenize", view, model, dataset)})
+
+    for name, sft in config.sft.items():
+        jobs.add(("train_sft", name))
+        tokenize("sft", sft.model, sft.data)
+    for name, reward in config.reward.items():
+        jobs.add(("train_reward", name))
+        for view in ("preference", "sft"):  # it is calibrated on demonstrations
+            tokenize(view, config.sft[reward.sft].model, reward.data)
+    for name, ppo in config.ppo.items():
+        jobs.add(("train_ppo", name))
+        jobs.add(("export_reward_store", ppo.reward))
+        jobs.add(("export_reference_store", ppo.sft))
+        tokenize("prompt", config.sft[ppo.sft].model, ppo.data)
+    jobs |= {("evaluate", name) for name in config.evaluation}
+    return jobs | {("report", name) for name in config.report}
+
+
+def tiny(values: dict[str, Any], folder: Path) -> Config:
+    """A recipe with tiny models and datasets, which are written to ``folder``, and short runs.
+
+    All other values stay: learning rates, schedules, lengths, templates, shares, penalties.
+    """
+    values = json.loads(json.dumps(values))  # what YAML's anchors share is shared no more
+    for model in values["models"].values():
+        source = model["source"]
+        model["source"] = {"path": str(_tiny_model(source.get("hub") or source["path"], folder))}
+    for name, dataset in values["datasets"].items():
+        entry = find(dataset.get("registry", name))
+        dataset.pop("files", None)
+        dataset |= {"registry": entry.name, "path": str(_few_rows(entry.name, folder))}
+        dataset["validation_fraction"] = 0.3
+    for section in ("sft", "reward"):
+        for run in values.get(section, {}).values():
+            run |= {"epochs": 1, "global_batch_size": 8, "evaluations": 1}
+            _shorten(run)
+    for run in values.get("ppo", {}).values():
+        run |= {"updates": 2, "rollout_batch_size": 4, "minibatch_size": 2, "scoring": "local"}
+        run["epochs"] = min(run.get("epochs", 1), 2)
+        run["sampling"]["max_new_tokens"] = 6
+        _shorten(run)
+    for run in values.get("evaluation", {}).values():
+        run |= {"max_prompts": 4, "max_new_tokens": 6}
+    values.pop("cluster")
+    return load_config(values)
+
+
+def _shorten(run: dict[str, Any]) -> None:
+    run["freeze_layers"] = min(run.get("freeze_layers", 0), 1)
+    for share in run["data"].values():
+        if share.get("size"):
+            share["size"] = 10
+
+
+def _tiny_model(source: str, folder: Path) -> Path:
+    """A random model of the architecture that ``source`` has, with a tokenizer built like its."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind = next(kind for kind in KINDS if kind in source.lower())
+    target = folder / "models" / kind
+    if target.exists():
+        return target
+    architecture, tokenizer_of, special = KINDS[kind]
+    tokenizer = tokenizer_of()
+    sizes = (GPT_SIZES if architecture == "gptj" else SIZES) | special
+    # As most published models, with more rows than tokens.
+    config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer) + 7, **sizes)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def _few_rows(name: str, folder: Path) -> Path:
+    """Rows of a dataset of the registry in its real schema, each about something else."""
+    target = folder / "data" / f"{name}.jsonl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps(_numbered(ROWS[name][0], i), ensure_ascii=False) for i in range(ROWS_EACH)]
+    target.write_text("\n".join(rows) + "\n")
+    return target
+
+
+def _numbered(value: Any, number: int, key: str = "") -> Any:
+    """A row with a number after the first word of each text, but not after who says it."""
+    if isinstance(value, dict):
+        return {key: _numbered(one, number, key) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_numbered(one, number, key) for one in value]
+    if not isinstance(value, str) or key in ("role", "from", "lang", "tree_state"):
+        return value
+    return re.sub(r"[^\W\d_]+(?![\w:>])", rf"\g<0> {number}", value, count=1)
+
+
+def run_stages(folder: Path, stages: list[list[str]]) -> None:
+    """Run stages one after another in this process, each as ``python -m`` would.
+
+    Args:
+        folder: where they run.
+        stages: module and arguments of each.
+
+    Raises:
+        RuntimeError: a stage failed; its log says why.
+    """
+    os.chdir(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for module, *arguments in stages:
+        sys.argv = [module, *arguments]
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                log = Path(arguments[arguments.index("--log") + 1])
+                raise RuntimeError(f"{module} ended with {end.code}:\n{log.read_text()}") from None
+
+
+def read(recipe: Path) -> dict[str, Any]:
+    return yaml.safe_load(recipe.read_text())
