@@ -48,6 +48,10 @@ def test_only_training_spreads(valid, rule, gpus):
     assert (asked.nodes, asked.processes, asked.gpus) == (1, 1, gpus)
 
 
+def test_tokenization_has_a_core_for_each_thread(valid):
+    assert resources(valid | {"runtime": {"threads": 6}}, "tokenize").cpus == 6
+
+
 def test_memory_and_time_follow_the_size(valid):
     small = resources(valid, "train_sft", gpus_per_node=8, model_billions=1)
     large = resources(valid, "train_sft", gpus_per_node=8, model_billions=1.5)

@@ -17,6 +17,7 @@ from rlhf.data.split import group_of
 from rlhf.errors import DataError, IntegrityError
 from rlhf.provenance.digest import describe_tree
 from rlhf.provenance.manifest import verify
+from rlhf.runtime import pool
 from rlhf.runtime.files import read_json, write_json
 from rlhf.stages import fetch_data, find_duplicates, tokenize
 from rlhf.stages.stage import parse
@@ -172,6 +173,26 @@ def test_two_runs_give_the_same_bytes(fetch, model, tmp_path, view):
     for name, data in (("a", first), ("b", second)):
         run_tokenize(view, data, model, tmp_path / name)
     trees = [describe_tree(tmp_path / name) for name in "ab"]
+    for one in trees:
+        one.pop("run.json")
+    assert trees[0] == trees[1]
+
+
+def test_bytes_do_not_depend_on_the_number_of_processes(fetch, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlhf.data.rows.ROW_GROUP", 16)
+    monkeypatch.setattr(tokenize, "GROUPS_A_PROCESS", 2)
+    data, processes = fetch(), []
+
+    def in_order(work, items, count):
+        processes.append(count)
+        return pool.in_order(work, items, count)
+
+    monkeypatch.setattr(tokenize, "in_order", in_order)
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        run_tokenize("preference", data, model, tmp_path / threads)
+    assert processes == [1, 2]
+    trees = [describe_tree(tmp_path / threads) for threads in ("1", "2")]
     for one in trees:
         one.pop("run.json")
     assert trees[0] == trees[1]

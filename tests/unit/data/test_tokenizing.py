@@ -5,9 +5,10 @@ from __future__ import annotations
 import filecmp
 
 import datasets
+import pyarrow as pa
 import pytest
 
-from rlhf.data.arrow import write_dataset
+from rlhf.data.arrow import DATA_FILE, DatasetWriter, record_batch, write_dataset
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.rows import Conversation, Message, Preference, Prompt
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
@@ -302,6 +303,18 @@ class TestFolder:
         assert same == (names, [], [])
         a, c = (datasets.load_from_disk(str(tmp_path / name)) for name in "ac")
         assert a._fingerprint != c._fingerprint
+
+    def test_bytes_do_not_depend_on_how_rows_come(self, tmp_path):
+        features, files = features_of("prompt"), []
+        for size in (1, 999, 1001, 2500):
+            with DatasetWriter(tmp_path / str(size), features) as writer:
+                for start in range(0, len(self.samples), size):
+                    some = self.samples[start : start + size]
+                    writer.add(record_batch(features.arrow_schema, some))
+            files.append((tmp_path / str(size) / DATA_FILE).read_bytes())
+        assert len(set(files)) == 1
+        with pa.ipc.open_stream(files[0]) as stream:
+            assert [len(batch) for batch in stream] == [1000, 1000, 500]
 
     @pytest.mark.parametrize("view", ["sft", "preference", "prompt"])
     def test_empty_split_opens_with_its_columns(self, tmp_path, view):

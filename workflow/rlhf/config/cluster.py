@@ -183,7 +183,7 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
 def _threads(config: Config, rule: Rule) -> int:
     if rule.startswith("export"):
         return config.runtime.server_threads
-    return config.runtime.threads if rule in (*TRAINING, "evaluate") else 1
+    return config.runtime.threads if rule in (*TRAINING, "evaluate", "tokenize") else 1
 
 
 def _training_gb(size: float, ranks: int, gpus: int, judges: int, servers: int) -> float:

@@ -18,7 +18,11 @@ class StoreConfig(Strict):
 class RuntimeConfig(Strict):
     """Threads, micro-batches, saving."""
 
-    threads: int = key(2, ge=1, about="threads of a training process; recorded in the manifest")
+    threads: int = key(
+        2,
+        ge=1,
+        about="threads of a training process, recorded in its manifest; processes that tokenize",
+    )
     server_threads: int = key(
         2, ge=1, about="threads of each model server; the two of a job work at the same time"
     )

@@ -27,7 +27,8 @@ class Pieces:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._bare, self._places = _without_space(getattr(tokenizer, "backend_tokenizer", None))
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._bare, self._places = _without_space(self._backend)
         added = tokenizer.added_tokens_decoder.items()
         self._special = {token.content: one for one, token in added if token.special}
 
@@ -40,10 +41,14 @@ class Pieces:
         """
         if not texts:
             return []
-        if joined and self._bare is not None:
-            self._bare.encode_special_tokens = True
-            return [one.ids for one in self._bare.encode_batch(texts, add_special_tokens=False)]
-        return self._encode(texts, split_special_tokens=True)
+        backend = self._bare if joined and self._bare is not None else self._backend
+        if backend is None:
+            return self._encode(texts, split_special_tokens=True)
+        # Not by the tokenizer's own call, which takes long to tidy up; it sets these three too.
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
 
     def written(self, text: str, joined: bool) -> list[int]:
         """Ids of what a template writes; special tokens in it are special."""

@@ -6,13 +6,17 @@ A rows folder has one file per view: ``conversation.parquet``, ``preference.parq
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from rlhf.errors import DataError, IntegrityError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Role: TypeAlias = Literal["system", "user", "assistant", "text"]
 ROLES: tuple[Role, ...] = get_args(Role)[:3]  # of a dialogue
@@ -266,24 +270,70 @@ def _from_struct(struct: dict[str, Any] | None) -> Properties | None:
     return Properties(**struct) if struct else None
 
 
-def _from_record(view: str, record: dict[str, Any]) -> Row:
-    messages = record["messages" if view == "conversation" else "history"]
-    turns = tuple(
-        Message(one["role"], one["content"], _from_struct(one["properties"])) for one in messages
-    )
-    if view == "conversation":
-        return Conversation(record["id"], record["group"], turns)
-    if view == "preference":
-        known = tuple(_from_struct(one) for one in record["properties"])
-        return Preference(record["id"], record["group"], turns, tuple(record["replies"]), known)
-    return Prompt(record["id"], record["group"], turns)
-
-
 def write_rows(folder: str | Path, rows: Iterable[tuple[Row, str]]) -> None:
     """Write (row, split) pairs of all views to ``folder``."""
     with RowsWriter(folder) as writer:
         for row, split in rows:
             writer.add(row, split)
+
+
+class RowsFile:
+    """One view of a rows folder, to read its row groups in any order, each by itself.
+
+    Args:
+        folder: a rows folder.
+        view: ``conversation``, ``preference`` or ``prompt``.
+
+    Raises:
+        IntegrityError: the file is absent or is not a rows file.
+    """
+
+    def __init__(self, folder: str | Path, view: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(folder, f"{view}.parquet")
+        try:
+            self._file = pq.ParquetFile(path)
+            if not self._file.schema_arrow.equals(_schemas()[view]):
+                raise pa.ArrowInvalid(f"columns are {self._file.schema_arrow.names}")
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise IntegrityError(
+                f"The rows cannot be read: {error}",
+                where=path,
+                hint="delete the dataset's folder and run snakemake again",
+            ) from None
+        self._view, self.groups = view, self._file.num_row_groups
+
+    def read(self, group: int) -> Iterator[tuple[str, Row]]:
+        """Split and row, of each row of a group."""
+        # one core: whoever reads large files keeps the others busy with what it reads
+        for batch in self._file.read_row_group(group, use_threads=False).to_batches():
+            splits = batch.column("split").to_pylist()
+            yield from zip(splits, _from_columns(self._view, batch), strict=True)
+
+
+def _from_columns(view: str, batch: pa.RecordBatch) -> Iterator[Row]:
+    ids, groups = (batch.column(name).to_pylist() for name in ("id", "group"))
+    if view == "conversation":
+        return map(Conversation, ids, groups, _messages(batch.column("messages")))
+    histories = _messages(batch.column("history"))
+    if view == "prompt":
+        return map(Prompt, ids, groups, histories)
+    replies = map(tuple, batch.column("replies").to_pylist())
+    known = [tuple(map(_from_struct, one)) for one in batch.column("properties").to_pylist()]
+    return map(Preference, ids, groups, histories, replies, known)
+
+
+def _messages(lists: pa.ListArray) -> list[tuple[Message, ...]]:
+    """The messages of each row; column by column, which is four times as fast as row by row."""
+    ends = list(itertools.accumulate(lists.value_lengths().to_pylist(), initial=0))
+    roles, contents, properties = lists.flatten().flatten()
+    known: Iterable[Properties | None] = itertools.repeat(None)
+    if properties.null_count < len(properties):
+        known = map(_from_struct, properties.to_pylist())
+    messages = list(map(Message, roles.to_pylist(), contents.to_pylist(), known))
+    return [tuple(messages[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 def read_rows(folder: str | Path, view: str, split: str | None = None) -> Iterator[Row]:
@@ -297,25 +347,11 @@ def read_rows(folder: str | Path, view: str, split: str | None = None) -> Iterat
     Raises:
         IntegrityError: the file is absent or is not a rows file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(folder, f"{view}.parquet")
-    try:
-        file = pq.ParquetFile(path)
-        if not file.schema_arrow.equals(_schemas()[view]):
-            raise pa.ArrowInvalid(f"columns are {file.schema_arrow.names}")
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise IntegrityError(
-            f"The rows cannot be read: {error}",
-            where=path,
-            hint="delete the dataset's folder and run snakemake again",
-        ) from None
-    with file:
-        for batch in file.iter_batches(batch_size=ROW_GROUP):
-            for record in batch.to_pylist():
-                if split is None or record["split"] == split:
-                    yield _from_record(view, record)
+    file = RowsFile(folder, view)
+    for group in range(file.groups):
+        for where, row in file.read(group):
+            if split is None or where == split:
+                yield row
 
 
 def find_prompts(folder: str | Path, ids: Collection[str]) -> dict[str, Prompt]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +73,12 @@ class Tally:
     truncations: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     replies_dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Add what became of other rows of the split."""
+        for one in fields(self):
+            mine, more = getattr(self, one.name), getattr(other, one.name)
+            setattr(self, one.name, mine + more)
 
     def as_dict(self, view: str) -> dict[str, Any]:
         """Counts for the manifest; a preference's history counts once in ``tokens``."""
@@ -184,7 +190,7 @@ def _sft(
     if fitted is None:
         return None
     ids, labels = fitted
-    trained = sum(label != IGNORED for label in labels)
+    trained = len(labels) - labels.count(IGNORED)
     if not trained:
         tally.dropped["no_labels"] += 1
         return None

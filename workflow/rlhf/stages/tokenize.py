@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.data.arrow import write_dataset
+from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
-from rlhf.data.rows import SPLITS, read_rows
+from rlhf.data.rows import SPLITS, Row, RowsFile
 from rlhf.data.templates import check_tokenizer, template_digest, tokenizer_digest
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
@@ -16,12 +21,17 @@ from rlhf.models.trust import reading
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory
+from rlhf.runtime.pool import in_order
 from rlhf.stages.stage import Stage, main
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Features
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+GROUPS_A_PROCESS = 16  # row groups at least: with fewer it takes longer to start than to work
 
 
 def run(stage: Stage) -> None:
@@ -31,19 +41,70 @@ def run(stage: Stage) -> None:
     tokenizer = _load_tokenizer(stage.input("model"))
     facts = tokenizer_facts(tokenizer)
     _check_facts(facts, stage.input("model"))
+    rows, features = stage.folder("data") / "rows", features_of(limits.view)
     encoder = Encoder(tokenizer, stage.folder("model").name)
-    rows = stage.folder("data") / "rows"
-    counts = {}
-    with atomic_directory(stage.outputs["data"], guard=fence.check) as folder:
-        for split in SPLITS:
-            tally = Tally()
-            source = read_rows(rows, ROWS_VIEW[limits.view], split)
-            samples = tokenize(source, encoder, limits, tally)
-            write_dataset(folder / split, features_of(limits.view), samples)
-            counts[split] = tally.as_dict(limits.view)
-            logger.info("%s %s: %s", stage.name, split, counts[split])
+    work = Tokenizing(encoder, limits, features.arrow_schema, rows)
+    groups = RowsFile(rows, ROWS_VIEW[limits.view]).groups
+    processes = min(int(os.environ.get("OMP_NUM_THREADS", "1")), groups // GROUPS_A_PROCESS)
+    with (
+        atomic_directory(stage.outputs["data"], guard=fence.check) as folder,
+        in_order(work, range(groups), processes) as results,
+    ):
+        tallies = _write(folder, features, results)
+        counts = {split: tally.as_dict(limits.view) for split, tally in tallies.items()}
+        for split, count in counts.items():
+            logger.info("%s %s: %s", stage.name, split, count)
         _check_rows(counts, rows, limits.view)
     stage.finish(counts=counts, facts=facts)
+
+
+@dataclass
+class Tokenizing:
+    """What is done with a row group, in a process that may do many.
+
+    Attributes:
+        encoder: tokenizer and template.
+        limits: view, length and policy.
+        schema: columns of the samples.
+        rows: rows folder.
+    """
+
+    encoder: Encoder
+    limits: Limits
+    schema: pa.Schema
+    rows: Path
+
+    @cached_property
+    def _file(self) -> RowsFile:
+        return RowsFile(self.rows, ROWS_VIEW[self.limits.view])
+
+    def __call__(self, group: int) -> dict[str, tuple[pa.RecordBatch, Tally]]:
+        """Samples and counts of each split."""
+        rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+        for split, row in self._file.read(group):
+            rows[split].append(row)
+        made = {}
+        for split, some in rows.items():
+            tally = Tally()
+            samples = list(tokenize(some, self.encoder, self.limits, tally))
+            made[split] = record_batch(self.schema, samples), tally
+        return made
+
+
+def _write(
+    folder: Path, features: Features, results: Iterable[dict[str, tuple[pa.RecordBatch, Tally]]]
+) -> dict[str, Tally]:
+    """Write all samples of each split to its folder; returns what became of the rows."""
+    tallies = {split: Tally() for split in SPLITS}
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(DatasetWriter(folder / split, features)) for split in SPLITS
+        }
+        for result in results:
+            for split, (samples, tally) in result.items():
+                writers[split].add(samples)
+                tallies[split].add(tally)
+    return tallies
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
