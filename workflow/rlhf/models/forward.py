@@ -124,7 +124,7 @@ def states_between(
         ends: position after the last.
     """
     found: dict[int, torch.Tensor] = {}
-    shared, alone = _by_prompt(model, sequences, prompts)
+    shared, alone = _who_shares(model, sequences, prompts)
     for rows in shared:
         length = prompts[rows[0]]
         branches = [sequences[i][length : ends[i]] for i in rows]
@@ -145,12 +145,12 @@ def batches_by_prompt(
     max_tokens: int,
 ) -> list[list[int]]:
     """Indices in batches for ``states_between``: those with one prompt, others of like lengths."""
-    shared, alone = _by_prompt(model, sequences, prompts)
+    shared, alone = _who_shares(model, sequences, prompts)
     batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens)
     return shared + [[alone[i] for i in batch] for batch in batches]
 
 
-def _by_prompt(
+def _who_shares(
     model: PreTrainedModel, sequences: Sequence[torch.Tensor], prompts: Sequence[int]
 ) -> tuple[list[list[int]], list[int]]:
     """Indices of sequences that share a pass over their prompt, and of those that stand alone.
