@@ -27,7 +27,7 @@ from alternate import Contestant, Gate, counted, processor, spread, table
 from versus import command_line, compete, parse, shuffled
 
 CONTESTANTS = {
-    "trl": "TRL",
+    "trl": "TRL, defaults",
     "critic": "ours, critic",
     "head": "ours, value head",
 }
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8, help="responses in one update")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1, help="passes over the responses")
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--full-length", action="store_true", help="nothing ends a response")
     parser.add_argument("--freeze-layers", type=int, default=0, help="ours alone")
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
@@ -151,7 +152,7 @@ def _trl(options: argparse.Namespace, scratch: Path) -> None:
     config = PPOConfig(
         output_dir=str(scratch),
         use_cpu=True,
-        bf16=False,
+        bf16=options.precision == "bfloat16",  # its default
         per_device_train_batch_size=options.episodes,
         gradient_accumulation_steps=1,
         num_mini_batches=1,
@@ -259,6 +260,7 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
 
     from rlhf.config.ppo import PpoConfig
     from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+    from rlhf.models.precision import use_precision
     from rlhf.models.reward import load_reward_model
     from rlhf.models.value import Critic, ValueHead
     from rlhf.ppo import trainer as module
@@ -309,11 +311,13 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
         max_approx_kl=1e9,  # no epoch is skipped
         optimizer={"learning_rate": 3e-6},
         value={"kind": "critic" if options.worker == "critic" else "head", "learning_rate": 3e-6},
+        precision=options.precision,
     ).model_dump()
     tokenizer = load_tokenizer(options.model)
-    scoring = LocalScoring(
-        load_reward_model(options.judge), load_causal_lm(options.model), options.micro_batch_tokens
-    )
+    judge, reference = load_reward_model(options.judge), load_causal_lm(options.model)
+    for model in (policy, judge, reference, *([value.model] if isinstance(value, Critic) else [])):
+        use_precision(model, options.precision)
+    scoring = LocalScoring(judge, reference, options.micro_batch_tokens)
 
     generate = module.generate
 

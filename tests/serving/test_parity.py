@@ -30,6 +30,22 @@ def test_reference_passes(reference, tmp_path):
         assert {f"length {length}, padding {side}" for side in ("none", "left", "right")} <= names
 
 
+@pytest.mark.parametrize("kind", ["reward", "reference"])
+def test_bfloat16_passes_within_its_own_bounds(request, kind, tmp_path):
+    given = request.getfixturevalue(kind)
+    store = tmp_path / "narrow"
+    export_store(kind, given.model, store, given.identity, dtype="bfloat16")
+
+    def check(tolerance):
+        return check_parity(
+            kind, given.model, store, tmp_path / "log", 1, tolerance, dtype="bfloat16"
+        )
+
+    assert check(0.1)["passed"]
+    with pytest.raises(IntegrityError, match="bfloat16"):
+        check(1e-5)
+
+
 def test_other_weights_fail(reward, tmp_path):
     other = make_store(tmp_path / "other", "reward", seed=9)
     store = tmp_path / "tampered"
@@ -42,7 +58,7 @@ def test_other_weights_fail(reward, tmp_path):
 
 
 def test_stage_writes_store_report_and_manifest(reward, tmp_path):
-    config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": 1e-4}
+    config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": 1e-4, "dtype": "float32"}
     outputs = {"repository": "repository", "parity": "parity.json", "manifest": "manifest.json"}
     command = [sys.executable, "-m", "rlhf.stages.export_reward_store", "--name", "helpful"]
     command += ["--config", json.dumps(config), "--input", f"model={reward.artifact}/manifest.json"]

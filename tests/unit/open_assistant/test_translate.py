@@ -70,6 +70,7 @@ def test_sft(translate):
             "schedule": "linear",
             "warmup": 0.5,  # 100 of 2 × 6400 / 64
         },
+        "precision": "float32",
         "evaluations": 1,
         "seed": 17,
     }
@@ -136,7 +137,7 @@ def test_every_key_that_a_trainer_reads_has_one_fate():
 
 
 def test_what_cannot_be_carried_over(translate):
-    draft = translate("sft", f"{SFT} unlike --dtype bf16")
+    draft = translate("sft", f"{SFT} unlike")
     assert {key.partition(":")[0] for key in draft.verdicts.lacking} == {
         "label_masking",
         "samples_mixing",
@@ -144,9 +145,26 @@ def test_what_cannot_be_carried_over(translate):
         "quantization",
         "peft_model",
         "val_max_length",
-        "dtype",
     }
     whole(draft)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "bfloat16")]
+)
+def test_precision(translate, theirs, ours):
+    draft = translate("sft", f"{SFT} --dtype {theirs}")
+    (run,) = draft.values["sft"].values()
+    assert run["precision"] == ours
+    assert any("fp16 became bfloat16" in note for note in draft.verdicts.notes) == (
+        theirs == "fp16"
+    )
+    assert "dtype" in told(draft)
+
+
+def test_a_precision_that_nobody_knows(translate):
+    draft = translate("sft", f"{SFT} --dtype int4")
+    assert "dtype: int4" in draft.verdicts.lacking
 
 
 def test_unknown_keys(translate, collection, monkeypatch):
@@ -292,6 +310,7 @@ def test_ppo(translate, sft, rm):
             "warmup": 0.0,
         },
         "freeze_layers": 3,
+        "precision": "float32",
         "seed": 17,
     }
     assert values["datasets"]["oasst_export-3"]["path"] == "cache/lottery.jsonl.gz"

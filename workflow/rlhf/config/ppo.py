@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.data import DuplicatesConfig, Shares
-from rlhf.config.training import OptimizerConfig
+from rlhf.config.training import PRECISION, OptimizerConfig, Precision
 
 
 class SamplingConfig(Strict):
@@ -108,6 +108,7 @@ class PpoConfig(Strict):
     freeze_layers: int = key(
         0, ge=0, about="decoder layers, from the bottom, that stay as they are"
     )
+    precision: Precision = PRECISION
     seed: int = key(0, ge=0, about="seed of sampling and of the order of prompts")
 
     @model_validator(mode="after")

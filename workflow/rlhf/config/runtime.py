@@ -12,7 +12,16 @@ class StoreConfig(Strict):
 
     max_batch_size: int = key(64, ge=1, about="requests that Triton joins into one batch")
     max_batch_tokens: int = key(8192, ge=64, about="padded tokens in one forward pass")
-    tolerance: float = key(1e-3, gt=0, about="largest difference that the parity check accepts")
+    dtype: Literal["float32", "bfloat16"] = key(
+        "float32",
+        about="type of the served weights and of what is computed from them; bfloat16 takes half "
+        "the memory and needs a larger `tolerance`",
+    )
+    tolerance: float = key(
+        1e-3,
+        gt=0,
+        about="largest difference that the parity check accepts, in a log probability or raw score",
+    )
 
 
 class RuntimeConfig(Strict):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.data import DuplicatesConfig, Shares
+
+Precision = Literal["bfloat16", "float32"]
+PRECISION: Any = key(
+    "bfloat16",
+    about="type of matrix products; weights, optimizer and losses are float32 always. `bfloat16` "
+    "is fast on GPUs since Ampere and on CPUs that have it, slow on others",
+    source="TRL",
+)
 
 
 class OptimizerConfig(Strict):
@@ -45,6 +53,7 @@ class SupervisedConfig(Strict):
     freeze_layers: int = key(
         0, ge=0, about="decoder layers, from the bottom, that stay as they are (embeddings too)"
     )
+    precision: Precision = PRECISION
     evaluations: int = key(2, ge=1, about="times that the validation rows are evaluated in a run")
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from rlhf.models.precision import product_type, products
 from rlhf.models.trunk import Trunk
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def hidden_states(model: PreTrainedModel, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Last hidden states [B, T, H] of right-padded sequences; positions count from 0."""
+    """Last hidden states [B, T, H], float32, of right-padded sequences; positions from 0."""
     trunk = getattr(model, "trunk", None)
-    if trunk is not None:
-        return trunk.upper(pad_right([trunk.lower(sequence) for sequence in sequences]))
-    ids = pad_right(sequences).to(next(model.parameters()).device)
-    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    with products(model):
+        if trunk is not None:
+            return trunk.upper(pad_right([trunk.lower(one) for one in sequences])).float()
+        ids = pad_right(sequences).to(next(model.parameters()).device)
+        return model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
 
 
 def branched_hidden_states(
@@ -78,7 +80,7 @@ def branched_hidden_states(
         branches: token ids [L_i] of each continuation.
 
     Returns:
-        Last hidden states [L_i, H] of each branch.
+        Last hidden states [L_i, H] of each branch, float32.
     """
     sizes = [len(history), *map(len, branches)]
     ids = torch.cat([history, *branches])
@@ -91,12 +93,13 @@ def branched_hidden_states(
     device = next(model.parameters()).device
     layout = {"position_ids": positions.to(device), "attention_mask": mask.to(device)}
     trunk = getattr(model, "trunk", None)
-    if trunk is not None:
-        hidden = trunk.upper(trunk.lower(ids, **layout)[None], **layout)
-    else:
-        body = model.base_model
-        hidden = body(input_ids=ids[None].to(device), use_cache=False, **layout).last_hidden_state
-    return list(hidden[0].split(sizes)[1:])
+    with products(model):
+        if trunk is not None:
+            hidden = trunk.upper(trunk.lower(ids, **layout)[None], **layout)
+        else:
+            ids, body = ids[None].to(device), model.base_model
+            hidden = body(input_ids=ids, use_cache=False, **layout).last_hidden_state
+    return list(hidden[0].float().split(sizes)[1:])
 
 
 def can_branch(model: PreTrainedModel) -> bool:
@@ -195,7 +198,7 @@ class _TokenLogprobs(torch.autograd.Function):
                     kept.append(probabilities)
         ctx.save_for_backward(hidden, weight, bias, targets, *kept)
         ctx.temperature, ctx.chunk = temperature, chunk
-        entropy = torch.cat(entropies) if with_entropy else hidden.new_zeros(0)
+        entropy = torch.cat(entropies) if with_entropy else torch.zeros(0, device=hidden.device)
         ctx.mark_non_differentiable(entropy)
         return torch.cat(logprobs), entropy
 
@@ -251,9 +254,11 @@ def token_logprobs(
         [N] in nats, or [0].
     """
     head = model.get_output_embeddings()
+    kind = product_type(model) or head.weight.dtype
+    bias = None if head.bias is None else head.bias.to(kind)
     targets, learn = targets.to(hidden.device), torch.is_grad_enabled()
     return _TokenLogprobs.apply(
-        hidden, head.weight, head.bias, targets, temperature, with_entropy, learn
+        hidden.to(kind), head.weight.to(kind), bias, targets, temperature, with_entropy, learn
     )
 
 

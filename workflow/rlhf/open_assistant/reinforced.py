@@ -113,7 +113,7 @@ class _Reinforced:
 
     def _judge_models(self, policy: RlModelSettings) -> None:
         self._carry(policy, "sft_config.")
-        self.draft.type_of("sft_config.dtype", policy.dtype)
+        self.draft.place_precision(self.run, self.key, "sft_config.dtype", policy.dtype)
         given = self.settings.rank_config or {}
         for key in given:
             self.verdicts.ignore(

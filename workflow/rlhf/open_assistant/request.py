@@ -18,7 +18,10 @@ from rlhf.open_assistant.names import Trainer
 # The section of each trainer's runs, and the view that they read.
 SECTIONS = {"sft": "sft", "rm": "reward", "rl": "ppo"}
 VIEWS = {"sft": "sft", "rm": "preference", "rl": "prompt"}
-FLOAT32 = "training is in float32 here, and takes more memory"
+PRECISIONS = {
+    "fp32": "float32", "float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16",
+    "fp16": "bfloat16", "float16": "bfloat16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,12 +186,20 @@ class Draft:
             "--onto FILE names a configuration that has one"
         )
 
-    def type_of(self, key: str, dtype: str | None) -> None:
-        """The verdict on a type of weights."""
-        if dtype in ("fp32", "float32"):
-            self.verdicts.ignore(key, "training is in float32 here")
-        elif dtype is not None:
-            self.verdicts.miss(key, dtype, FLOAT32)
+    def place_precision(self, run: dict[str, Any], at: str, key: str, dtype: str | None) -> None:
+        """Carry a type of weights over to the run that is found at ``at``."""
+        if dtype is None:
+            return
+        if dtype not in PRECISIONS:
+            self.verdicts.miss(key, dtype, f"`precision` is one of {', '.join(PRECISIONS)}")
+            return
+        run["precision"] = PRECISIONS[dtype]
+        self.verdicts.carry(key, f"{at}.precision")
+        if dtype in ("fp16", "float16"):
+            self.verdicts.note(
+                f"{key} {dtype} became bfloat16, which is as fast and needs no scaling of the "
+                "loss; GPUs before Ampere lack it: set precision: float32 there"
+            )
 
 
 def is_path(name: str) -> bool:

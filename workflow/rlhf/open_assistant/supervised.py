@@ -47,7 +47,7 @@ class _Supervised:
             self._make_up(name, mixture)
         self._fill(mixture)
         self._tokens()
-        self.draft.type_of("dtype", settings.dtype)
+        self.draft.place_precision(self.run, self.key, "dtype", settings.dtype)
         self.verdicts.close(settings)
         shape = SftConfig if request.trainer == "sft" else RewardConfig
         run = arranged(self.run, shape, "model", "sft", "data")

@@ -23,8 +23,7 @@ def export(
         artifact: folder of the trained model: ``manifest.json`` and ``model/``.
         repository: the store to make.
         parity: report of the comparison to write (JSON).
-        config: ``max_batch_size``, ``max_batch_tokens``, ``tolerance``, and ``dtype`` if it is
-            not float32.
+        config: a ``StoreConfig`` as a dict.
 
     Returns:
         Facts for the manifest: the store's ``identity``.
@@ -41,7 +40,6 @@ def export(
             hint="set ppo.<name>.scoring: local, which asks the models in-process",
         )
     identity = model_identity(kind, artifact)
-    dtype = config.get("dtype", "float32")
     export_store(
         kind,
         artifact / "model",
@@ -49,7 +47,7 @@ def export(
         identity,
         max_batch_size=config["max_batch_size"],
         max_batch_tokens=config["max_batch_tokens"],
-        dtype=dtype,
+        dtype=config["dtype"],
     )
     log = parity.with_suffix(".server.log")
     report = check_parity(
@@ -59,7 +57,7 @@ def export(
         log,
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
         tolerance=config["tolerance"],
-        dtype=dtype,
+        dtype=config["dtype"],
     )
     write_json(parity, report)
     log.unlink()

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from rlhf.errors import ServingError
 from rlhf.models.load import freeze_lower_layers, hidden_width, load_causal_lm, load_tokenizer
+from rlhf.models.precision import use_precision
 from rlhf.models.reward import load_calibration, load_reward_model
 from rlhf.models.value import Critic, ValueHead
 from rlhf.ppo.actor import ActorCritic
@@ -36,10 +37,12 @@ def run(stage: Stage) -> None:
 
     policy = load_causal_lm(start).to(device)
     freeze_lower_layers(policy, config["freeze_layers"])
+    use_precision(policy, config["precision"])
     value: Critic | ValueHead
     if config["value"]["kind"] == "critic":
         value = Critic(load_reward_model(judge).to(device), *calibration)
         freeze_lower_layers(value.model, config["freeze_layers"])
+        use_precision(value.model, config["precision"])
     else:
         value = ValueHead(hidden_width(policy)).to(device)
 
@@ -81,8 +84,10 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
     """In-process models, or clients that have checked that the servers hold the same models."""
     if stage.config["scoring"] == "local":
         device = distributed.device()
-        reward, reference = load_reward_model(judge), load_causal_lm(start)
-        return LocalScoring(reward.to(device), reference.to(device), stage.micro_batch_tokens)
+        reward, reference = load_reward_model(judge).to(device), load_causal_lm(start).to(device)
+        for model in (reward, reference):
+            use_precision(model, stage.config["precision"])
+        return LocalScoring(reward, reference, stage.micro_batch_tokens)
     certificates = Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
     clients = {}
     models: dict[Kind, Path] = {"reward": judge, "reference": start}

@@ -8,6 +8,7 @@ from rlhf.data.mixture import Mixture
 from rlhf.errors import DataError
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
+from rlhf.models.precision import use_precision
 from rlhf.models.reward import new_reward_model, save_calibration
 from rlhf.runtime import distributed
 from rlhf.runtime.files import write_json
@@ -32,6 +33,7 @@ def run(stage: Stage) -> None:
     start = stage.folder("sft") / "model"
     model = new_reward_model(start, config["seed"]).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
+    use_precision(model, config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
     demonstrations = _demonstrations(stage)
     objective = RewardObjective(config["score_l2"], tokens)

@@ -1,6 +1,7 @@
 """Supervised fine-tuning of a base model."""
 
 from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
+from rlhf.models.precision import use_precision
 from rlhf.runtime import distributed
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
@@ -18,6 +19,7 @@ def run(stage: Stage) -> None:
     base = stage.folder("model") / "model"
     model = load_causal_lm(base).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
+    use_precision(model, config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
     objective = SftObjective()
 

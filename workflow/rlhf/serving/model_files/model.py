@@ -65,7 +65,9 @@ class TritonPythonModel:
             raise ValueError(f"weights missing from the store: {sorted(report['missing_keys'])}")
         model = model.eval().to(self.device)
         self.backbone = model.base_model
-        self.head = model.score if self.kind == "reward" else model.get_output_embeddings()
+        # A score in bfloat16 has three digits: too few to rank by.
+        reward = self.kind == "reward"
+        self.head = model.score.float() if reward else model.get_output_embeddings()
         self.vocabulary = model.get_input_embeddings().num_embeddings
         text_config = model.config.get_text_config()
         self.longest = getattr(text_config, "max_position_embeddings", None)
@@ -126,7 +128,7 @@ class TritonPythonModel:
             for common, group in self._groups(rows, [len(row) - 1 for row in rows]):
                 hidden = self._hidden([rows[i] for i in group], common)
                 last = [states[-1] for states in hidden]
-                rewards[group] = self.head(torch.stack(last)).float().cpu()
+                rewards[group] = self.head(torch.stack(last).float()).cpu()
             pairs = zip(rows, rewards, strict=True)
             sums = torch.tensor([_checksum(*pair) for pair in pairs]).unsqueeze(1)
             return {"rewards": rewards, "checksum": sums}

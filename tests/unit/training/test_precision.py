@@ -1,0 +1,172 @@
+"""Mixed precision: what is narrow, what stays wide, and how far the results are apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_sft_objective import labelled
+from tiny_models import causal_lm, gradients, reward_model, token_sequences
+
+from rlhf.models.forward import (
+    branched_hidden_states,
+    continuation_logprobs,
+    hidden_states,
+    token_logprobs,
+)
+from rlhf.models.load import freeze_lower_layers
+from rlhf.models.precision import use_precision
+from rlhf.models.reward import score
+from rlhf.training.reward import RewardObjective
+from rlhf.training.sft import SftObjective
+
+NARROW = torch.bfloat16
+
+
+def both(make, compute):
+    """What ``compute`` gives of two equal models, one narrow and one wide."""
+    found = []
+    for precision in ("bfloat16", "float32"):
+        model = make()
+        use_precision(model, precision)
+        found.append(compute(model))
+    return found
+
+
+def alike(left, right):
+    """Cosine of two sets of tensors, seen as one vector each."""
+    a, b = (torch.cat([one.flatten() for one in each]) for each in (left, right))
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+
+def types_of_products(model, compute):
+    """Types of what the linear layers give, by name."""
+    found: dict[str, torch.dtype] = {}
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, out, n=name: found.__setitem__(n, out.dtype))
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    compute()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_sft(frozen):
+    rows = labelled([9, 21, 2, 14], seed=3)
+
+    def make():
+        model = causal_lm(0, tie_word_embeddings=False)
+        freeze_lower_layers(model, frozen)
+        return model
+
+    def compute(model):
+        loss, _ = SftObjective()(model, rows)
+        loss.backward()
+        return loss.item(), gradients(model)
+
+    (loss, found), (wide_loss, expected) = both(make, compute)
+    assert loss != wide_loss, "it is another computation"
+    assert loss == pytest.approx(wide_loss, rel=1e-2)
+    assert found.keys() == expected.keys()
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert alike(found.values(), expected.values()) > 0.999
+
+
+def test_reward_model():
+    history, *replies = (x.tolist() for x in token_sequences([9, 5, 12], seed=3))
+    row = {"history_ids": history, "reply_ids": replies}
+
+    def compute(model):
+        loss, _ = RewardObjective(0.01, 512)(model, [row])
+        loss.backward()
+        return loss.item(), gradients(model)
+
+    (loss, found), (wide_loss, expected) = both(reward_model, compute)
+    assert loss != wide_loss
+    assert loss == pytest.approx(wide_loss, abs=0.05)
+    assert alike(found.values(), expected.values()) > 0.995
+
+
+def test_layers_are_narrow_and_scores_wide():
+    model = reward_model()
+    use_precision(model, "bfloat16")
+    sequences = token_sequences([9, 5], seed=1)
+    types = types_of_products(model, lambda: score(model, sequences))
+    assert types.pop("score") == torch.float32, "a score with eight bits ranks badly"
+    assert set(types.values()) == {NARROW}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_branches_are_narrow_too():
+    model = reward_model()
+    use_precision(model, "bfloat16")
+    history, *branches = token_sequences([9, 5, 6], seed=1)
+    found = branched_hidden_states(model, history, branches)
+    whole = [torch.cat([history, branch]) for branch in branches]
+    apart = [h[9 : len(w)] for h, w in zip(hidden_states(model, whole), whole, strict=True)]
+    wide = [
+        h for model in [reward_model()] for h in branched_hidden_states(model, history, branches)
+    ]
+    for narrow, alone, exact in zip(found, apart, wide, strict=True):
+        assert narrow.dtype == torch.float32
+        assert not torch.equal(narrow, exact)
+        torch.testing.assert_close(narrow, alone, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(narrow, exact, atol=0.05, rtol=0.05)
+
+
+def test_logits_are_what_autocast_gives():
+    model = causal_lm(0)
+    use_precision(model, "bfloat16")
+    (sequence,) = token_sequences([12], seed=2)
+    with torch.no_grad():
+        found, _, before = continuation_logprobs(model, [sequence], [5])
+        with torch.autocast("cpu", NARROW):
+            logits = model(input_ids=sequence[None]).logits[0].float()
+    expected = logits.log_softmax(-1)[range(4, 11), sequence[5:]]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert before.dtype == torch.float32
+
+
+def test_a_head_with_a_bias():
+    class Headed:
+        def __init__(self) -> None:
+            torch.manual_seed(5)
+            self.head = torch.nn.Linear(16, 37)
+
+        def get_output_embeddings(self):
+            return self.head
+
+    def compute(model):
+        torch.manual_seed(6)
+        hidden, targets = torch.randn(11, 16).requires_grad_(), torch.arange(11)
+        token_logprobs(model, hidden, targets)[0].sum().backward()
+        return [hidden.grad, model.head.weight.grad, model.head.bias.grad]
+
+    found, expected = both(Headed, compute)
+    assert {one.dtype for one in found} == {torch.float32}
+    for narrow, wide in zip(found, expected, strict=True):
+        assert alike([narrow], [wide]) > 0.999
+
+
+def test_new_weights_count_at_once():
+    """A copy of narrow weights must not outlive the pass that made it."""
+    model = reward_model()
+    use_precision(model, "bfloat16")
+    sequences = token_sequences([9, 5], seed=1)
+    before = score(model, sequences)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layers" in name:
+                parameter.mul_(1.5)
+        after = score(model, sequences)
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_float32_is_exactly_as_without_a_choice():
+    rows = labelled([9, 21], seed=3)
+    chosen, plain = causal_lm(0), causal_lm(0)
+    use_precision(chosen, "float32")
+    assert torch.equal(SftObjective()(chosen, rows)[0], SftObjective()(plain, rows)[0])
