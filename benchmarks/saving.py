@@ -246,7 +246,8 @@ def report_losses(losses: list[Loss], interval: float) -> None:
         lost = loss.reached - loss.resumed
         rows.append([when, loss.reached, loss.resumed, lost, f"{loss.seconds:.1f}"])
     print(table(["killed", "steps done", "goes on after", "steps lost", "seconds lost"], rows))
-    print(f"\nOne state every {interval:.0f} s, at the end of the step in which they are over.")
+    print(f"\nOne state every {interval:.0f} s, at the end of the step in which they are over;")
+    print("less often where saving would take over 5 % of the time.")
 
 
 def work(arguments: list[str]) -> None:
