@@ -11,6 +11,7 @@ from tiny_models import causal_lm, reward_model, save_rows, token_sequences
 
 from rlhf.config.ppo import PpoConfig
 from rlhf.data.mixture import Mixture
+from rlhf.models.precision import use_precision
 from rlhf.models.value import Critic, ValueHead
 from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
@@ -39,6 +40,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "reward": "r",
         "data": {"d": {}},
         "scoring": "local",
+        "precision": "float32",
         "updates": 2,
         "rollout_batch_size": 8,
         "minibatch_size": 8,
@@ -91,10 +93,14 @@ def trainer(
         if settings["value"]["kind"] == "critic"
         else ValueHead(model.config.hidden_size)
     )
+    reward = judge()
+    for one in (model, reference, reward, getattr(value, "model", None)):
+        if one is not None:
+            use_precision(one, settings["precision"])
     return PpoTrainer(
         ActorCritic(model, value, settings["sampling"]["temperature"]),
         PromptStream(mixture, settings["seed"]),
-        scoring or LocalScoring(judge(), reference, 64),
+        scoring or LocalScoring(reward, reference, 64),
         CALIBRATION,
         FakeTokenizer(),
         settings,

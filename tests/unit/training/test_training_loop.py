@@ -12,6 +12,7 @@ from tiny_models import assert_close, causal_lm, gradients, run_ranks, save_rows
 
 from rlhf.data.mixture import Mixture, Share
 from rlhf.models.load import freeze_lower_layers
+from rlhf.models.precision import use_precision
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 from rlhf.training import optim
@@ -64,8 +65,9 @@ def test_accumulation_is_exact(monkeypatch, tmp_path, mixture, frozen):
     assert not torch.allclose(gradients(model)[name], found[1][0][name], atol=1e-4)
 
 
-def run_once(folder: Path, mixture, **options) -> tuple:
+def run_once(folder: Path, mixture, precision="float32", **options) -> tuple:
     model = causal_lm(0)
+    use_precision(model, precision)
     freeze_lower_layers(model, 1)
     objective = SftObjective()
 
@@ -82,9 +84,10 @@ def run_once(folder: Path, mixture, **options) -> tuple:
     return model, (folder / "metrics.jsonl").read_bytes()
 
 
-def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch, precision):
     """Checklist 40"""
-    straight, metrics = run_once(tmp_path / "straight", mixture)
+    straight, metrics = run_once(tmp_path / "straight", mixture, precision)
     original, calls = optim.step, []
 
     def interrupted(optimizer, norm):
@@ -95,14 +98,14 @@ def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch):
 
     monkeypatch.setattr(optim, "step", interrupted)
     with pytest.raises(Saved, match="after step 3 of 6"):
-        run_once(tmp_path / "parts", mixture)
+        run_once(tmp_path / "parts", mixture, precision)
     assert len(calls) == 3
-    parts, again = run_once(tmp_path / "parts", mixture)
+    parts, again = run_once(tmp_path / "parts", mixture, precision)
     assert len(calls) == 6
     assert metrics == again
     for left, right in zip(straight.parameters(), parts.parameters(), strict=True):
         assert torch.equal(left, right)
-    run_once(tmp_path / "parts", mixture)
+    run_once(tmp_path / "parts", mixture, precision)
     assert len(calls) == 6, "a finished run is not repeated"
 
 
