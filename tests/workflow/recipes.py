@@ -118,16 +118,16 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
 
     for name, sft in config.sft.items():
         jobs.add(("train_sft", name))
-        tokenize("sft", sft.model, sft.data)
+        tokenize("sft", config.base_model("sft", name), sft.data)
     for name, reward in config.reward.items():
         jobs.add(("train_reward", name))
         for view in ("preference", "sft"):  # it is calibrated on demonstrations
-            tokenize(view, config.sft[reward.sft].model, reward.data)
+            tokenize(view, config.base_model("reward", name), reward.data)
     for name, ppo in config.ppo.items():
         jobs.add(("train_ppo", name))
         jobs.add(("export_reward_store", ppo.reward))
         jobs.add(("export_reference_store", ppo.sft))
-        tokenize("prompt", config.sft[ppo.sft].model, ppo.data)
+        tokenize("prompt", config.base_model("ppo", name), ppo.data)
     jobs |= {("evaluate", name) for name in config.evaluation}
     return jobs | {("report", name) for name in config.report}
 

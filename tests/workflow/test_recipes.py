@@ -62,7 +62,8 @@ def test_it_is_valid_and_says_where_its_values_come_from(name: str) -> None:
     assert all(is_known(dataset.registry or "") for dataset in config.datasets.values())
     used = [run.data for runs in (config.sft, config.reward, config.ppo) for run in runs.values()]
     assert {dataset for data in used for dataset in data} == set(config.datasets)
-    assert {run.model for run in config.sft.values()} == set(config.models)
+    starts = [run.model for runs in (config.sft, config.reward) for run in runs.values()]
+    assert {*starts} - {None} == set(config.models)
     assert config.cluster.gpus_per_node
     assert {"model_billions", "gpus_per_node"} <= config.cluster.model_fields_set
 

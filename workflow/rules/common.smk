@@ -123,7 +123,7 @@ def get_tokenized(view, section):
 
     def inputs(wildcards):
         run = getattr(CONFIG, section)[wildcards.name]
-        model = get_base_model(section, wildcards.name)
+        model = CONFIG.base_model(section, wildcards.name)
         folder = f"results/tokenized/{view}/{model}"
         return [f"{folder}/{dataset}/manifest.json" for dataset in run.data]
 
@@ -149,10 +149,11 @@ def get_run_rows(wildcards):
     return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
 
 
-def get_base_model(section, name):
-    """Name of the base model that a run goes back to."""
-    run = getattr(CONFIG, section)[name]
-    return run.model if section == "sft" else CONFIG.sft[run.sft].model
+def get_start(section):
+    """Manifest of the base model or SFT run that a run starts from."""
+    return lambda wildcards: (
+        "results/{}/{}/manifest.json".format(*CONFIG.start(section, wildcards.name))
+    )
 
 
 def get_parent(kind, section, key):
@@ -177,22 +178,19 @@ def get_evaluated(kind):
     """Manifest of an artifact that the evaluated PPO run goes back to."""
 
     def inputs(wildcards):
-        run = CONFIG.ppo[CONFIG.evaluation[wildcards.name].ppo]
+        ppo = CONFIG.evaluation[wildcards.name].ppo
         if kind == "models":
-            return f"results/models/{CONFIG.sft[run.sft].model}/manifest.json"
-        return f"results/{kind}/{getattr(run, kind)}/manifest.json"
+            return f"results/models/{CONFIG.base_model('ppo', ppo)}/manifest.json"
+        return f"results/{kind}/{getattr(CONFIG.ppo[ppo], kind)}/manifest.json"
 
     return inputs
 
 
 def get_evaluation_prompts(wildcards):
     """Manifests of the tokenized prompts that the evaluated PPO run draws from."""
-    run = CONFIG.ppo[CONFIG.evaluation[wildcards.name].ppo]
-    model = CONFIG.sft[run.sft].model
-    return [
-        f"results/tokenized/prompt/{model}/{dataset}/manifest.json"
-        for dataset in run.data
-    ]
+    ppo = CONFIG.evaluation[wildcards.name].ppo
+    folder = f"results/tokenized/prompt/{CONFIG.base_model('ppo', ppo)}"
+    return [f"{folder}/{dataset}/manifest.json" for dataset in CONFIG.ppo[ppo].data]
 
 
 def get_rows(section):

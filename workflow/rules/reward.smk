@@ -1,6 +1,6 @@
 rule train_reward:
     input:
-        sft=get_parent("sft", "reward", "sft"),
+        start=get_start("reward"),
         data=get_tokenized("preference", "reward"),
         duplicates=get_duplicates("reward"),
         demonstrations=get_tokenized("sft", "reward"),
@@ -24,7 +24,7 @@ rule train_reward:
         "rlhf launch {resources.launch} --log {log}"
         " -- rlhf.stages.train_reward --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
-        " --input sft={input.sft} $(printf -- ' --input data=%s' {input.data})"
+        " --input start={input.start} $(printf -- ' --input data=%s' {input.data})"
         " $(printf -- ' --input demonstrations=%s' {input.demonstrations})"
         " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " --output model={output.model} --output metrics={output.metrics}"

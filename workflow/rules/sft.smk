@@ -1,6 +1,6 @@
 rule train_sft:
     input:
-        model=lambda wildcards: f"results/models/{CONFIG.sft[wildcards.name].model}/manifest.json",
+        start=get_start("sft"),
         data=get_tokenized("sft", "sft"),
         duplicates=get_duplicates("sft"),
     output:
@@ -22,7 +22,7 @@ rule train_sft:
         "rlhf launch {resources.launch} --log {log}"
         " -- rlhf.stages.train_sft --name {wildcards.name}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
-        " --input model={input.model} $(printf -- ' --input data=%s' {input.data})"
+        " --input start={input.start} $(printf -- ' --input data=%s' {input.data})"
         " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " --output model={output.model} --output metrics={output.metrics}"
         " --output manifest={output.manifest}"

@@ -101,9 +101,7 @@ def test_wrong_values(valid, path, value, expected):
     assert expected in message(put(valid, path, value))
 
 
-@pytest.mark.parametrize(
-    "path", ["models", "datasets", "sft.chat.model", "sft.chat.data", "datasets.demo.format"]
-)
+@pytest.mark.parametrize("path", ["models", "datasets", "sft.chat.data", "datasets.demo.format"])
 def test_missing_keys(valid, path):
     *sections, last = path.split(".")
     inner = valid
@@ -111,6 +109,30 @@ def test_missing_keys(valid, path):
         inner = inner[section]
     del inner[last]
     assert f"{path}: this key is required" in message(valid)
+
+
+@pytest.mark.parametrize("start", [{}, {"model": "tiny", "sft": "chat"}])
+def test_a_run_starts_from_one_thing(valid, start):
+    valid["reward"]["helpful"] = {"data": {"demo": {}}} | start
+    assert "reward.helpful: give exactly one of model, sft" in message(valid)
+
+
+def test_runs_that_start_from_one_another(valid):
+    data = {"demo": {}}
+    valid["sft"] |= {"one": {"sft": "two", "data": data}, "two": {"sft": "one", "data": data}}
+    text = message(valid)
+    assert "sft.one: starts from itself (one ← two ← one)" in text
+    assert "sft.chat:" not in text
+
+
+def test_a_chain_of_runs_goes_back_to_one_base_model(valid):
+    valid["sft"]["more"] = {"sft": "chat", "data": {"demo": {}}}
+    valid["reward"]["helpful"] = {"model": "tiny", "data": {"demo": {}}}
+    valid["ppo"]["final"]["sft"] = "more"
+    config = load_config(valid)
+    assert config.start("sft", "more") == ("sft", "chat")
+    assert config.start("reward", "helpful") == ("models", "tiny")
+    assert config.base_model("ppo", "final") == config.base_model("sft", "more") == "tiny"
 
 
 def test_all_problems_at_once(valid):

@@ -59,6 +59,7 @@ class Config(Strict):
     def _names_resolve(self) -> Config:
         """Names are fit for a path, names that are used are declared, and jobs can be laid out."""
         problems = [*self._bad_names(), *self._unknown_names(), *self._sources()]
+        problems = problems or [*self._circles()]
         problems = problems or [*self._mixed_models(), *cluster_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
@@ -100,14 +101,35 @@ class Config(Strict):
             for one in entry.evaluations:
                 yield f"report.{name}.evaluations", "evaluation", one
 
+    def start(self, section: str, name: str) -> tuple[str, str]:
+        """Section (``models`` or ``sft``) and name of what a run starts from."""
+        run = getattr(self, section)[name]
+        base = None if section == "ppo" else run.model
+        return ("sft", run.sft) if base is None else ("models", base)
+
+    def base_model(self, section: str, name: str) -> str:
+        """Name of the base model that a run goes back to."""
+        while section != "models":
+            section, name = self.start(section, name)
+        return name
+
+    def _circles(self) -> Iterator[str]:
+        """SFT runs that start from one another."""
+        for name in self.sft:
+            seen, here = [name], name
+            while (following := self.sft[here].sft) is not None and following not in seen:
+                seen.append(here := following)
+            if following == name:
+                yield f"sft.{name}: starts from itself ({' ← '.join([*seen, name])})"
+
     def _mixed_models(self) -> Iterator[str]:
         """PPO runs whose policy and reward model can't have one tokenizer.
 
         Models of one family may: whether they do is known once both are there. PPO looks then.
         """
         for name, run in self.ppo.items():
-            policy = self.sft[run.sft].model
-            judge = self.sft[self.reward[run.reward].sft].model
+            policy = self.base_model("ppo", name)
+            judge = self.base_model("reward", run.reward)
             one, other = self.models[policy], self.models[judge]
             differ = [key for key in TOKENIZER if getattr(one, key) != getattr(other, key)]
             if differ:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.data import DuplicatesConfig, Shares
 
@@ -36,6 +38,12 @@ class OptimizerConfig(Strict):
 class SupervisedConfig(Strict):
     """SFT and reward models."""
 
+    model: str | None = key(
+        None, about="name of the base model that it starts from", pattern=NAME_PATTERN
+    )
+    sft: str | None = key(
+        None, about="or: name of the SFT run that it starts from", pattern=NAME_PATTERN
+    )
     data: Shares = key(about="dataset name → what is taken from it", min_length=1)
     duplicates: DuplicatesConfig = key(
         DuplicatesConfig(), about="repeated rows, within the datasets and between them"
@@ -57,17 +65,20 @@ class SupervisedConfig(Strict):
     evaluations: int = key(2, ge=1, about="times that the validation rows are evaluated in a run")
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
 
+    @model_validator(mode="after")
+    def _one_start(self) -> SupervisedConfig:
+        if (self.model is None) == (self.sft is None):
+            raise ValueError("give exactly one of model, sft: what it starts from")
+        return self
+
 
 class SftConfig(SupervisedConfig):
     """One supervised fine-tuning run."""
-
-    model: str = key(about="name of a base model", pattern=NAME_PATTERN)
 
 
 class RewardConfig(SupervisedConfig):
     """One reward model."""
 
-    sft: str = key(about="name of the SFT run that it starts from", pattern=NAME_PATTERN)
     score_l2: float = key(
         0.001, ge=0, about="weight of ½(s⁺² + s⁻²) in the loss", source="Open-Assistant"
     )

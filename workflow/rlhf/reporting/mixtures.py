@@ -46,7 +46,7 @@ def describe(config: Config, results: Path, runs: list[str]) -> dict[str, Any]:
         section, name = run.split(".")
         own = getattr(config, section)[name]
         view = VIEWS[section]
-        model = own.model if section == "sft" else config.sft[own.sft].model
+        model = config.base_model(section, name)
         folder = results / "tokenized" / view / model
         for dataset in own.data:
             if (view, model, dataset) not in datasets:

@@ -29,8 +29,8 @@ def run(stage: Stage) -> None:
     threads = begin()
     config, tokens = stage.config, stage.micro_batch_tokens
     check_batches("reward", stage.name, config, distributed.world_size())
-    facts = tokenizer_facts(stage, "sft", "data", "demonstrations")
-    start = stage.folder("sft") / "model"
+    facts = tokenizer_facts(stage, "start", "data", "demonstrations")
+    start = stage.folder("start") / "model"
     model = new_reward_model(start, config["seed"]).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])

@@ -15,9 +15,9 @@ def run(stage: Stage) -> None:
     threads = begin()
     config = stage.config
     check_batches("sft", stage.name, config, distributed.world_size())
-    facts = tokenizer_facts(stage, "model", "data")
-    base = stage.folder("model") / "model"
-    model = load_causal_lm(base).to(distributed.device())
+    facts = tokenizer_facts(stage, "start", "data")
+    start = stage.folder("start") / "model"
+    model = load_causal_lm(start).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
@@ -36,7 +36,7 @@ def run(stage: Stage) -> None:
         stage.micro_batch_tokens,
         validate,
     )
-    publish_model(model, load_tokenizer(base), stage.outputs["model"])
+    publish_model(model, load_tokenizer(start), stage.outputs["model"])
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         stage.finish(
