@@ -71,7 +71,7 @@ def test_no_module_imports_upward() -> None:
     layers = [
         {"errors"},
         {"provenance", "runtime"},
-        {"downloads", "hub", "locks", "urls"},
+        {"fetching"},
         {"config", "data", "evaluation", "reporting"},
         {"models"},
         {"training", "serving"},

@@ -9,9 +9,9 @@ from pathlib import Path
 from rlhf.config import Config
 from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
 from rlhf.config.slices import config_slice, local_source
+from rlhf.fetching.locks import config_files, lock_path
+from rlhf.fetching.urls import read_addresses
 from rlhf.images import image_path
-from rlhf.locks import config_files, lock_path
-from rlhf.urls import read_addresses
 
 
 def resource_names(config: Config, rule: Rule) -> list[str]:

@@ -16,7 +16,7 @@ from rlhf.data.formats import module_of
 from rlhf.errors import RlhfError
 from rlhf.images import image_id
 from rlhf.jobs import images, job_resources, resource_names
-from rlhf.locks import VARIABLE, Lock
+from rlhf.fetching.locks import VARIABLE, Lock
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code

@@ -5,7 +5,7 @@ from valid_config import VALID, put
 
 from rlhf.config import load_config
 from rlhf.config.slices import canonical_slice, config_slice
-from rlhf.locks import Lock, lock_path
+from rlhf.fetching.locks import Lock, lock_path
 from rlhf.runtime.files import write_json
 
 ARTIFACTS = {

@@ -8,9 +8,9 @@ import hashlib
 import pytest
 from hub_stand_in import digest
 
-from rlhf import hub
 from rlhf.data.rows import Rows
 from rlhf.errors import DataError, IntegrityError
+from rlhf.fetching import hub
 from rlhf.runtime.files import read_json
 
 FIRST = "data/train-0.jsonl.gz"

@@ -8,9 +8,9 @@ import random
 import pytest
 from hub_stand_in import serve
 
-from rlhf import urls
 from rlhf.errors import DataError, IntegrityError
-from rlhf.urls import download, read_addresses
+from rlhf.fetching import urls
+from rlhf.fetching.urls import download, read_addresses
 
 CONTENT = random.Random(1).randbytes(200_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -15,7 +15,7 @@ from hub_stand_in import serve
 from rlhf.cli import main
 from rlhf.data.rows import Rows
 from rlhf.errors import ConfigError, IntegrityError
-from rlhf.locks import VARIABLE, Lock, lock_path
+from rlhf.fetching.locks import VARIABLE, Lock, lock_path
 from rlhf.models.fetch import materialize
 from rlhf.runtime.files import read_json, write_json
 

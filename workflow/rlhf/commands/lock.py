@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import RlhfError
-from rlhf.locks import DEFAULT, Entry, Lock, identity, is_downloaded, lock_path
+from rlhf.fetching.locks import DEFAULT, Entry, Lock, identity, is_downloaded, lock_path
 
 if TYPE_CHECKING:
     from rlhf.config import Config
@@ -105,7 +105,7 @@ def _check_names(names: list[str], config: Config, sources: dict[tuple[str, str]
 
 def _resolve(section: str, name: str, values: dict[str, Any]) -> Entry:
     """What is there now; files whose digest nobody knows are downloaded."""
-    from rlhf import hub, urls
+    from rlhf.fetching import hub, urls
     from rlhf.models.fetch.hub import wanted
 
     source, where = values["source"], f"{section}.{name}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, model_validator
 
 from rlhf.config.base import Strict, key
-from rlhf.urls import read_addresses
+from rlhf.fetching.urls import read_addresses
 
 
 class StageSplit(Strict):

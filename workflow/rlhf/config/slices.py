@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.config import Config
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
-from rlhf.locks import SECTIONS, Lock, is_downloaded
+from rlhf.fetching.locks import SECTIONS, Lock, is_downloaded
 from rlhf.provenance.digest import canonical_json, digest_file, digest_source, digest_value
 
 VIEWS = ("sft", "preference", "prompt")

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf import hub, urls
 from rlhf.data.files import find_files
 from rlhf.data.formats import Source
 from rlhf.data.rows import RowsWriter, view_of
 from rlhf.data.split import VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
-from rlhf.downloads import Downloaded
 from rlhf.errors import DataError
-from rlhf.locks import Lock, Locked
+from rlhf.fetching import hub, urls
+from rlhf.fetching.downloaded import Downloaded
+from rlhf.fetching.locks import Lock, Locked
 from rlhf.provenance.digest import digest_file
 from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory, write_json

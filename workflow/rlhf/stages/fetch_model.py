@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf.locks import Lock
+from rlhf.fetching.locks import Lock
 from rlhf.models.fetch import materialize
 from rlhf.stages.stage import Stage, main
 

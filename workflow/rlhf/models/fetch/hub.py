@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlhf.hub import download
+from rlhf.fetching.hub import download
 from rlhf.models.fetch.folder import CODE, PATTERNS, check_folder, load_folder
 from rlhf.models.fetch.loaded import Loaded
 

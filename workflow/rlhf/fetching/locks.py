@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError, IntegrityError
+from rlhf.fetching.urls import read_addresses
 from rlhf.provenance.digest import digest_value
 from rlhf.runtime.files import write_json
-from rlhf.urls import read_addresses
 
 VERSION = 1
 SECTIONS = {"fetch_model": "models", "fetch_data": "datasets"}

@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from rlhf.downloads import Downloaded, describe_file
 from rlhf.errors import DataError, IntegrityError
-from rlhf.hub import ATTEMPTS, NO_NETWORK, PAUSE
+from rlhf.fetching.downloaded import Downloaded, describe_file
+from rlhf.fetching.hub import ATTEMPTS, NO_NETWORK, PAUSE
 from rlhf.provenance.digest import digest_value
 from rlhf.runtime.files import read_json, write_json
 

@@ -16,8 +16,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.downloads import Downloaded, describe_file
 from rlhf.errors import DataError, IntegrityError
+from rlhf.fetching.downloaded import Downloaded, describe_file
 
 logger = logging.getLogger(__name__)
 
