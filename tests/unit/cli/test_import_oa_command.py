@@ -78,7 +78,7 @@ def test_mistakes(line, words, capsys):
 def test_what_it_adds_to_has_to_be_valid(capsys):
     Path("base.yaml").write_text("sft: {chat: {}}")
     assert main([*SFT, "--repo", str(CONFIGS), "--onto", "base.yaml"]) == 2
-    assert "sft.chat.model: this key is required" in capsys.readouterr().err
+    assert "sft.chat.data: this key is required" in capsys.readouterr().err
 
 
 def test_what_it_adds_to_is_not_overwritten(capsys):
