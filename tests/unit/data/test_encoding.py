@@ -114,9 +114,10 @@ def test_plain_text_is_trained_whole_and_without_a_template(make_tokenizer, bos)
 def test_functions_are_the_encoders(make_tokenizer):
     tokenizer = make_tokenizer("hh")
     encoder = Encoder(tokenizer)
-    assert encode_conversation(tokenizer, DIALOGUE) == encoder.conversation(DIALOGUE)
-    assert encode_prompt(tokenizer, DIALOGUE[:2]) == encoder.prompt(DIALOGUE[:2])
-    assert encode_reply(tokenizer, DIALOGUE[:2], " x") == encoder.reply(DIALOGUE[:2], " x")
+    ids, labels = encoder.conversation(DIALOGUE)
+    assert encode_conversation(tokenizer, DIALOGUE) == (ids.tolist(), labels.tolist())
+    assert encode_prompt(tokenizer, DIALOGUE[:2]) == encoder.prompt(DIALOGUE[:2]).tolist()
+    assert encode_reply(tokenizer, DIALOGUE[:2], " x") == encoder.reply(DIALOGUE[:2], " x").tolist()
 
 
 def test_priming_changes_nothing(make_tokenizer):

@@ -100,7 +100,7 @@ def test_ids_and_labels_of_demonstrations(name, row):
         assert ids[start] == tokenizer.bos_token_id
         ids = [ids[start], *ids[:start], *ids[start + 1 :]]
         trained = [trained[start], *trained[:start], *trained[start + 1 :]]
-    assert sample["input_ids"] == ids
+    assert sample["input_ids"].tolist() == ids
     # Open-Assistant also trains what stands before the first question, if anything does, and
     # what follows a reply. Ours trains replies and their EOS.
     prompter, assistant = tokenizer.convert_tokens_to_ids(["<|prompter|>", "<|assistant|>"])
@@ -137,4 +137,4 @@ def test_ids_of_ranked_replies(name, row):
         if adds_bos(tokenizer):  # Open-Assistant puts BOS before the reply too
             assert ids[length] == tokenizer.bos_token_id
             del ids[length]
-        assert history + reply == ids
+        assert (history + reply).tolist() == ids

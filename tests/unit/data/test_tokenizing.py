@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+from array import array
 
 import datasets
 import pyarrow as pa
@@ -315,6 +316,23 @@ class TestFolder:
         assert len(set(files)) == 1
         with pa.ipc.open_stream(files[0]) as stream:
             assert [len(batch) for batch in stream] == [1000, 1000, 500]
+
+    def test_arrays_of_ids_are_as_lists(self):
+        schema = features_of("preference").arrow_schema
+        samples = [
+            {"id": "a", "history_ids": [1, 2], "reply_ids": [[3], [], [-100, 2**31 - 1]]},
+            {"id": "b", "history_ids": [], "reply_ids": []},
+        ]
+        arrays = [
+            {
+                "id": one["id"],
+                "history_ids": array("i", one["history_ids"]),
+                "reply_ids": [array("i", ids) for ids in one["reply_ids"]],
+            }
+            for one in samples
+        ]
+        assert record_batch(schema, arrays).equals(record_batch(schema, samples))
+        assert record_batch(schema, arrays).to_pylist() == samples
 
     @pytest.mark.parametrize("view", ["sft", "preference", "prompt"])
     def test_empty_split_opens_with_its_columns(self, tmp_path, view):

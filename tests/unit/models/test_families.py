@@ -9,6 +9,7 @@ from golden_ids import DIALOGUE, written
 from tiny_tokenizers import FAMILIES
 
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos
+from rlhf.data.pieces import Pieces
 from rlhf.data.templates import TEMPLATES
 from rlhf.errors import ConfigError
 from rlhf.models.families import FAMILIES as KNOWN
@@ -140,6 +141,20 @@ def test_ids_are_the_golden_ones():
     assert lines == GOLDEN.read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_are_as_the_tokenizers_own_call_has_them(family):
+    """Whatever a call before has set: neither cut nor padded, and special tokens are plain text."""
+    tokenizer = FAMILIES[family][1]()
+    special = "".join(map(str, tokenizer.all_special_tokens))
+    texts = ["", "a tree", f" {special} x{special}", "🌳 a\n\n tree  ", "Trees, 1234567 trees."]
+    alone = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(3)
+    backend.enable_padding(length=20)
+    backend.encode_special_tokens = False
+    assert [ids.tolist() for ids in Pieces(tokenizer).texts(texts, joined=False)] == alone
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pieces_join_to_the_whole(family, template):
@@ -150,7 +165,7 @@ def test_pieces_join_to_the_whole(family, template):
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
-    assert ids == whole["input_ids"]
+    assert ids.tolist() == whole["input_ids"]
     if adds_bos(tokenizer):
         assert ids[0] == tokenizer.bos_token_id
         assert tokenizer.bos_token_id not in (ids[1], labels[0])

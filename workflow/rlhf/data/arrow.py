@@ -7,6 +7,7 @@ it; here equal samples give equal bytes, and the fingerprint is a digest of the 
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,5 +118,11 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
     offsets = np.zeros(len(values) + 1, dtype=np.int32)
     np.cumsum([len(one) for one in values], out=offsets[1:])
-    inside = _array(list(itertools.chain.from_iterable(values)), kind.value_type)
+    if kind.value_type == pa.int32():
+        ids = array("i")
+        for one in values:
+            ids.extend(one)
+        inside = pa.array(np.frombuffer(ids, np.int32))
+    else:
+        inside = _array(list(itertools.chain.from_iterable(values)), kind.value_type)
     return pa.ListArray.from_arrays(pa.array(offsets), inside, type=kind)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from rlhf.data.pieces import Pieces
+from rlhf.data.pieces import Ids, Pieces
 from rlhf.data.rows import TEXT, Message
 from rlhf.errors import ConfigError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that is not trained
+_IGNORED = array("i", [IGNORED])
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _STAND_IN = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: in no template
 _PROBES = ("  spaces at both ends \n", "two\n\nlines")
@@ -30,7 +32,7 @@ _PROBES = ("  spaces at both ends \n", "two\n\nlines")
 class Literal:
     """Ids that the template writes."""
 
-    ids: tuple[int, ...]
+    ids: Ids
     trained: bool
 
 
@@ -77,10 +79,10 @@ class Encoder:
                 expected="a template that marks what the assistant says",
                 hint="set `template` to chatml, oasst, hh or deepspeed_chat",
             )
-        self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        self._bos = array("i", [tokenizer.bos_token_id] if adds_bos(tokenizer) else [])
         self._marked = bool(_MARKS.search(tokenizer.chat_template))
         self._skeletons: dict[tuple[tuple[str, ...], bool], Skeleton] = {}
-        self._ready: dict[tuple[str, bool], list[int]] = {}
+        self._ready: dict[bool, dict[str, Ids]] = {False: {}, True: {}}
         self._pieces = Pieces(tokenizer)
         self._strip = self._find_strip()
         self._check_ends()
@@ -90,7 +92,6 @@ class Encoder:
 
         What was primed before is forgotten, so memory is that of one batch.
         """
-        self._ready = {}
         texts: dict[bool, dict[str, None]] = {False: {}, True: {}}  # sets that keep their order
         for messages in dialogues:
             for slot in self._skeleton(messages, False):
@@ -98,16 +99,16 @@ class Encoder:
                     texts[slot.joined][self._text(slot, messages)] = None
         for joined, some in texts.items():
             ids = self._pieces.texts(list(some), joined)
-            self._ready.update(zip(((text, joined) for text in some), ids, strict=True))
+            self._ready[joined] = dict(zip(some, ids, strict=True))
 
-    def texts(self, messages: Sequence[Message]) -> list[list[int]]:
+    def texts(self, messages: Sequence[Message]) -> list[Ids]:
         """Ids of each message's text, without what the template writes around it."""
         slots = [one for one in self._skeleton(messages, False) if isinstance(one, Slot)]
         return [self._content(slot, messages) for slot in slots]
 
     def join(
-        self, messages: Sequence[Message], texts: Sequence[Sequence[int]], prompt: bool = False
-    ) -> tuple[list[int], list[int]]:
+        self, messages: Sequence[Message], texts: Sequence[Ids], prompt: bool = False
+    ) -> tuple[Ids, Ids]:
         """Put texts into the template.
 
         Args:
@@ -119,23 +120,22 @@ class Encoder:
             Ids and labels, of equal length; labels are −100 outside of the assistant's texts and
             the EOS after each.
         """
-        ids: list[int] = []
-        labels: list[int] = []
+        ids, labels = array("i"), array("i")
         for piece in self._skeleton(messages, prompt):
             added = piece.ids if isinstance(piece, Literal) else texts[piece.index]
             ids.extend(added)
-            labels.extend(added if piece.trained else [IGNORED] * len(added))
+            labels.extend(added if piece.trained else _IGNORED * len(added))
         return ids, labels
 
-    def conversation(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    def conversation(self, messages: Sequence[Message]) -> tuple[Ids, Ids]:
         """Ids and labels of a whole dialogue; see ``encode_conversation``."""
         return self.join(messages, self.texts(messages))
 
-    def prompt(self, history: Sequence[Message]) -> list[int]:
+    def prompt(self, history: Sequence[Message]) -> Ids:
         """Ids of a history up to where the assistant begins; see ``encode_prompt``."""
         return self.join(history, self.texts(history), prompt=True)[0]
 
-    def reply(self, history: Sequence[Message], reply: str) -> list[int]:
+    def reply(self, history: Sequence[Message], reply: str) -> Ids:
         """Ids of a reply and its EOS; see ``encode_reply``."""
         messages = (*history, Message("assistant", reply))
         pieces = self._skeleton(messages, False)
@@ -144,12 +144,12 @@ class Encoder:
         )
         while start > 0 and pieces[start - 1].trained:
             start -= 1
-        ids: list[int] = []
+        ids = array("i")
         for piece in itertools.takewhile(lambda one: one.trained, pieces[start:]):
             ids += piece.ids if isinstance(piece, Literal) else self._content(piece, messages)
         return ids
 
-    def turn(self, history: Sequence[Message], messages: Sequence[Message]) -> list[int]:
+    def turn(self, history: Sequence[Message], messages: Sequence[Message]) -> Ids:
         """Ids of what follows a history, such as a tag and a reply, up to the reply's EOS.
 
         Raises:
@@ -167,9 +167,9 @@ class Encoder:
         content = messages[slot.index].content
         return slot.space + (content.strip() if self._strip else content)
 
-    def _content(self, slot: Slot, messages: Sequence[Message]) -> list[int]:
+    def _content(self, slot: Slot, messages: Sequence[Message]) -> Ids:
         text = self._text(slot, messages)
-        ids = self._ready.get((text, slot.joined))
+        ids = self._ready[slot.joined].get(text)
         return self._pieces.texts([text], slot.joined)[0] if ids is None else ids
 
     def _skeleton(self, messages: Sequence[Message], prompt: bool) -> Skeleton:
@@ -180,7 +180,7 @@ class Encoder:
 
     def _build(self, roles: tuple[str, ...], prompt: bool) -> Skeleton:
         if roles == (TEXT,):
-            eos = Literal((self._tokenizer.eos_token_id,), trained=True)
+            eos = Literal(array("i", [self._tokenizer.eos_token_id]), trained=True)
             return self._with_bos([Slot(0, "", trained=True), eos])
         contents = [f"\ue000{i}\ue001" for i in range(len(roles))]
         text, spans = self._render(roles, contents, prompt)
@@ -206,14 +206,14 @@ class Encoder:
             written = written.removesuffix(" ") if space else written
             if written:
                 ids = self._pieces.written(written, joined)
-                pieces.append(Literal(tuple(ids), trained))
+                pieces.append(Literal(array("i", ids), trained))
                 joined = self._pieces.joins(ids[-1] if ids else None)
         return self._with_bos(pieces)
 
     def _with_bos(self, pieces: list[Literal | Slot]) -> Skeleton:
         first = pieces[0] if pieces else None
-        if self._bos and not (isinstance(first, Literal) and list(first.ids[:1]) == self._bos):
-            pieces.insert(0, Literal(tuple(self._bos), False))
+        if self._bos and not (isinstance(first, Literal) and first.ids[:1] == self._bos):
+            pieces.insert(0, Literal(self._bos, False))
         return tuple(pieces)
 
     def _render(
@@ -266,7 +266,7 @@ class Encoder:
         question, answer = Message("user", "a"), "b"
         prompt, reply = self.prompt([question]), self.reply([question], answer)
         whole, labels = self.conversation([question, Message("assistant", answer)])
-        if reply[-1:] != [self._tokenizer.eos_token_id]:
+        if not reply or reply[-1] != self._tokenizer.eos_token_id:
             raise self._unfit("does not end the assistant's turn with EOS", ("user", "assistant"))
         if prompt + reply != whole[: len(prompt) + len(reply)] or labels.count(IGNORED) == 0:
             raise self._unfit(
@@ -294,12 +294,13 @@ def encode_conversation(
         Two lists of equal length; labels are −100 outside of the assistant's texts and the EOS
         after each.
     """
-    return Encoder(tokenizer).conversation(messages)
+    ids, labels = Encoder(tokenizer).conversation(messages)
+    return ids.tolist(), labels.tolist()
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, history: Sequence[Message]) -> list[int]:
     """Ids of a history that ends with the user, up to where the assistant begins."""
-    return Encoder(tokenizer).prompt(history)
+    return Encoder(tokenizer).prompt(history).tolist()
 
 
 def encode_reply(
@@ -310,4 +311,4 @@ def encode_reply(
     ``encode_prompt(history) + encode_reply(history, reply)`` is how the encoded conversation
     begins, whatever the texts.
     """
-    return Encoder(tokenizer).reply(history, reply)
+    return Encoder(tokenizer).reply(history, reply).tolist()

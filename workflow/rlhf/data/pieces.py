@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from array import array
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+Ids: TypeAlias = "array[int]"  # 32 bits each; joining and storing them takes no object for each id
 Places = Literal["nowhere", "segments", "start"]
+
+REMEMBERED = 2**18  # words whose ids a tokenizer keeps, some 50 MB; its own 10,000 are soon full
 
 
 class Pieces:
@@ -29,10 +33,14 @@ class Pieces:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self._bare, self._places = _without_space(self._backend)
+        for backend in (self._backend, self._bare):
+            model: Any = getattr(backend, "model", None)
+            if hasattr(model, "_resize_cache"):  # whole words are in no need of one
+                model._resize_cache(REMEMBERED)
         added = tokenizer.added_tokens_decoder.items()
         self._special = {token.content: one for one, token in added if token.special}
 
-    def texts(self, texts: list[str], joined: bool) -> list[list[int]]:
+    def texts(self, texts: list[str], joined: bool) -> list[Ids]:
         """Ids of texts that people wrote; special tokens in them are plain text.
 
         Args:
@@ -43,12 +51,13 @@ class Pieces:
             return []
         backend = self._bare if joined and self._bare is not None else self._backend
         if backend is None:
-            return self._encode(texts, split_special_tokens=True)
+            return [array("i", one) for one in self._encode(texts, split_special_tokens=True)]
         # Not by the tokenizer's own call, which takes long to tidy up; it sets these three too.
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
-        return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
+        found = backend.encode_batch_fast(texts, add_special_tokens=False)  # without offsets
+        return [array("i", one.ids) for one in found]
 
     def written(self, text: str, joined: bool) -> list[int]:
         """Ids of what a template writes; special tokens in it are special."""

@@ -6,10 +6,12 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.pieces import Ids
 from rlhf.data.rows import Conversation, Message, Preference, Row
 from rlhf.data.tags import ReplyTags, draws_for
 from rlhf.errors import DataError
@@ -186,11 +188,13 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
 def _sft(
     dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
 ) -> dict[str, Any] | None:
+    import numpy as np
+
     fitted = _fit(dialogue, encoder, limits, tally)
     if fitted is None:
         return None
     ids, labels = fitted
-    trained = len(labels) - labels.count(IGNORED)
+    trained = int(np.count_nonzero(np.frombuffer(labels, np.int32) != IGNORED))
     if not trained:
         tally.dropped["no_labels"] += 1
         return None
@@ -214,13 +218,14 @@ def _preference(
 ) -> dict[str, Any] | None:
     # A tag stands before what begins the assistant's turn, so both belong to the reply then.
     history, prompt = dialogue.history, limits.reply_tags is None
-    replies: dict[tuple[int, ...], list[int]] = {}  # in the order of insertion: best first
+    replies: dict[bytes, Ids] = {}  # in the order of insertion: best first
     for reply in dialogue.replies:
-        text = tuple(encoder.reply(history, reply[-1].content))
+        ids = encoder.reply(history, reply[-1].content)
+        text = ids.tobytes()
         # Texts that a normalizer makes equal are one reply: nothing can be learned from the pair.
         tally.replies_dropped["duplicate"] += text in replies
         if text not in replies:
-            replies[text] = list(text) if prompt else encoder.turn(history, reply)
+            replies[text] = ids if prompt else encoder.turn(history, reply)
     kept = list(replies.values())
     if limits.overlong != "error":
         cut = limits.overlong == "truncate"
@@ -260,7 +265,7 @@ def _fit(
     *,
     prompt: bool = False,
     reserved: int = 0,
-) -> tuple[list[int], list[int]] | None:
+) -> tuple[Ids, Ids] | None:
     """Ids and labels of a history within the limit, or None after counting it as dropped.
 
     Args:
@@ -306,18 +311,26 @@ class _Part:
     def __init__(
         self,
         messages: Sequence[Message],
-        texts: Sequence[list[int]],
+        texts: Sequence[Ids],
         encoder: Encoder,
         prompt: bool,
     ) -> None:
         self.messages, self.texts = tuple(messages), list(texts)
         self.encoded = encoder.join(self.messages, self.texts, prompt)
         self._encoder, self._prompt = encoder, prompt
-        self.first = _count_system(messages)
-        self.questions = [i for i, one in enumerate(messages) if one.role == "user"]
 
     def __len__(self) -> int:
         return len(self.encoded[0])
+
+    @cached_property
+    def first(self) -> int:
+        """The first message that is not the system's."""
+        return _count_system(self.messages)
+
+    @cached_property
+    def questions(self) -> list[int]:
+        """The messages that are the user's."""
+        return [i for i, one in enumerate(self.messages) if one.role == "user"]
 
     def turns(self, start: int, end: int) -> _Part:
         """What is said from message ``start`` to ``end``, after the system's first messages."""
