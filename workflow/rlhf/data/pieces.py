@@ -40,6 +40,10 @@ class Pieces:
         added = tokenizer.added_tokens_decoder.items()
         self._special = {token.content: one for one, token in added if token.special}
 
+    def __reduce__(self) -> tuple[type[Pieces], tuple[PreTrainedTokenizerBase]]:
+        # made anew in another process: a pickled tokenizer forgets how much it may remember
+        return Pieces, (self._tokenizer,)
+
     def texts(self, texts: list[str], joined: bool) -> list[Ids]:
         """Ids of texts that people wrote; special tokens in them are plain text.
 

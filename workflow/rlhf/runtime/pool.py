@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -70,6 +71,7 @@ def in_order(
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     end_with_parent()
+    gc.freeze()  # the libraries that came with the work stay: no need to look through them again
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or each would start a thread for each core
     _work = work
 
