@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def test_priming_changes_nothing(make_tokenizer):
         assert encoder.conversation(DIALOGUE) == before
         encoder.prime([])
         assert encoder.conversation(DIALOGUE) == before
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_pickling_changes_nothing(make_tokenizer, template):
+    encoder = Encoder(make_tokenizer(template, bos=True))
+    encoder.prime([DIALOGUE[:3]])
+    again = pickle.loads(pickle.dumps(encoder))
+    assert again.conversation(DIALOGUE) == encoder.conversation(DIALOGUE)
+    assert again.prompt(DIALOGUE[:4]) == encoder.prompt(DIALOGUE[:4])
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
