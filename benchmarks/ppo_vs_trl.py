@@ -89,7 +89,9 @@ def _prompts(options: argparse.Namespace) -> list[list[int]]:
     from rlhf.models.load import load_tokenizer
 
     encoder = Encoder(load_tokenizer(options.model))
-    rows = [encoder.prompt(row.history) for row in read_rows(options.rows, "prompt", "train")]
+    rows = [
+        encoder.prompt(row.history).tolist() for row in read_rows(options.rows, "prompt", "train")
+    ]
     return shuffled(rows, _updates(options) * options.episodes, SEED)
 
 

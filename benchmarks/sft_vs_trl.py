@@ -205,10 +205,10 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     encoder = Encoder(load_tokenizer(options.model))
     rows = []
     for conversation in _conversations(options):
-        ids, labels = encoder.conversation(conversation.messages)
-        rows.append(
-            {"input_ids": ids[: options.max_length], "labels": labels[: options.max_length]}
+        columns = zip(
+            ("input_ids", "labels"), encoder.conversation(conversation.messages), strict=True
         )
+        rows.append({name: ids[: options.max_length].tolist() for name, ids in columns})
     counts = [(len(row["input_ids"]), _labelled(row)) for row in rows]
     state = scratch / "state"
 
