@@ -202,13 +202,11 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     from rlhf.training.sft import SftObjective
 
     torch.set_num_threads(options.threads)
-    encoder = Encoder(load_tokenizer(options.model))
+    encoder, most = Encoder(load_tokenizer(options.model)), options.max_length
     rows = []
     for conversation in _conversations(options):
-        columns = zip(
-            ("input_ids", "labels"), encoder.conversation(conversation.messages), strict=True
-        )
-        rows.append({name: ids[: options.max_length].tolist() for name, ids in columns})
+        ids, labels = (x[:most].tolist() for x in encoder.conversation(conversation.messages))
+        rows.append({"input_ids": ids, "labels": labels})
     counts = [(len(row["input_ids"]), _labelled(row)) for row in rows]
     state = scratch / "state"
 
