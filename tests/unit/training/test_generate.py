@@ -181,7 +181,7 @@ def test_a_response_knows_its_log_probability():
     for prompt, response in zip(prompts, responses, strict=True):
         sequence = torch.cat([prompt, response.ids])
         logprobs, _, _ = continuation_logprobs(model, [sequence], [len(prompt)], 0.7)
-        assert response.logprob == pytest.approx(float(logprobs.sum()), abs=1e-4)
+        assert response.logprob == pytest.approx(logprobs.sum().item(), abs=1e-4)
 
 
 def test_uniforms_are_the_same_for_any_number_of_ranks():
