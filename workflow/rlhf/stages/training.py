@@ -23,10 +23,16 @@ from rlhf.runtime.run import check_owner
 from rlhf.stages.stage import Stage
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
+# On a CPU, products in bfloat16 keep a program for each shape that they met, a thousand at most:
+# sequences have so many lengths that they took gigabytes.
+SHAPE_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+SHAPES_KEPT = "64"
 
 
 def begin() -> int:
     """Join the ranks and fix the number of threads; returns it."""
+    for cache in SHAPE_CACHES:
+        os.environ.setdefault(cache, SHAPES_KEPT)
     distributed.start()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(threads)
