@@ -118,7 +118,8 @@ def _resolve(section: str, name: str, values: dict[str, Any]) -> Entry:
         kind = "model"
     else:
         patterns, ignored, kind = values.get("files") or ["*"], [], "dataset"
-    commit, files = hub.resolve(source["hub"], source["revision"], where, patterns, ignored, kind)
+    repository = hub.Repository(source["hub"], source["revision"], where, kind)
+    commit, files = hub.resolve(repository, patterns, ignored)
     if not files:
         raise RlhfError(
             f"No file of the repository matches {', '.join(map(repr, patterns))}.",

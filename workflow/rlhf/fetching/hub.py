@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -33,13 +34,30 @@ NO_NETWORK = (
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository of a hub, as the configuration names it.
+
+    Attributes:
+        name: ``organisation/name``.
+        revision: a commit, branch or tag.
+        key: configuration key of the model or dataset, for messages.
+        kind: ``model`` or ``dataset``.
+    """
+
+    name: str
+    revision: str
+    key: str
+    kind: str = "model"
+
+    @property
+    def where(self) -> str:
+        """Its place in the configuration, for messages."""
+        return f"{self.key}.source.hub: {self.name} at {self.revision}"
+
+
 def download(
-    repo: str,
-    revision: str,
-    where: str,
-    patterns: Sequence[str],
-    ignored: Sequence[str] = (),
-    kind: str = "model",
+    repository: Repository, patterns: Sequence[str], ignored: Sequence[str] = ()
 ) -> Downloaded:
     """Download files of a repository into the hub's cache, and compare them with its listing.
 
@@ -48,12 +66,9 @@ def download(
     ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are honoured.
 
     Args:
-        repo: ``organisation/name``.
-        revision: a commit, branch or tag.
-        where: configuration key of the model or dataset, for messages.
+        repository: what it is called.
         patterns: globs of the files that are wanted.
         ignored: globs of those that are not, of the ones that are wanted.
-        kind: ``model`` or ``dataset``.
 
     Raises:
         DataError: it did not work; it names the repository and says what to do.
@@ -63,31 +78,25 @@ def download(
 
     def attempt() -> Path:
         folder = snapshot_download(
-            repo,
-            repo_type=kind,
-            revision=revision,
+            repository.name,
+            repo_type=repository.kind,
+            revision=repository.revision,
             allow_patterns=list(patterns),
             ignore_patterns=list(ignored) or None,
             **_access(),
         )
         return Path(folder)
 
-    where = f"{where}.source.hub: {repo} at {revision}"
-    folder = _persist(attempt, repo, revision, where, kind)
+    folder = _persist(attempt, repository)
     names = (one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
     files = {name: describe_file(folder / name) for name in _chosen(names, patterns, ignored)}
     made = Downloaded(folder, files, folder.name)
-    _verify(made, where)
+    _verify(made, repository.where)
     return made
 
 
 def resolve(
-    repo: str,
-    revision: str,
-    where: str,
-    patterns: Sequence[str],
-    ignored: Sequence[str] = (),
-    kind: str = "model",
+    repository: Repository, patterns: Sequence[str], ignored: Sequence[str] = ()
 ) -> tuple[str, dict[str, Mapping[str, Any]]]:
     """The commit that a revision is now, and the files that ``download`` would get.
 
@@ -104,13 +113,12 @@ def resolve(
     api = HfApi(**_access())
 
     def attempt() -> tuple[str, dict[str, Any]]:
-        commit = str(api.repo_info(repo, repo_type=kind, revision=revision).sha)
-        tree = api.list_repo_tree(repo, repo_type=kind, revision=commit, recursive=True)
+        name, kind = repository.name, repository.kind
+        commit = str(api.repo_info(name, repo_type=kind, revision=repository.revision).sha)
+        tree = api.list_repo_tree(name, repo_type=kind, revision=commit, recursive=True)
         return commit, {one.path: one for one in tree if isinstance(one, RepoFile)}
 
-    commit, listed = _persist(
-        attempt, repo, revision, f"{where}.source.hub: {repo} at {revision}", kind
-    )
+    commit, listed = _persist(attempt, repository)
     files: dict[str, Mapping[str, Any]] = {}
     small = []
     for name in _chosen(listed, patterns, ignored):
@@ -120,7 +128,7 @@ def resolve(
             small.append(name)
     if small:
         wanted = [glob.escape(name) for name in small]
-        files.update(download(repo, commit, where, wanted, kind=kind).files)
+        files.update(download(replace(repository, revision=commit), wanted).files)
     return commit, dict(sorted(files.items()))
 
 
@@ -141,7 +149,7 @@ def _chosen(names: Iterable[str], patterns: Sequence[str], ignored: Sequence[str
     return list(chosen)
 
 
-def _persist(attempt: Callable[[], T], repo: str, revision: str, where: str, kind: str) -> T:
+def _persist(attempt: Callable[[], T], repository: Repository) -> T:
     """Try again what may work later, as often and as late as is sensible, or explain it."""
     from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
 
@@ -150,7 +158,7 @@ def _persist(attempt: Callable[[], T], repo: str, revision: str, where: str, kin
         try:
             return attempt()
         except (OSError, HTTPError, HFValidationError, XetDownloadError) as error:
-            problem, hint, transient = _explain(error, repo, revision, kind)
+            problem, hint, transient = _explain(error, repository)
             now = time.monotonic()
             away = type(error.__cause__ or error).__name__ == "ConnectError"
             away_since = (away_since or now) if away else None
@@ -158,7 +166,7 @@ def _persist(attempt: Callable[[], T], repo: str, revision: str, where: str, kin
             if not transient or given_up or count == ATTEMPTS:
                 if transient:
                     problem += f" ({count} attempts)"
-                raise DataError(problem, where=where, hint=hint) from error
+                raise DataError(problem, where=repository.where, hint=hint) from error
             delay = max(PAUSE * 2 ** (count - 1), _asked_delay(error))
             logger.warning("%s Trying again in %.0f s.", problem, delay)
             time.sleep(delay)
@@ -219,10 +227,11 @@ def _sha1(path: Path, prefix: bytes) -> str:
         return hashlib.file_digest(stream, start).hexdigest()
 
 
-def _explain(error: Exception, repo: str, revision: str, kind: str) -> tuple[str, str, bool]:
+def _explain(error: Exception, repository: Repository) -> tuple[str, str, bool]:
     """What went wrong, what to do, and whether trying again can help."""
     from huggingface_hub import errors as hub
 
+    repo, revision, kind = repository.name, repository.revision, repository.kind
     # The client looks in its cache when the network fails, and then reports the empty cache.
     absent = isinstance(error, hub.LocalEntryNotFoundError)
     cause = (error.__cause__ or error) if absent else error

@@ -104,7 +104,7 @@ def _download(
         digests = {one: file["sha256"] for one, file in files.items()}
         return urls.download(urls.read_addresses(source["url"]), where, digests)
     revision = locked.entry["commit"] if locked else source["revision"]
-    made = hub.download(source["hub"], revision, where, patterns, kind="dataset")
+    made = hub.download(hub.Repository(source["hub"], revision, where, "dataset"), patterns)
     if not made.files:
         raise DataError(
             f"No file of the repository matches {', '.join(map(repr, patterns))}.",

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlhf.fetching.hub import download
+from rlhf.fetching.hub import Repository, download
 from rlhf.models.fetch.folder import CODE, PATTERNS, check_folder, load_folder
 from rlhf.models.fetch.loaded import Loaded
 
@@ -32,10 +32,10 @@ def load_hub(
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     repo, revision = source["hub"], source["revision"]
-    made = download(repo, revision, where, *wanted(trust))
+    repository = Repository(repo, revision, where)
+    made = download(repository, *wanted(trust))
     check(made.files)
-    folder = made.folder
-    where = f"{where}.source.hub: {repo} at {revision}"
+    folder, where = made.folder, repository.where
     names = None
     with contextlib.suppress(CachedRepoTreeNotFoundError):
         names = [file.path for file in get_cached_repo_tree(repo, revision=revision)]
