@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rlhf.errors import RlhfError, ServingError
 from rlhf.runtime.seccomp import ignore_fchmod
+from rlhf.runtime.shapes import few_shapes
 
 
 def main() -> int:
@@ -82,7 +83,9 @@ def _variables(threads: str) -> dict[str, str]:
         "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR") or "",
     }
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RLHF_SERVER_THREADS")
-    return dict.fromkeys(names, threads) | {
+    return {
+        **dict.fromkeys(names, threads),
+        **few_shapes(),
         "HF_HUB_OFFLINE": "1",
         **{
             key: os.pathsep.join(filter(None, (value, os.environ.get(key))))

@@ -20,19 +20,15 @@ from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import atomic_directory
 from rlhf.runtime.run import check_owner
+from rlhf.runtime.shapes import few_shapes
 from rlhf.stages.stage import Stage
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
-# On a CPU, products in bfloat16 keep a program for each shape that they met, a thousand at most:
-# sequences have so many lengths that they took gigabytes.
-SHAPE_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-SHAPES_KEPT = "64"
 
 
 def begin() -> int:
     """Join the ranks and fix the number of threads; returns it."""
-    for cache in SHAPE_CACHES:
-        os.environ.setdefault(cache, SHAPES_KEPT)
+    os.environ.update(few_shapes())  # torch looks when it computes its first product
     distributed.start()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(threads)
