@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,21 @@ def test_own_template_without_marks_that_trims(make_tokenizer, bos):
     )
     prompt, reply = encode_prompt(tokenizer, history), encode_reply(tokenizer, history, " c ")
     assert ids[: len(prompt) + len(reply)] == prompt + reply
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_turn_that_is_not_trained_is_context_only(make_tokenizer, template, bos):
+    tokenizer = make_tokenizer(template, bos)
+    ids, labels = encode_conversation(tokenizer, DIALOGUE)
+    first = replace(DIALOGUE[2], trained=False)
+    same, fewer = encode_conversation(tokenizer, (*DIALOGUE[:2], first, *DIALOGUE[3:]))
+    assert same == ids
+    # Only the last reply and its EOS are left, and they are as they were.
+    last = encode_reply(tokenizer, DIALOGUE[:4], DIALOGUE[4].content)
+    assert [one for one in fewer if one != IGNORED] == last
+    assert [one for one in labels if one != IGNORED][-len(last) :] == last
+    _, none = encode_conversation(
+        tokenizer, [replace(one, trained=one.role != "assistant") for one in DIALOGUE]
+    )
+    assert set(none) == {IGNORED}

@@ -34,6 +34,10 @@ ROWS = [
     (Preference("q", "g", (USER, RATED, USER), ("1", "0"), (KNOWN, None)), "train"),
     (Prompt("r", "g", (USER, REPLY, USER)), "train"),
     (Conversation("t", "g", (Message("text", "plain"),)), "train"),
+    (
+        Conversation("u", "g", (USER, Message("assistant", "no", trained=False), USER, REPLY)),
+        "train",
+    ),
 ]
 
 

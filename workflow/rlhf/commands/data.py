@@ -141,7 +141,8 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{args.name}: {path}, format {values['format']}")
     for view in VIEWS:
         print(f"  {view + ':':<12} {counts[view]}")
-    for title, tally in (("dropped", source.faults.dropped), ("filtered", source.faults.filtered)):
+    for title in ("dropped", "filtered", "unread", "noticed"):
+        tally: Counter[str] = getattr(source.faults, title)
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally.items()))
         if reasons:
             print(f"  {title + ':':<12} {reasons}")

@@ -30,10 +30,11 @@ _PROBES = ("  spaces at both ends \n", "two\n\nlines")
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """Ids that the template writes."""
+    """Ids that the template writes; if they are trained, with message ``index``."""
 
     ids: Ids
     trained: bool
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +113,20 @@ class Encoder:
         """Put texts into the template.
 
         Args:
-            messages: their roles count, their contents do not.
+            messages: their roles count and whether they are trained, their contents do not.
             texts: ids of each message's text, such as ``texts`` gives.
             prompt: end with what begins the assistant's turn.
 
         Returns:
-            Ids and labels, of equal length; labels are −100 outside of the assistant's texts and
-            the EOS after each.
+            Ids and labels, of equal length; labels are −100 outside of the assistant's texts that
+            are trained and the EOS after each.
         """
         ids, labels = array("i"), array("i")
         for piece in self._skeleton(messages, prompt):
             added = piece.ids if isinstance(piece, Literal) else texts[piece.index]
             ids.extend(added)
-            labels.extend(added if piece.trained else _IGNORED * len(added))
+            trained = piece.trained and messages[piece.index].trained
+            labels.extend(added if trained else _IGNORED * len(added))
         return ids, labels
 
     def conversation(self, messages: Sequence[Message]) -> tuple[Ids, Ids]:
@@ -187,15 +189,16 @@ class Encoder:
         slots = list(_STAND_IN.finditer(text))
         if [int(slot[1]) for slot in slots] != list(range(len(roles))):
             raise self._unfit("does not write each message once and in order", roles)
+        spoken = [slot for slot in slots if roles[int(slot[1])] == "assistant"]
         if not self._marked:
-            spoken = (slot for slot in slots if roles[int(slot[1])] == "assistant")
             spans = [self._unmarked(slot, text) for slot in spoken]
         edges = {0, len(text)}.union(*spans, *(slot.span() for slot in slots))
         places = {slot.start(): int(slot[1]) for slot in slots}
         pieces: list[Literal | Slot] = []
         space, joined = "", False
         for start, end in itertools.pairwise(sorted(edges)):
-            trained = any(low <= start and end <= high for low, high in spans)
+            span = next((one for one in spans if one[0] <= start and end <= one[1]), None)
+            trained = span is not None
             if start in places:
                 pieces.append(Slot(places[start], space, trained, joined))
                 space, joined = "", self._pieces.joins(None)
@@ -206,7 +209,8 @@ class Encoder:
             written = written.removesuffix(" ") if space else written
             if written:
                 ids = self._pieces.written(written, joined)
-                pieces.append(Literal(array("i", ids), trained))
+                index = _message_of(span, spoken) if span else 0
+                pieces.append(Literal(array("i", ids), trained, index))
                 joined = self._pieces.joins(ids[-1] if ids else None)
         return self._with_bos(pieces)
 
@@ -283,6 +287,11 @@ class Encoder:
             hint="set `template` to chatml, oasst, hh or deepspeed_chat, and `eos_token` to what "
             "ends a turn",
         )
+
+
+def _message_of(span: tuple[int, int], spoken: Sequence[re.Match[str]]) -> int:
+    """The assistant's message that a trained span is about: its text is in it, or before it."""
+    return max((int(slot[1]) for slot in spoken if slot.start() < span[1]), default=0)
 
 
 def encode_conversation(

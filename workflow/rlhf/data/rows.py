@@ -54,11 +54,19 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a dialogue."""
+    """One turn of a dialogue.
+
+    Attributes:
+        role: who says it.
+        content: what is said.
+        properties: what is known of it besides its text.
+        trained: whether an assistant's turn is learned in SFT; if not, it is context only.
+    """
 
     role: Role
     content: str
     properties: Properties | None = None
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,7 @@ def _schemas() -> dict[str, Any]:
     numbers = [(name, pa.float64()) for name in RATINGS]
     properties = pa.struct([("lang", pa.string()), *numbers, ("context", pa.string())])
     turn = [("role", pa.string()), ("content", pa.string()), ("properties", properties)]
+    turn.append(("trained", pa.bool_()))
     messages = pa.list_(pa.struct(turn))
     replies = [("replies", pa.list_(pa.string())), ("properties", pa.list_(properties))]
     common = [("id", pa.string()), ("group", pa.string()), ("split", pa.string())]
@@ -253,6 +262,7 @@ def _as_record(row: Row) -> dict[str, Any]:
             "role": message.role,
             "content": message.content,
             "properties": _as_struct(message.properties),
+            "trained": message.trained,
         }
         for message in messages
     ]
@@ -328,11 +338,13 @@ def _from_columns(view: str, batch: pa.RecordBatch) -> Iterator[Row]:
 def _messages(lists: pa.ListArray) -> list[tuple[Message, ...]]:
     """The messages of each row; column by column, which is four times as fast as row by row."""
     ends = list(itertools.accumulate(lists.value_lengths().to_pylist(), initial=0))
-    roles, contents, properties = lists.flatten().flatten()
+    roles, contents, properties, trained = lists.flatten().flatten()
     known: Iterable[Properties | None] = itertools.repeat(None)
     if properties.null_count < len(properties):
         known = map(_from_struct, properties.to_pylist())
-    messages = list(map(Message, roles.to_pylist(), contents.to_pylist(), known))
+    messages = list(
+        map(Message, roles.to_pylist(), contents.to_pylist(), known, trained.to_pylist())
+    )
     return [tuple(messages[start:end]) for start, end in itertools.pairwise(ends)]
 
 

@@ -81,4 +81,6 @@ class Statistics:
             },
             "dropped": dict(sorted(faults.dropped.items())),
             "filtered": dict(sorted(faults.filtered.items())),
+            "unread": dict(sorted(faults.unread.items())),
+            "noticed": dict(sorted(faults.noticed.items())),
         }

@@ -56,6 +56,8 @@ def run(stage: Stage) -> None:
         "duplicates": statistics.duplicates(),
         "dropped": report["dropped"],
         "filtered": report["filtered"],
+        "unread": report["unread"],
+        "noticed": report["noticed"],
     }
     if parts:
         counts["left_to_other_stages"] = dict(sorted(elsewhere.items()))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Protocol, get_args, get_origin, get_type_hints
@@ -29,7 +29,13 @@ from rlhf.errors import ConfigError, DataError
 
 
 class Format(Protocol):
-    """Turns the objects of one file into rows."""
+    """Turns the objects of one file into rows.
+
+    Attributes:
+        reads: columns that it may read, by their first names; all others are named as unread.
+    """
+
+    reads: Collection[str]
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """Rows of one object of the file; faults are reported, not raised."""

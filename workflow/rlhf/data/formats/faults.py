@@ -28,6 +28,9 @@ class Faults:
         prefix: goes before row ids, so that those of several files differ.
         dropped: reason → how many messages, replies or rows were faulty.
         filtered: reason → how many the options or the source's own marks leave out.
+        unread: column, or key of messages as ``messages[].name`` → how many rows hold something
+            there that the format does not read.
+        noticed: reason → how many rows were read as they stand but look like a mistake.
     """
 
     def __init__(self, path: str | Path, drop: bool = False, dataset: str = "<name>") -> None:
@@ -35,6 +38,8 @@ class Faults:
         self.dataset, self.unit, self.prefix = dataset, ":", ""
         self.dropped: Counter[str] = Counter()
         self.filtered: Counter[str] = Counter()
+        self.unread: Counter[str] = Counter()
+        self.noticed: Counter[str] = Counter()
 
     @property
     def row_id(self) -> str:
