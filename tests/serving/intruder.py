@@ -1,6 +1,7 @@
 """What another user of the machine tries: ``python -m intruder`` as root, with JSON on stdin.
 
-Everything is imported first: that user may not be able to read this environment.
+Everything is imported first, what is imported at a first call too: that user may not be able to
+read this environment, which may lie in a private home.
 """
 
 from __future__ import annotations
@@ -27,21 +28,27 @@ def outcome(act) -> str:
     return "done"
 
 
-def main() -> None:
-    given = json.load(sys.stdin)
-    user = pwd.getpwnam("nobody")
-    os.setgroups([])
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
+def requests(given) -> dict:
     known_by = grpc.ssl_channel_credentials(given["ca"].encode())
     server = InferenceServerClient(given["endpoint"], creds=known_by)
-    tries = {f"read {path}": Path(path).read_bytes for path in given["paths"]}
-    tries |= {f"stop {pid}": lambda pid=pid: os.kill(pid, signal.SIGTERM) for pid in given["pids"]}
-    tries |= {
+    return {
         "ask": server.get_server_metadata,
         "unload": lambda: server.unload_model(given["kind"]),
         "share memory": server.get_system_shared_memory_status,
     }
+
+
+def main() -> None:
+    given = json.load(sys.stdin)
+    user = pwd.getpwnam("nobody")
+    for act in requests(given).values():
+        outcome(act)  # for what it imports; without a certificate root is refused, too
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    tries = {f"read {path}": Path(path).read_bytes for path in given["paths"]}
+    tries |= {f"stop {pid}": lambda pid=pid: os.kill(pid, signal.SIGTERM) for pid in given["pids"]}
+    tries |= requests(given)
     print(json.dumps({name: outcome(act) for name, act in tries.items()}))
 
 
