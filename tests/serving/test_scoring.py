@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from served_models import LONGEST, VOCABULARY
+from tolerances import assert_near
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
@@ -28,7 +29,7 @@ def test_rewards_pool_at_the_last_real_token(reward_scorer, reward, sequences):
         expected = [model(torch.from_numpy(row)[None]).logits.item() for row in sequences]
     found = reward_scorer.rewards(sequences)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_near(found, expected)
 
 
 def test_logprobs_in_the_callers_order(reference_scorer, reference, sequences):
@@ -41,7 +42,7 @@ def test_logprobs_in_the_callers_order(reference_scorer, reference, sequences):
             logits = model(ids[None]).logits[0, start - 1 : -1] / 0.7
         expected = logits.log_softmax(-1).gather(1, ids[start:, None]).squeeze(1)
         assert own.dtype == np.float32
-        np.testing.assert_allclose(own, expected.numpy(), atol=1e-4)
+        assert_near(own, expected)
 
 
 def test_answers_do_not_depend_on_timing(reward_scorer, sequences):

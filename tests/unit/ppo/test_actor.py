@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from tiny_models import token_sequences
 from tiny_ppo import CALIBRATION, VOCABULARY, judge, policy
+from tolerances import assert_near
 
 from rlhf.models.reward import score
 from rlhf.models.value import Critic, ValueHead
@@ -30,7 +31,7 @@ def test_a_critic_from_the_reward_model_starts_at_its_calibrated_score():
         expected = (score(judge(), sequences) - mean) / std
     sizes = [len(s) - 3 for s in longer]
     last = torch.stack([part[-1] for part in values.split(sizes)])
-    torch.testing.assert_close(last, expected, atol=1e-5, rtol=0)
+    assert_near(last, expected)
     assert expected.abs().min() > 1e-3
 
 

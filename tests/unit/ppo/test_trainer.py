@@ -8,8 +8,9 @@ import signal
 
 import pytest
 import torch
-from tiny_models import assert_close, gradients
+from tiny_models import gradients
 from tiny_ppo import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
+from tolerances import assert_gradients_near
 
 from rlhf.ppo import trainer as module
 from rlhf.ppo.rewards import leave_one_out
@@ -254,7 +255,7 @@ def test_accumulation_is_exact(mixture, tmp_path, kind):
         measured, _ = one._accumulate(rollout, list(range(8)))
         found[tokens] = measured, gradients(one.actor)
     for tokens in (1, 40):
-        assert_close(found[tokens][1], found[10_000][1], atol=2e-6)
+        assert_gradients_near(found[tokens][1], found[10_000][1])
         assert found[tokens][0] == pytest.approx(found[10_000][0], abs=1e-5)
     # token-weighted: the sum over all tokens, divided by their number, once
     one.actor.zero_grad()
@@ -265,7 +266,7 @@ def test_accumulation_is_exact(mixture, tmp_path, kind):
     policy_part = -(advantages * (new.logprobs - old).exp()).mean()
     value_part = 0.5 * ((new.values - returns) ** 2).mean()
     (policy_part + 0.1 * value_part).backward()
-    assert_close(gradients(one.actor), found[10_000][1], atol=2e-6)
+    assert_gradients_near(gradients(one.actor), found[10_000][1])
 
 
 NAMED = (

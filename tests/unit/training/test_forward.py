@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import causal_lm, token_sequences
+from tolerances import assert_near
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,7 +56,7 @@ def test_token_logprobs_are_log_softmax(monkeypatch, temperature, bias, kept, ch
     monkeypatch.setattr(forward, "CHUNK_ELEMENTS", chunk_rows * VOCABULARY)
     found = everything(model, temperature, lambda h, t, τ: token_logprobs(model, h, t, τ, True))
     for left, right in zip(found, expected, strict=True):
-        torch.testing.assert_close(left, right, atol=2e-6, rtol=1e-5)
+        assert_near(left, right, WIDTH + VOCABULARY)
     chunks = -(-ROWS // chunk_rows)
     assert len(calls) == chunks * (1 if kept else 2), "the other path ran"
 
@@ -106,7 +107,7 @@ def test_logprobs_do_not_depend_on_right_padding():
     with torch.no_grad():
         together, _, _ = continuation_logprobs(model, sequences, starts)
         alone = [continuation_logprobs(model, [s], [a])[0] for s, a in zip(sequences, starts)]  # noqa: B905
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+    assert_near(together, torch.cat(alone))
     assert len(together) == sum(len(s) - a for s, a in zip(sequences, starts, strict=True))
 
 
@@ -117,7 +118,7 @@ def test_continuation_logprobs_are_those_of_the_plain_model():
         found, entropy, before = continuation_logprobs(model, [sequence], [5], 0.7, True)
         logits = model(input_ids=sequence[None]).logits[0] / 0.7
     expected = logits.log_softmax(-1)[range(4, 11), sequence[5:]]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert_near(found, expected)
     distribution = torch.distributions.Categorical(logits=logits[4:11])
-    torch.testing.assert_close(entropy, distribution.entropy(), atol=1e-5, rtol=0)
+    assert_near(entropy, distribution.entropy())
     assert before.shape == (7, 32)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import causal_lm, token_sequences
+from tolerances import assert_near
 
 from rlhf.models import generate as module
 from rlhf.models.forward import continuation_logprobs
@@ -73,7 +74,7 @@ def test_left_padding_changes_no_logit(monkeypatch, make):
     for row, i in enumerate([1, 2, 0]):
         seen.clear()
         generate(model, [prompts[i]], draws[[i]], NEVER)
-        torch.testing.assert_close(together[:, [row]], torch.stack(seen), atol=1e-5, rtol=0)
+        assert_near(together[:, [row]], torch.stack(seen))
 
 
 def test_compaction_changes_nothing(monkeypatch, small):

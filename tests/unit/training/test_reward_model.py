@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from tiny_models import assert_close, causal_lm, gradients, reward_model, token_sequences
+from tiny_models import causal_lm, gradients, reward_model, token_sequences
+from tolerances import assert_gradients_near, assert_near
 
 from rlhf.models.forward import ALIKE, batches_by_length
 from rlhf.models.load import disable_dropout
@@ -44,7 +45,7 @@ def test_the_score_is_read_at_the_last_real_token(last):
         for value, sequence in zip(found, sequences, strict=True):
             hidden = model.model(input_ids=sequence[None]).last_hidden_state[0]
             everywhere = model.score(hidden).squeeze(-1)
-            torch.testing.assert_close(value, everywhere[-1], atol=1e-5, rtol=0)
+            assert_near(value, everywhere[-1])
             if len(sequence) > 1:
                 assert (value - everywhere[:-1]).abs().min() > 1e-4
 
@@ -68,10 +69,10 @@ def test_scores_do_not_depend_on_the_batch():
         (scores * torch.arange(1.0, 7.0)).sum().backward()
         found = gradients(model)
         alone = torch.cat([score(model, [s]) for s in sequences])
-        torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
+        assert_near(scores, alone)
         if reference is None:
             reference = found
-        assert_close(found, reference, atol=2e-5)
+        assert_gradients_near(found, reference)
         assert found.keys() == {name for name, _ in model.named_parameters()}
 
 

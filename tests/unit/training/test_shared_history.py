@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import causal_lm, gradients, reward_model, token_sequences
+from tolerances import assert_gradients_near, assert_near, rounding
 
 from rlhf.models import forward
 from rlhf.models.forward import continuation_logprobs, hidden_states, sequence_logprobs
@@ -37,11 +38,9 @@ def test_shared_history_equals_separate_sequences(
         loss.backward()
         results.append((loss.item(), measures, gradients(model)))
     (loss, measures, found), (plain_loss, plain_measures, expected) = results
-    assert loss == pytest.approx(plain_loss, abs=1e-6)
+    assert_near(loss, plain_loss)
     assert measures == plain_measures
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+    assert_gradients_near(found, expected)
 
 
 def test_a_reply_never_sees_another() -> None:
@@ -59,7 +58,7 @@ def test_scores_depend_on_the_history() -> None:
     model, rows = reward_model(), preference_rows()
     before = score_rows(model, rows, 512)[0]
     rows[0]["history_ids"][0] += 1
-    assert not torch.allclose(score_rows(model, rows, 512)[0], before, atol=1e-6)
+    assert not torch.allclose(score_rows(model, rows, 512)[0], before, atol=rounding())
 
 
 def test_the_trunk_changes_nothing_but_the_work() -> None:
@@ -72,7 +71,7 @@ def test_the_trunk_changes_nothing_but_the_work() -> None:
         found = hidden_states(cut, sequences)
         for i, sequence in enumerate(sequences):
             n = len(sequence)
-            torch.testing.assert_close(found[i, :n], expected[i, :n], atol=1e-5, rtol=1e-4)
+            assert_near(found[i, :n], expected[i, :n])
     assert len(cut.base_model.layers) == 4  # whole again
 
 
@@ -124,7 +123,7 @@ def test_replies_to_one_prompt_share_it_and_change_nothing(attention: str) -> No
     for prompt, answer, got in zip(prompts, replies, found, strict=True):
         logits = model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
         expected = (logits / 0.7).log_softmax(-1).gather(1, answer[:, None]).squeeze(1)
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+        assert_near(got, expected)
 
 
 def test_a_shared_prompt_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +139,7 @@ def test_a_shared_prompt_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> No
     score(reward := reward_model(), sequences, prompts=[9] * 3)
     monkeypatch.setattr(forward, "BRANCHED_TOKENS", 20)
     one_by_one = score(reward, sequences[:1]), score(reward, sequences[1:2])
-    torch.testing.assert_close(
-        score(reward, sequences, prompts=[9] * 3)[:2], torch.cat(one_by_one), atol=1e-6, rtol=1e-5
-    )
+    assert_near(score(reward, sequences, prompts=[9] * 3)[:2], torch.cat(one_by_one))
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
@@ -159,7 +156,5 @@ def test_a_shared_prompt_has_the_gradients_of_separate_ones(frozen: int) -> None
         (logprobs * torch.arange(len(logprobs))).sum().backward()
         results.append((logprobs.detach(), gradients(model)))
     (found, gradient), (expected, plain) = results
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert gradient.keys() == plain.keys()
-    for name in plain:
-        torch.testing.assert_close(gradient[name], plain[name], atol=1e-3, rtol=1e-3)
+    assert_near(found, expected)
+    assert_gradients_near(gradient, plain)
