@@ -73,7 +73,7 @@ class Machine:
             yield
 
     def run(
-        self, command: Sequence[str | Path], project: Path, timeout: float = 120.0
+        self, command: Sequence[str | Path], project: Path, timeout: float = 600.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a project as the user."""
         return subprocess.run(
@@ -89,7 +89,7 @@ class Machine:
         )
 
     def rlhf(
-        self, project: Path, *arguments: str | Path, timeout: float = 120.0
+        self, project: Path, *arguments: str | Path, timeout: float = 600.0
     ) -> subprocess.CompletedProcess[str]:
         """Run ``rlhf …`` in a project as the user."""
         return self.run([PYTHON, "-c", RLHF, *arguments], project, timeout)

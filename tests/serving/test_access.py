@@ -94,7 +94,7 @@ def test_a_server_of_another_job(
         pytest.raises(ServingError, match="do not trust each other") as caught,
     ):
         scorer.rewards([np.array([1, 2])])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100  # its patience is longer
     assert "RLHF_TLS" in str(caught.value)
 
 
@@ -128,7 +128,7 @@ def test_another_user_of_the_machine(servers, certificates):
     }
     done = subprocess.run(
         [sys.executable, "-m", "intruder"], cwd=Path(__file__).parent, input=json.dumps(given),
-        text=True, capture_output=True, timeout=60,
+        text=True, capture_output=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)

@@ -40,7 +40,7 @@ class Launch:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=150)
+        out, err = process.communicate(timeout=600)
         assert not self.left_behind()
         assert not list(self.scratch.iterdir())
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -74,7 +74,7 @@ def launch(tmp_path):
     return Launch(tmp_path)
 
 
-def wait_for(process: subprocess.Popen[str], condition, seconds: float = 60.0) -> None:
+def wait_for(process: subprocess.Popen[str], condition, seconds: float = 300.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -138,7 +138,7 @@ def test_signals_reach_every_rank(launch, tmp_path, processes, number):
         process, lambda: all(rank.exists() and rank.read_text() == "waiting" for rank in ranks)
     )
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 75
     assert [rank.read_text() for rank in ranks] == [number.name] * len(ranks)
     assert not launch.left_behind()
@@ -200,7 +200,7 @@ def test_a_signal_before_the_stage_starts(launch, tmp_path, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     wait_for(process, (tmp_path / "logs" / "launch.reward-server.log").exists)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
     assert not out
     assert not launch.left_behind()

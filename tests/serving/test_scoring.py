@@ -171,14 +171,14 @@ def test_a_run_that_ends_does_not_wait_for_a_server(reward, certificates, monkey
             scores.result(timeout=3)
         asked.set()
         with pytest.raises(ServingError, match="did not answer in"):
-            scores.result(timeout=3)
+            scores.result(timeout=50)  # its patience is longer
 
 
 def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer, monkeypatch):
     sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
     scoring = TritonScoring(reward_scorer, reference_scorer)
     alone = scoring.rewards(sequences, [1, 1]), scoring.reference_logprobs(sequences, [1, 1], 1.0)
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=300)
     for scorer, name in ((reward_scorer, "rewards"), (reference_scorer, "logprobs")):
         ask = getattr(scorer, name)
         monkeypatch.setattr(scorer, name, lambda *a, ask=ask: (meeting.wait(), ask(*a))[1])

@@ -49,7 +49,7 @@ def scoring(scorer, sequences) -> Iterator[set[bytes]]:
             working.result()
 
 
-def mend(server: TritonServer, seconds: float = 60.0) -> str:
+def mend(server: TritonServer, seconds: float = 300.0) -> str:
     """As the launcher does: restart the server once it is in trouble; what the trouble was."""
     until = time.monotonic() + seconds
     while not (trouble := server.trouble()):
@@ -57,7 +57,7 @@ def mend(server: TritonServer, seconds: float = 60.0) -> str:
         time.sleep(0.05)
     endpoint = server.endpoint
     server.restart()
-    server.wait_ready(120)
+    server.wait_ready(600)
     assert server.endpoint == endpoint
     assert server.trouble() is None
     return trouble

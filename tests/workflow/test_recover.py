@@ -15,7 +15,7 @@ from rlhf.runtime.fence import owner_of
 def wait_for_owner(state: Path, head: subprocess.Popen[bytes]) -> int:
     """Process id of the launcher that claims the state next."""
     last = owner_of(state).attempt.id
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while (owner := owner_of(state)).attempt.id == last:
         assert head.poll() is None
         assert time.monotonic() < until

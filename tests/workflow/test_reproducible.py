@@ -49,7 +49,7 @@ def kill_after(project: Project, stage: str, steps: int) -> Path:
         start_new_session=True,
     )
     state = project.folder / "state" / stage / name
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while not list(state.glob(f"*/step-{steps:08d}/seal.json")):
         assert process.poll() is None, "the stage ended before it could be killed"
         assert time.monotonic() < deadline, "no state was saved"

@@ -60,7 +60,7 @@ class Login:
             env=self.project.environment() | {"PATH": self.slurm.path()},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
 
     def pretend(self, *artifacts: str) -> None:
