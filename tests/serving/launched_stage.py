@@ -63,6 +63,22 @@ def kill_servers_forever() -> None:
         kill_server()
 
 
+def die_as(rank: str, number: str) -> None:
+    """One rank dies of a signal, as by the kernel's hand; the others fail, for they miss it."""
+    if os.environ["RANK"] == rank:
+        os.kill(os.getpid(), int(number))
+    time.sleep(60)
+
+
+def fail_beside_the_deaf(code: str) -> None:
+    """Rank 0 fails; the others hang, and don't hear that they are to end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(3)
+    if os.environ["RANK"] == "0":
+        sys.exit(int(code))
+    time.sleep(120)
+
+
 def show() -> None:
     seen = {"rank": os.environ.get("RANK"), "threads": os.environ["OMP_NUM_THREADS"]}
     os.write(1, f"{json.dumps(seen)}\n".encode())  # a whole line at once: other ranks write too

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from served_models import make_store
 
+from rlhf.runtime.processes import command_line, descendants
+
 LAUNCH = [sys.executable, "-m", "rlhf.launch"]
 
 
@@ -91,7 +93,32 @@ def test_exit_codes_pass(launch, code, processes):
 
 
 def test_death_by_signal_passes(launch):
-    assert launch.run("--", "launched_stage", "die", "9").returncode == 128 + 9
+    done = launch.run("--", "launched_stage", "die", "9")
+    assert done.returncode == 128 + 9
+    assert f"rank 0 on {os.uname().nodename} was ended by SIGKILL: out of memory?" in done.stderr
+    assert "GB are free now" in done.stderr
+    assert "to do:" in done.stderr
+
+
+def test_a_rank_that_is_killed_is_named_with_its_signal(launch):
+    done = launch.run("--processes", "3", "--", "launched_stage", "die_as", "1", "9")
+    assert done.returncode == 128 + 9
+    assert f"rank 1 on {os.uname().nodename} was ended by SIGKILL: out of memory?" in done.stderr
+    assert done.stderr.count("was ended by SIG") == 1  # torchrun ended the others
+
+
+def test_ranks_that_are_ended_because_another_one_failed_are_not_blamed(launch):
+    """Deaf to SIGTERM, they get SIGKILL from torchrun half a minute later."""
+    done = launch.run("--processes", "2", "--", "launched_stage", "fail_beside_the_deaf", "4")
+    assert done.returncode == 4
+    assert "was ended by" not in done.stderr
+
+
+def test_of_other_signals_memory_is_not_to_blame(launch):
+    done = launch.run("--", "launched_stage", "die", str(int(signal.SIGSEGV)))
+    assert done.returncode == 128 + signal.SIGSEGV
+    assert "was ended by SIGSEGV" in done.stderr
+    assert "memory" not in done.stderr
 
 
 def test_threads_and_ranks(launch):
@@ -165,7 +192,7 @@ def test_a_crashed_server_is_restarted(launch, tmp_path, reward):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "the same rewards" in done.stdout
-    assert "ended with exit code -9; restarting it" in done.stderr
+    assert "ended with exit code -9 (SIGKILL); restarting it" in done.stderr
     assert (tmp_path / "logs" / "ppo.reward-server.log").is_file()
     assert not launch.shared_memory()
 
@@ -176,7 +203,7 @@ def test_a_server_that_keeps_dying_ends_the_stage(launch, reward):
     )
     assert done.returncode == 1
     assert done.stderr.count("restarting it") == 2
-    assert "The reward server ended with exit code -9 after 2 restarts" in done.stderr
+    assert "The reward server ended with exit code -9 (SIGKILL) after 2 restarts" in done.stderr
     assert "The end of its log:" in done.stderr
     assert not launch.shared_memory()
 
@@ -188,6 +215,39 @@ def test_a_server_that_never_starts_is_reported(launch, tmp_path):
     assert done.returncode == 1
     assert "ended with exit code 1 before it was ready. The end of its log:" in done.stderr
     assert "to do:" in done.stderr
+
+
+def test_a_server_that_is_killed_before_it_is_ready_is_restarted(launch, reward):
+    process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
+    kill_new_servers(process, 2)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert json.loads(out)["rank"] is None
+    assert err.count("ended with exit code -9 (SIGKILL) before it was ready; restarting it") == 2
+    assert not launch.left_behind()
+
+
+def test_a_server_that_is_killed_again_and_again_before_it_is_ready(launch, reward):
+    process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
+    kill_new_servers(process, 3)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 1
+    assert not out
+    assert "(SIGKILL) before it was ready after 2 restarts" in err
+    assert not launch.left_behind()
+
+
+def kill_new_servers(launcher: subprocess.Popen[str], count: int) -> None:
+    """Kill the launcher's first servers as soon as each one is there, long before it is ready."""
+    killed: set[int] = set()
+    until = time.monotonic() + 100
+    while len(killed) < count:
+        assert time.monotonic() < until
+        for pid in set(descendants(launcher.pid)) - killed:
+            if command_line(pid)[:1] and command_line(pid)[0].endswith("/tritonserver"):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        time.sleep(0.01)
 
 
 def test_a_store_of_another_kind(launch, reward):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 from rlhf.errors import ServingError
 from rlhf.serving.server import TritonServer
@@ -43,3 +44,12 @@ def test_no_such_binary(reward, certificates, tmp_path):
     server = TritonServer(reward.store, tmp_path / "log", certificates=certificates, env=env)
     with pytest.raises(ServingError, match="RLHF_TRITONSERVER does not name a program"), server:
         pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can be used here")
+def test_a_server_that_was_given_a_gpu_does_not_compute_on_the_cpu(reward, certificates, tmp_path):
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
+    server = TritonServer(reward.store, tmp_path / "log", certificates=certificates, env=env)
+    with pytest.raises(ServingError, match="the GPU that this server was given") as caught, server:
+        pass
+    assert torch.__version__ in str(caught.value)

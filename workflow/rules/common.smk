@@ -15,11 +15,13 @@ from rlhf.config.slices import canonical_slice
 from rlhf.data.formats import module_of
 from rlhf.errors import RlhfError
 from rlhf.images import image_id
-from rlhf.jobs import images, job_resources, resource_names
+from rlhf.jobs import images, job_resources, resource_names, state_folder
 from rlhf.fetching.locks import VARIABLE, Lock
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
+from rlhf.remnants import refuse_running
+from rlhf.runtime.forced import force
 from rlhf.runtime.heads import announce
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
@@ -98,8 +100,13 @@ def get_resources(stage):
 
 
 def check_jobs():
-    """Before anything is submitted: refuse what can't run here."""
+    """Before anything is submitted: refuse what can't run here, or runs already."""
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name != "all"]
+    titles = {job: (job.rule.name, *job.wildcards) for job in jobs}
+    try:
+        refuse_running(Path("state"), Path.cwd().resolve(), titles.values())
+    except RlhfError as error:
+        raise WorkflowError(str(error)) from None
     submitted = [job for job in jobs if not workflow.is_local(job.rule)]
     if submitted:
         see_lost_jobs()
@@ -116,6 +123,9 @@ def check_jobs():
         raise WorkflowError(str(error)) from None
     for note in notes:
         logger.info(note)
+    for job in jobs:
+        if workflow.dag.reason(job).forced:
+            force(Path(state_folder(*titles[job])))
 
 
 def get_tokenized(view, section):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from rlhf.cli import main
 from rlhf.commands.chat import Chat
@@ -87,3 +88,11 @@ def test_reward_model(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["chat", str(tmp_path)]) == 2
     assert "reward model" in capsys.readouterr().err
+
+
+def test_a_gpu_that_can_not_be_used_is_no_reason_to_compute_on_the_cpu(model, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU can be used here")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert main(["chat", str(model), "--prompt", "How many legs?", *SHORT]) == 2
+    assert "The GPU that this process was given can't be used" in capsys.readouterr().err

@@ -1,10 +1,14 @@
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rlhf.cli import main
-from rlhf.commands.explain import Job, parse_dry_run, reasons
+from rlhf.commands.dry_run import Job, parse_dry_run
+from rlhf.commands.explain import reasons
 from rlhf.provenance.digest import canonical_json
 
 SNAKEFILE = """
@@ -17,12 +21,17 @@ rule all:
 rule train_ppo:
     output: "results/ppo/{name}/manifest.json"
     params: config=canonical_json(RUN["ppo"]), code=RUN["code"], image=RUN["image"]
-    shell: "cp made.json {output}"
+    shell:
+        "cp made.json {output}"
+        " # --config {params.config:q} --code '{params.code}' --image '{params.image}'"
 rule report:
     input: "results/ppo/{name}/manifest.json"
     output: "results/report/{name}/manifest.json"
-    params: config="{{}}", code="code:1", image="image:none"
-    shell: "cp {input} {output}"
+    params: config=lambda wildcards: "{}", code="code:1", image="image:none"
+    shell:
+        "cp report.json {output}"
+        " # --config {params.config:q} --code '{params.code}' --image '{params.image}'"
+        " $(printf -- ' --input ppo=%s' {input})"
 """
 
 DRY_RUN = """\
@@ -141,27 +150,96 @@ def test_tokenized_sets_are_named_by_view_model_and_dataset():
     assert reasons(found, {}) == ["tokenization.sft.max_length 1 → 2"]
 
 
-def test_with_snakemake(results, tmp_path, capsys):
-    import json
-
-    def configure(coefficient, code="code:1"):
-        run = {"ppo": {"kl": {"coefficient": coefficient}}, "code": code, "image": "image:none"}
-        (tmp_path / "run.json").write_text(json.dumps(run))
-
+@pytest.fixture
+def workflow(results, tmp_path):
+    """A workflow of two rules whose stages are copies of ready manifests."""
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
+
+    def configure(coefficient, code="code:1", image="image:none", made=True):
+        """Set what is to be made; what the stages write changes too if ``made``."""
+        config = {"kl": {"coefficient": coefficient}}
+        run = {"ppo": config, "code": code, "image": image}
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        if made:
+            ppo = results.make("ready/ppo", "train_ppo", config, code=code, image=image)
+            report = results.make("ready/report", "report", {}, {"ppo": ppo}, code="code:1")
+            ppo.replace(tmp_path / "made.json")
+            report.replace(tmp_path / "report.json")
+            shutil.rmtree(tmp_path / "results/ready")
+
     configure(0.05)
-    manifest = results.make("ppo/made", "train_ppo", {"kl": {"coefficient": 0.05}}, code="code:1")
-    manifest.rename(tmp_path / "made.json")
+    return configure
+
+
+def snakemake(*arguments):
+    subprocess.run([sys.executable, "-m", "snakemake", "-c1", "-q", "all", *arguments], check=True)
+
+
+def explained(capsys):
+    assert main(["explain"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+ALL_IS_WELL = ["Nothing would run: all is as the configuration, the code and the parents say."]
+TOUCHED = (
+    "Snakemake would run nothing, for its records agree (after `--touch`, say). But by their "
+    "manifests they were made otherwise:"
+)
+
+
+def test_touched_results_are_compared_with_their_manifests(workflow, capsys):
+    snakemake()
+    workflow(0.1, "code:2", "image:train-1", made=False)
+    snakemake("--touch")
+    said = explained(capsys)
+    assert said[:2] == [
+        TOUCHED,
+        "train_ppo final: ppo.final.kl.coefficient 0.05 → 0.1; its code changed; "
+        "its image changed: none → train-1",
+    ]
+    advice, _, command = said[2].partition(": --forcerun ")
+    assert advice == "To make them anew, end the snakemake command with"
+    workflow(0.1, "code:2", "image:train-1")
+    snakemake("--forcerun", *command.split())
+    assert explained(capsys) == ALL_IS_WELL
+
+
+def test_a_touched_child_of_another_parent(workflow, capsys):
+    snakemake()
+    workflow(0.1)
+    shutil.copy("made.json", "results/ppo/final/manifest.json")
+    snakemake("--touch")
+    assert explained(capsys)[:2] == [TOUCHED, "report final: made from another train_ppo final"]
+
+
+def test_a_touched_manifest_that_is_damaged(workflow, capsys):
+    snakemake()
+    Path("results/report/final/manifest.json").write_text("{")
+    snakemake("--touch")
+    assert explained(capsys)[1].startswith("report final: The manifest is damaged: ")
+
+
+def test_what_would_run_and_what_was_touched(workflow, capsys):
+    snakemake()
+    workflow(0.1, made=False)
+    snakemake("--touch")
+    Path("results/report/final/manifest.json").unlink()
+    said = explained(capsys)
+    assert said[:2] == ["report final: not there yet", "1 would run"]
+    assert said[2].startswith("Snakemake would leave these, for its records agree")
+    assert said[3] == "train_ppo final: ppo.final.kl.coefficient 0.05 → 0.1"
+
+
+def test_with_snakemake(workflow, capsys):
     assert main(["explain"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "train_ppo final: not there yet",
         "report final: not there yet",
         "2 would run",
     ]
-    subprocess.run([sys.executable, "-m", "snakemake", "-c1", "-q", "all"], check=True)
-    assert main(["explain"]) == 0
-    assert capsys.readouterr().out.startswith("Nothing would run")
-    configure(0.1, "code:2")
+    snakemake()
+    assert explained(capsys) == ALL_IS_WELL
+    workflow(0.1, "code:2")
     assert main(["explain"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "train_ppo final: ppo.final.kl.coefficient 0.05 → 0.1; its code changed",

@@ -100,3 +100,11 @@ def test_a_step_is_told_its_job_and_none_of_its_options():
          "SLURM_MEM_PER_NODE", "SQUEUE_STATES"), "1"
     )  # fmt: skip
     assert step_environment(kept | dropped) == kept
+
+
+@pytest.mark.parametrize("named", ["-1", "NoDevFiles", ""])
+def test_names_that_stand_for_no_gpu(named):
+    allocation = find_allocation({"CUDA_VISIBLE_DEVICES": named})
+    assert allocation.gpus(0) == ()
+    with pytest.raises(RlhfError, match="1 GPUs were asked for, 0 are here"):
+        allocation.gpus(1)

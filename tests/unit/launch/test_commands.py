@@ -148,6 +148,7 @@ python -m rlhf.serving.tritonserver store/reference …
     RLHF_ENDPOINT_REFERENCE=127.0.0.1:PORT
     RLHF_TLS=/SCRATCH/tls
     RLHF_EXIT_FOLDER=/SCRATCH/exit
+    RLHF_GPUS=8
     PYTHONPATH={CODE}
     {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} train.sif \
 python -m rlhf.launch.torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=FIRST:PORT \

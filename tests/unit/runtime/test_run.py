@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 
 import numpy as np
@@ -12,6 +13,7 @@ from rlhf.runtime import distributed
 from rlhf.runtime.checkpoints import Checkpoints
 from rlhf.runtime.deadline import Saved, StopRequest, stop_requested
 from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
+from rlhf.runtime.forced import force
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
 
@@ -130,3 +132,91 @@ def test_one_process_is_rank_0_of_1():
     distributed.start()
     distributed.wait()
     distributed.finish()
+
+
+def finish(folder, steps=2, **options):
+    """A whole run, published; the steps that it computed, and its last state."""
+    state = {"x": 0}
+    run = make(folder, steps, state, **options)
+    computed = list(range(run.start, steps))
+    for step in computed:
+        state["x"] += step + 1
+        run.record({"step": step + 1, "x": state["x"]}, step + 1)
+        run.finish_step(step + 1, 10)
+    run.close()
+    run.mark_published()
+    return computed, state["x"], run.journals["metrics"].records()
+
+
+def test_a_finished_run_is_only_written_out_again(tmp_path, caplog):
+    caplog.set_level("INFO")
+    first = finish(tmp_path)
+    again = finish(tmp_path)
+    assert (first[0], again[0]) == ([0, 1], [])
+    assert again[1:] == first[1:]
+    assert "all 2 steps were done and saved before; only the result is written out" in caplog.text
+    assert "goes on after" not in caplog.text
+
+
+def test_a_forced_run_is_computed_again_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    first = finish(tmp_path)
+    force(tmp_path)
+    again = finish(tmp_path)
+    assert again == first
+    assert "sft.x is forced: it is computed again, from step 0" in caplog.text
+    assert finish(tmp_path)[0] == []
+    force(tmp_path)
+    force(tmp_path)  # twice is once
+    assert finish(tmp_path) == first
+
+
+def test_a_forced_run_that_was_cut_off_goes_on(tmp_path):
+    finish(tmp_path)
+    force(tmp_path)
+    run = make(tmp_path, 2, save_steps=1)
+    assert run.start == 0
+    run.finish_step(1, 10)  # and there it was killed
+    force(tmp_path)
+    assert make(tmp_path, 2).start == 1
+
+
+def test_a_run_that_was_never_published_is_not_forced(tmp_path):
+    """Killed between its last save and its publishing, say."""
+    run = make(tmp_path, 1)
+    run.finish_step(1, 10)
+    force(tmp_path)
+    assert make(tmp_path, 1).start == 1
+
+
+def test_a_forced_run_that_was_killed_as_it_dropped_its_states(tmp_path):
+    finish(tmp_path)
+    force(tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for state in folder.glob("step-*"):  # but the mark is there still
+        shutil.rmtree(state)
+    assert finish(tmp_path)[0] == [0, 1]
+    assert finish(tmp_path)[0] == []
+
+
+def test_speeds_go_to_tensorboard_and_nowhere_else(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = make(tmp_path / "state", 3, tensorboard=tmp_path / "events", save_steps=1)
+    for step in (1, 2):
+        run.record({"step": step, "loss": 1.0}, step)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Saved):
+                run.finish_step(step, 500)
+        else:
+            run.finish_step(step, 500)
+    assert all(record.keys() == {"step", "loss"} for record in run.journals["metrics"].records())
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    for name in ("tokens_per_second", "step_seconds", "save_seconds"):
+        seen = events.Scalars(f"speed/{name}")
+        assert [one.step for one in seen] == [1, 2]
+        assert all(one.value > 0 for one in seen)
+    pairs = zip(events.Scalars("speed/tokens_per_second"), events.Scalars("speed/step_seconds"),
+                strict=True)  # fmt: skip
+    assert all(speed.value * time.value == pytest.approx(500, rel=1e-3) for speed, time in pairs)

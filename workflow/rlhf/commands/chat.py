@@ -101,10 +101,12 @@ class Chat:
     def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
         from rlhf.data.templates import check_tokenizer
         from rlhf.models.load import load_causal_lm, load_tokenizer
+        from rlhf.runtime import distributed
 
         self._tokenizer: Any = load_tokenizer(folder)
         check_tokenizer(self._tokenizer, model=folder.name)
-        self._model = load_causal_lm(folder).eval()
+        distributed.check_device()
+        self._model = load_causal_lm(folder).to(distributed.device()).eval()
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
         self._seed = seed
         self._history: list[Message] = []

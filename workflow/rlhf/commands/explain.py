@@ -2,6 +2,9 @@
 
 Snakemake's dry run knows the jobs and the kind of each reason. Which keys changed is read off the
 manifest of the artifact that is there and the parameters that Snakemake now has.
+
+Snakemake goes by its own records, which `--touch` makes agree with anything. What it would leave
+as it is, is therefore compared with its manifest, which says what it was really made with.
 """
 
 from __future__ import annotations
@@ -10,18 +13,15 @@ import argparse
 import ast
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhf.commands.differences import arrow, changes
-from rlhf.errors import IntegrityError, RlhfError
+from rlhf.commands.dry_run import Job, dry_run, parse_dry_run
+from rlhf.errors import IntegrityError
+from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import MANIFEST, read_manifest
-
-PROFILE = Path("profiles/local")
 
 # Rule → where its slice stands in the configuration; {} is the name of the artifact.
 SECTIONS = {
@@ -40,8 +40,6 @@ SECTIONS = {
 NOT_THERE = "not there yet"
 ORPHAN = "made from an artifact that is not here"  # rlhf.adopt writes it
 
-_JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
-_ENTRY = re.compile(r"^    (\w+): (.*)$")
 _REASONS = {
     "Forced execution": "forced",
     "Missing output files": "",
@@ -57,35 +55,6 @@ _SPLIT = re.compile("; (?=" + "|".join(_REASONS) + ")")
 _LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 
 
-@dataclass
-class Job:
-    """One job of the dry run.
-
-    Attributes:
-        rule: name of the rule.
-        entries: what Snakemake prints about it, by key (``output``, ``reason``, ``wildcards``).
-    """
-
-    rule: str
-    entries: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Name of the artifact; for a tokenized set, view/model/dataset."""
-        pairs = [pair.partition("=") for pair in self.entries.get("wildcards", "").split(", ")]
-        return "/".join(value for _, _, value in pairs if value)
-
-    @property
-    def title(self) -> str:
-        """Rule and name."""
-        return f"{self.rule} {self.name}".strip()
-
-    @property
-    def outputs(self) -> list[str]:
-        """Files and folders that the job makes."""
-        return self.entries.get("output", "").split(", ")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Everything is passed on to Snakemake."""
     parser.usage = "%(prog)s [-h] [arguments of snakemake…]"
@@ -94,49 +63,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line for each job that would run, most upstream first."""
-    jobs = parse_dry_run(_dry_run(args.rest))
+    """Print one line for each job that would run, most upstream first; then what differs unrun."""
+    jobs = parse_dry_run(dry_run(args.rest))
     makers = {output: job for job in jobs for output in job.outputs}
     for job in jobs:
         print(f"{job.title}: {'; '.join(reasons(job, makers)) or 'unknown'}")
     if jobs:
         print(f"{len(jobs)} would run")
-    else:
+    everything = parse_dry_run(dry_run([*args.rest, "--forceall", "--printshellcmds"]))
+    all_makers = {output: job for job in everything for output in job.outputs}
+    kept = [job for job in everything if not makers.keys() & set(job.outputs)]
+    differing = {job: found for job in kept if (found := differences(job, all_makers))}
+    if differing:
+        _print_differing(differing, bool(jobs))
+    elif not jobs:
         print("Nothing would run: all is as the configuration, the code and the parents say.")
     return 0
 
 
-def _dry_run(arguments: list[str]) -> str:
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "host", "--nocolor"]
-    chosen = any(one.split("=")[0] in ("--profile", "--workflow-profile") for one in arguments)
-    if PROFILE.is_dir() and not chosen:
-        command += ["--workflow-profile", str(PROFILE)]
-    done = subprocess.run(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+def _print_differing(differing: dict[Job, list[str]], others_run: bool) -> None:
+    print(
+        f"Snakemake would {'leave these' if others_run else 'run nothing'}, for its records agree "
+        "(after `--touch`, say). But by their manifests they were made otherwise:"
     )
-    if done.returncode:
-        noise = ("Using workflow specific profile", "Assuming unrestricted", "Building DAG")
-        lines = [line for line in done.stdout.splitlines() if not line.startswith(noise)]
-        errors = [line for line in lines if line.startswith("__main__.py: error:")]
-        text = "\n".join(errors or lines).strip()  # argparse repeats all options before its error
-        raise RlhfError(f"snakemake can't plan:\n{text}", hint="mend this, then try again")
-    return done.stdout
+    for job, words in differing.items():
+        print(f"{job.title}: {'; '.join(words)}")
+    manifests = " ".join(job.manifest or "" for job in differing)
+    print(f"To make them anew, end the snakemake command with: --forcerun {manifests}")
 
 
-def parse_dry_run(text: str) -> list[Job]:
-    """The jobs of a dry run, in Snakemake's order (parents before children), without ``all``."""
-    jobs: list[Job] = []
-    inside = False
-    for line in text.splitlines():
-        head, entry = _JOB.match(line), _ENTRY.match(line)
-        if head:
-            jobs.append(Job(head[1]))
-            inside = True
-        elif inside and entry:
-            jobs[-1].entries[entry[1]] = entry[2]
-        else:
-            inside = False
-    return [job for job in jobs if "output" in job.entries]
+def differences(job: Job, makers: dict[str, Job]) -> list[str]:
+    """How an artifact that is there differs from what would be made now, by its manifest.
+
+    Args:
+        job: the job that would make it, with its command.
+        makers: output → the job that makes it.
+    """
+    config, code, image = (job.option(one) for one in ("--config", "--code", "--image"))
+    if job.manifest is None or config is None:
+        return []
+    try:
+        manifest = read_manifest(job.manifest)
+    except IntegrityError as error:
+        return [error.what]
+    words = list(_changed_keys(job, manifest["config"], json.loads(config)))
+    if code != manifest["code"]:
+        words.append("its code changed")
+    if image != manifest["image"]:
+        before, now = (str(one).removeprefix("image:") for one in (manifest["image"], image))
+        words.append(f"its image changed: {before} → {now}")
+    recorded = set(manifest["parents"].values())
+    found = {one: digest_file(one) for one in job.inputs if Path(one).is_file()}
+    others = [one for one, digest in found.items() if digest not in recorded]
+    named = [makers[one].title if one in makers else one for one in others]
+    words += [f"made from another {parent}" for parent in dict.fromkeys(named)]
+    if not others and recorded != set(found.values()):
+        words.append("its set of inputs changed")
+    return words
 
 
 def reasons(job: Job, makers: dict[str, Job]) -> list[str]:
@@ -231,8 +214,7 @@ def _config(values: list[str]) -> dict[str, Any] | None:
 
 
 def _old_manifest(job: Job) -> dict[str, Any] | None:
-    path = next((one for one in job.outputs if Path(one).name == MANIFEST), None)
     try:
-        return read_manifest(path) if path else None
+        return read_manifest(job.manifest) if job.manifest else None
     except IntegrityError:
         return None

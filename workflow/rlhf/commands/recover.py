@@ -6,44 +6,18 @@ A killed Snakemake leaves its lock, and jobs that run on. A new one would submit
 from __future__ import annotations
 
 import argparse
-import re
-import shutil
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RlhfError
+from rlhf.remnants import SNAKEMAKE, Remnant, find_remnants, note_wait
 from rlhf.runtime import heads, slurm
-from rlhf.runtime.fence import Owner, owner_of
-from rlhf.runtime.ownership import lives, on_this_machine
+from rlhf.runtime.fence import Owner
 from rlhf.runtime.processes import send
 
-SNAKEMAKE = Path(".snakemake")
-# Where the executor plugin keeps its logs, here and by default: there if it ever submitted a job.
-PLUGIN_LOGS = (Path("logs/slurm"), SNAKEMAKE / "slurm_logs")
 POLL_SECONDS = 5.0
-# What the executor plugin names its jobs: its run's id, perhaps after a prefix; and their comments.
-_RUN_ID = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-_COMMENT = re.compile(r"rule_(?P<rule>\w+?)(?:_wildcards_(?P<name>.*))?$")
-
-
-@dataclass(frozen=True)
-class Remnant:
-    """Something that a Snakemake started, and that is not finished.
-
-    Attributes:
-        title: what it works on, such as ``train_sft chat``.
-        where: what and where it is, for people.
-        job: SLURM job that Snakemake submitted, or None.
-        pid: process on this machine, or None.
-    """
-
-    title: str
-    where: str
-    job: str | None = None
-    pid: int | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,67 +60,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def find_remnants(state: Path, project: Path) -> list[Remnant]:
-    """SLURM jobs and launchers of a project that are not finished.
-
-    Args:
-        state: folder of resume states, whose owners are asked for.
-        project: the working directory of its Snakemake, resolved.
-
-    Raises:
-        RlhfError: jobs were submitted, and SLURM does not say what became of them.
-    """
-    folders = sorted({path.parent for path in state.glob("*/*/owner-*.json")})
-    owners = {f"{one.parent.name} {one.name}": owner_of(one) for one in folders}
-    titles = {owner.attempt.job: title for title, owner in owners.items() if owner}
-    jobs = slurm.unfinished_jobs()
-    if jobs is None:
-        submitted = any(titles) or any(map(Path.exists, PLUGIN_LOGS))
-        if submitted and shutil.which("squeue"):
-            raise RlhfError(
-                "SLURM does not answer, so nobody knows which jobs still run.",
-                where="squeue",
-                hint="try again when it does",
-            )
-        jobs = {}
-    found = []
-    for job in jobs.values():
-        submitted = _is_snakemakes(job) and Path(job.folder).resolve() == project
-        if submitted or job.id in titles:
-            place = f"{job.state} {job.elapsed} on {job.nodes}" if job.nodes else job.state
-            title = titles.get(job.id) or _title(job)
-            found.append(Remnant(title, f"job {job.id} {place}", job.id if submitted else None))
-    for title, owner in owners.items():
-        if owner and owner.attempt.job not in jobs and _lives(owner):
-            pid = owner.attempt.pid if on_this_machine(owner.attempt) else None
-            found.append(Remnant(title, str(owner.attempt), pid=pid))
-    return found
-
-
-def _is_snakemakes(job: slurm.Job) -> bool:
-    return bool(_RUN_ID.search(job.name) or _COMMENT.match(job.comment))
-
-
-def _title(job: slurm.Job) -> str:
-    found = _COMMENT.match(job.comment)
-    return f"{found['rule']} {found['name'] or ''}".strip() if found else job.name
-
-
 def _living_heads() -> list[Owner]:
     for owner in heads.announced(SNAKEMAKE):
-        _note_wait(owner)
+        note_wait(owner)
     return heads.living(SNAKEMAKE)
-
-
-def _lives(owner: Owner) -> bool:
-    if not owner.released:
-        _note_wait(owner)
-    return lives(owner)
-
-
-def _note_wait(owner: Owner) -> None:
-    if not on_this_machine(owner.attempt):
-        print(f"looking for a sign of life: {owner.attempt} …", flush=True)
 
 
 def _cancel(remnants: Iterable[Remnant]) -> None:

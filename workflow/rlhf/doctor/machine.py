@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rlhf.doctor.check import Check
+from rlhf.runtime import gpus
 from rlhf.runtime.network import hold_port
 
 LOCK = Path("envs/lock.txt")
@@ -94,12 +95,12 @@ def check_ports() -> Check:
 
 def gpu_names() -> list[str]:
     """GPUs that this process may use, as the driver names them."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not shutil.which("nvidia-smi"):
+    visible = gpus.visible()
+    if visible == () or not shutil.which("nvidia-smi"):
         return []
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
     names = re.findall(r"^GPU \d+: (.*?)(?: \(UUID.*)?$", done.stdout, re.MULTILINE)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return names if visible is None else names[: len(visible.split(","))]
+    return names if visible is None else names[: len(visible)]
 
 
 def check_gpus(names: list[str], expected: bool, with_torch: bool) -> Check:

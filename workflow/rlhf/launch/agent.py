@@ -11,12 +11,19 @@ from rlhf.launch.child import Child
 from rlhf.launch.containers import places
 from rlhf.launch.options import Options
 from rlhf.launch.ranks import Meeting, rank_command, rank_variables
+from rlhf.launch.say import say
 from rlhf.launch.scratch import Scratch
 from rlhf.launch.servers import Servers
 from rlhf.launch.topology import plan
-from rlhf.launch.worker import exit_code
+from rlhf.launch.worker import exit_code, killed_ranks
+from rlhf.runtime.killed import Memory, ended_by, signal_name
 from rlhf.runtime.network import address_towards
 from rlhf.runtime.processes import adopt_orphans, descendants, send
+
+TO_DO = (
+    "run it again: training goes on from the last saved state; if it was memory, raise "
+    "cluster.stages.<stage>.memory_gb, or lower runtime.micro_batch_tokens"
+)
 
 
 class Agent:
@@ -54,7 +61,9 @@ class Agent:
         command = rank_command(options, topology, here, scratch, self._meeting())
         variables = rank_variables(options, topology, scratch, self._servers.endpoints())
         self._child.start(command, here.environment(variables))
+        memory = Memory()
         status = self._child.wait(self._servers.mend)
+        self._say_who_was_killed(status, topology.world, memory)
         return exit_code(scratch / "exit", status)
 
     def end_all(self) -> None:
@@ -64,6 +73,23 @@ class Agent:
         for pid in descendants(os.getpid()):
             send(pid, signal.SIGKILL)
         self._scratch.remove()
+
+    def _say_who_was_killed(self, status: int, ranks: int, memory: Memory) -> None:
+        """Say which ranks a signal ended.
+
+        Args:
+            status: exit code of the process that was waited for.
+            ranks: ranks on all nodes: a single one is that process, several are below it.
+            memory: looked at since before they started.
+        """
+        found = killed_ranks(self._scratch.path / "exit")
+        killed = {f"rank {rank}": number for rank, number in found.items()}
+        if not killed and (number := ended_by(status)):
+            killed = {"rank 0" if ranks == 1 else "torchrun": number}
+        for who, number in killed.items():
+            why = memory.explain(number)
+            to_do = f"\n  to do:    {TO_DO}" if why else ""
+            say(f"{who} on {os.uname().nodename} was ended by {signal_name(number)}{why}{to_do}")
 
     def _meeting(self) -> Meeting | None:
         endpoint = self._options.rendezvous

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rlhf.errors import RlhfError
 from rlhf.launch.say import say
+from rlhf.runtime import gpus
 from rlhf.runtime.deadline import DEADLINE
 
 QUERY_SECONDS = 120.0  # a busy controller takes its time
@@ -82,25 +83,24 @@ def find_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
         RlhfError: SLURM does not know the job, or does not answer.
     """
     job = environment.get("SLURM_JOB_ID")
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    gpus = None if visible is None else tuple(filter(None, visible.split(",")))
+    visible = gpus.visible(environment)
     known = environment.get(DEADLINE)  # the head has looked already; or the caller knows better
     ends = float(known) if known else None
     if job is None:
-        return Allocation(ends=ends, visible_gpus=gpus)
+        return Allocation(ends=ends, visible_gpus=visible)
     in_step = environment.get("SLURM_STEP_ID", "").isdigit()
     if in_step and known is not None:
-        return Allocation(job, in_step, ends=ends, visible_gpus=gpus)
+        return Allocation(job, in_step, ends=ends, visible_gpus=visible)
     try:
         found, nodes, cpus = _ask(job)
     except RlhfError as error:
         if not in_step:
             raise
         say(f"{error.what} The end of the job is unknown.")  # nothing else is needed here
-        return Allocation(job, in_step, ends=ends, visible_gpus=gpus)
+        return Allocation(job, in_step, ends=ends, visible_gpus=visible)
     ends = min((end for end in (ends, found) if end is not None), default=None)
     on_first = environment.get("SLURMD_NODENAME", "") == nodes[0]
-    return Allocation(job, in_step, on_first, nodes, cpus, ends, gpus)
+    return Allocation(job, in_step, on_first, nodes, cpus, ends, visible)
 
 
 def this_node(environment: Mapping[str, str] = os.environ) -> int:

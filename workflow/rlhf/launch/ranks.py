@@ -10,6 +10,7 @@ from rlhf.launch.containers import Place, python_command
 from rlhf.launch.options import Options
 from rlhf.launch.topology import Topology
 from rlhf.launch.worker import EXIT_FOLDER, MODULE
+from rlhf.runtime import gpus
 from rlhf.serving.tls import FOLDER_VARIABLE
 
 LOOPBACK = "127.0.0.1"
@@ -93,18 +94,19 @@ def rank_variables(
         **common_variables(topology.rank_gpus, scratch),
         **served,
         EXIT_FOLDER: str(scratch / "exit"),
+        gpus.USED: str(options.gpus),
     }
 
 
-def common_variables(gpus: tuple[str, ...], scratch: Path) -> dict[str, str]:
+def common_variables(given: tuple[str, ...], scratch: Path) -> dict[str, str]:
     """What ranks and model servers alike find in their environment.
 
     Args:
-        gpus: the GPUs that they may use; without any they must not find those of the machine.
+        given: the GPUs that they may use; without any they must not find those of the machine.
         scratch: where their temporary files go, so that nothing stays behind.
     """
     return {
-        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        gpus.VISIBLE: ",".join(given),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(scratch),

@@ -14,6 +14,7 @@ from rlhf.launch.options import Options
 from rlhf.launch.ranks import common_variables
 from rlhf.launch.say import say
 from rlhf.launch.topology import Topology
+from rlhf.runtime.killed import Memory
 from rlhf.serving.server import TritonServer
 from rlhf.serving.tls import make_certificates
 
@@ -34,6 +35,7 @@ class Servers:
         self._options, self._node, self._scratch = options, node, scratch
         self._servers: list[TritonServer] = []
         self._restarts: Counter[str] = Counter()
+        self._memory = Memory()
 
     def start(self, topology: Topology, place: Place) -> None:
         """Start all of them at once, and wait until each one answers an inference.
@@ -43,7 +45,9 @@ class Servers:
             place: where they run.
 
         Raises:
-            ServingError: a store holds another kind of model, or a server did not come up.
+            ServingError: a store holds another kind of model, or a server did not come up: one
+                that ends by itself before it is ready would do so again, one that is killed is
+                restarted.
         """
         if not self._options.stores:
             return
@@ -70,7 +74,7 @@ class Servers:
             with _undisturbed():
                 server.start()
         for server in self._servers:
-            server.wait_ready(READY_SECONDS)
+            self._await(server)
             say(f"the {server.kind} server is ready at {server.endpoint}")
 
     def endpoints(self) -> dict[str, str]:
@@ -85,14 +89,29 @@ class Servers:
         """
         for server in self._servers:
             trouble = server.trouble()
-            if trouble is None:
-                continue
-            if self._restarts[server.kind] == RESTARTS:
-                raise server.failure(f"{trouble} after {RESTARTS} restarts")
-            self._restarts[server.kind] += 1
-            say(f"the {server.kind} server {trouble}; restarting it at {server.endpoint}")
-            with _undisturbed():
-                server.restart()
+            if trouble is not None:
+                self._restart(server, trouble)
+
+    def _await(self, server: TritonServer) -> None:
+        """Wait until a server is ready, over its restarts."""
+        while True:
+            try:
+                server.wait_ready(READY_SECONDS)
+                return
+            except ServingError:
+                if server.killed_by() is None:
+                    raise
+            self._restart(server, f"{server.trouble()} before it was ready")
+
+    def _restart(self, server: TritonServer, trouble: str) -> None:
+        number = server.killed_by()
+        why = self._memory.explain(number) if number else ""
+        if self._restarts[server.kind] == RESTARTS:
+            raise server.failure(f"{trouble} after {RESTARTS} restarts{why}")
+        self._restarts[server.kind] += 1
+        say(f"the {server.kind} server {trouble}; restarting it at {server.endpoint}{why}")
+        with _undisturbed():
+            server.restart()
 
     def stop(self) -> None:
         """End all of them, at the same time."""

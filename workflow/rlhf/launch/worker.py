@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from rlhf.errors import EXIT_SAVED
+from rlhf.runtime.killed import ended_by
 from rlhf.runtime.processes import end_with_parent
 
 EXIT_FOLDER = "RLHF_EXIT_FOLDER"
@@ -50,6 +51,8 @@ def leave_code(folder: Path, name: str, code: int) -> None:
 def exit_code(folder: Path, status: int) -> int:
     """What all of them together come to: the first failure, then ``status``, then 75, then 0.
 
+    One that a signal ended counts as the first: the others fail because they miss it.
+
     Args:
         folder: where they left their codes.
         status: exit code of what ran them, which tells of those that left none.
@@ -57,7 +60,14 @@ def exit_code(folder: Path, status: int) -> int:
     left = sorted(folder.glob("[!.]*"), key=lambda path: path.stat().st_mtime_ns)
     codes = [int(path.read_text()) for path in left]
     failures = [code for code in codes if code not in (0, EXIT_SAVED)]
-    return next(iter(failures), status or max(codes, default=0))
+    killed = [code for code in failures if ended_by(code)]
+    return next(iter(killed + failures), status or max(codes, default=0))
+
+
+def killed_ranks(folder: Path) -> dict[str, int]:
+    """Rank → the signal that ended it."""
+    left = {path.name: ended_by(int(path.read_text())) for path in sorted(folder.glob("[!.]*"))}
+    return {rank: number for rank, number in left.items() if number}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from rlhf.provenance.digest import digest_file, digest_value
 from rlhf.runtime import fence
 from rlhf.runtime.files import atomic_directory, read_json, write_json
+from rlhf.runtime.forced import FORCED, PUBLISHED
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,19 @@ class Checkpoints:
             tensors = load_file(folder / TENSORS)
             return int(folder.name.rpartition("-")[2]), _join(read_json(folder / VALUES), tensors)
         return None
+
+    def mark_published(self) -> None:
+        """Note that what these states lead to has been published."""
+        (self.folder / PUBLISHED).touch(mode=0o600)
+
+    def start_afresh(self) -> bool:
+        """Drop all states if the run is forced; whether it is."""
+        forced = (self.folder / FORCED).exists()
+        if forced:
+            for state in self._states():
+                shutil.rmtree(state)
+            (self.folder / FORCED).unlink()  # last: a kill before this one drops the rest later
+        return forced
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))

@@ -46,6 +46,8 @@ class Run:
         self._first = distributed.rank() == 0
         check_owner()
         self._checkpoints = Checkpoints(options.state, options.identity)
+        if self._first and self._checkpoints.start_afresh():
+            logger.info("%s is forced: it is computed again, from step 0", options.name)
         distributed.wait()
         self._stop = StopRequest().install()
         self.start = 0
@@ -57,7 +59,13 @@ class Run:
         if found:
             self.start, state = found
             restore(state["run"])
-            logger.info("%s goes on after step %d of %d", options.name, self.start, steps)
+            if self.start == steps:
+                logger.info(
+                    "%s: all %d steps were done and saved before; only the result is written out",
+                    options.name, steps,
+                )  # fmt: skip
+            else:
+                logger.info("%s goes on after step %d of %d", options.name, self.start, steps)
         positions = found[1]["journals"] if found else dict.fromkeys(self.journals, 0)
         if self._first:
             for name, journal in self.journals.items():
@@ -105,7 +113,10 @@ class Run:
         """
         self._progress.advance(tokens, note)
         options, now = self._options, time.monotonic()
-        self._deadline.stepped(now - self._stepped_at)
+        seconds = now - self._stepped_at
+        self._deadline.stepped(seconds)
+        speed = {"step_seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9)}
+        self._tensorboard.add({f"speed/{name}": value for name, value in speed.items()}, step)
         waited = now - self._saved_at >= self._deadline.interval(options.save_seconds)
         counted = options.save_steps and step % options.save_steps == 0
         stop, near, due = self._agree(
@@ -115,6 +126,7 @@ class Run:
         if stop or due or step == self._steps:
             self._save(step)
         if stop and step < self._steps:
+            self.close()
             why = str(self._deadline) if near else "asked to stop"
             raise Saved(f"{why}: state saved after step {step} of {self._steps}")
         self._stepped_at = time.monotonic()
@@ -142,6 +154,16 @@ class Run:
             for name, path in paths.items():
                 self.journals[name].publish(path)
 
+    def mark_published(self) -> None:
+        """Note beside the states, from rank 0, that the artifact is there, manifest and all.
+
+        Raises:
+            Fenced: another attempt has taken this run over; nothing is written.
+        """
+        if self._first:
+            fence.check()
+            self._checkpoints.mark_published()
+
     def _save(self, step: int) -> None:
         began = time.monotonic()
         check_owner()
@@ -151,6 +173,7 @@ class Run:
                 self._checkpoints.save(step, {"run": self._snapshot(), "journals": positions})
         distributed.wait()
         self._saved_at = time.monotonic()
+        self._tensorboard.add({"speed/save_seconds": self._saved_at - began}, step)
         self._note_save(self._saved_at - began)
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.models.trust import reading
+from rlhf.runtime import distributed
 from rlhf.runtime.files import read_json
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
@@ -201,7 +202,7 @@ def _eager(
     model = loader.from_pretrained(
         model_dir, dtype=getattr(torch, dtype), use_safetensors=True, **reading(model_dir)
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = distributed.device()
     model = model.eval().to(device)
     # Without a pad id transformers takes the last position, whatever token stands there.
     model.config.get_text_config().pad_token_id = None

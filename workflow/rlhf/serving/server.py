@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rlhf.errors import ServingError
+from rlhf.runtime.killed import ended_by, signal_name
 from rlhf.runtime.processes import tied
 from rlhf.serving.store import store_kind
 from rlhf.serving.tls import LOOPBACK, Certificates
@@ -151,7 +152,7 @@ class TritonServer:
                 # Triton takes its port after loading, when another process may have it. Once
                 # clients know the port, a new one would help nobody.
                 if self._was_ready or attempt == START_ATTEMPTS or not self._port_was_taken():
-                    raise self.failure(f"ended with exit code {self.poll()} before it was ready")
+                    raise self.failure(f"{self._how_it_ended()} before it was ready")
                 attempt += 1
                 self._port = free_port()
                 self.start()
@@ -166,8 +167,18 @@ class TritonServer:
     def trouble(self) -> str | None:
         """What is wrong with the server, in words; None while it starts, works or is busy."""
         if self.poll() is not None:
-            return f"ended with exit code {self.poll()}"
+            return self._how_it_ended()
         return self._health.trouble if self._health else None
+
+    def killed_by(self) -> int | None:
+        """The signal that ended the process; None while it runs, or when it ended by itself."""
+        code = self.poll()
+        return None if code is None else ended_by(code)
+
+    def _how_it_ended(self) -> str:
+        number = self.killed_by()
+        which = f" ({signal_name(number)})" if number else ""
+        return f"ended with exit code {self.poll()}{which}"
 
     def healthy(self, timeout: float = 60.0) -> bool:
         """Whether the process lives, the port is its own, and the model really answers.

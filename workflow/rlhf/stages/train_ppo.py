@@ -77,6 +77,7 @@ def run(stage: Stage) -> None:
             metrics=finished.last_metrics(*measures),
             facts=facts | {"threads": threads, "processes": distributed.world_size()},
         )
+        finished.mark_published()
     distributed.finish()
 
 

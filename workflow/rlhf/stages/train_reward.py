@@ -70,6 +70,7 @@ def run(stage: Stage) -> None:
             | {"calibration_mean": mean, "calibration_std": std},
             facts=facts | {"threads": threads, "processes": distributed.world_size()},
         )
+        finished.mark_published()
     distributed.finish()
 
 

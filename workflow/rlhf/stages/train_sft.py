@@ -48,6 +48,7 @@ def run(stage: Stage) -> None:
             metrics=finished.last_metrics("validation_loss"),
             facts=facts | {"threads": threads, "processes": distributed.world_size()},
         )
+        finished.mark_published()
     distributed.finish()
 
 

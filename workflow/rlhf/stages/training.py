@@ -27,7 +27,11 @@ TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 
 
 def begin() -> int:
-    """Join the ranks and fix the number of threads; returns it."""
+    """Join the ranks and fix the number of threads; returns it.
+
+    Raises:
+        ClusterError: a GPU that this process was given can't be used.
+    """
     os.environ.update(few_shapes())  # torch looks when it computes its first product
     distributed.start()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))

@@ -250,9 +250,23 @@ class TritonPythonModel:
 def _device(wanted: str, args: dict[str, str]) -> torch.device:
     if wanted != "auto":
         return torch.device(wanted)
-    if args["model_instance_kind"] == "GPU" and torch.cuda.is_available():
-        return torch.device("cuda", int(args["model_instance_device_id"]))
-    return torch.device("cpu")
+    given = (os.environ.get("CUDA_VISIBLE_DEVICES") or "-1").split(",")[0].strip()
+    promised = given not in ("", "-1", "NoDevFiles")
+    on_gpu = args["model_instance_kind"] == "GPU"
+    if not torch.cuda.is_available():
+        if promised:  # a server on the CPU would hold the GPU and answer too late
+            cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+            raise RuntimeError(
+                f"the GPU that this server was given (CUDA_VISIBLE_DEVICES={given}…) can't be "
+                f"used: torch {torch.__version__} is built {cuda} and finds none; install a torch "
+                "built for this driver's CUDA (nvidia-smi), or set cluster.gpus_per_node: 0"
+            )
+        return torch.device("cpu")
+    if not on_gpu and not promised:
+        return torch.device("cpu")
+    device = torch.device("cuda", int(args["model_instance_device_id"]) if on_gpu else 0)
+    torch.ones(2, device=device).sum().item()  # a GPU that is busy or broken fails here
+    return device
 
 
 def _input(request, name: str) -> torch.Tensor:
