@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -52,4 +53,37 @@ def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
     assert not Path(f"/proc/{launcher}").exists()
     project.snakemake()
     assert project.results("sft/") == expected
+    assert project.would_run() == set()
+
+
+def test_what_a_killed_snakemake_left_running_is_safe_from_the_next(project: Project) -> None:
+    """Even from one that was told to ignore the lock: it is refused before it deletes anything."""
+    expected = project.results()
+    head = subprocess.Popen(
+        ["snakemake", "--profile", "local", "--configfile", project.config,
+         "--forcerun", "train_sft", "--until", "train_sft"],
+        cwd=project.folder, env=project.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    launcher = wait_for_owner(project.folder / "state/train_sft/chat", head)
+    head.kill()
+    head.wait()
+    os.kill(launcher, signal.SIGSTOP)  # it still lives when the next one comes
+    (project.folder / "results/sft/chat/model").mkdir(parents=True, exist_ok=True)
+    published = project.folder / "results/sft/chat/model/model.safetensors"
+    published.write_bytes(expected["sft/chat/model/model.safetensors"])  # as if just published
+
+    project.snakemake("--unlock")
+    refused = project.snakemake(check=False)
+    assert refused.returncode == 1
+    said = refused.stdout + refused.stderr
+    assert "What is to run is at work already" in said
+    assert f"train_sft chat: process {launcher} on " in said
+    assert "rlhf recover --wait" in said
+    assert published.read_bytes() == expected["sft/chat/model/model.safetensors"]
+
+    os.kill(launcher, signal.SIGCONT)
+    assert project.rlhf("recover", "--wait").returncode == 0
+    project.snakemake()
+    assert project.results() == expected
     assert project.would_run() == set()

@@ -101,3 +101,47 @@ def test_a_damaged_state_is_detected_and_the_one_before_used(
     log = go_on(project, stage)
     assert "is damaged" in log
     assert project.results() == finished.results()
+
+
+def test_a_forced_stage_is_computed_again(finished: Project, project: Project) -> None:
+    """To the same bytes; what only re-runs because a parent did, and came out the same, is not."""
+    project.snakemake("--forcerun", "train_sft", "train_ppo")
+    logs = {
+        stage: (project.folder / "logs" / stage / f"{name}.log").read_text()
+        for stage, (_, name) in STAGES.items()
+    }
+    for stage in ("train_sft", "train_ppo"):
+        assert "is forced: it is computed again, from step 0" in logs[stage]
+        assert "only the result is written out" not in logs[stage]
+    assert "only the result is written out" in logs["train_reward"]
+    assert "forced" not in logs["train_reward"]
+    assert project.results() == finished.results()
+    assert project.would_run() == set()
+
+
+def test_a_forced_stage_that_is_killed_goes_on(finished: Project, project: Project) -> None:
+    save_every_step(project)
+    target = "results/ppo/final/manifest.json"
+    command = ["snakemake", "--profile", "local", "--configfile", TINY, "--forcerun", target]
+    state = project.folder / "state/train_ppo/final"
+    head = subprocess.Popen(
+        [*command, "--until", "train_ppo"],
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 180
+    while not (list(state.glob("*/step-00000002")) and not list(state.glob("*/step-00000004"))):
+        assert head.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+    project.snakemake("--unlock")
+    project.snakemake("--forcerun", target)
+    log = (project.folder / "logs/train_ppo/final.log").read_text()
+    assert log.count("is forced: it is computed again") == 1
+    assert "goes on after step" in log
+    assert project.results() == finished.results()
