@@ -237,6 +237,28 @@ def test_a_server_that_is_killed_again_and_again_before_it_is_ready(launch, rewa
     assert not launch.left_behind()
 
 
+def test_a_server_whose_model_is_killed_as_it_loads_is_restarted(launch, reward):
+    """Triton would wait for it until the end of the job."""
+    process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
+    kill_first(process, "/triton_python_backend_stub")
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert json.loads(out)["rank"] is None
+    assert err.count("lost the process that holds its model before it was ready; restarting") == 1
+
+
+def kill_first(launcher: subprocess.Popen[str], program: str) -> None:
+    until = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < until
+        for pid in descendants(launcher.pid):
+            if command_line(pid)[:1] and command_line(pid)[0].endswith(program):
+                time.sleep(1.5)  # in the midst of its imports
+                os.kill(pid, signal.SIGKILL)
+                return
+        time.sleep(0.01)
+
+
 def kill_new_servers(launcher: subprocess.Popen[str], count: int) -> None:
     """Kill the launcher's first servers as soon as each one is there, long before it is ready."""
     killed: set[int] = set()

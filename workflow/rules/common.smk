@@ -124,8 +124,20 @@ def check_jobs():
     for note in notes:
         logger.info(note)
     for job in jobs:
-        if workflow.dag.reason(job).forced:
+        if is_forced(job):
             force(Path(state_folder(*titles[job])))
+
+
+def is_forced(job):
+    """Whether the command line forces a job.
+
+    Its reason does not say: that is another where its parents run too. Nor do the files that
+    Snakemake forces: those of a job that was cut off are among them.
+    """
+    settings = workflow.dag_settings
+    named = {*settings.forcerun, *(settings.targets if settings.forcetargets else ())}
+    forced = {os.path.relpath(one) for one in named}
+    return settings.forceall or not forced.isdisjoint({job.rule.name, *job.output})
 
 
 def get_tokenized(view, section):

@@ -15,7 +15,7 @@ from rlhf.launch.ranks import common_variables
 from rlhf.launch.say import say
 from rlhf.launch.topology import Topology
 from rlhf.runtime.killed import Memory
-from rlhf.serving.server import TritonServer
+from rlhf.serving.server import MODEL_LOST, Killed, TritonServer
 from rlhf.serving.tls import make_certificates
 
 RESTARTS = 2  # for each server
@@ -98,16 +98,17 @@ class Servers:
             try:
                 server.wait_ready(READY_SECONDS)
                 return
-            except ServingError:
-                if server.killed_by() is None:
-                    raise
-            self._restart(server, f"{server.trouble()} before it was ready")
+            except Killed as killed:
+                trouble = f"{server.trouble() or MODEL_LOST} before it was ready"
+                self._restart(server, trouble, killed)
 
-    def _restart(self, server: TritonServer, trouble: str) -> None:
+    def _restart(
+        self, server: TritonServer, trouble: str, cause: ServingError | None = None
+    ) -> None:
         number = server.killed_by()
         why = self._memory.explain(number) if number else ""
         if self._restarts[server.kind] == RESTARTS:
-            raise server.failure(f"{trouble} after {RESTARTS} restarts{why}")
+            raise server.failure(f"{trouble} after {RESTARTS} restarts{why}") from cause
         self._restarts[server.kind] += 1
         say(f"the {server.kind} server {trouble}; restarting it at {server.endpoint}{why}")
         with _undisturbed():

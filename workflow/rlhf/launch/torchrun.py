@@ -64,8 +64,9 @@ class _Deaths(threading.Thread):
 
         torchrun sends SIGTERM, and SIGKILL half a minute later.
         """
-        first = min(self._when.values(), default=0.0)
-        late = self._when.get(pid, first) - first > TOGETHER_SECONDS
+        now = time.monotonic()
+        first = min(self._when.values(), default=now)
+        late = self._when.get(pid, now) - first > TOGETHER_SECONDS
         return number != signal.SIGTERM and not (number == signal.SIGKILL and late)
 
 

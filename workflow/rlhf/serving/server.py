@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from rlhf.errors import ServingError
 from rlhf.runtime.killed import ended_by, signal_name
-from rlhf.runtime.processes import tied
+from rlhf.runtime.processes import command_line, descendants, start_time, tied
 from rlhf.serving.store import store_kind
 from rlhf.serving.tls import LOOPBACK, Certificates
 
@@ -33,9 +33,15 @@ if TYPE_CHECKING:
 TAIL_LINES = 15
 EXIT_SECONDS = 8  # Triton's own; a model whose Python process was killed never unloads
 STOP_SECONDS = 15.0  # after this it is killed
+MODEL_LOST = "lost the process that holds its model"
+MODEL_LOST_SECONDS = 15.0  # one that fails to load ends first, and the server soon after it
 START_ATTEMPTS = 3  # with new ports each time
 
 _SHM = Path("/dev/shm")
+
+
+class Killed(ServingError):
+    """A server was killed, or the process that holds its model was: it may come up another time."""
 
 
 class TritonServer:
@@ -143,16 +149,20 @@ class TritonServer:
             timeout: seconds; loading a large model from a network disk takes minutes.
 
         Raises:
-            ServingError: it ended or was not ready in time; with the end of its log.
+            Killed: a signal ended it, or the process that holds its model.
+            ServingError: it ended by itself or was not ready in time; with the end of its log.
         """
         until = time.monotonic() + timeout
-        attempt = 1
+        attempt, model = 1, _ModelProcess()
         while not (self._health and self._health.ready.wait(0.1)):
+            if self.pid is not None and model.is_lost(self.pid):
+                raise self.failure(f"{MODEL_LOST} before it was ready", Killed)
             if self.poll() is not None:
                 # Triton takes its port after loading, when another process may have it. Once
                 # clients know the port, a new one would help nobody.
                 if self._was_ready or attempt == START_ATTEMPTS or not self._port_was_taken():
-                    raise self.failure(f"{self._how_it_ended()} before it was ready")
+                    kind = Killed if self.killed_by() else ServingError
+                    raise self.failure(f"{self._how_it_ended()} before it was ready", kind)
                 attempt += 1
                 self._port = free_port()
                 self.start()
@@ -220,9 +230,9 @@ class TritonServer:
             self._scratch.cleanup()
             self._scratch = None
 
-    def failure(self, what: str) -> ServingError:
+    def failure(self, what: str, kind: type[ServingError] = ServingError) -> ServingError:
         """The error to raise about this server, with the end of its log."""
-        return ServingError(
+        return kind(
             f"The {self.kind} server {what}. The end of its log:\n{self.log_tail()}",
             where=self.log_path,
             expected="a running tritonserver that answers an inference",
@@ -271,6 +281,31 @@ class TritonServer:
             except OSError:
                 return True
         return False
+
+
+class _ModelProcess:
+    """The Python process in which a server loads its model.
+
+    Triton does not notice that it is killed meanwhile, and waits for it forever.
+    """
+
+    def __init__(self) -> None:
+        self._looked = self._seen = time.monotonic()
+        self._there = False
+
+    def is_lost(self, server: int) -> bool:
+        """Whether there was one below a server, and has been none for a while."""
+        now = time.monotonic()
+        if now - self._looked >= 1.0:
+            self._looked = now
+            if any(map(_holds_model, descendants(server))):
+                self._there, self._seen = True, now
+        return self._there and now - self._seen > MODEL_LOST_SECONDS
+
+
+def _holds_model(pid: int) -> bool:
+    name = (command_line(pid) or [""])[0]
+    return name.endswith("triton_python_backend_stub") and start_time(pid) is not None
 
 
 def free_port() -> int:
