@@ -7,6 +7,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from rlhf.errors import RlhfError
+from rlhf.runtime.killed import Memory
 from rlhf.runtime.processes import end_with_parent
 
 AHEAD = 2  # items for each process that are given out before their results are asked for
@@ -44,6 +46,7 @@ def in_order(
     # Not forked: this process may have threads of Arrow or `tokenizers`, in the middle of a lock.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(processes, context, _begin, (work,))
+    memory = Memory()
     remaining = iter(items)
     pending: deque[Future[Result]] = deque()
 
@@ -61,8 +64,9 @@ def in_order(
         yield results()
     except BrokenProcessPool:
         raise RlhfError(
-            f"One of {processes} processes that worked side by side was killed.",
-            hint="most often memory ran out: ask for more, or for fewer threads",
+            f"One of {processes} processes that worked side by side was killed"
+            f"{memory.explain(signal.SIGKILL)}.",
+            hint="if memory ran out, ask for more, or for fewer threads",
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
