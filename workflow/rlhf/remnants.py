@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RlhfError
+from rlhf.provenance.manifest import MANIFEST
 from rlhf.runtime import slurm
 from rlhf.runtime.fence import Owner, owner_of
 from rlhf.runtime.ownership import lives, on_this_machine
 
 SNAKEMAKE = Path(".snakemake")
+PATIENCE_SECONDS = 20.0  # for what is about to end
+ENDING = "COMPLETING"  # SLURM's word for a job whose processes it ends
+
+Job = tuple[str, ...]  # its rule, then its wildcards
 # Where the executor plugin keeps its logs, here and by default: there if it ever submitted a job.
 PLUGIN_LOGS = (Path("logs/slurm"), SNAKEMAKE / "slurm_logs")
 # What the executor plugin names its jobs: its run's id, perhaps after a prefix; and their comments.
@@ -105,31 +112,59 @@ def note_wait(owner: Owner) -> None:
         print(f"looking for a sign of life: {owner.attempt} …", flush=True)
 
 
-def refuse_running(state: Path, project: Path, wanted: Iterable[Collection[str]]) -> None:
+def refuse_running(state: Path, project: Path, wanted: Mapping[Job, Collection[str]]) -> None:
     """Refuse to begin what is still at work, before Snakemake touches anything of it.
+
+    Waits a little for attempts that are about to end, and as long as it takes for jobs that SLURM
+    is ending already, as after a Ctrl-C.
 
     Args:
         state: folder of resume states, whose owners are asked for.
         project: the working directory of Snakemake, resolved.
-        wanted: of each job that is to run, its rule and its wildcards.
+        wanted: of each job that is to run, rule and wildcards → its outputs.
 
     Raises:
-        RlhfError: an earlier attempt at one of them waits or runs.
+        RlhfError: an earlier attempt at one of them waits, runs, or has finished just now.
     """
-    running = []
-    rest = set()
-    for rule, *wildcards in wanted:
-        owner = owner_of(state / rule / ".".join(wildcards))
-        if owner and _lives(owner):
-            running.append(f"{rule} {'.'.join(wildcards)}: {owner.attempt}")
-        rest.add(f"{rule} {'_'.join(wildcards)}")  # as the plugin writes it into the comment
-    for job in (slurm.unfinished_jobs() or {}).values():  # one that waits owns nothing yet
-        if _is_snakemakes(job) and Path(job.folder).resolve() == project and _title(job) in rest:
-            running.append(f"{_title(job)}: job {job.id} {job.state}")
-    if running:
+    until = time.monotonic() + PATIENCE_SECONDS
+    met: set[Job] = set()
+    while running := _at_work(state, project, wanted):
+        if not met:
+            print("waiting for what an earlier start left running …", file=sys.stderr, flush=True)
+        met |= running.keys()
+        ending = all(ENDING in where for where in running.values())
+        if not ending and time.monotonic() > until:
+            raise RlhfError(
+                "What is to run is at work already, by an earlier start.",
+                where="\n            ".join(running.values()),
+                hint="nothing was started or deleted; `rlhf recover --wait` lets it finish, `rlhf "
+                "recover --cancel` ends it",
+            )
+        time.sleep(1.0)
+    made = [one for job in met for one in wanted[job] if Path(one).name == MANIFEST]
+    if found := [one for one in made if Path(one).exists()]:
         raise RlhfError(
-            "What is to run is at work already, by an earlier start.",
-            where="\n            ".join(running),
-            hint="nothing was started or deleted; `rlhf recover --wait` lets it finish, `rlhf "
-            "recover --cancel` ends it",
+            "An earlier start has just finished what was to run.",
+            where=", ".join(found),
+            hint="run the same command again: it takes these as they are",
         )
+
+
+def _at_work(state: Path, project: Path, wanted: Iterable[Job]) -> dict[Job, str]:
+    """Which of the jobs an earlier attempt waits for or runs, and where that is."""
+    jobs = slurm.unfinished_jobs() or {}
+    running = {}
+    for wanted_job in wanted:
+        rule, *wildcards = wanted_job
+        owner = owner_of(state / rule / ".".join(wildcards))
+        if owner and lives(owner):
+            known = jobs.get(owner.attempt.job or "")
+            doing = f", {known.state}" if known else ""
+            running[wanted_job] = f"{rule} {'.'.join(wildcards)}: {owner.attempt}{doing}"
+            continue
+        title = f"{rule} {'_'.join(wildcards)}"  # as the plugin writes it into the comment
+        for job in jobs.values():  # one that waits owns nothing yet
+            here = _is_snakemakes(job) and Path(job.folder).resolve() == project
+            if here and _title(job) == title:
+                running[wanted_job] = f"{title}: job {job.id} {job.state}"
+    return running

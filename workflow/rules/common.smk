@@ -104,7 +104,8 @@ def check_jobs():
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name != "all"]
     titles = {job: (job.rule.name, *job.wildcards) for job in jobs}
     try:
-        refuse_running(Path("state"), Path.cwd().resolve(), titles.values())
+        wanted = {titles[job]: list(job.output) for job in jobs}
+        refuse_running(Path("state"), Path.cwd().resolve(), wanted)
     except RlhfError as error:
         raise WorkflowError(str(error)) from None
     submitted = [job for job in jobs if not workflow.is_local(job.rule)]
