@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from rlhf.adopt import adopt_results
-from rlhf.config import load_config
+from rlhf.config import load_config_file
 from rlhf.config.cluster import stage_resources
 from rlhf.config.slices import canonical_slice
 from rlhf.data.formats import module_of
@@ -30,7 +30,10 @@ os.environ.update(
 )
 
 try:
-    CONFIG = load_config(config, ", ".join(map(str, workflow.configfiles)) or "config")
+    # Snakemake's own reader takes `no` for False, and forgets the first of two equal keys.
+    CONFIG = load_config_file(
+        *workflow.configfiles, more=workflow.config_settings.config
+    )
     LOCK = Lock(workflow.configfiles)
     if workflow.is_main_process:
         adopt_results(Path("results"), Path(".snakemake"))

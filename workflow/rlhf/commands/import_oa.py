@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, check, write."""
-    from rlhf.config import load_config, load_config_file, merge, read_yaml
+    from rlhf.config import load_config, load_config_file, merge, read_sections
     from rlhf.data.formats import Source
     from rlhf.open_assistant import names
     from rlhf.open_assistant.page import render, summary
@@ -100,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
     base: dict[str, Any] = {}
     if args.onto:
         load_config_file(*args.onto)  # says what is wrong with it
-    for path in args.onto:
-        merge(base, read_yaml(path))
+        base = read_sections(args.onto).values
     request = Request(
         trainer,
         settings,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError, model_validator
 
-from rlhf.config.base import NAME_PATTERN, NAME_RULE, Strict, explain, is_name, key, suggest
+from rlhf.config.base import (
+    NAME_PATTERN,
+    Strict,
+    explain,
+    invalid,
+    is_name,
+    key,
+    name_problem,
+    suggest,
+)
 from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.data import DatasetConfig, TokenizationConfig
 from rlhf.config.evaluation import EvaluationConfig, ReportConfig
@@ -19,8 +27,17 @@ from rlhf.config.registry import is_known, resolve_datasets
 from rlhf.config.runtime import RuntimeConfig, StoreConfig
 from rlhf.config.training import RewardConfig, SftConfig
 from rlhf.errors import ConfigError
+from rlhf.runtime.documents import Document, Keys, Place, read_document
 
-__all__ = ["NAME_PATTERN", "Config", "load_config", "load_config_file", "merge", "read_yaml"]
+__all__ = [
+    "NAME_PATTERN",
+    "Config",
+    "is_name",
+    "load_config",
+    "load_config_file",
+    "merge",
+    "read_sections",
+]
 
 # Sections whose entries have names that a user chose, and the keys that refer to one.
 NAMED = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")
@@ -67,9 +84,15 @@ class Config(Strict):
 
     def _bad_names(self) -> Iterator[str]:
         for section in NAMED:
+            folded: dict[str, str] = {}
             for name in getattr(self, section):
-                if not is_name(name):
-                    yield f"{section}.{name}: {NAME_RULE}"
+                if problem := name_problem(name):
+                    yield f"{section}.{name}: {problem}"
+                elif (other := folded.setdefault(name.casefold(), name)) != name:
+                    yield (
+                        f"{section}.{name}: differs from {section}.{other} in the case of letters "
+                        "alone, and some file systems would give both one folder"
+                    )
 
     def _sources(self) -> Iterator[str]:
         for name, dataset in self.datasets.items():
@@ -139,34 +162,70 @@ class Config(Strict):
                 )
 
 
-def load_config(values: Mapping[str, Any], origin: object = "config") -> Config:
+def load_config(
+    values: Mapping[str, Any],
+    origin: object = "config",
+    places: Mapping[Keys, Place] | None = None,
+) -> Config:
     """Validate a configuration.
 
     Args:
         values: the parsed YAML.
         origin: what to name in errors, usually the file.
+        places: where the values stand, for the lines in errors.
 
     Raises:
         ConfigError: names every wrong key and suggests the right one.
     """
+    places = places or {}
+    if problems := list(_unquoted_names(places)):
+        raise invalid(problems, origin, places)
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise explain(error, Config, origin) from None
+        raise explain(error, Config, origin, places) from None
 
 
-def load_config_file(*paths: str | Path) -> Config:
+def load_config_file(*paths: str | Path, more: Mapping[str, Any] | None = None) -> Config:
     """Read and validate YAML files; where there are several, the later ones add and replace keys.
 
     Sections are merged key by key, as ``snakemake --configfile`` does.
 
+    Args:
+        paths: the files.
+        more: what is added last, such as what ``snakemake --config`` says.
+
     Raises:
         ConfigError: a file is missing, not YAML (line and column), or the whole is not valid.
     """
+    document = read_sections(paths)
+    values = document.values
+    origin = ", ".join(map(str, paths))
+    if more:
+        merge(values, more)
+        origin = ", ".join(filter(None, (origin, "--config")))
+    return load_config(values, origin, document.places)
+
+
+def read_sections(paths: Sequence[str | Path]) -> Document:
+    """The sections of YAML files, the later ones added to the earlier, not validated.
+
+    Raises:
+        ConfigError: a file is missing, not YAML (line and column), or holds something else.
+    """
     values: dict[str, Any] = {}
+    places: dict[Keys, Place] = {}
     for path in paths:
-        merge(values, read_yaml(Path(path)))
-    return load_config(values, ", ".join(map(str, paths)))
+        document = read_document(path, "configuration file")
+        if not isinstance(document.values, dict):
+            raise ConfigError(
+                f"The configuration is {_in_words(document.values)}.",
+                where=path,
+                expected="sections, such as `models:`",
+            )
+        merge(values, document.values)
+        places |= document.places
+    return Document(values, places)
 
 
 def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -179,23 +238,17 @@ def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
             values[name] = value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+def _unquoted_names(places: Mapping[Keys, Place]) -> Iterator[str]:
+    """Names that YAML takes for something else than text."""
+    for keys, place in places.items():
+        named = len(keys) == 2 and keys[0] in NAMED
+        if place.unquoted and (named or (len(keys) == 4 and keys[2] == "data")):
+            name = str(keys[-1])
+            advice = f'write "{name}" in quotes' if name else "nothing stands there"
+            yield f"{'.'.join(map(str, keys))}: a name has to be text ({advice})"
 
-    Raises:
-        ConfigError: the file is missing, not YAML (line and column), or holds something else.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("There is no such configuration file.", where=path) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"Not UTF-8: {error.reason}", where=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        raise ConfigError(f"Not YAML: {getattr(error, 'problem', error)}", where=where) from None
-    if not isinstance(values, dict):
-        found = "empty" if values is None else f"a {type(values).__name__}"
-        raise ConfigError(f"The configuration is {found}.", where=path, expected="sections")
-    return values
+
+def _in_words(value: Any) -> str:
+    if value is None:
+        return "empty"
+    return "a list" if isinstance(value, list) else f"one value ({str(value)[:40]!r})"

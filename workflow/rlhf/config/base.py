@@ -8,12 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from rlhf.errors import ConfigError
+from rlhf.runtime.documents import Keys, Place
+from rlhf.runtime.paths import expand
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 NAME_RULE = "names are letters, digits, '_' and '-', and start with a letter or digit"
+# Files are called by two names at most, with 50 characters around them; 255 are allowed.
+NAME_LENGTH = 100
+_PERIODIC = re.compile(r"(.+?)\1{19}$")  # Snakemake refuses these: it fears a circle of rules
+_CLOCK = re.compile(r"(\d+-)?\d+(:\d\d){1,2}")
 
 _NOT_A_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
@@ -22,6 +35,18 @@ class Strict(BaseModel):
     """A section of the configuration: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse booleans for numbers and numbers for booleans, which pydantic would turn."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if bool in kinds and isinstance(value, int | float | str) and not isinstance(value, bool):
+            raise ValueError("should be true or false")
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise ValueError(f"should be a {'whole ' if int in kinds else ''}number")
+        return value
 
 
 def key(
@@ -33,9 +58,31 @@ def key(
     return Field(default, description=about, json_schema_extra=extra or None, **constraints)
 
 
+def expanded(path: str | None) -> str | None:
+    """A path with what ``~`` and ``$NAME`` stand for; a validator of keys that hold one."""
+    return None if path is None else expand(path)
+
+
 def is_name(text: str) -> bool:
     """Whether a user's name can stand in a path."""
-    return re.fullmatch(NAME_PATTERN, text) is not None
+    return name_problem(text) is None
+
+
+def name_problem(text: str) -> str | None:
+    """Why a user's name can't stand in a path, if it can't."""
+    if not re.fullmatch(NAME_PATTERN, text):
+        return NAME_RULE
+    if len(text) > NAME_LENGTH:
+        return (
+            f"names have at most {NAME_LENGTH} characters, this has {len(text)}: files are called "
+            "by them"
+        )
+    if repeated := _PERIODIC.search(text):
+        return (
+            f"its end repeats {repeated[1]!r} 20 times or more, which Snakemake refuses "
+            "(PeriodicWildcardError)"
+        )
+    return None
 
 
 def suggest(wrong: object, known: Iterable[str], cutoff: float = 0.5) -> str:
@@ -47,8 +94,20 @@ def suggest(wrong: object, known: Iterable[str], cutoff: float = 0.5) -> str:
     return f"known: {', '.join(known)}" if known else "none is declared"
 
 
-def explain(error: ValidationError, root: type[BaseModel], origin: object) -> ConfigError:
-    """Turn pydantic's errors into one ``ConfigError`` with every key, and suggestions."""
+def explain(
+    error: ValidationError,
+    root: type[BaseModel],
+    origin: object,
+    places: Mapping[Keys, Place],
+) -> ConfigError:
+    """Turn pydantic's errors into one ``ConfigError`` with every key, and suggestions.
+
+    Args:
+        error: what pydantic found.
+        root: the model of the whole configuration.
+        origin: what to name in the error, usually the files.
+        places: where the values stand in them, as far as that is known.
+    """
     items = error.errors()
     meant = {
         (*item["loc"][:-1], _meant(item, root))
@@ -65,16 +124,41 @@ def explain(error: ValidationError, root: type[BaseModel], origin: object) -> Co
         and not any(
             item["loc"][: len(bad)] == bad and item["loc"][-1] != "[key]" for bad in bad_names
         )
-        for line in _describe(item, root)
+        for line in _describe(item, root, places)
     ]
+    return invalid(problems, origin, places)
+
+
+def invalid(problems: Iterable[str], origin: object, places: Mapping[Keys, Place]) -> ConfigError:
+    """One error for all problems, each of which starts with its key; lines are added to them."""
     return ConfigError(
-        "The configuration is not valid:\n    " + "\n    ".join(problems),
+        "The configuration is not valid:\n    "
+        + "\n    ".join(_located(problem, places) for problem in problems),
         where=origin,
         hint="config/README.md explains every key; `rlhf config check` looks again",
     )
 
 
-def _describe(item: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
+def _located(problem: str, places: Mapping[Keys, Place]) -> str:
+    """A problem and the line of its key, or of the section that the key is missing from."""
+    keys: Keys = tuple(
+        int(part) if part.isdecimal() and part.isascii() else part
+        for part in problem.partition(": ")[0].split(".")
+    )
+    files = {place.file for place in places.values()}
+    while keys:
+        texts = tuple(map(str, keys))
+        place = places.get(keys) or places.get(texts)
+        if place:
+            file = f"{place.file}, " if len(files) > 1 else ""
+            return f"{file}line {place.line}: {problem}"
+        keys = keys[:-1]
+    return problem
+
+
+def _describe(
+    item: Mapping[str, Any], root: type[BaseModel], places: Mapping[Keys, Place]
+) -> Iterator[str]:
     """One line for each problem in one of pydantic's errors."""
     location, kind, given = item["loc"], item["type"], item["input"]
     path = ".".join(map(str, location))
@@ -84,8 +168,10 @@ def _describe(item: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
         name = ".".join(map(str, location[:-1]))
         yield f"{name}: unknown key; {suggest(location[-2], _choices(item))}"
     elif location[-1] == "[key]":
-        name = ".".join(map(str, location[:-1]))
-        yield f"{name}: a name has to be text (write '{location[-2]}' in quotes)"
+        shown = _as_yaml(given)
+        name = ".".join(map(str, (*location[:-2], shown)))
+        also = ", or whatever else stands there," if isinstance(given, bool) else ""
+        yield f"{name}: a name has to be text (write '{shown}'{also} in quotes)"
     elif kind == "extra_forbidden":
         yield f"{path}: unknown key; {suggest(location[-1], _known_keys(root, location[:-1]))}"
     elif kind == "missing":
@@ -97,9 +183,22 @@ def _describe(item: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
     elif kind == "string_pattern_mismatch" and item["ctx"]["pattern"] == NAME_PATTERN:
         yield f"{path}: {NAME_RULE} (got {given!r})"
     else:
-        shown = given is None or isinstance(given, str | int | float)
         message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
-        yield f"{path}: {message}" + (f" (got {_as_yaml(given)})" if shown else "")
+        yield f"{path}: {message}" + _got(given, kind, places.get(location))
+
+
+def _got(given: Any, kind: str, place: Place | None) -> str:
+    """What was given, as it is written, and how to write what was probably meant."""
+    if given is not None and not isinstance(given, str | int | float):
+        return ""
+    if given is None:
+        return " (got nothing)"
+    shown = place.text if place and place.text else _as_yaml(given)
+    if kind == "string_type":
+        return f' (got {shown}; write "{shown}" in quotes)'
+    if isinstance(given, str) and kind.endswith("_parsing") and _CLOCK.fullmatch(given):
+        return f" (got {given!r}; write a time as one number, such as 12.5)"
+    return f" (got {shown})"
 
 
 def _choices(item: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
-from rlhf.config.base import Strict, key
+from rlhf.config.base import Strict, expanded, key
 from rlhf.fetching.urls import read_addresses
 
 
@@ -84,6 +84,8 @@ class DatasetConfig(Strict):
         "and 4; absent: every stage draws from all",
         source="DeepSpeed-Chat's `data_split`",
     )
+
+    _path = field_validator("path")(expanded)
 
     @model_validator(mode="after")
     def _addresses_are_of_files(self) -> DatasetConfig:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
-from rlhf.config.base import Strict, key
+from rlhf.config.base import Strict, expanded, key
 
 
 class RandomModel(Strict):
@@ -21,6 +21,8 @@ class RandomModel(Strict):
     seed: int = key(0, ge=0, about="seed of the initial weights")
     tokenizer_text: str = key(about="text or JSON lines file that the tokenizer is trained on")
 
+    _path = field_validator("tokenizer_text")(expanded)
+
 
 class ModelSource(Strict):
     """Exactly one of `package`, `path`, `hub`, `random`."""
@@ -32,6 +34,8 @@ class ModelSource(Strict):
     hub: str | None = key(None, about="model id on the Hugging Face hub, such as org/name")
     revision: str | None = key(None, about="commit on the hub, 40 hex digits; required with `hub`")
     random: RandomModel | None = key(None, about="a tiny random model instead of a real one")
+
+    _path = field_validator("path")(expanded)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ModelSource:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.errors import ConfigError
+from rlhf.runtime.documents import read_document
 
 REGISTRY = Path(__file__).resolve().parents[3] / "config" / "datasets.yaml"
 # What a dataset of the configuration takes from an entry; the rest is for people.
@@ -66,9 +65,7 @@ class Entry:
 @functools.cache
 def entries() -> tuple[Entry, ...]:
     """All datasets of the registry, in its order."""
-    # libyaml, where it is there: the reader in Python takes a third of a second.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    listed = loader(REGISTRY.read_text(encoding="utf-8")).get_single_data()
+    listed = read_document(REGISTRY, "registry of datasets").values
     return tuple(
         Entry(
             name,
@@ -127,6 +124,9 @@ def resolve_datasets(datasets: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[
             resolved[name] = given
             continue
         wanted = given.get("registry")
+        if wanted is not None and not isinstance(wanted, str):
+            resolved[name] = given  # what is wrong with it will be said
+            continue
         if wanted is None and own:
             resolved[name] = given
             continue
@@ -134,9 +134,9 @@ def resolve_datasets(datasets: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[
             resolved[name] = given  # its `path` is missing, and that is what will be said
             continue
         try:
-            entry = find(str(wanted or name))
+            entry = find(name if wanted is None else wanted)
         except ConfigError as error:
-            key = f"datasets.{name}" + (".registry" if wanted else "")
+            key = f"datasets.{name}" + ("" if wanted is None else ".registry")
             problems.append(f"{key}: {error.what.removesuffix('.')}; {error.hint}")
             continue
         if entry.parameters:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.doctor.check import Check, failed
-from rlhf.errors import RlhfError
+from rlhf.errors import ConfigError, RlhfError
+from rlhf.runtime.documents import read_document
 from rlhf.site import Partition, Site, read_site
 
 PROFILE = Path("profiles/slurm/profile.v9+.yaml")
@@ -33,22 +32,43 @@ def check_cluster() -> Iterator[Check]:
     yield Check("SLURM", "ok", f"answers; {version.strip() or 'version unknown'}")
     yield _accounting(site)
     yield Check("partitions", "ok", "; ".join(map(_describe, site.partitions.values())))
-    yield from _profile(site, read_profile())
+    try:
+        profile = read_profile()
+        given = default_resources(profile)
+    except RlhfError as error:
+        yield failed("profile", error)
+        return
+    yield from _profile(site, given, str(profile.get("slurm-status-command", "squeue")))
 
 
 def read_profile(path: Path = PROFILE) -> dict[str, Any]:
-    """The profile for clusters; empty when there is none."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The profile for clusters; empty when there is none.
+
+    Raises:
+        ConfigError: it is not YAML, or holds something else than keys and values.
+    """
+    profile = read_document(path, "profile").values if path.exists() else {}
+    if not isinstance(profile, dict | None):
+        raise ConfigError(
+            "The profile is no mapping.", where=path, expected="keys and values, as in `jobs: 20`"
+        )
+    return profile or {}
 
 
 def default_resources(profile: dict[str, Any]) -> dict[str, str]:
     """Account and partition in a profile, under the plugin's names."""
     given = profile.get("default-resources") or {}
     if isinstance(given, list):  # Snakemake takes NAME=VALUE as well
-        given = dict(one.split("=", 1) for one in given)
-    names = ("slurm_account", "slurm_partition")
+        given = {name: value for name, _, value in (str(one).partition("=") for one in given)}
+    if not isinstance(given, dict):
+        raise ConfigError(
+            "The profile's resources are no mapping.",
+            where=f"{PROFILE}: default-resources",
+            expected="keys and values, as in `slurm_account: lab`",
+        )
+    found = {name: given.get(name) for name in ("slurm_account", "slurm_partition")}
     # Snakemake reads them as Python, so they may have quotes of their own
-    return {name: str(given[name]).strip("'\"") for name in names if given.get(name)}
+    return {k: str(v).strip("'\"") for k, v in found.items() if v not in (None, "")}
 
 
 def _accounting(site: Site) -> Check:
@@ -69,13 +89,11 @@ def _describe(partition: Partition) -> str:
     return f"{partition.name}: {nodes} nodes{kinds}, {limit}"
 
 
-def _profile(site: Site, profile: dict[str, Any]) -> Iterator[Check]:
+def _profile(site: Site, given: dict[str, str], status: str) -> Iterator[Check]:
     """What Snakemake would be refused, or would wait for without end."""
     from rlhf.preflight import account_problems, partition_problems, status_problems
 
-    given = default_resources(profile)
     account, partition = given.get("slurm_account", ""), given.get("slurm_partition", "")
-    status = str(profile.get("slurm-status-command", "squeue"))
     looks = {
         "account": (account_problems(site, account, "all jobs"), account or "none is needed"),
         "partition": (

@@ -7,7 +7,6 @@ the sha256 and size of every file.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.fetching.urls import read_addresses
 from rlhf.provenance.digest import digest_value
+from rlhf.runtime.documents import read_json
 from rlhf.runtime.files import write_json
 
 VERSION = 1
@@ -54,7 +54,7 @@ class Lock:
         self.entries: dict[str, dict[str, Entry]] = {one: {} for one in SECTIONS.values()}
         for file in self.config_files:
             path = lock_path(file)
-            if path.is_file():
+            if os.path.lexists(path):
                 for section, entries in _read(path).items():
                     self.entries[section] |= entries
 
@@ -201,7 +201,7 @@ def _text(value: str | Sequence[str] | None) -> str:
 def _read(path: Path) -> dict[str, dict[str, Entry]]:
     anew = "delete it and make it anew with `rlhf lock`"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path, "lock")
         if value["version"] != VERSION:
             raise ConfigError(
                 f"The lock is of version {value['version']}.",

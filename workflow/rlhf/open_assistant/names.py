@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from rlhf.config import read_yaml
+import yaml
+
+from rlhf.config import read_sections
 from rlhf.config.base import suggest
 from rlhf.errors import ConfigError
+from rlhf.runtime.documents import read_text
 
 Trainer = Literal["sft", "rm", "rl"]
 FOLDERS = ("model/model_training/configs", "configs", ".")  # of a checkout, or in one
@@ -68,7 +71,7 @@ def read_files(paths: Iterable[Path]) -> Collection:
     """
     collection = Collection({}, {}, list(paths))
     for path in collection.files:
-        values = read_yaml(path)
+        values = _sections(path)
         if "train" in values and "method" in values:
             collection.trlx.update({key: values[key] for key in TRLX if key in values})
             continue
@@ -87,6 +90,15 @@ def read_files(paths: Iterable[Path]) -> Collection:
             expected="names with settings, as in Open-Assistant's config.yaml",
         )
     return collection
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    """The sections of a file as Open-Assistant reads them: in YAML 1.1, ``1e-5`` is text."""
+    read_sections([path])  # says what is wrong with it
+    try:
+        return yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"Not YAML 1.1: {error}", where=path) from None
 
 
 def merge(collection: Collection, names: Sequence[str], trainer: Trainer) -> dict[str, Any]:
