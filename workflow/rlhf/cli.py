@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+import traceback
 
 from rlhf import launch
 from rlhf.errors import EXIT_BAD_INPUT, RlhfError
@@ -27,7 +29,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; 2 for a mistake that the user can mend."""
+    """Run one command and return its exit code; 2 for a mistake that the user can mend.
+
+    1 for files that can't be read or written; ``RLHF_DEBUG=1`` prints the traceback of both.
+    """
     argv = sys.argv[1:] if argv is None else argv
     # `launch` reads its own options: the stage's must pass untouched.
     if argv[:1] == ["launch"]:
@@ -43,13 +48,25 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except RlhfError as error:
-        print(f"rlhf {args.command}: {error}", file=sys.stderr)
+        _say(args.command, str(error))
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `rlhf … | head`
         sys.stderr.close()
         return 141
+    except OSError as error:
+        files = " → ".join(str(one) for one in (error.filename, error.filename2) if one)
+        where = f"\n  where:    {files}" if files else ""
+        _say(args.command, f"{error.strerror or error}.{where}")
+        return 1
+
+
+def _say(command: str, what: str) -> None:
+    """Say why the command being handled did not work."""
+    print(f"rlhf {command}: {what}", file=sys.stderr)
+    if os.environ.get("RLHF_DEBUG"):
+        traceback.print_exc()
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:

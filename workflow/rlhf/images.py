@@ -67,11 +67,25 @@ def copied_files(definition: Path) -> list[str]:
 
 
 def read_bases() -> dict[str, dict[str, Any]]:
-    """Bases that this site builds on instead of the definitions' own: kind → source, digest."""
+    """Bases that this site builds on instead of the definitions' own: kind → source, digest.
+
+    Raises:
+        RlhfError: the file that lists them is damaged.
+    """
     try:
-        return read_json(_BASES)
+        bases = read_json(_BASES)
+        if all(isinstance(one[key], str) for one in bases.values() for key in ("source", "digest")):
+            return bases
     except FileNotFoundError:
         return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise RlhfError(
+        "The list of base images is damaged.",
+        where=_BASES,
+        expected="what `rlhf images build --base` wrote",
+        hint="delete it, and give --base again for each image that was built on another base",
+    )
 
 
 def choose_base(kind: str, source: str | None) -> None:

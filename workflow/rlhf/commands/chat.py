@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import RlhfError
 from rlhf.runtime.files import read_json
+from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
     from rlhf.data.rows import Message
@@ -18,7 +19,7 @@ WELCOME = "/reset forgets the conversation, /quit ends it."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, and how it is sampled."""
-    parser.add_argument("folder", type=Path, metavar="CHECKPOINT_FOLDER")
+    parser.add_argument("folder", type=path_argument, metavar="CHECKPOINT_FOLDER")
     parser.add_argument("--prompt", help="answer this once and exit")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.7, metavar="T")
@@ -71,10 +72,14 @@ def find_model(folder: Path) -> Path:
     for candidate in (folder, folder / "model"):
         try:
             config = read_json(candidate / "config.json")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        kinds = config.get("architectures") or []
-        if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        except ValueError as error:
+            raise _damaged(candidate, f"config.json is not JSON: {error}") from None
+        kinds = config.get("architectures") if isinstance(config, dict) else None
+        if not isinstance(kinds, list):
+            raise _damaged(candidate, "config.json names no `architectures`")
+        if any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
             raise RlhfError(
                 "This is a reward model: it scores, it does not answer.",
                 where=candidate,
@@ -85,6 +90,15 @@ def find_model(folder: Path) -> Path:
         "There is no model here (no config.json).",
         where=folder,
         expected="a folder in Hugging Face's layout, such as results/ppo/<name>/model",
+    )
+
+
+def _damaged(folder: Path, what: str) -> RlhfError:
+    return RlhfError(
+        f"The model can't be loaded: {what}.",
+        where=folder,
+        expected="a folder in Hugging Face's layout, such as results/ppo/<name>/model",
+        hint="`rlhf verify` says whether an artifact's files are whole",
     )
 
 
@@ -103,10 +117,16 @@ class Chat:
         from rlhf.models.load import load_causal_lm, load_tokenizer
         from rlhf.runtime import distributed
 
-        self._tokenizer: Any = load_tokenizer(folder)
-        check_tokenizer(self._tokenizer, model=folder.name)
-        distributed.check_device()
-        self._model = load_causal_lm(folder).to(distributed.device()).eval()
+        try:
+            self._tokenizer: Any = load_tokenizer(folder)
+            check_tokenizer(self._tokenizer, model=folder.name)
+            distributed.check_device()
+            self._model = load_causal_lm(folder).to(distributed.device()).eval()
+        except (RlhfError, MemoryError):
+            raise
+        except Exception as error:  # transformers and its readers raise all kinds
+            what = (str(error).splitlines() or [""])[0]
+            raise _damaged(folder, f"{type(error).__name__}: {what}") from error
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
         self._seed = seed
         self._history: list[Message] = []

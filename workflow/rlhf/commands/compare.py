@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from rlhf.commands.differences import arrow, changes
 from rlhf.provenance.manifest import read_manifest
+from rlhf.runtime.paths import path_argument
 
 # What made an artifact, then what came out.
 SECTIONS = ("config", "code", "image", "parents", "facts", "counts", "metrics")
@@ -16,7 +16,9 @@ SECTIONS = ("config", "code", "image", "parents", "facts", "counts", "metrics")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Two manifests."""
     for name in ("a", "b"):
-        parser.add_argument(name, type=Path, help="a manifest, or the folder that holds it")
+        parser.add_argument(
+            name, type=path_argument, help="a manifest, or the folder that holds it"
+        )
 
 
 def run(args: argparse.Namespace) -> int:

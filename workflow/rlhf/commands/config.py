@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rlhf.runtime.paths import path_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Two commands: check and write."""
@@ -13,14 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "files",
         nargs="*",
-        type=Path,
+        type=path_argument,
         default=[Path("config/config.yaml")],
         metavar="FILE",
         help="later ones add to earlier ones, as with `snakemake --configfile`",
     )
     check.set_defaults(act=_check)
     write = actions.add_parser("write", help="write schema.json and README.md again")
-    write.add_argument("folder", nargs="?", type=Path, default=Path("config"))
+    write.add_argument("folder", nargs="?", type=path_argument, default=Path("config"))
     write.set_defaults(act=_write)
 
 

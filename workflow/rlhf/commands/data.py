@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.commands import mixture
+from rlhf.runtime.paths import path_argument
 
 CONFIG = Path("config/config.yaml")
 VIEWS = ("sft", "preference", "prompt")
@@ -31,12 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check", help="read a dataset's files: rows, what is faulty, samples"
     )
     check.add_argument("name", help="a dataset of the configuration or of the registry")
-    check.add_argument("--config", type=Path, default=CONFIG, metavar="FILE")
-    check.add_argument("--path", help="read this file, folder or glob in place of its own")
+    check.add_argument("--config", type=path_argument, default=CONFIG, metavar="FILE")
+    check.add_argument(
+        "--path", type=path_argument, help="read this file, folder or glob in place of its own"
+    )
     check.add_argument("--rows", type=int, metavar="N", help="stop after N rows; default: all")
     check.set_defaults(act=_check)
     write = actions.add_parser("write", help="write the tables of docs/data.md again")
-    write.add_argument("page", nargs="?", type=Path, default=Path("docs/data.md"))
+    write.add_argument("page", nargs="?", type=path_argument, default=Path("docs/data.md"))
     write.set_defaults(act=_write)
     mixture.add_actions(actions)
 
@@ -108,12 +111,14 @@ def _show(args: argparse.Namespace) -> int:
 def _write(args: argparse.Namespace) -> int:
     from rlhf.data.reference import fill
     from rlhf.errors import RlhfError
+    from rlhf.runtime.documents import read_text
+    from rlhf.runtime.files import write_atomic
 
     if not args.page.is_file():
         raise RlhfError(
             "There is no such page.", where=args.page, hint="run this in the repository's root"
         )
-    args.page.write_text(fill(args.page.read_text(encoding="utf-8")), encoding="utf-8")
+    write_atomic(args.page, fill(read_text(args.page, "page")))
     print(args.page)
     return 0
 
@@ -161,7 +166,7 @@ def _values(name: str, config: Path) -> dict[str, Any]:
     from rlhf.config.registry import find
     from rlhf.errors import RlhfError
 
-    if config.is_file():
+    if config.exists():
         declared = load_config_file(config).datasets
         if name in declared:
             return declared[name].model_dump(exclude_none=True)

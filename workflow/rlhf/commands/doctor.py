@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.runtime import slurm
 from rlhf.runtime.files import read_json, write_atomic, write_json
+from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
     from rlhf.doctor.check import Check
@@ -37,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--configfile", type=Path, default=Path("config/config.yaml"), metavar="FILE",
+        "--configfile", type=path_argument, default=Path("config/config.yaml"), metavar="FILE",
         help="says whether stages run in images; default: config/config.yaml",
     )  # fmt: skip
-    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # inside the job
+    parser.add_argument("--report", type=path_argument, help=argparse.SUPPRESS)  # inside the job
     parser.add_argument("sbatch", nargs="*", help=argparse.SUPPRESS)
 
 

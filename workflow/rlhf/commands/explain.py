@@ -64,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each job that would run, most upstream first; then what differs unrun."""
+    if files := _config_files(args.rest):
+        from rlhf.config import read_sections
+
+        read_sections(files)  # Snakemake itself may have a traceback for what is wrong with them
     jobs = parse_dry_run(dry_run(args.rest))
     makers = {output: job for job in jobs for output in job.outputs}
     for job in jobs:
@@ -79,6 +83,21 @@ def run(args: argparse.Namespace) -> int:
     elif not jobs:
         print("Nothing would run: all is as the configuration, the code and the parents say.")
     return 0
+
+
+def _config_files(arguments: list[str]) -> list[str]:
+    """The files that ``--configfile`` names in Snakemake's arguments."""
+    files: list[str] = []
+    inside = False
+    for one in arguments:
+        option, equals, value = one.partition("=")
+        if one.startswith("-"):
+            inside = option in ("--configfile", "--configfiles") and not equals
+            if option in ("--configfile", "--configfiles") and equals:
+                files.append(value)
+        elif inside:
+            files.append(one)
+    return files
 
 
 def _print_differing(differing: dict[Job, list[str]], others_run: bool) -> None:

@@ -10,11 +10,13 @@ import subprocess
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf import images
 from rlhf.errors import RlhfError
 from rlhf.runtime.files import fsync_path
+from rlhf.runtime.paths import path_argument
 
 LOGS = Path("logs/images")
 TAIL_LINES = 15
@@ -31,12 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--base",
         action="append",
+        type=_base,
         default=[],
         metavar="[KIND=]IMAGE",
         help="build on this image from now on: a file, docker://…, or `default`",
     )
     build.add_argument(
-        "--wheels", type=Path, metavar="DIR", help="install from this folder, without a network"
+        "--wheels",
+        type=path_argument,
+        metavar="DIR",
+        help="install from this folder, without a network",
     )
     build.set_defaults(act=_build)
     check = actions.add_parser("check", help="are the images there, and do they match?")
@@ -49,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    for base in args.base:
-        kind, equals, source = base.partition("=")
-        kinds, source = ([kind], source) if equals and "/" not in kind else (images.KINDS, base)
+    if args.wheels is not None and not args.wheels.is_dir():
+        raise RlhfError("There is no such folder of wheels.", where=args.wheels)
+    for kinds, source in args.base:
         for kind in kinds:
             images.definition_path(kind)
             images.choose_base(kind, None if source == "default" else source)
@@ -66,6 +72,15 @@ def _build(args: argparse.Namespace) -> int:
         build(kind, args.wheels)
         print(f"{kind}: {path} built in {time.monotonic() - started:.0f} s")
     return 0
+
+
+def _base(text: str) -> tuple[Sequence[str], str]:
+    """Kinds of image, and what to build them on: ``[KIND=]IMAGE``."""
+    kind, equals, source = text.partition("=")
+    kinds, source = ([kind], source) if equals and "/" not in kind else (images.KINDS, text)
+    if source != "default" and "://" not in source:
+        source = str(path_argument(source))
+    return kinds, source
 
 
 def build(kind: str, wheels: Path | None = None) -> Path:

@@ -6,8 +6,9 @@ import argparse
 import copy
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
+
+from rlhf.runtime.paths import path_argument
 
 EPILOG = """\
 Other options are read as Open-Assistant's trainers read them: --KEY VALUE sets a key that the
@@ -34,10 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of configurations; the later go before the earlier, key by key",
     )
     places = parser.add_mutually_exclusive_group(required=True)
-    places.add_argument("--repo", type=Path, metavar="FOLDER", help="a checkout of Open-Assistant")
+    places.add_argument(
+        "--repo", type=path_argument, metavar="FOLDER", help="a checkout of Open-Assistant"
+    )
     places.add_argument(
         "--config-file",
-        type=Path,
+        type=path_argument,
         action="append",
         metavar="FILE",
         help="a YAML file of such names; may be repeated",
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onto",
         nargs="+",
-        type=Path,
+        type=path_argument,
         default=[],
         metavar="FILE",
         help="configuration that this adds to: the run starts from what is there",
@@ -78,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="commit of the model on the hub; default: the newest, which the hub is asked for",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="file to write; default: the terminal"
+        "--output", type=path_argument, metavar="FILE", help="file to write; default: the terminal"
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import RlhfError
 from rlhf.fetching.locks import DEFAULT, Entry, Lock, identity, is_downloaded, lock_path
+from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
     from rlhf.config import Config
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configfile",
         action="append",
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help=f"default: {DEFAULT}. Given again, later ones add to earlier ones, and the lock "
         "is beside the last",

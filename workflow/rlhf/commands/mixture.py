@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.runtime.paths import path_argument
+
 if TYPE_CHECKING:
     from rlhf.config import Config
 
@@ -18,10 +20,10 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "stats", help="rows, tokens, lengths and shares of each dataset and of each run's mixture"
     )
     _add_common(stats, "run", "run, such as sft.chat; all of the configuration if absent")
-    stats.add_argument("--plot", type=Path, metavar="SVG", help="also draw them")
+    stats.add_argument("--plot", type=path_argument, metavar="SVG", help="also draw them")
     stats.add_argument(
         "--counts",
-        type=Path,
+        type=path_argument,
         metavar="FOLDER",
         help="also write rows before tokenization as Open-Assistant's check_dataset_counts does: "
         "one CSV for each view",
@@ -42,7 +44,10 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_common(phrases, "dataset", "dataset; all of the configuration if absent")
     phrases.add_argument(
-        "--phrases", type=Path, metavar="FILE", help="one phrase a line, instead of the usual ones"
+        "--phrases",
+        type=path_argument,
+        metavar="FILE",
+        help="one phrase a line, instead of the usual ones",
     )
     phrases.add_argument("--examples", type=int, default=1, help="places shown for each phrase; 1")
     phrases.set_defaults(act=_phrases)
@@ -50,9 +55,13 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_common(parser: argparse.ArgumentParser, what: str, about: str) -> None:
     parser.add_argument("names", nargs="*", metavar=what.upper(), help=about)
-    parser.add_argument("--configfile", nargs="+", type=Path, default=[CONFIG], metavar="FILE")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it as JSON")
+    parser.add_argument(
+        "--configfile", nargs="+", type=path_argument, default=[CONFIG], metavar="FILE"
+    )
+    parser.add_argument("--results", type=path_argument, default=Path("results"), metavar="FOLDER")
+    parser.add_argument(
+        "--json", type=path_argument, metavar="FILE", help="also write all of it as JSON"
+    )
 
 
 def _stats(args: argparse.Namespace) -> int:
@@ -89,8 +98,9 @@ def _duplicates(args: argparse.Namespace) -> int:
 def _phrases(args: argparse.Namespace) -> int:
     from rlhf.data.phrases import PHRASES, count
     from rlhf.reporting.mixtures_shown import phrases_table
+    from rlhf.runtime.documents import read_text
 
-    phrases = args.phrases.read_text(encoding="utf-8").splitlines() if args.phrases else PHRASES
+    phrases = read_text(args.phrases, "file of phrases").splitlines() if args.phrases else PHRASES
     found = count(_rows_folders(args), [one for one in phrases if one.strip()], args.examples)
     print(phrases_table(found))
     _write_json(args, found)

@@ -12,8 +12,10 @@ from typing import Any
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST, read_manifest
 from rlhf.runtime.files import read_json
+from rlhf.runtime.paths import path_argument, require_folder
 
 ARTIFACTS = {"train_sft": "sft", "train_reward": "reward", "train_ppo": "ppo"}
+STATE, RESULTS = Path("state"), Path("results")
 IDENTITY = ("config", "code", "image", "parents")
 
 
@@ -41,12 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also states of another configuration, code or parents than the artifact's",
     )
-    parser.add_argument("--state", type=Path, default=Path("state"), help="default: state/")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="default: results/")
+    parser.add_argument("--state", type=path_argument, default=STATE, help="default: state/")
+    parser.add_argument("--results", type=path_argument, default=RESULTS, help="default: results/")
 
 
 def run(args: argparse.Namespace) -> int:
     """List the states of complete artifacts, with sizes; delete them on demand."""
+    for folder, default in ((args.state, STATE), (args.results, RESULTS)):
+        require_folder(folder, default)
     doomed = {"finished", "superseded"} if args.superseded else {"finished"}
     chosen = 0
     for state in find_states(args.state, args.results):

@@ -15,8 +15,10 @@ from rlhf.errors import RlhfError
 from rlhf.remnants import SNAKEMAKE, Remnant, find_remnants, note_wait
 from rlhf.runtime import heads, slurm
 from rlhf.runtime.fence import Owner
+from rlhf.runtime.paths import path_argument, require_folder
 from rlhf.runtime.processes import send
 
+STATE = Path("state")
 POLL_SECONDS = 5.0
 
 
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--cancel", action="store_true", help="end them; training stages save their state first"
     )
-    parser.add_argument("--state", type=Path, default=Path("state"), help="default: state/")
+    parser.add_argument("--state", type=path_argument, default=STATE, help="default: state/")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 when Snakemake can be run again, 1 while something still runs.
     """
+    require_folder(args.state, STATE)
     here = Path.cwd().resolve()
     acting = args.wait or args.cancel
     for head in _living_heads():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST, read_manifest, verify
+from rlhf.runtime.paths import path_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
         nargs="*",
-        type=Path,
+        type=path_argument,
         default=[Path("results")],
         metavar="PATH",
         help="folder of one or many artifacts, or a manifest; results/ if absent",

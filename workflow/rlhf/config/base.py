@@ -197,7 +197,7 @@ def _got(given: Any, kind: str, place: Place | None) -> str:
     if kind == "string_type":
         return f' (got {shown}; write "{shown}" in quotes)'
     if isinstance(given, str) and kind.endswith("_parsing") and _CLOCK.fullmatch(given):
-        return f" (got {given!r}; write a time as one number, such as 12.5)"
+        return f" (got {given!r}; write a time as one number in the key's unit, such as 12.5)"
     return f" (got {shown})"
 
 

@@ -13,17 +13,28 @@ from typing import Any
 
 from rlhf.config.registry import entries
 from rlhf.data.formats import FORMATS, class_of
+from rlhf.errors import ConfigError
 
 MARKS = "<!-- {} -->"
 DEFAULTS = re.compile(r"``([^`]*)``")
 
 
 def fill(page: str) -> str:
-    """The page with its generated parts made anew; they stand between two marks each."""
+    """The page with its generated parts made anew; they stand between two marks each.
+
+    Raises:
+        ConfigError: a mark is missing.
+    """
     for name, text in (("datasets", datasets_table()), ("formats", formats_tables())):
         begin, end = MARKS.format(f"{name}: generated"), MARKS.format(f"end of {name}")
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
+        before, there, rest = page.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not there or not ended:
+            raise ConfigError(
+                "The page lacks a mark between which a table is written.",
+                expected=f"{begin} and, after it, {end}",
+                hint="name docs/data.md, or a copy of it",
+            )
         page = f"{before}{begin}\n\n{text}\n{end}{after}"
     return page
 

@@ -130,10 +130,9 @@ def read_json(path: str | Path, what: str = "file") -> Any:
 
 def doubled(path: Path, keys: Keys, lines: tuple[int, int] | None) -> ConfigError:
     """The error for a key that stands twice."""
-    at = f": {lines[0]} and {lines[1]}" if lines else ""
     return ConfigError(
         f"The key {'.'.join(map(str, keys))!r} stands twice, and only one of them would count.",
-        where=f"{path}, lines{at}" if lines else path,
+        where=f"{path}, lines {lines[0]} and {lines[1]}" if lines else path,
         expected="every key once in its section",
         hint="join the two, or give one of them another name",
     )
@@ -224,7 +223,7 @@ class _Reader:
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(
-                f"Not YAML: it holds the character U+{ord(str(error.character)):04X}.",
+                f"Not YAML: it holds the character U+{error.character:04X}.",
                 where=f"{self._path}:{line}",
                 expected="text",
             ) from None
@@ -233,7 +232,7 @@ class _Reader:
             where = f"{self._path}:{mark.line + 1}:{mark.column + 1}" if mark else self._path
             tab = "'\\t'" in str(error.problem)
             raise ConfigError(
-                f"Not YAML: {error.problem}.",
+                f"Not YAML: {', '.join(filter(None, (error.context, error.problem)))}.",
                 where=where,
                 hint="indent with spaces: YAML takes no tabs" if tab else None,
             ) from None

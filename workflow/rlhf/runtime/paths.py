@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from rlhf.errors import RlhfError
+
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^{}]*)\}|(\{))", re.ASCII)
 
 
@@ -40,6 +42,20 @@ def path_argument(text: str) -> Path:
         return Path(text) if text and os.path.lexists(text) else Path(expand(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def require_folder(path: Path, default: Path) -> None:
+    """Refuse a folder that is none; only the default one need not be there yet.
+
+    Raises:
+        RlhfError: there is no such folder, or it is something else.
+    """
+    if not path.is_dir() and (path != default or os.path.lexists(path)):
+        raise RlhfError(
+            "This is no folder." if os.path.lexists(path) else "There is no such folder.",
+            where=path,
+            hint=f"without this option, {default}/ is taken",
+        )
 
 
 def _value(found: re.Match[str]) -> str:
