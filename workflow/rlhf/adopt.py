@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rlhf.errors import IntegrityError
 from rlhf.provenance.digest import canonical_json, digest_file
-from rlhf.provenance.manifest import MANIFEST, read_manifest
+from rlhf.provenance.manifest import MANIFEST
+from rlhf.provenance.whole import read_whole_manifest
 
 
 def adopt_results(results: Path, snakemake_folder: Path) -> None:
@@ -35,7 +36,7 @@ def adopt_results(results: Path, snakemake_folder: Path) -> None:
     by_digest = {digest_file(path): path for path in paths}
     for path in unknown:
         try:
-            manifest = read_manifest(path)
+            manifest = read_whole_manifest(path)
         except IntegrityError:
             continue  # a rule that needs it says so
         parents = {by_digest.get(digest): digest for digest in manifest["parents"].values()}

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from rlhf.commands.differences import arrow, changes
-from rlhf.provenance.manifest import read_manifest
+from rlhf.provenance.whole import read_whole_manifest
 from rlhf.runtime.paths import path_argument
 
 # What made an artifact, then what came out.
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the differences, section by section."""
-    left, right = read_manifest(args.a), read_manifest(args.b)
+    left, right = read_whole_manifest(args.a), read_whole_manifest(args.b)
     for side, path, manifest in (("A", args.a, left), ("B", args.b, right)):
         print(f"{side}: {manifest['stage']} {manifest['name']}  ({path})")
     lines = list(_lines(left, right))

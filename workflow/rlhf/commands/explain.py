@@ -21,7 +21,8 @@ from rlhf.commands.differences import arrow, changes
 from rlhf.commands.dry_run import Job, dry_run, parse_dry_run
 from rlhf.errors import IntegrityError
 from rlhf.provenance.digest import digest_file
-from rlhf.provenance.manifest import MANIFEST, read_manifest
+from rlhf.provenance.manifest import MANIFEST
+from rlhf.provenance.whole import read_whole_manifest
 
 # Rule → where its slice stands in the configuration; {} is the name of the artifact.
 SECTIONS = {
@@ -122,7 +123,7 @@ def differences(job: Job, makers: dict[str, Job]) -> list[str]:
     if job.manifest is None or config is None:
         return []
     try:
-        manifest = read_manifest(job.manifest)
+        manifest = read_whole_manifest(job.manifest)
     except IntegrityError as error:
         return [error.what]
     words = list(_changed_keys(job, manifest["config"], json.loads(config)))
@@ -234,6 +235,6 @@ def _config(values: list[str]) -> dict[str, Any] | None:
 
 def _old_manifest(job: Job) -> dict[str, Any] | None:
     try:
-        return read_manifest(job.manifest) if job.manifest else None
+        return read_whole_manifest(job.manifest) if job.manifest else None
     except IntegrityError:
         return None

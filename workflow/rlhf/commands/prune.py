@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import IntegrityError
-from rlhf.provenance.manifest import MANIFEST, read_manifest
+from rlhf.provenance.manifest import MANIFEST
+from rlhf.provenance.whole import read_whole_manifest
 from rlhf.runtime.files import read_json
 from rlhf.runtime.paths import path_argument, require_folder
 
@@ -85,9 +86,11 @@ def _is_folder(path: Path) -> bool:
 
 def _judge(folder: Path, artifact: Path) -> str:
     try:
-        manifest = read_manifest(artifact / MANIFEST)
+        manifest = read_whole_manifest(artifact / MANIFEST)
         identity: dict[str, Any] = read_json(folder / "identity.json")
-    except (IntegrityError, FileNotFoundError, ValueError):
+    except (IntegrityError, OSError, ValueError):
+        return "unfinished"
+    if not isinstance(identity, dict):
         return "unfinished"
     same = all(identity.get(part) == manifest[part] for part in IDENTITY)
     facts = manifest["facts"]

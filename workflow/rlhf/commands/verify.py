@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from rlhf.errors import IntegrityError
-from rlhf.provenance.manifest import MANIFEST, read_manifest, verify
+from rlhf.provenance.manifest import MANIFEST, verify
+from rlhf.provenance.whole import read_whole_manifest
 from rlhf.runtime.paths import path_argument
 
 
@@ -29,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     files = 0
     for path in manifests:
         try:
+            files += len(read_whole_manifest(path)["files"])
             found = verify(path)
-            files += len(read_manifest(path)["files"])
         except IntegrityError as error:
             found = [f"{path}: {error.what}"]
         problems += found
