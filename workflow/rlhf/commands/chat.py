@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.commands.arguments import number, whole
 from rlhf.errors import RlhfError
 from rlhf.runtime.files import read_json
 from rlhf.runtime.paths import path_argument
@@ -21,19 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, and how it is sampled."""
     parser.add_argument("folder", type=path_argument, metavar="CHECKPOINT_FOLDER")
     parser.add_argument("--prompt", help="answer this once and exit")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
-    parser.add_argument("--temperature", type=float, default=0.7, metavar="T")
+    parser.add_argument("--max-new-tokens", type=whole(1), default=256, metavar="N")
+    parser.add_argument("--temperature", type=number(0), default=0.7, metavar="T")
     parser.add_argument("--greedy", action="store_true", help="always the most probable token")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same answers")
+    parser.add_argument("--seed", type=whole(0), default=0, help="same seed, same answers")
 
 
 def run(args: argparse.Namespace) -> int:
     """Answer once, or until the user has enough."""
-    if args.max_new_tokens < 1 or args.temperature < 0 or args.seed < 0:
-        raise RlhfError(
-            "A number is out of range.",
-            expected="--max-new-tokens 1 or more, --temperature and --seed 0 or more",
-        )
     folder = find_model(args.folder)
     chat = Chat(folder, args.max_new_tokens, 0.0 if args.greedy else args.temperature, args.seed)
     if args.prompt is not None:
@@ -61,6 +57,8 @@ def _lines() -> Iterator[str]:
         except EOFError:
             print()
             return
+        except UnicodeDecodeError:
+            print("That was not UTF-8.")
 
 
 def find_model(folder: Path) -> Path:
@@ -139,7 +137,7 @@ class Chat:
         """The model's answer to ``text``, which joins the conversation with it.
 
         Raises:
-            RlhfError: the conversation is too long for the model.
+            RlhfError: the text is not UTF-8, or the conversation too long for the model.
         """
         import torch
 
@@ -147,6 +145,10 @@ class Chat:
         from rlhf.data.templates import encode_prompt
         from rlhf.models.generate import generate, uniforms
 
+        if not _is_text(text):
+            raise RlhfError(
+                "The text is not UTF-8.", hint="write it in a terminal that speaks UTF-8"
+            )
         history = [*self._history, Message("user", text)]
         ids = encode_prompt(self._tokenizer, history)
         context = getattr(self._model.config, "max_position_embeddings", None)
@@ -167,3 +169,8 @@ class Chat:
         answer = self._tokenizer.decode(response.ids, skip_special_tokens=True).strip()
         self._history = [*history, Message("assistant", answer)]
         return answer
+
+
+def _is_text(text: str) -> bool:
+    """Whether no byte of the command line is hidden in a text, as Python hides foreign ones."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.commands import mixture
+from rlhf.commands.arguments import whole
 from rlhf.runtime.paths import path_argument
 
 CONFIG = Path("config/config.yaml")
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--path", type=path_argument, help="read this file, folder or glob in place of its own"
     )
-    check.add_argument("--rows", type=int, metavar="N", help="stop after N rows; default: all")
+    check.add_argument("--rows", type=whole(1), metavar="N", help="stop after N rows; default: all")
     check.set_defaults(act=_check)
     write = actions.add_parser("write", help="write the tables of docs/data.md again")
     write.add_argument("page", nargs="?", type=path_argument, default=Path("docs/data.md"))

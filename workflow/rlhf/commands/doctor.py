@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.commands.arguments import number
 from rlhf.runtime import slurm
 from rlhf.runtime.files import read_json, write_atomic, write_json
 from rlhf.runtime.paths import path_argument
@@ -34,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "For example: rlhf doctor --job -- --nodes=2 --gres=gpu:8"
     parser.add_argument("--job", action="store_true", help="look from inside a small job, too")
     parser.add_argument(
-        "--limit", type=float, default=900.0, metavar="SECONDS", help="wait for it; default: 900"
+        "--limit",
+        type=number(0),
+        default=900.0,
+        metavar="SECONDS",
+        help="wait for it; default: 900",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(

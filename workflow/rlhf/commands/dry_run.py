@@ -82,6 +82,8 @@ def dry_run(arguments: list[str]) -> str:
         noise = ("Using workflow specific profile", "Assuming unrestricted", "Building DAG")
         lines = [line for line in done.stdout.splitlines() if not line.startswith(noise)]
         errors = [line for line in lines if line.startswith("__main__.py: error:")]
+        if any(line.startswith("Traceback") for line in lines):
+            lines = [line for line in lines if line.strip()][-1:]  # its last line says what it was
         text = "\n".join(errors or lines).strip()  # argparse repeats all options before its error
         raise RlhfError(f"snakemake can't plan:\n{text}", hint="mend this, then try again")
     return done.stdout

@@ -8,6 +8,7 @@ import shlex
 import sys
 from typing import Any
 
+from rlhf.commands.arguments import whole
 from rlhf.runtime.paths import path_argument
 
 EPILOG = """\
@@ -63,14 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the new run; default: the model's")
     parser.add_argument(
         "--num-gpus",
-        type=_positive,
+        type=whole(1),
         default=1,
         metavar="N",
         help="GPUs that Open-Assistant's batch sizes are meant for; default: 1",
     )
     parser.add_argument(
         "--train-rows",
-        type=_positive,
+        type=whole(1),
         metavar="N",
         help="training rows of an epoch, if you know: steps become shares of the run; default: "
         "from the registry's sizes",
@@ -155,10 +156,3 @@ def _write(args: argparse.Namespace, text: str) -> None:
     write_atomic(args.output, text)
     chain = " ".join(str(path) for path in [*args.onto, args.output])
     print(f"{args.output}: valid; run it with\n  snakemake --profile local --configfile {chain}")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("1 or more")
-    return number

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.commands.arguments import number, whole
 from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_common(duplicates, "dataset", "dataset; all of the configuration if absent")
     duplicates.add_argument("--exact", action="store_true", help="equal texts alone, not near ones")
-    duplicates.add_argument("--threshold", type=float, default=0.8, help="least similarity; 0.8")
-    duplicates.add_argument("--words", type=int, default=5, help="length of word sequences; 5")
+    duplicates.add_argument(
+        "--threshold", type=number(0, 1), default=0.8, help="least similarity; 0.8"
+    )
+    duplicates.add_argument("--words", type=whole(1), default=5, help="length of word sequences; 5")
     duplicates.set_defaults(act=_duplicates)
 
     phrases = actions.add_parser(
@@ -49,7 +52,9 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help="one phrase a line, instead of the usual ones",
     )
-    phrases.add_argument("--examples", type=int, default=1, help="places shown for each phrase; 1")
+    phrases.add_argument(
+        "--examples", type=whole(0), default=1, help="places shown for each phrase; 1"
+    )
     phrases.set_defaults(act=_phrases)
 
 

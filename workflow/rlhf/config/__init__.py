@@ -199,12 +199,12 @@ def load_config_file(*paths: str | Path, more: Mapping[str, Any] | None = None) 
         ConfigError: a file is missing, not YAML (line and column), or the whole is not valid.
     """
     document = read_sections(paths)
-    values = document.values
     origin = ", ".join(map(str, paths))
     if more:
-        merge(values, more)
-        origin = ", ".join(filter(None, (origin, "--config")))
-    return load_config(values, origin, document.places)
+        merge(document.values, more)
+        document.places.update(_places_of(more, Path("--config")))
+        origin += ", --config"
+    return load_config(document.values, origin, document.places)
 
 
 def read_sections(paths: Sequence[str | Path]) -> Document:
@@ -226,6 +226,17 @@ def read_sections(paths: Sequence[str | Path]) -> Document:
         merge(values, document.values)
         places |= document.places
     return Document(values, places)
+
+
+def _places_of(
+    values: Mapping[str, Any], origin: Path, above: Keys = ()
+) -> Iterator[tuple[Keys, Place]]:
+    """Places, without a line, of what stands in no file."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _places_of(value, origin, (*above, name))
+        else:
+            yield (*above, name), Place(origin, 0)
 
 
 def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ NAME_LENGTH = 100
 _PERIODIC = re.compile(r"(.+?)\1{19}$")  # Snakemake refuses these: it fears a circle of rules
 _CLOCK = re.compile(r"(\d+-)?\d+(:\d\d){1,2}")
 
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
 _NOT_A_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
@@ -42,7 +43,8 @@ class Strict(BaseModel):
         """Refuse booleans for numbers and numbers for booleans, which pydantic would turn."""
         annotation = cls.model_fields[str(info.field_name)].annotation
         kinds = {annotation, *get_args(annotation)}
-        if bool in kinds and isinstance(value, int | float | str) and not isinstance(value, bool):
+        # `snakemake --config` makes text of all that stands in braces.
+        if bool in kinds and str(value).lower() not in _BOOLEANS:
             raise ValueError("should be true or false")
         if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
             raise ValueError(f"should be a {'whole ' if int in kinds else ''}number")
@@ -150,8 +152,9 @@ def _located(problem: str, places: Mapping[Keys, Place]) -> str:
         texts = tuple(map(str, keys))
         place = places.get(keys) or places.get(texts)
         if place:
-            file = f"{place.file}, " if len(files) > 1 else ""
-            return f"{file}line {place.line}: {problem}"
+            file = [str(place.file)] if len(files) > 1 else []
+            line = [f"line {place.line}"] if place.line else []
+            return f"{', '.join(file + line)}: {problem}"
         keys = keys[:-1]
     return problem
 

@@ -40,7 +40,7 @@ class Place:
 
     Attributes:
         file: the file.
-        line: of its key, from 1.
+        line: of its key, from 1; 0 where there are no lines.
         text: what is written, if YAML takes it for something else than text; else None.
         unquoted: whether YAML takes its key for something else than text.
     """
