@@ -65,7 +65,14 @@ wildcard_constraints:
 
 def get_config(stage, key="name"):
     """The stage's own slice of the configuration, as canonical JSON."""
-    return lambda wildcards: canonical_slice(CONFIG, stage, wildcards[key], LOCK)
+
+    def config(wildcards):
+        try:
+            return canonical_slice(CONFIG, stage, wildcards[key], LOCK)
+        except RlhfError as error:
+            raise WorkflowError(str(error)) from None
+
+    return config
 
 
 def get_code(stage, *modules):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -75,7 +76,29 @@ def test_too_long(model, monkeypatch, capsys):
 
 @pytest.mark.parametrize("extra", [["--max-new-tokens", "0"], ["--temperature", "-1"]])
 def test_numbers_out_of_range(model, extra, capsys):
-    assert main(["chat", str(model), "--prompt", "x", *extra]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["chat", str(model), "--prompt", "x", *extra])
+    assert stop.value.code == 2
+    assert extra[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"model_type": "llama"}'])
+def test_a_damaged_model(tmp_path, config, capsys):
+    (tmp_path / "config.json").write_text(config)
+    assert main(["chat", str(tmp_path), "--prompt", "x"]) == 2
+    assert "can't be loaded" in capsys.readouterr().err
+
+
+def test_weights_that_are_none(model, tmp_path, capsys):
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"garbage" * 10)
+    assert main(["chat", str(folder), "--prompt", "x"]) == 2
+    assert "can't be loaded" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_not_utf8(model, capsys):
+    assert main(["chat", str(model), "--prompt", "\udcff"]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_no_model(tmp_path, capsys):

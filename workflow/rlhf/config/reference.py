@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rlhf.config import NAMED, Config
-from rlhf.config.base import NAME_PATTERN, NAME_RULE
+from rlhf.config.base import NAME_LENGTH, NAME_PATTERN, NAME_RULE
 
 SCHEMA = "schema.json"
 README = "README.md"
@@ -36,10 +36,18 @@ INTRODUCTION = f"""\
 
 `config.yaml` describes base models, datasets, and named runs of each stage.
 Names are yours ({NAME_RULE}).
+They have at most {NAME_LENGTH} characters: files are called by them.
+Two names in a section differ in more than the case of letters, and none ends with 20 repeats.
 Runs refer to each other by name: two PPO runs that name one reward model share it.
 Only what a run needs is built.
 
-- A key that is not here is an error, with a suggestion.
+- A key that is not here is an error, with a suggestion; so is one that stands twice in a file.
+- Write text and names in quotes where YAML would take them for something else: `"no"`, `"on"`,
+  `"1.10"`, `"010"`. Dates and times, such as `2024-07-26` and `12:30:00`, are text; `1e-4` is a
+  number. Numbers are no booleans, and booleans no numbers.
+- In `path` and `tokenizer_text`, `~`, `$NAME` and `${{NAME}}` stand for a home and for variables,
+  which have to be set; `$$` is a `$`. Globs in `files` and addresses in `url` are as written.
+  The path that comes of it is what is recorded, and what a change of makes a stage run again.
 - `rlhf config check [FILE]` checks a file without running anything.
 - `schema.json` lets an editor complete and check keys; the first line of `config.yaml` names it.
 - `snakemake --configfile mine.yaml` reads another file in place of `config.yaml`.
@@ -55,7 +63,10 @@ def schema() -> dict[str, Any]:
     made = Config.model_json_schema()
     _tidy(made)
     for section in NAMED:
-        made["properties"][section]["propertyNames"] = {"pattern": NAME_PATTERN}
+        made["properties"][section]["propertyNames"] = {
+            "pattern": NAME_PATTERN,
+            "maxLength": NAME_LENGTH,
+        }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | made
 
 

@@ -74,7 +74,22 @@ def local_source(values: dict[str, Any]) -> Path | None:
 
 
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:
-    """Name local sources by their content too, so that an edit, not a touch, makes them stale."""
+    """Name local sources by their content too, so that an edit, not a touch, makes them stale.
+
+    Raises:
+        DataError: a source is there and can't be read.
+    """
+    try:
+        return _digested(values)
+    except OSError as error:
+        raise DataError(
+            f"What is read here can't be read: {error.strerror or error}.",
+            where=error.filename or values.get("path") or values.get("source"),
+            hint="correct the path in the configuration, or the file's permissions",
+        ) from None
+
+
+def _digested(values: dict[str, Any]) -> dict[str, Any]:
     local = local_source(values)
     if local is None:
         return values
