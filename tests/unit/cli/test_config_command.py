@@ -36,6 +36,18 @@ def test_check_formats_and_their_options(tmp_path, capsys):
         assert [word for word in words if word not in error] == []
 
 
+def test_an_option_that_yaml_takes_for_something_else(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE.replace("format: oasst", "format: oasst, options: {exclude: [no]}"))
+    assert main(["config", "check", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "datasets.demo.options.exclude" in error
+    assert 'if line 2 means text, write "no" in quotes' in error
+    path.write_text(FILE.replace("format: oasst", "format: oasst, options: {top_k: 1.0}"))
+    assert main(["config", "check", str(path)]) == 2
+    assert "expected: a whole number" in capsys.readouterr().err
+
+
 def test_write(tmp_path, capsys):
     assert main(["config", "write", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "schema.json"]

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf.runtime.paths import path_argument
+
+if TYPE_CHECKING:
+    from rlhf.runtime.documents import Keys, Place
+
+TEXTS = ("text", "a list", "keys and values")  # what options may expect that holds text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +39,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from rlhf.config import NAMED, load_config_file
+    from rlhf.config import NAMED, load_config_file, read_sections
     from rlhf.data.formats import Source
+    from rlhf.errors import ConfigError
 
     config = load_config_file(*args.files)
     for name, dataset in config.datasets.items():  # formats know their own options
-        Source(str(dataset.format), dataset.path or "", dataset.options, dataset=name)
+        try:
+            Source(str(dataset.format), dataset.path or "", dataset.options, dataset=name)
+        except ConfigError as error:
+            hint = error.hint
+            if hint is None and (error.expected or "").startswith(TEXTS):
+                hint = _as_written(str(error.where), read_sections(args.files).places)
+            raise ConfigError(
+                error.what, where=error.where, expected=error.expected, hint=hint
+            ) from None
     counts = {section: len(getattr(config, section)) for section in NAMED}
     found = ", ".join(f"{section} {count}" for section, count in counts.items() if count)
     print(f"{', '.join(map(str, args.files))}: valid ({found})")
     return 0
+
+
+def _as_written(key: str, places: Mapping[Keys, Place]) -> str | None:
+    """What to write where YAML takes something in an option for something else than text."""
+    keys = tuple(key.split("."))
+    for one, place in places.items():
+        if place.text and one[: len(keys)] == keys:
+            return f'if line {place.line} means text, write "{place.text}" in quotes'
+    return None
 
 
 def _write(args: argparse.Namespace) -> int:
