@@ -1,31 +1,27 @@
 """Messages to ids, piece by piece: what the template writes and what people wrote never mix.
 
-The template is rendered once for each sequence of roles, with stand-ins for the texts. Texts are
-tokenized by themselves and put in their places. So the ids of a prompt and of a reply to it are
-exactly how the whole dialogue begins, and a text that contains ``<|im_end|>`` cannot end its turn.
+The template says for each sequence of roles where the texts go. Texts are tokenized by themselves
+and put in their places. So the ids of a prompt and of a reply to it are exactly how the whole
+dialogue begins, and a text that contains ``<|im_end|>`` cannot end its turn.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from rlhf.data.pieces import Ids, Pieces
+from rlhf.data.rendering import Layout, Place, Rendering
 from rlhf.data.rows import TEXT, Message
-from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that is not trained
 _IGNORED = array("i", [IGNORED])
-_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_STAND_IN = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: in no template
-_PROBES = ("  spaces at both ends \n", "two\n\nlines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +35,20 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of the text of message ``index``, with the space that the template puts first.
+    """The place of a message's text, with the space that the template puts first.
 
     ``joined``: plain text stands before it, so no tokenizer puts a space of its own there.
     """
 
-    index: int
+    place: Place
     space: str
     trained: bool
     joined: bool = False
+
+    @property
+    def index(self) -> int:
+        """The message."""
+        return self.place.index
 
 
 Skeleton: TypeAlias = tuple[Literal | Slot, ...]
@@ -67,25 +68,17 @@ class Encoder:
         model: the model's name in the configuration, for error messages.
 
     Raises:
-        ConfigError: the template is missing, or it does not write each message once, whole and in
-            order, or the assistant's turn does not end with EOS.
+        ConfigError: the template is missing, depends on more than the dialogue, or does not write
+            each message once, whole and in order, or the assistant's turn does not end with EOS.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: str = "<name>") -> None:
-        self._tokenizer, self._where = tokenizer, f"models.{model}.template"
-        if not tokenizer.chat_template:
-            raise ConfigError(
-                "The tokenizer brings no chat template.",
-                where=self._where,
-                expected="a template that marks what the assistant says",
-                hint="set `template` to chatml, oasst, hh or deepspeed_chat",
-            )
+        self._tokenizer = tokenizer
+        self._rendering = Rendering(tokenizer, f"models.{model}.template")
         self._bos = array("i", [tokenizer.bos_token_id] if adds_bos(tokenizer) else [])
-        self._marked = bool(_MARKS.search(tokenizer.chat_template))
         self._skeletons: dict[tuple[tuple[str, ...], bool], Skeleton] = {}
         self._ready: dict[bool, dict[str, Ids]] = {False: {}, True: {}}
         self._pieces = Pieces(tokenizer)
-        self._strip = self._find_strip()
         self._check_ends()
 
     def prime(self, dialogues: Iterable[Sequence[Message]]) -> None:
@@ -101,6 +94,17 @@ class Encoder:
         for joined, some in texts.items():
             ids = self._pieces.texts(list(some), joined)
             self._ready[joined] = dict(zip(some, ids, strict=True))
+
+    def check(self, messages: Sequence[Message], row: str, prompt: bool = False) -> None:
+        """Refuse a dialogue that the template does not write as it is encoded here.
+
+        Templates can look at texts: some cut what an assistant thought. ``row`` is for the message.
+
+        Raises:
+            DataError: the template cuts or changes a text, or writes something else around it.
+        """
+        if [message.role for message in messages] != [TEXT]:
+            self._rendering.check(messages, prompt, row)
 
     def texts(self, messages: Sequence[Message]) -> list[Ids]:
         """Ids of each message's text, without what the template writes around it."""
@@ -161,13 +165,12 @@ class Encoder:
         whole, labels = self.conversation((*history, *messages))
         if whole[: len(before)] != before:
             roles = [message.role for message in (*history, *messages)]
-            raise self._unfit("writes a history differently when a reply follows", roles)
+            raise self._rendering.unfit("writes a history differently when a reply follows", roles)
         end = max(i for i, label in enumerate(labels) if label != IGNORED) + 1
         return whole[len(before) : end]
 
     def _text(self, slot: Slot, messages: Sequence[Message]) -> str:
-        content = messages[slot.index].content
-        return slot.space + (content.strip() if self._strip else content)
+        return slot.space + slot.place.strip(messages[slot.index].content)
 
     def _content(self, slot: Slot, messages: Sequence[Message]) -> Ids:
         text = self._text(slot, messages)
@@ -175,25 +178,24 @@ class Encoder:
         return self._pieces.texts([text], slot.joined)[0] if ids is None else ids
 
     def _skeleton(self, messages: Sequence[Message], prompt: bool) -> Skeleton:
-        key = tuple(message.role for message in messages), prompt
-        if key not in self._skeletons:
-            self._skeletons[key] = self._build(*key)
-        return self._skeletons[key]
+        return self._of_roles(tuple(message.role for message in messages), prompt)
+
+    def _of_roles(self, roles: tuple[str, ...], prompt: bool) -> Skeleton:
+        if (roles, prompt) not in self._skeletons:
+            self._skeletons[roles, prompt] = self._build(roles, prompt)
+        return self._skeletons[roles, prompt]
 
     def _build(self, roles: tuple[str, ...], prompt: bool) -> Skeleton:
         if roles == (TEXT,):
             eos = Literal(array("i", [self._tokenizer.eos_token_id]), trained=True)
-            return self._with_bos([Slot(0, "", trained=True), eos])
-        contents = [f"\ue000{i}\ue001" for i in range(len(roles))]
-        text, spans = self._render(roles, contents, prompt)
-        slots = list(_STAND_IN.finditer(text))
-        if [int(slot[1]) for slot in slots] != list(range(len(roles))):
-            raise self._unfit("does not write each message once and in order", roles)
-        spoken = [slot for slot in slots if roles[int(slot[1])] == "assistant"]
-        if not self._marked:
-            spans = [self._unmarked(slot, text) for slot in spoken]
-        edges = {0, len(text)}.union(*spans, *(slot.span() for slot in slots))
-        places = {slot.start(): int(slot[1]) for slot in slots}
+            return self._with_bos([Slot(Place(0, "", ""), "", trained=True), eos])
+        layout = self._rendering.layout(roles, prompt)
+        spoken = [i for i, role in enumerate(roles) if role == "assistant"]
+        spans = layout.trained
+        if spans is None:
+            spans = tuple(self._unmarked(layout, i) for i in spoken)
+        text, edges = layout.text, {0, len(layout.text)}.union(*spans, *layout.spans)
+        places = {start: layout.places[i] for i, (start, _) in enumerate(layout.spans)}
         pieces: list[Literal | Slot] = []
         space, joined = "", False
         for start, end in itertools.pairwise(sorted(edges)):
@@ -209,10 +211,16 @@ class Encoder:
             written = written.removesuffix(" ") if space else written
             if written:
                 ids = self._pieces.written(written, joined)
-                index = _message_of(span, spoken) if span else 0
-                pieces.append(Literal(array("i", ids), trained, index))
+                # A trained span is about the reply whose text is in it, or before it.
+                about = (i for i in spoken if span and layout.spans[i][0] < span[1])
+                pieces.append(Literal(array("i", ids), trained, max(about, default=0)))
                 joined = self._pieces.joins(ids[-1] if ids else None)
-        return self._with_bos(pieces)
+        skeleton = self._with_bos(pieces)
+        if prompt:
+            self._check_waiting(skeleton, roles)
+        else:
+            self._check_history(skeleton, roles)
+        return skeleton
 
     def _with_bos(self, pieces: list[Literal | Slot]) -> Skeleton:
         first = pieces[0] if pieces else None
@@ -220,78 +228,61 @@ class Encoder:
             pieces.insert(0, Literal(self._bos, False))
         return tuple(pieces)
 
-    def _render(
-        self, roles: Sequence[str], contents: Sequence[str], prompt: bool
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The template's text and the character spans that it marks as the assistant's."""
-        import jinja2
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        pairs = zip(roles, contents, strict=True)
-        messages = [{"role": role, "content": content} for role, content in pairs]
-        try:
-            texts, spans = render_jinja_template(
-                [messages],
-                chat_template=self._tokenizer.chat_template,
-                return_assistant_tokens_mask=self._marked,
-                add_generation_prompt=prompt,
-                **self._tokenizer.special_tokens_map,
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            raise self._unfit(f"refuses these roles ({error})", roles) from None
-        return texts[0], [tuple(span) for span in spans[0]] if self._marked else []
-
-    def _unmarked(self, slot: re.Match[str], text: str) -> tuple[int, int]:
+    def _unmarked(self, layout: Layout, index: int) -> tuple[int, int]:
         """Span of a reply in a template without marks: its text up to and with the next EOS."""
-        eos = self._tokenizer.eos_token
-        end = text.find(eos, slot.end()) if eos else -1
-        if end < 0 or text[slot.end() : end].strip():
-            raise self._unfit("does not end the assistant's turn with EOS", ("assistant",))
-        return slot.start(), end + len(eos)
-
-    def _find_strip(self) -> bool:
-        """Whether the template strips texts (some do); refuse any other change to them."""
-        roles = ("user", "assistant")
-        text, _ = self._render(roles, _PROBES, False)
-        stand_ins, _ = self._render(roles, ["\ue0000\ue001", "\ue0001\ue001"], False)
-
-        def filled(strip: bool) -> str:
-            return _STAND_IN.sub(
-                lambda found: _PROBES[int(found[1])].strip() if strip else _PROBES[int(found[1])],
-                stand_ins,
+        eos, (start, after) = self._tokenizer.eos_token, layout.spans[index]
+        end = layout.text.find(eos, after) if eos else -1
+        if end < 0 or layout.text[after:end].strip():
+            raise self._rendering.unfit(
+                "does not end the assistant's turn with EOS", ("assistant",)
             )
+        return start, end + len(eos)
 
-        for strip in (False, True):
-            if text == filled(strip):
-                return strip
-        raise self._unfit("changes the messages' texts", roles)
+    def _check_waiting(self, prompt: Skeleton, roles: tuple[str, ...]) -> None:
+        """Refuse a template that writes texts in some other way where a reply is waited for."""
+        slots = [
+            [one for one in skeleton if isinstance(one, Slot)]
+            for skeleton in (prompt, self._of_roles(roles, False))
+        ]
+        if slots[0] != slots[1]:
+            raise self._rendering.unfit("writes a history differently when it waits", roles)
+
+    def _check_history(self, skeleton: Skeleton, roles: tuple[str, ...]) -> None:
+        """Refuse a history that is written differently once a reply, and more, follows it."""
+        whole = _flat(skeleton)
+        for i in (i for i, role in enumerate(roles) if role == "assistant" and i > 0):
+            begins = _flat(self._of_roles(roles[:i], True))
+            if whole[: len(begins)] != begins:
+                raise self._rendering.unfit(
+                    "writes a history differently when a reply follows, or begins the assistant's "
+                    "turn differently when it waits for one",
+                    roles,
+                )
 
     def _check_ends(self) -> None:
         question, answer = Message("user", "a"), "b"
         prompt, reply = self.prompt([question]), self.reply([question], answer)
         whole, labels = self.conversation([question, Message("assistant", answer)])
         if not reply or reply[-1] != self._tokenizer.eos_token_id:
-            raise self._unfit("does not end the assistant's turn with EOS", ("user", "assistant"))
+            raise self._rendering.unfit(
+                "does not end the assistant's turn with EOS", ("user", "assistant")
+            )
         if prompt + reply != whole[: len(prompt) + len(reply)] or labels.count(IGNORED) == 0:
-            raise self._unfit(
+            raise self._rendering.unfit(
                 "begins the assistant's turn differently when it waits for a reply",
                 ("user", "assistant"),
             )
 
-    def _unfit(self, what: str, roles: Sequence[str]) -> ConfigError:
-        return ConfigError(
-            f"The tokenizer's chat template {what}.",
-            where=f"{self._where}, for the roles {', '.join(roles)}",
-            expected="a template that writes every message as it is and marks the assistant's "
-            "text and EOS with {% generation %}",
-            hint="set `template` to chatml, oasst, hh or deepspeed_chat, and `eos_token` to what "
-            "ends a turn",
-        )
 
-
-def _message_of(span: tuple[int, int], spoken: Sequence[re.Match[str]]) -> int:
-    """The assistant's message that a trained span is about: its text is in it, or before it."""
-    return max((int(slot[1]) for slot in spoken if slot.start() < span[1]), default=0)
+def _flat(skeleton: Skeleton) -> list[int | tuple[Place, str, bool]]:
+    """Ids, and what goes between them, however they are cut into pieces."""
+    flat: list[int | tuple[Place, str, bool]] = []
+    for piece in skeleton:
+        if isinstance(piece, Literal):
+            flat += piece.ids
+        else:
+            flat.append((piece.place, piece.space, piece.joined))
+    return flat
 
 
 def encode_conversation(
