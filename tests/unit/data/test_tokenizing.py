@@ -15,7 +15,7 @@ from rlhf.data.rows import Conversation, Message, Preference, Prompt
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError
 
-MIN_QUESTION = 16  # by default
+MIN_QUESTION = 16
 
 
 def user(text):
@@ -80,7 +80,7 @@ class TestSft:
     def test_then_the_beginning_of_the_question(self, encoder):
         row = Conversation("row", "g", (user(LONG), bot("short")))
         whole, labels = encoder.conversation(row.messages)
-        (sample,), tally = run(encoder, row, "sft", len(whole) - 3)
+        (sample,), tally = run(encoder, row, "sft", len(whole) - 3, min_prefix=MIN_QUESTION)
         question, reply = encoder.texts(row.messages)
         assert (sample["input_ids"], sample["labels"]) == encoder.join(
             row.messages, [question[3:], reply]
@@ -94,8 +94,8 @@ class TestSft:
         whole, _ = encoder.conversation(row.messages)
         question = len(encoder.texts(row.messages)[0])
         least = len(whole) - question + MIN_QUESTION
-        assert run(encoder, row, "sft", least)[1].rows == 1
-        samples, tally = run(encoder, row, "sft", least - 1)
+        assert run(encoder, row, "sft", least, min_prefix=MIN_QUESTION)[1].rows == 1
+        samples, tally = run(encoder, row, "sft", least - 1, min_prefix=MIN_QUESTION)
         assert not samples
         assert tally.dropped == {"overlong": 1}
         assert tally.truncated == 0
@@ -109,6 +109,32 @@ class TestSft:
         assert len(sample["input_ids"]) == least
         assert tally.truncations == {"turns": 1, "question": 1}
         assert not run(encoder, row, "sft", least - 1, min_prefix=min_prefix)[0]
+
+    def test_an_answer_is_never_trained_on_half_its_question(self, encoder):
+        """By default; the numbers at the beginning of a word problem decide its answer."""
+        problem = user(
+            "Ann has 12 apples and gives 5 of them away. " + LONG + " How many are left?"
+        )
+        answer = bot("12 - 5 = 7. She has 7 apples left.")
+        row = Conversation("row", "g", (problem, answer))
+        whole, labels = encoder.conversation(row.messages)
+        (sample,), tally = run(encoder, row, "sft", len(whole))
+        assert (sample["input_ids"], sample["labels"]) == (whole, labels)
+        for limit in (len(whole) - 1, len(whole) - len(encoder.texts(row.messages)[0]) + 1):
+            samples, tally = run(encoder, row, "sft", limit)
+            assert not samples
+            assert tally.as_dict("sft")["dropped_reasons"] == {"long_question": 1}
+            assert (tally.truncated, tally.truncations) == (0, {})
+        longer = Conversation("row", "g", (*TURNS, bot("a"), problem, answer))
+        (sample,), tally = run(encoder, longer, "sft", len(whole))
+        assert (sample["input_ids"], sample["labels"]) == (whole, labels)
+        assert tally.truncations == {"turns": 1}
+        assert not run(encoder, longer, "sft", len(whole) - 1)[0]
+
+    def test_a_reply_that_is_too_long_is_no_matter_of_the_question(self, encoder):
+        row = Conversation("row", "g", (user("why?"), bot(LONG * 9)))
+        limit = len(encoder.texts(row.messages)[1])
+        assert run(encoder, row, "sft", limit)[1].dropped == {"overlong": 1}
 
     def test_system_prefix_comes_first_and_stays(self, encoder):
         own, prefix = Message("system", "Be kind."), Message("system", "You are Joi.")
@@ -178,7 +204,7 @@ class TestRandomOffset:
         assert found["row"]["input_ids"] == encoder.conversation(whole.messages)[0]
         assert tally.truncated == 0
         long = Conversation("row", "g", (user(LONG * 9), bot("short")))
-        found, tally = self.made(encoder, [long], random_offset=1.0)
+        found, tally = self.made(encoder, [long], random_offset=1.0, min_prefix=MIN_QUESTION)
         assert len(found["row"]["input_ids"]) == self.limit(encoder)
         assert tally.truncations == {"question": 1}
 
@@ -201,6 +227,17 @@ class TestPrompt:
         (sample,), tally = run(encoder, self.row, "prompt", len(whole) - 1)
         assert sample["input_ids"] == encoder.prompt(TURNS[2:])
         assert (tally.truncated, tally.tokens) == (1, len(sample["input_ids"]))
+
+    def test_a_question_is_whole(self, encoder):
+        row = Prompt("row", "g", (*TURNS[:2], user(LONG)))
+        least = encoder.prompt(row.history[2:])
+        assert run(encoder, row, "prompt", len(least))[0][0]["input_ids"] == least
+        samples, tally = run(encoder, row, "prompt", len(least) - 1)
+        assert not samples
+        assert tally.as_dict("prompt")["dropped_reasons"] == {"long_question": 1}
+        (sample,), tally = run(encoder, row, "prompt", len(least) - 1, min_prefix=4)
+        assert len(sample["input_ids"]) == len(least) - 1
+        assert tally.truncations == {"turns": 1, "question": 1}
 
     def test_no_empty_history(self, encoder):
         samples, tally = run(encoder, self.row, "prompt", 3)
@@ -240,9 +277,28 @@ class TestPreference:
         limit = len(encoder.prompt(TURNS[2:])) + max(self.lengths(encoder)) - 1
         question = len(encoder.texts(TURNS[2:])[0])
         limit -= max(0, question - MIN_QUESTION)
-        (sample,), tally = run(encoder, self.row, "preference", limit)
+        (sample,), tally = run(encoder, self.row, "preference", limit, min_prefix=MIN_QUESTION)
         assert len(sample["reply_ids"]) == 3
         assert tally.as_dict("preference")["replies_dropped"] == {"overlong": 1}
+
+    def test_a_history_is_never_half_a_question(self, encoder):
+        history, replies = (*TURNS[:2], user(LONG)), ("best", "worst")
+        row = Preference("row", "g", history, replies)
+        least = encoder.prompt(history[2:])
+        limit = len(least) + max(len(encoder.reply(history, one)) for one in replies)
+        (sample,), tally = run(encoder, row, "preference", limit)
+        assert sample["history_ids"] == least
+        assert sample["reply_ids"] == [encoder.reply(history, one) for one in replies]
+        assert tally.truncations == {"turns": 1}
+        samples, tally = run(encoder, row, "preference", limit - 3)
+        assert not samples
+        assert tally.as_dict("preference")["dropped_reasons"] == {"long_question": 1}
+        assert tally.truncations == {}
+        (sample,), tally = run(encoder, row, "preference", limit - 3, min_prefix=4)
+        assert len(sample["history_ids"]) == len(least) - 3
+        row = Preference("row", "g", TURNS, (LONG * 9, LONG * 8))
+        limit = len(encoder.reply(TURNS, LONG * 8))
+        assert run(encoder, row, "preference", limit)[1].dropped == {"overlong": 1}
 
     def test_drop(self, encoder):
         limit = len(encoder.prompt(TURNS)) + sorted(self.lengths(encoder))[1]

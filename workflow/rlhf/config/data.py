@@ -111,18 +111,28 @@ class ViewConfig(Strict):
     max_length: int = key(512, ge=8, about="longest sequence", unit="tokens")
     overlong: Literal["drop", "truncate", "error"] = key(
         "truncate",
-        about="what happens to a longer one: it is dropped, its history is cut from the left "
-        "(whole turns first), or it is an error; counted in the manifest",
+        about="what happens to a longer one: it is dropped, the oldest turns of its history are "
+        "cut, or it is an error; counted in the manifest",
     )
-    min_prefix: int = key(
-        16,
+    min_prefix: int | None = key(
+        None,
         ge=1,
-        about="what a cut leaves of the last question; one that would keep less is dropped",
+        about="cut the beginning of the last question too, down to this; absent: a row whose last "
+        "question does not fit is dropped, as half a question has another answer",
         unit="tokens",
     )
     system_prefix: str | None = key(
         None, about="a system message before every dialogue; give the same to all views"
     )
+
+    @model_validator(mode="after")
+    def _prefix_needs_truncation(self) -> ViewConfig:
+        if self.min_prefix is not None and self.overlong != "truncate":
+            raise ValueError(
+                f"min_prefix says how questions are cut, but overlong is {self.overlong!r}; "
+                "set overlong to truncate, or leave min_prefix out"
+            )
+        return self
 
 
 class ReplyViewConfig(ViewConfig):

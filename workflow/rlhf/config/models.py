@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -61,6 +62,11 @@ class ModelConfig(Strict):
     template: Literal["own", "chatml", "oasst", "hh", "deepspeed_chat"] = key(
         "own", about="chat template; `own` keeps the one that the tokenizer brings"
     )
+    template_date: str | None = key(
+        None,
+        about="date that the template always writes, such as `2024-07-26`; for an `own` one that "
+        "writes the day's, and required then",
+    )
     pad_token: str | None = key(
         None, about="padding token, if neither the tokenizer nor its family names one besides EOS"
     )
@@ -84,3 +90,23 @@ class ModelConfig(Strict):
         about="run the code that the model brings, for an architecture that transformers lacks; "
         "read it first: it can do all that you can",
     )
+
+    @field_validator("template_date", mode="before")
+    @classmethod
+    def _is_a_date(cls, value: Any) -> Any:
+        # Without quotes YAML takes it for a date by itself.
+        text = value.isoformat() if type(value) is datetime.date else value
+        try:
+            if text is None or datetime.date.fromisoformat(text).isoformat() == text:
+                return text
+        except (TypeError, ValueError):
+            pass
+        raise ValueError("a date is written 2024-07-26")
+
+    @model_validator(mode="after")
+    def _dates_are_for_own_templates(self) -> ModelConfig:
+        if self.template_date is not None and self.template != "own":
+            raise ValueError(
+                f"template_date is for a template that reads a clock; {self.template!r} has none"
+            )
+        return self

@@ -30,9 +30,10 @@ class Limits:
     Attributes:
         view: ``sft``, ``preference`` or ``prompt``.
         max_length: tokens of a sample; of history and one reply in ``preference``.
-        overlong: ``drop``; ``truncate``: the oldest turns go first, then the beginning of the
-            last question, never a reply; or ``error``.
-        min_prefix: tokens of the last question that a cut leaves; less says nothing to answer.
+        overlong: ``drop``; ``truncate``: the oldest turns go, and where ``min_prefix`` allows it
+            the beginning of the last question, never a reply; or ``error``.
+        min_prefix: tokens of the last question that a cut leaves; None: it is never cut, as half
+            a question has another answer.
         max_replies: replies of a preference that are kept, best first; None: all.
         system_prefix: a system message before every dialogue; None: none.
         reply_tags: how tags are written before replies; None: not at all.
@@ -44,7 +45,7 @@ class Limits:
     view: Literal["sft", "preference", "prompt"]
     max_length: int
     overlong: Literal["drop", "truncate", "error"]
-    min_prefix: int = 16
+    min_prefix: int | None = None
     max_replies: int | None = None
     system_prefix: str | None = None
     reply_tags: ReplyTags | None = None
@@ -64,6 +65,7 @@ class Tally:
 
     ``truncations`` says how rows were cut, each in one way or more: ``turns`` (the oldest are
     gone), ``question`` (the beginning of the last one), ``offset`` (a random part is left).
+    ``dropped`` says why rows are not used: ``question`` is one that is too long and never cut.
     """
 
     source_rows: int = 0
@@ -131,7 +133,8 @@ def tokenize(
         tally: is added to as samples are made.
 
     Raises:
-        DataError: a row is too long and ``overlong`` is ``error``.
+        DataError: a row is too long and ``overlong`` is ``error``, or the template does not write
+            its texts as they are.
     """
     make = _SAMPLE_OF[limits.view]
     remaining = iter(rows)
@@ -139,6 +142,7 @@ def tokenize(
         dialogues = [_dialogue(row, limits) for row in batch]
         encoder.prime(turns for one in dialogues for turns in one.all())
         for one in dialogues:
+            _check(one, encoder, limits)
             tally.source_rows += 1
             sample = make(one, encoder, limits, tally)
             if sample is not None:
@@ -185,6 +189,14 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
     return _Dialogue(row.id, history, replies)
 
 
+def _check(dialogue: _Dialogue, encoder: Encoder, limits: Limits) -> None:
+    """Every row is written by the template itself too: it may look at what no probe has."""
+    for messages in dialogue.all():
+        encoder.check(messages, dialogue.row)
+    if limits.view != "sft" and limits.reply_tags is None:
+        encoder.check(dialogue.history, dialogue.row, prompt=True)
+
+
 def _sft(
     dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
 ) -> dict[str, Any] | None:
@@ -193,7 +205,7 @@ def _sft(
     fitted = _fit(dialogue, encoder, limits, tally)
     if fitted is None:
         return None
-    ids, labels = fitted
+    ids, labels = fitted.encoded
     trained = int(np.count_nonzero(np.frombuffer(labels, np.int32) != IGNORED))
     if not trained:
         tally.dropped["no_labels"] += 1
@@ -209,8 +221,8 @@ def _prompt(
     fitted = _fit(dialogue, encoder, limits, tally, prompt=True)
     if fitted is None:
         return None
-    tally.tokens += len(fitted[0])
-    return {"input_ids": fitted[0]}
+    tally.tokens += len(fitted)
+    return {"input_ids": fitted.encoded[0]}
 
 
 def _preference(
@@ -227,26 +239,47 @@ def _preference(
         if text not in replies:
             replies[text] = ids if prompt else encoder.turn(history, reply)
     kept = list(replies.values())
+    uncut = 0
     if limits.overlong != "error":
-        cut = limits.overlong == "truncate"
-        needed = _shortest(history, encoder, limits.min_prefix if cut else None, prompt)
+        needed, uncut = _shortest(history, encoder, limits, prompt)
         kept = [ids for ids in kept if needed + len(ids) <= limits.max_length]
         tally.replies_dropped["overlong"] += len(replies) - len(kept)
     surplus = len(kept) - (limits.max_replies or len(kept))
     if surplus > 0:
         kept = kept[: limits.max_replies]
         tally.replies_dropped["surplus"] += surplus
+    if len(replies) < 2:
+        tally.dropped["duplicate_replies"] += 1
+        return None
     if len(kept) < 2:
-        tally.dropped["overlong" if len(replies) > 1 else "duplicate_replies"] += 1
+        second = sorted(map(len, replies.values()))[1]
+        fits = bool(uncut) and needed - uncut + second <= limits.max_length
+        tally.dropped["long_question" if fits else "overlong"] += 1
         return None
     # All replies of a row follow the same history, or their scores could not be compared.
     longest = max(map(len, kept))
     fitted = _fit(dialogue, encoder, limits, tally, prompt=prompt, reserved=longest)
     if fitted is None:
         return None
-    tally.tokens += len(fitted[0]) + sum(map(len, kept))
+    if fitted.messages != history:
+        _check_cut(dialogue, fitted.messages, encoder)
+    tally.tokens += len(fitted) + sum(map(len, kept))
     tally.replies += len(kept)
-    return {"history_ids": fitted[0], "reply_ids": kept}
+    return {"history_ids": fitted.encoded[0], "reply_ids": kept}
+
+
+def _check_cut(dialogue: _Dialogue, history: Sequence[Message], encoder: Encoder) -> None:
+    """Replies were encoded after the whole history: after what is left of it they are the same."""
+    for reply in dialogue.replies:
+        encoder.check((*history, *reply), dialogue.row)
+        text = reply[-1].content
+        if encoder.reply(history, text) != encoder.reply(dialogue.history, text):
+            raise DataError(
+                "The chat template writes a reply differently after a shorter history.",
+                where=f"row {dialogue.row}",
+                expected="a template that writes each turn as it is, wherever it stands",
+                hint="set `tokenization.preference.overlong` to drop, or choose another template",
+            )
 
 
 # The view decides what its function makes of a dialogue.
@@ -265,8 +298,8 @@ def _fit(
     *,
     prompt: bool = False,
     reserved: int = 0,
-) -> tuple[Ids, Ids] | None:
-    """Ids and labels of a history within the limit, or None after counting it as dropped.
+) -> _Part | None:
+    """As much of a history as the limit has room for, or None after counting it as dropped.
 
     Args:
         dialogue: the history, and the row that it is of.
@@ -279,7 +312,7 @@ def _fit(
     room = limits.max_length - reserved
     whole = _Part(dialogue.history, encoder.texts(dialogue.history), encoder, prompt)
     if len(whole) <= room:
-        return whole.encoded
+        return whole
     if limits.overlong == "error":
         raise DataError(
             f"A sample has {len(whole) + reserved} tokens.",
@@ -288,6 +321,7 @@ def _fit(
             hint=f"raise `tokenization.{limits.view}.max_length`, or set `overlong` to truncate or "
             "drop",
         )
+    reason = "overlong"
     if limits.overlong == "truncate":
         found, how = None, {"offset"}
         if limits.random_offset:
@@ -298,10 +332,12 @@ def _fit(
             how = set()
             found = _last_part(whole, room, limits.min_prefix, how)
         if found is not None:
+            encoder.check(found.messages, dialogue.row, prompt)
             tally.truncated += 1
             tally.truncations.update(how)
-            return found.encoded
-    tally.dropped["overlong"] += 1
+            return found
+        reason = "long_question" if "whole" in how else reason
+    tally.dropped[reason] += 1
     return None
 
 
@@ -335,8 +371,9 @@ class _Part:
     def turns(self, start: int, end: int) -> _Part:
         """What is said from message ``start`` to ``end``, after the system's first messages."""
         kept = [*range(self.first), *range(start, end)]
-        messages, texts = [self.messages[i] for i in kept], [self.texts[i] for i in kept]
-        return _Part(messages, texts, self._encoder, self._prompt)
+        messages = [self.messages[i] for i in kept]
+        # Not the same ids: what stands before a text now may leave it another space.
+        return _Part(messages, self._encoder.texts(messages), self._encoder, self._prompt)
 
     def without(self, tokens: int) -> _Part:
         """Without the first tokens of the first thing that is said."""
@@ -345,14 +382,14 @@ class _Part:
         return _Part(self.messages, texts, self._encoder, self._prompt)
 
 
-def _last_part(part: _Part, room: int, least: int, how: set[str]) -> _Part | None:
+def _last_part(part: _Part, room: int, least: int | None, how: set[str]) -> _Part | None:
     """The last turns that fit, the first of them cut if it must be; None when nothing fits.
 
     Args:
         part: a dialogue that is too long.
         room: tokens that there are.
-        least: tokens that a cut leaves of the question.
-        how: ways in which it was cut are added.
+        least: tokens that a cut leaves of the question; None: it stays whole.
+        how: ways in which it was cut are added; ``whole`` if nothing fits for the whole question.
     """
     last = part
     for start in part.questions[1:]:
@@ -361,7 +398,9 @@ def _last_part(part: _Part, room: int, least: int, how: set[str]) -> _Part | Non
         if len(last) <= room:
             return last
     over, length = len(last) - room, len(last.texts[last.first])
-    if length - over < min(least, length):
+    if least is None and length > over:
+        how.add("whole")
+    if least is None or length - over < min(least, length):
         return None
     how.add("question")
     return last.without(over)
@@ -396,11 +435,19 @@ def _count_system(messages: Sequence[Message]) -> int:
     return sum(1 for _ in itertools.takewhile(lambda one: one.role == "system", messages))
 
 
-def _shortest(history: Sequence[Message], encoder: Encoder, least: int | None, prompt: bool) -> int:
-    """Tokens of a history when all is cut that may be cut; ``least`` None: nothing may be."""
-    if least is None:
-        return len(encoder.join(history, encoder.texts(history), prompt)[0])
+def _shortest(
+    history: Sequence[Message], encoder: Encoder, limits: Limits, prompt: bool
+) -> tuple[int, int]:
+    """Tokens of a history when all is cut that may be cut.
+
+    Returns:
+        The tokens, and how many of them a last question has that could be cut but may not.
+    """
+    if limits.overlong != "truncate":
+        return len(encoder.join(history, encoder.texts(history), prompt)[0]), 0
     kept = [*history[: _count_system(history)], history[-1]]
     texts = encoder.texts(kept)
-    whole, _ = encoder.join(kept, texts, prompt)
-    return len(whole) - max(0, len(texts[-1]) - least)
+    whole, question = len(encoder.join(kept, texts, prompt)[0]), len(texts[-1])
+    if limits.min_prefix is None:
+        return whole, question - 1
+    return whole - max(0, question - limits.min_prefix), 0

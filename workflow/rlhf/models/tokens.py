@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Sequence
 from typing import Any
 
+from rlhf.data import outside
 from rlhf.data.encoding import adds_bos
 from rlhf.data.templates import check_tokenizer, required_tokens, set_template
 from rlhf.errors import ConfigError
@@ -38,6 +40,7 @@ def prepare_tokenizer(
     *,
     new_tokens: Sequence[str] = (),
     multiple: int = 1,
+    date: str | None = None,
 ) -> list[str]:
     """Give a tokenizer its template and special tokens, and a model the rows and ids to match.
 
@@ -53,6 +56,7 @@ def prepare_tokenizer(
         where: configuration key of the model, such as ``models.base``.
         new_tokens: special tokens to add first; ``eos_token`` may be one of them.
         multiple: the embeddings get rows up to a multiple of this.
+        date: what the model's own template writes for the date of the day, as 2024-07-26.
 
     Returns:
         The tokens that were added to the vocabulary.
@@ -62,13 +66,10 @@ def prepare_tokenizer(
     required = list(required_tokens(name)) if name else []
     if name:
         set_template(tokenizer, name)
-    elif not tokenizer.chat_template:
-        raise ConfigError(
-            "The model has no chat template of its own.",
-            where=f"{where}.template",
-            expected="the name of a template",
-            hint="base models have none: set template to chatml, oasst, hh or deepspeed_chat",
-        )
+    else:
+        _settle_own(tokenizer, where)
+    if date is not None:
+        _stop_clock(tokenizer, date, where)
     family = family_of(model.config.model_type, tokenizer.get_vocab())
     added = _add(tokenizer, [*new_tokens, *required])
     _set_eos(tokenizer, eos_token, family, where)
@@ -79,6 +80,35 @@ def prepare_tokenizer(
     if added:
         logger.info("%s: added to the vocabulary: %s", where, ", ".join(added))
     return added
+
+
+def _settle_own(tokenizer: Any, where: str) -> None:
+    """The one template of a tokenizer: of several, the one for dialogues without tools."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict):
+        tokenizer.chat_template = templates.get("default")
+        logger.info("%s.template: 'default' of %s", where, ", ".join(sorted(templates)))
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "The model has no chat template of its own"
+            + (f" for plain dialogues, only: {', '.join(sorted(templates))}." if templates else "."),
+            where=f"{where}.template",
+            expected="the name of a template",
+            hint="base models have none: set template to chatml, oasst, hh or deepspeed_chat",
+        )
+
+
+def _stop_clock(tokenizer: Any, date: str, where: str) -> None:
+    """Write a date into the template, so that all who read it write the same."""
+    if not outside.reads_clock(tokenizer.chat_template):
+        raise ConfigError(
+            "The chat template reads no clock, so there is no date to set.",
+            where=f"{where}.template_date",
+            hint="leave template_date out",
+        )
+    tokenizer.chat_template = outside.with_date(
+        tokenizer.chat_template, datetime.date.fromisoformat(date)
+    )
 
 
 def _add(tokenizer: Any, tokens: list[str]) -> list[str]:

@@ -139,7 +139,7 @@ class _Reinforced:
         self._rewards(method)
         tokens = sampling.max_new_tokens or NEW_TOKENS
         place(self.run, "sampling.max_new_tokens", tokens)
-        # What trlX cuts, it cuts from the left.
+        # What trlX cuts, it cuts from the left; here whole turns go.
         prompt: dict[str, Any] = {"overlong": "truncate"}
         if train.seq_length is not None:
             prompt["max_length"] = train.seq_length - tokens

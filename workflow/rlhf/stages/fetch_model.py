@@ -16,6 +16,7 @@ def run(stage: Stage) -> None:
         source,
         stage.outputs["model"],
         template=config.get("template"),
+        template_date=config.get("template_date"),
         pad_token=config.get("pad_token"),
         eos_token=config.get("eos_token"),
         new_tokens=config.get("new_tokens", []),

@@ -54,7 +54,7 @@ def run(stage: Stage) -> None:
         counts = {split: tally.as_dict(limits.view) for split, tally in tallies.items()}
         for split, count in counts.items():
             logger.info("%s %s: %s", stage.name, split, count)
-        _check_rows(counts, rows, limits.view)
+        _check_rows(counts, rows, limits)
     stage.finish(counts=counts, facts=facts)
 
 
@@ -147,8 +147,9 @@ def _check_facts(facts: dict[str, Any], manifest: Path) -> None:
             )
 
 
-def _check_rows(counts: dict[str, dict[str, Any]], rows: Path, view: str) -> None:
+def _check_rows(counts: dict[str, dict[str, Any]], rows: Path, limits: Limits) -> None:
     """A split that had rows and has none left is a mistake of the limits, not a result."""
+    view = limits.view
     where = rows / f"{ROWS_VIEW[view]}.parquet"
     if not any(count["source_rows"] for count in counts.values()):
         raise DataError(
@@ -164,7 +165,12 @@ def _check_rows(counts: dict[str, dict[str, Any]], rows: Path, view: str) -> Non
                 f"{count['dropped_reasons']}.",
                 where=where,
                 expected="at least one row",
-                hint=f"raise `tokenization.{view}.max_length`, or set `overlong` to truncate",
+                hint=f"raise `tokenization.{view}.max_length`"
+                + (
+                    ", or set `overlong` to truncate: it leaves out the oldest turns of dialogues"
+                    if limits.overlong == "drop"
+                    else ""
+                ),
             )
 
 

@@ -48,6 +48,7 @@ def materialize(
     folder: str | Path,
     *,
     template: str | None = None,
+    template_date: str | None = None,
     pad_token: str | None = None,
     eos_token: str | None = None,
     new_tokens: Sequence[str] = (),
@@ -65,6 +66,7 @@ def materialize(
             ``{"hub", "revision"}`` or ``{"random": {...}}``.
         folder: the folder to make; it is there whole or not at all.
         template: name of a chat template, or None for the model's own.
+        template_date: what an own template writes for the date of the day, as 2024-07-26.
         pad_token: padding token, or None for the model's own.
         eos_token: token that ends a turn, or None for the template's or the model's own.
         new_tokens: special tokens to add to the vocabulary.
@@ -79,6 +81,7 @@ def materialize(
     Returns:
         Facts for the manifest: source, licence, architecture, sizes, tokens and digests.
     """
+    from rlhf.data import outside
     from rlhf.data.templates import template_digest, tokenizer_digest
     from rlhf.models.tokens import prepare_tokenizer, split_digits
 
@@ -105,6 +108,7 @@ def materialize(
         where,
         new_tokens=new_tokens,
         multiple=pad_vocab_to_multiple,
+        date=template_date,
     )
     with atomic_directory(folder) as target:
         tokenizer = save(loaded, target, where)
@@ -123,4 +127,6 @@ def materialize(
         },
         "tokenizer_digest": tokenizer_digest(tokenizer),
         "template_digest": template_digest(tokenizer),
+        "template_date": template_date,
+        "template_variables": outside.variables(tokenizer.chat_template),  # which nobody gives
     }
