@@ -297,6 +297,25 @@ class TestRefusals:
         with pytest.raises(DataError, match="no rows for the view 'preference'"):
             run_tokenize("preference", data, model, tmp_path / "out")
 
+    def test_a_template_that_cuts_a_text(self, fetch, make_tokenizer, tmp_path):
+        tokenizer = make_tokenizer("chatml")
+        whole = "message.content + '<|im_end|>' -}}\n        {%- endgeneration"
+        assert whole in tokenizer.chat_template
+        tokenizer.chat_template = tokenizer.chat_template.replace(
+            whole, whole.replace("content", "content.split('</think>')[-1]")
+        )
+        base = tmp_path / "thinking"
+        tokenizer.save_pretrained(base / "model")
+        write_json(base / "manifest.json", {"schema": 1, "facts": {}})
+        assert run_tokenize("sft", fetch(), base, tmp_path / "fine")["counts"]["train"]["rows"]
+        thought = tree(user("q", bot("odd", text="<think>1</think>2")))
+        data = fetch("thoughts", lines=[*trees(20), thought])
+        with pytest.raises(DataError, match="does not write a row's texts") as error:
+            run_tokenize("sft", data, base, tmp_path / "out")
+        assert "odd" in str(error.value)
+        assert "models.thinking.template" in str(error.value)
+        assert not (tmp_path / "out" / "manifest.json").exists()
+
     def test_overlong_is_an_error(self, fetch, model, tmp_path):
         with pytest.raises(DataError, match="at most 20 tokens"):
             run_tokenize("sft", fetch(), model, tmp_path / "o", max_length=20, overlong="error")

@@ -156,6 +156,49 @@ def test_a_folder_comes_out_the_same_and_names_no_path(tiny, tmp_path):
         assert b"secret-place" not in path.read_bytes()
 
 
+DATED = (
+    "{{- '<|im_start|>system\\nToday is ' + strftime_now('%d %B %Y') + '.<|im_end|>\\n' -}}"
+    "{%- for m in messages -%}"
+    "{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+
+def test_a_date_in_the_template_is_the_configurations(tiny, tmp_path):
+    from transformers import AutoTokenizer
+
+    source = copy_of(tiny, tmp_path / "dated")
+    (source / "chat_template.jinja").write_text(DATED)
+    with pytest.raises(ConfigError, match="writes the date") as error:
+        materialize({"path": str(source)}, tmp_path / "m", where="models.base")
+    assert "models.base.template_date" in error.value.hint
+    assert not (tmp_path / "m").exists()
+    digests = set()
+    for date, words in (("2024-07-26", "26 July 2024"), ("1999-01-02", "02 January 1999")):
+        folder = tmp_path / date
+        facts = materialize({"path": str(source)}, folder, template_date=date)
+        assert (facts["template_date"], facts["template_variables"]) == (date, [])
+        digests.add(facts["template_digest"])
+        question = [{"role": "user", "content": "What day is it?"}]
+        text = AutoTokenizer.from_pretrained(folder).apply_chat_template(question, tokenize=False)
+        assert text == (
+            f"<|im_start|>system\nToday is {words}.<|im_end|>\n"
+            "<|im_start|>user\nWhat day is it?<|im_end|>\n"
+        )
+        again = materialize({"path": str(folder)}, tmp_path / f"{date} again")
+        assert again["template_digest"] == facts["template_digest"]
+    assert len(digests) == 2
+
+
+def test_variables_that_a_template_asks_for_are_facts(tiny, tmp_path):
+    source = copy_of(tiny, tmp_path / "asking")
+    asking = "{%- if enable_thinking -%}{{- 'Think.' -}}{%- endif -%}"
+    path = source / "chat_template.jinja"
+    path.write_text(asking + path.read_text())
+    facts = materialize({"path": str(source)}, tmp_path / "m")
+    assert (facts["template_date"], facts["template_variables"]) == (None, ["enable_thinking"])
+
+
 def test_the_identity_of_a_folder_is_its_content(tiny, tmp_path):
     one = copy_of(tiny, tmp_path / "one")
     two = copy_of(tiny, tmp_path / "two")

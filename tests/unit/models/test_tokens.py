@@ -132,6 +132,24 @@ def test_preparing_twice_changes_nothing(pair):
     assert tokenizer.eos_token == "<|im_end|>"
 
 
+def test_the_template_for_plain_dialogues_is_taken_of_several(pair):
+    tokenizer, _ = pair
+    tokenizer.chat_template = {"default": OWN, "tool_use": SILENT}
+    prepare(pair, "own", pad="<|endoftext|>", eos="</s>")
+    assert tokenizer.chat_template == OWN
+    tokenizer.chat_template = {"tool_use": OWN}
+    with pytest.raises(ConfigError, match=r"for plain dialogues, only: tool_use\.") as error:
+        prepare(pair, "own", pad="<|endoftext|>", eos="</s>")
+    assert "models.base.template" in str(error.value)
+
+
+def test_a_date_is_for_a_template_that_reads_a_clock(pair):
+    pair[0].chat_template = OWN
+    with pytest.raises(ConfigError, match="reads no clock") as error:
+        prepare(pair, "own", pad="<|endoftext|>", eos="</s>", date="2024-07-26")
+    assert "models.base.template_date" in str(error.value)
+
+
 @pytest.mark.parametrize("template", ["oasst", "hh"])
 def test_other_templates(pair, template):
     tokenizer, model = pair

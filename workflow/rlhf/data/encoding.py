@@ -251,27 +251,43 @@ class Encoder:
         """Refuse a history that is written differently once a reply, and more, follows it."""
         whole = _flat(skeleton)
         for i in (i for i, role in enumerate(roles) if role == "assistant" and i > 0):
-            begins = _flat(self._of_roles(roles[:i], True))
+            if i + 1 < len(roles):
+                begins = _flat(_to_reply(self._of_roles(roles[: i + 1], False)))
+                what = "writes a reply differently when more follows"
+            else:
+                begins = _flat(self._of_roles(roles[:i], True))
+                what = "begins the assistant's turn differently when it waits for a reply"
             if whole[: len(begins)] != begins:
-                raise self._rendering.unfit(
-                    "writes a history differently when a reply follows, or begins the assistant's "
-                    "turn differently when it waits for one",
-                    roles,
-                )
+                raise self._rendering.unfit(what, roles)
+        if roles[-1] == "assistant" and not self._ends(_to_reply(skeleton), len(roles) - 1):
+            raise self._rendering.unfit("does not end the assistant's turn with EOS", roles)
+
+    def _ends(self, skeleton: Skeleton, reply: int) -> bool:
+        """Whether what is trained last is a reply and its EOS."""
+        last = skeleton[-1] if skeleton else None
+        spoken = (one.trained for one in skeleton if isinstance(one, Slot) and one.index == reply)
+        return (
+            any(spoken)
+            and isinstance(last, Literal)
+            and last.ids[-1:] == array("i", [self._tokenizer.eos_token_id])
+        )
 
     def _check_ends(self) -> None:
         question, answer = Message("user", "a"), "b"
         prompt, reply = self.prompt([question]), self.reply([question], answer)
         whole, labels = self.conversation([question, Message("assistant", answer)])
+        roles = ("user", "assistant")
         if not reply or reply[-1] != self._tokenizer.eos_token_id:
-            raise self._rendering.unfit(
-                "does not end the assistant's turn with EOS", ("user", "assistant")
-            )
+            raise self._rendering.unfit("does not end the assistant's turn with EOS", roles)
         if prompt + reply != whole[: len(prompt) + len(reply)] or labels.count(IGNORED) == 0:
             raise self._rendering.unfit(
-                "begins the assistant's turn differently when it waits for a reply",
-                ("user", "assistant"),
+                "begins the assistant's turn differently when it waits for a reply", roles
             )
+
+
+def _to_reply(skeleton: Skeleton) -> Skeleton:
+    """Up to the end of what is trained."""
+    return skeleton[: 1 + max((i for i, one in enumerate(skeleton) if one.trained), default=-1)]
 
 
 def _flat(skeleton: Skeleton) -> list[int | tuple[Place, str, bool]]:

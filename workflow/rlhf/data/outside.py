@@ -19,7 +19,7 @@ GIVEN = {"messages", "add_generation_prompt"}
 _DRAWN = {"lipsum"}  # a function of Jinja that writes random words
 _DRAWING = {"random"}  # filters
 # All directives that Python documents, and those of glibc that leave out the padding.
-_DIRECTIVES = ["%" + one for one in "aAbBcCdDeFgGhHIjklmMnpPrRSTtuUVwWxXyYf"]
+_DIRECTIVES = ["%" + one for one in "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYf"]
 _DIRECTIVES += ["%-" + one for one in "deHIjklmMSuUVwWyg"]
 _PERCENT = "\ue000"  # stands for %% while the directives are replaced
 
@@ -69,11 +69,16 @@ def reads_clock(template: str) -> bool:
 
 
 def variables(template: str) -> list[str]:
-    """Variables that a template asks for and that are neither the dialogue's nor the tokenizer's.
+    """Variables that a template asks for and that are neither the dialogue's nor its own.
 
     Nobody gives them, so they are undefined, or none, wherever the template is used here.
     """
-    found = _undeclared(template) - GIVEN - _DRAWN - {CLOCK}
+    from jinja2 import nodes
+
+    tree = _environment(template).parse(template)
+    tested = {name.name for test in tree.find_all(nodes.Test) for name in test.find_all(nodes.Name)}
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"} - tested
+    found = _undeclared(template) - GIVEN - _DRAWN - {CLOCK} - own
     return sorted(one for one in found if not one.endswith("_token"))
 
 

@@ -91,7 +91,9 @@ def _settle_own(tokenizer: Any, where: str) -> None:
     if not tokenizer.chat_template:
         raise ConfigError(
             "The model has no chat template of its own"
-            + (f" for plain dialogues, only: {', '.join(sorted(templates))}." if templates else "."),
+            + (
+                f" for plain dialogues, only: {', '.join(sorted(templates))}." if templates else "."
+            ),
             where=f"{where}.template",
             expected="the name of a template",
             hint="base models have none: set template to chatml, oasst, hh or deepspeed_chat",
