@@ -132,7 +132,7 @@ class Rendering:
         roles, contents = tuple(one.role for one in messages), [one.content for one in messages]
         expected = self.layout(roles, prompt).fill(contents)
         try:
-            text = self._render(roles, contents, prompt)[0]
+            text, _ = self._render(roles, contents, prompt, marks=False)
         except Exception as error:  # whatever a template's own operations on a text raise
             raise self._unlike(row, f"refuses a text ({_sentence(error)})", None) from None
         if text != expected:
@@ -171,24 +171,24 @@ class Rendering:
         self, roles: Sequence[str], contents: Sequence[str], prompt: bool
     ) -> tuple[str, tuple[tuple[int, int], ...]]:
         try:
-            return self._render(roles, contents, prompt)
+            return self._render(roles, contents, prompt, marks=self._marked)
         except Exception as error:  # whatever a template's own operations raise
             raise self.unfit(f"refuses these roles ({_sentence(error)})", roles) from None
 
     def _render(
-        self, roles: Sequence[str], contents: Sequence[str], prompt: bool
+        self, roles: Sequence[str], contents: Sequence[str], prompt: bool, *, marks: bool
     ) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """The template's text and the character spans that it marks as the assistant's."""
+        """The template's text and, for ``marks``, the spans that it marks as the assistant's."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         texts, spans = render_jinja_template(
             [_as_dicts(roles, contents)],
             chat_template=self._tokenizer.chat_template,
-            return_assistant_tokens_mask=self._marked,
+            return_assistant_tokens_mask=marks,
             add_generation_prompt=prompt,
             **self._tokenizer.special_tokens_map,
         )
-        return texts[0], tuple((a, b) for a, b in spans[0]) if self._marked else ()
+        return texts[0], tuple((a, b) for a, b in spans[0]) if marks else ()
 
     def _check_variables(self, roles: Sequence[str], contents: Sequence[str], prompt: bool) -> None:
         from jinja2 import UndefinedError
