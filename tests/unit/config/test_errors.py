@@ -96,6 +96,11 @@ def test_a_misspelt_required_key_is_one_mistake(valid):
         ("models.tiny.template_date", 20240726, "tiny.template_date: a date is written 2024-07-26"),
         ("models.tiny.template_date", "26 Jul 2024", "2024-07-26 (got '26 Jul 2024')"),
         ("models.tiny.template_date", "2024-02-30", "2024-07-26 (got '2024-02-30')"),
+        (
+            "models.tiny",
+            {"source": {"path": "m"}, "template": "hh", "template_date": "2024-07-26"},
+            "models.tiny: template_date is for a template that reads a clock; 'hh' has none",
+        ),
         ("models.tiny.pad_vocab_to_multiple", 0, "should be greater than or equal to 1 (got 0)"),
         ("sft", ["chat"], "sft: should be a section with keys (got ['chat'])"),
         ("sft.chat.data.demo", None, "sft.chat.data.demo: nothing is given; write {}"),

@@ -1,6 +1,7 @@
 import copy
 
 import pytest
+import yaml
 from valid_config import VALID, put
 
 from rlhf.config import load_config
@@ -142,3 +143,9 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
     assert cut(demo=entry, more=entry, local=entry) == first
     unlocked = {key: value for key, value in first["fetch_data demo"].items() if key != "lock"}
     assert cut()["fetch_data demo"] == config_slice(config, "fetch_data", "demo") == unlocked
+
+
+@pytest.mark.parametrize("written", ["2024-07-26", "'2024-07-26'"])
+def test_a_date_is_the_same_with_and_without_quotes(valid, written):
+    valid["models"]["tiny"] |= yaml.safe_load(f"{{template: own, template_date: {written}}}")
+    assert config_slice(load_config(valid), "fetch_model", "tiny")["template_date"] == "2024-07-26"
