@@ -18,7 +18,7 @@ from rlhf.data.encoding import (
     encode_reply,
 )
 from rlhf.data.rows import Message
-from rlhf.data.templates import TEMPLATES
+from rlhf.data.templates import TEMPLATES, is_of_package
 
 GOLDEN = Path(__file__).with_name("golden")
 DIALOGUE = (
@@ -215,3 +215,18 @@ def test_turn_that_is_not_trained_is_context_only(make_tokenizer, template, bos)
         tokenizer, [replace(one, trained=one.role != "assistant") for one in DIALOGUE]
     )
     assert set(none) == {IGNORED}
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_templates_of_the_package_look_at_no_text(make_tokenizer, template, bos):
+    """So their rows need no comparison with what the template writes."""
+    tokenizer = make_tokenizer(template, bos)
+    assert is_of_package(tokenizer)
+    encoder = Encoder(tokenizer)
+    for first, second in itertools.product([*TEXTS, "<think>a</think>b", "x" * 20_000], repeat=2):
+        turns = (Message("user", first), Message("assistant", second))
+        encoder.check((Message("system", second), *turns, *turns), "row")
+        encoder.check((*turns, turns[0]), "row", prompt=True)
+    tokenizer.chat_template += " "
+    assert not is_of_package(tokenizer)

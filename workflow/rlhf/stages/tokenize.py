@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.rows import SPLITS, Row, RowsFile
-from rlhf.data.templates import check_tokenizer, template_digest, tokenizer_digest
+from rlhf.data.templates import check_tokenizer, is_of_package, template_digest, tokenizer_digest
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
 from rlhf.models.trust import reading
@@ -42,7 +42,8 @@ def run(stage: Stage) -> None:
     facts = tokenizer_facts(tokenizer)
     _check_facts(facts, stage.input("model"))
     rows, features = stage.folder("data") / "rows", features_of(limits.view)
-    encoder = Encoder(tokenizer, stage.folder("model").name)
+    compared = not is_of_package(tokenizer)
+    encoder = Encoder(tokenizer, stage.folder("model").name, compared)
     work = Tokenizing(encoder, limits, features.arrow_schema, rows)
     groups = RowsFile(rows, ROWS_VIEW[limits.view]).groups
     processes = min(int(os.environ.get("OMP_NUM_THREADS", "1")), groups // GROUPS_A_PROCESS)

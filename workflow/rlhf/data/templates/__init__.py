@@ -23,6 +23,7 @@ __all__ = [
     "encode_conversation",
     "encode_prompt",
     "encode_reply",
+    "is_of_package",
     "required_tokens",
     "set_template",
     "template_digest",
@@ -38,6 +39,7 @@ _REQUIRED = {
 }
 CODE_FILES = ["chatml.jinja", "deepspeed_chat.jinja", "hh.jinja", "oasst.jinja"]
 TEMPLATES = tuple(_REQUIRED)
+_BOS = "{{- bos_token -}}\n"
 
 
 def template_text(name: str) -> str:
@@ -67,8 +69,14 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     A tokenizer that puts BOS before each text gets it from the template too, because
     ``apply_chat_template`` adds no special tokens by itself.
     """
-    bos = "{{- bos_token -}}\n" if adds_bos(tokenizer) else ""
+    bos = _BOS if adds_bos(tokenizer) else ""
     tokenizer.chat_template = bos + template_text(name)
+
+
+def is_of_package(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template that a tokenizer stores is one of this package."""
+    template = (tokenizer.chat_template or "").removeprefix(_BOS)
+    return any(template == template_text(name) for name in TEMPLATES)
 
 
 def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
