@@ -12,9 +12,10 @@ import pytest
 
 from rlhf.config import load_config
 from rlhf.config.slices import config_slice, local_source
-from rlhf.data.files import find_files, kind_of
+from rlhf.data.files import find_files
 from rlhf.data.formats import Source, load
 from rlhf.data.formats import lines as lines_module
+from rlhf.data.names import kind_of
 from rlhf.errors import DataError
 
 ROWS = [

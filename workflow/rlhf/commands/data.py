@@ -6,11 +6,14 @@ import argparse
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf.commands import mixture
 from rlhf.commands.arguments import whole
 from rlhf.runtime.paths import path_argument
+
+if TYPE_CHECKING:
+    from rlhf.data.formats import Source
 
 CONFIG = Path("config/config.yaml")
 VIEWS = ("sft", "preference", "prompt")
@@ -147,11 +150,12 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{args.name}: {path}, format {values['format']}")
     for view in VIEWS:
         print(f"  {view + ':':<12} {counts[view]}")
-    for title in ("dropped", "filtered", "unread", "noticed"):
+    for title in ("dropped", "filtered", "noticed"):
         tally: Counter[str] = getattr(source.faults, title)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally.items()))
-        if reasons:
-            print(f"  {title + ':':<12} {reasons}")
+        if tally:
+            print(f"  {title + ':':<12} {_listed(tally)}")
+    _print_files(source)
+    _print_unread(values["format"], source.faults.unread)
     for view, row in samples.items():
         print(f"\nfirst {view}, {row.id}:")
         for message in getattr(row, "messages", None) or row.history:
@@ -159,6 +163,38 @@ def _check(args: argparse.Namespace) -> int:
         for place, reply in enumerate(getattr(row, "replies", ()), start=1):
             print(f"  {place}. {_short(reply)}")
     return 0
+
+
+def _print_files(source: Source) -> None:
+    """What became of the rows of each file, and which files are not read."""
+    print("\nfiles:")
+    for name, account in source.files.items():
+        parts = [f"{account.rows} rows", f"{account.used} used"]
+        parts += [f"{account.held} held for the end"] if account.held else []
+        parts += [f"left out: {_listed(account.left_out)}"] if account.left_out else []
+        print(f"  {name}: {', '.join(parts)}")
+    if source.counted_at_end:
+        print(f"  of those held for the end, counted: {_listed(source.counted_at_end)}")
+    if source.not_read:
+        print("\nfiles that are not read:")
+    for name, why in source.not_read.items():
+        print(f"  {name}: {why}")
+
+
+def _print_unread(name: str, unread: Counter[str]) -> None:
+    """The columns that are not read; what to do with those that change what a row means."""
+    from rlhf.data.reference import advice
+
+    if not unread:
+        return
+    print(f"\ncolumns that `{name}` does not read, and in how many rows they hold something:")
+    for column, rows in sorted(unread.items()):
+        said = advice(name, column)
+        print(f"  {column}: {rows}{f'; {said}' if said else ''}")
+
+
+def _listed(tally: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(tally.items()))
 
 
 def _values(name: str, config: Path) -> dict[str, Any]:

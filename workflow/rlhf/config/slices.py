@@ -94,7 +94,7 @@ def _digested(values: dict[str, Any]) -> dict[str, Any]:
     if local is None:
         return values
     path, files = values.get("path"), values.get("files")
-    if path is None or not (is_glob(path) or (files and local.is_dir())):
+    if path is None or not (is_glob(path) or local.is_dir()):
         return values | {"content": digest_source(local)}
     try:
         found = find_files(path, files)

@@ -90,6 +90,48 @@ def _format(name: str) -> Iterator[str]:
         yield f"| `{option}` | {shown} | {text} |"
 
 
+def options_of(name: str) -> dict[str, str]:
+    """What the docstring of a format says of each of its options."""
+    return _parts(inspect.getdoc(class_of(name)) or "")[1]
+
+
+# Columns that change what a row means → options that may read them, besides that of their name.
+SPEAKING = {
+    "system": ("system",),
+    "system_prompt": ("system",),
+    "history": (),
+    "context": ("prefix",),
+    "input": (),
+    "weight": (),
+    "label": ("choice",),
+    "labels": ("label", "choice"),
+    "score": ("scores",),
+    "scores": ("score",),
+    "rank": (),
+    "tools": (),
+    "reasoning_content": (),
+    "thinking": (),
+    "images": (),
+    "lang": (),
+    "language": ("lang",),
+}
+
+
+def advice(format: str, column: str) -> str:
+    """What to do with a column that a format does not read; empty if it says little.
+
+    An option is named only if it takes the name of a column.
+    """
+    name = column.split(".")[-1].lower()
+    if name not in SPEAKING:
+        return ""
+    options = options_of(format)
+    for option in (name, *SPEAKING[name]):
+        if options.get(option, "").startswith("column"):
+            return f"`options.{option}: {column}` reads it" if "[" not in column else ""
+    return f"it may change what a row means, and no option of `{format}` reads it"
+
+
 def _parts(doc: str) -> tuple[str, dict[str, str]]:
     """What a docstring says before its arguments, and of each argument but ``faults``."""
     about, _, listed = doc.partition("Args:\n")

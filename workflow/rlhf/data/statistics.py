@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from rlhf.data.formats.faults import Faults
+from rlhf.data.formats import Source
 from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, view_of
 from rlhf.provenance.digest import digest_value
 
@@ -68,17 +68,24 @@ class Statistics:
             for view, splits in self._counts.items()
         }
 
-    def as_dict(self, faults: Faults) -> dict[str, Any]:
+    def as_dict(self, source: Source) -> dict[str, Any]:
         """All of it, ready for JSON.
 
         ``turns`` and ``replies`` are histograms: how many messages, or replies of a preference →
         rows. Lengths are in characters of a whole row.
+
+        Args:
+            source: what the rows are from, read to its end.
         """
+        faults = source.faults
         return {
             "views": {
                 view: {split: count.as_dict() for split, count in splits.items()}
                 for view, splits in self._counts.items()
             },
+            "files": {name: one.as_dict() for name, one in source.files.items()},
+            "not_read": source.not_read,
+            "counted_at_end": dict(sorted(source.counted_at_end.items())),
             "dropped": dict(sorted(faults.dropped.items())),
             "filtered": dict(sorted(faults.filtered.items())),
             "unread": dict(sorted(faults.unread.items())),

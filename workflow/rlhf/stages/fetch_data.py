@@ -11,6 +11,7 @@ from typing import Any
 
 from rlhf.data.files import find_files
 from rlhf.data.formats import Source
+from rlhf.data.formats.accounts import total
 from rlhf.data.rows import RowsWriter, view_of
 from rlhf.data.split import VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
@@ -49,9 +50,10 @@ def run(stage: Stage) -> None:
                 continue
             writer.add(row, split)
             statistics.add(row, split)
-    report = statistics.as_dict(source.faults)
+    report = statistics.as_dict(source)
     write_json(stage.outputs["statistics"], report)
     counts = {
+        "read": total(source.files.values()).as_dict() | {"files": len(source.files)},
         "rows": statistics.counts(),
         "duplicates": statistics.duplicates(),
         "dropped": report["dropped"],
@@ -62,7 +64,8 @@ def run(stage: Stage) -> None:
     if parts:
         counts["left_to_other_stages"] = dict(sorted(elsewhere.items()))
     logger.info("%s: %s", stage.name, counts)
-    stage.finish(counts=counts, facts={"source": _describe(config, found)})
+    facts = {"source": _describe(config, found), "not_read": source.not_read}
+    stage.finish(counts=counts, facts=facts)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 To add one: write a module with a class like ``messages.Messages``: options are the keyword
 arguments of its constructor, ``rows(record)`` turns one row of a file into rows of ours and
-reports faults, and ``finish()``, if it has one, gives what has to wait for the last row.
-Then name it in ``FORMATS``.
+reports faults, and ``finish()``, if it has one, gives what has to wait for the last row. Every
+row has to give something or be counted: see ``accounts``. Then name it in ``FORMATS``.
 
 Only the module of the format that is used is imported, and only that one counts as code that a
 dataset was made with: a change in one format leaves what came from others as it is.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -21,11 +22,13 @@ from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from rlhf.data.files import find_files, is_glob, root_of
-from rlhf.data.formats.faults import Faults
+from rlhf.data.files import is_glob, root_of, survey
+from rlhf.data.formats.accounts import Account
+from rlhf.data.formats.faults import Faults, is_read
+from rlhf.data.formats.lines import empty, is_blank
 from rlhf.data.formats.records import read_records
 from rlhf.data.rows import Row, Rows, texts_of
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import ConfigError, DataError, RlhfError
 
 
 class Format(Protocol):
@@ -60,7 +63,7 @@ FORMATS = {
     "transcript": ("transcripts", "Transcripts"),
     "translation": ("translations", "Translations"),
 }
-GENERAL = ("invalid", "field", "exclude")  # options that every format has
+GENERAL = ("invalid", "field", "delimiter", "exclude")  # options that every format has
 
 
 def module_of(name: str) -> str:
@@ -81,13 +84,17 @@ class Source:
         name: a key of ``FORMATS``.
         path: a file, a folder or a glob; see ``data.files``.
         options: options of the format; ``invalid``: ``error`` (default) or ``drop``; ``field``:
-            key of the list of rows, if a JSON file holds one object; ``exclude``: texts, rows
-            with one of which are left out, whatever the case of letters.
+            key of the list of rows, if a JSON file holds one object; ``delimiter``: what stands
+            between the columns of a CSV file; ``exclude``: texts, rows with one of which are
+            left out, whatever the case of letters.
         files: globs of the files that are read in a folder.
         dataset: its name in the configuration, for messages.
 
     Attributes:
         faults: what was dropped and filtered so far.
+        files: name of each file that was read so far → what became of its rows.
+        counted_at_end: reason → how much of the rows that the format held until all were read.
+        not_read: name of a file that is not read → why.
 
     Raises:
         ConfigError: the format or an option is unknown or has a wrong value.
@@ -109,6 +116,7 @@ class Source:
         invalid = options.pop("invalid", "error")
         drop = _choose(invalid, {"error": 0, "drop": 1}, "invalid", dataset)
         self._field = options.pop("field", None)
+        self._delimiter = options.pop("delimiter", None)
         self._exclude = options.pop("exclude", None) or []
         parameters = inspect.signature(factory).parameters
         known = [one for one in parameters if one != "faults"]
@@ -125,8 +133,22 @@ class Source:
         if not listed or not all(isinstance(one, str) and one for one in self._exclude):
             raise self.faults.wrong_option("exclude", self._exclude, "a list of texts")
         self._exclude = [one.casefold() for one in self._exclude]
+        if self._delimiter is not None and (
+            not isinstance(self._delimiter, str)
+            or len(self._delimiter) != 1
+            or self._delimiter in '"\r\n'
+        ):
+            raise self.faults.wrong_option(
+                "delimiter", self._delimiter, "one character, such as ';' or \"\\t\""
+            )
         _check_types(factory, options, self.faults)
         self._format = factory(self.faults, **options)
+        self._name = name
+        self.files: dict[str, Account] = {}
+        self.not_read: dict[str, str] = {}
+        self.counted_at_end: Counter[str] = Counter()
+        self.faults.reads = getattr(self._format, "reads", None)
+        self._unread: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __iter__(self) -> Iterator[Row]:
         empty = True
@@ -144,32 +166,95 @@ class Source:
             )
 
     def _rows(self) -> Iterator[Row]:
-        found = find_files(self.path, self._files)
-        several = len(found) > 1 or is_glob(self.path)
-        for file in found:
-            self.faults.prefix = f"{self._name_of(file)}:" if several else ""
-            for record in read_records(file, self.faults, self._field):
-                try:
-                    yield from self._wanted(self._format.rows(record))
-                except RecursionError:
-                    self.faults.report(
-                        "nested",
-                        "The object is nested too deeply.",
-                        expected="fewer than 300 turns",
-                    )
-        finish: Callable[[], Iterable[Row]] | None = getattr(self._format, "finish", None)
-        if finish is not None:
-            yield from self._wanted(finish())
+        found = survey(self.path, self._files)
+        self.not_read = found.left
+        several = len(found.read) > 1 or is_glob(self.path)
+        reads = self.faults.reads
+        for file in found.read:
+            name = self._name_of(file)
+            self.faults.prefix = f"{name}:" if several else ""
+            account = self.faults.account = self.files[name] = Account()
+            for record in read_records(file, self.faults, self._field, self._delimiter):
+                account.rows += 1
+                if reads:
+                    self._name_unread(record, reads)
+                yield from self._of_record(record, account)
+            if not account.rows:
+                if len(found.read) == 1 and is_blank(file):
+                    raise empty(file)
+                self.faults.noticed["empty_file"] += 1
+        yield from self._held()
 
-    def _wanted(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def _of_record(self, record: dict[str, Any], account: Account) -> list[Row]:
+        """The rows of one object, which is counted as used, held or left out."""
+        reasons = self.faults.reasons
+        if reasons:
+            reasons.clear()
+        try:
+            made = self._format.rows(record)
+        except RecursionError:
+            made = []
+            self.faults.report(
+                "nested", "The object is nested too deeply.", expected="fewer than 300 turns"
+            )
+        rows = self._wanted(made) if self._exclude else made
+        if rows:
+            account.used += 1
+        elif reasons:
+            account.left_out[reasons[0]] += 1
+        elif hasattr(self._format, "finish"):
+            account.held += 1
+        else:
+            raise self._uncounted(f"{self.faults.path}{self.faults.unit}{self.faults.line}")
+        return rows
+
+    def _held(self) -> Iterator[Row]:
+        """The rows of what the format held until all was read."""
+        finish: Callable[[], Iterable[Row]] | None = getattr(self._format, "finish", None)
+        if finish is None:
+            return
+        before = self.faults.dropped + self.faults.filtered
+        given = False
+        for row in finish():
+            given = True
+            yield from self._wanted([row]) if self._exclude else [row]
+        self.counted_at_end = self.faults.dropped + self.faults.filtered - before
+        held = sum(one.held for one in self.files.values())
+        if held and not given and not self.counted_at_end:
+            raise self._uncounted(f"{self.path}, {held} rows")
+
+    def _uncounted(self, place: str) -> RlhfError:
+        return RlhfError(
+            f"The format `{self._name}` neither used a row nor counted why not.",
+            where=f"{self.faults.of_dataset}{place}",
+            expected="every row accounted for",
+            hint="this is a fault of the program: please report it, with the row",
+        )
+
+    def _name_unread(self, record: dict[str, Any], reads: Collection[str]) -> None:
+        """Count the columns that hold something and are not read."""
+        names = tuple(record)
+        unread = self._unread.get(names)
+        if unread is None:
+            if len(self._unread) > 1000:  # keys that are data
+                self._unread.clear()
+            unread = tuple(one for one in names if not is_read(one, reads))
+            self._unread[names] = unread
+        for name in unread:
+            value = record[name]
+            if value or (value is not None and isinstance(value, int | float)):
+                self.faults.count_unread(name)
+
+    def _wanted(self, rows: list[Row]) -> list[Row]:
         """The rows that hold none of the texts that are excluded."""
+        wanted = []
         for row in rows:
-            if self._exclude:
-                texts = "\0".join(texts_of(row)).casefold()
-                if any(one in texts for one in self._exclude):
-                    self.faults.filtered["excluded"] += 1
-                    continue
-            yield row
+            texts = "\0".join(texts_of(row)).casefold()
+            if any(one in texts for one in self._exclude):
+                self.faults.filtered["excluded"] += 1
+            else:
+                wanted.append(row)
+        return wanted
 
     def _name_of(self, file: Path) -> str:
         """What tells the ids of one file's rows from those of another's."""

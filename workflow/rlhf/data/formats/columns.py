@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.names import kind_of
 
 _PLACE = re.compile(r"\{([^{}?]+)(\??)\}")
+_SEPARATORS = re.compile(r"[,;|\t]")
 _MISSING = object()
 
 
@@ -36,6 +39,18 @@ def shown(value: Any) -> str:
         return "nothing (null)"
     text = repr(value)
     return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '…'}"
+
+
+def _part_of(value: Any, path: str) -> str:
+    """What to do with a column that holds no text, that loses nothing unsaid."""
+    if isinstance(value, bool) or not isinstance(value, int | float | list | dict):
+        return MEND
+    if isinstance(value, int | float):
+        return f"write it as a template, which makes a text of a number: `{{{path}}}`; or {MEND}"
+    if isinstance(value, list):
+        return f"`{path}.0` is the first of its {len(value)} parts, the others are left; or {MEND}"
+    texts = [one for one, inner in value.items() if isinstance(inner, str) and not one.isdigit()]
+    return f"name a part of it, `{path}.{texts[0]}` perhaps, or {MEND}" if texts else MEND
 
 
 class Columns:
@@ -75,20 +90,33 @@ class Columns:
             return nothing
         except KeyError as error:
             names = ", ".join(record) or "none"
-            close = difflib.get_close_matches(str(path).split(".")[0], record, n=1)
-            inside = (
-                f" (there is no {error.args[0]!r} in it)" if path.split(".")[0] in record else ""
-            )
+            first = str(path).split(".")[0]
+            inside = f" (there is no {error.args[0]!r} in it)" if first in record else ""
             self._faults.report(
                 "column_missing",
                 f"The row has no column `{path}`{inside}; its columns are: {names}.",
                 expected=f"a column `{path}`",
                 key=path,
-                hint=f"set `options.{option}` to the right column"
-                + (f", `{close[0]}` perhaps" if close and close[0] != path else "")
-                + ", or choose another format",
+                hint=self._other_column(record, first, option),
             )
             return None
+
+    def _other_column(self, record: dict[str, Any], first: str, option: str) -> str:
+        """What to do where a column is missing, that loses nothing."""
+        odd = next((one for one in record if _SEPARATORS.search(one)), None)
+        if len(record) == 1 and odd is not None:
+            return (
+                "the file's columns were not told apart: name what stands between them with "
+                "`options.delimiter`, and write each text in quotes of its own"
+            )
+        # A column that the format reads already would stand for two things.
+        free = [one for one in record if one not in (self._faults.reads or ())]
+        close = difflib.get_close_matches(first, free, n=1)
+        perhaps = f", `{close[0]}` perhaps" if close and close[0] != first else ""
+        hint = f"set `options.{option}` to the right column{perhaps}, or choose another format"
+        if kind_of(Path(self._faults.path)) in (".csv", ".tsv"):
+            hint += "; if the first line is a row, put a line with the columns' names before it"
+        return hint
 
     def text(
         self, record: dict[str, Any], spec: str, option: str, empty: str | None = None
@@ -135,7 +163,7 @@ class Columns:
                 f"Column `{path}` holds {shown(value)}.",
                 expected="text",
                 key=path,
-                hint=f"name a part of it, such as `{path}.0` or `{path}.text`, or {MEND}",
+                hint=_part_of(value, path),
             )
             return None
         text = self._remove.sub("", value) if self._remove else value

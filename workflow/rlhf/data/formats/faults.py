@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.formats.accounts import Account, Tally
 from rlhf.data.rows import Role
 from rlhf.errors import ConfigError, DataError
 
+NAMES = 200  # of unread columns; keys that are data would be without end
+OTHERS = "(others)"
 MEND = "mend the file, or set `options.invalid: drop` to count such rows and go on"
+
+
+def is_read(column: str, reads: Collection[str]) -> bool:
+    """Whether a column is one of those that a format reads; ``a.b`` may be a part of ``a``."""
+    return column in reads or ("." in column and column.split(".")[0] in reads)
 
 
 class Faults:
@@ -24,27 +32,34 @@ class Faults:
     Attributes:
         path: the file that is being read.
         line: number of the line or row that is being read.
+        nth: which of the objects that begin on that line it is, from 1.
         unit: what stands before that number: ``:`` for lines, ``, row `` in a binary file.
         prefix: goes before row ids, so that those of several files differ.
+        reasons: what was dropped and filtered since this list was cleared.
         dropped: reason → how many messages, replies or rows were faulty.
         filtered: reason → how many the options or the source's own marks leave out.
+        reads: columns that the format may read, by their first names; None: it may read all.
+        account: what became of the rows of the file that is being read.
         unread: column, or key of messages as ``messages[].name`` → how many rows hold something
             there that the format does not read.
         noticed: reason → how many rows were read as they stand but look like a mistake.
     """
 
     def __init__(self, path: str | Path, drop: bool = False, dataset: str = "<name>") -> None:
-        self.path, self.drop, self.line = path, drop, 0
+        self.path, self.drop, self.line, self.nth = path, drop, 0, 1
         self.dataset, self.unit, self.prefix = dataset, ":", ""
-        self.dropped: Counter[str] = Counter()
-        self.filtered: Counter[str] = Counter()
+        self.reads: Collection[str] | None = None
+        self.account = Account()
+        self.reasons: list[str] = []
+        self.dropped: Counter[str] = Tally(self.reasons)
+        self.filtered: Counter[str] = Tally(self.reasons)
         self.unread: Counter[str] = Counter()
         self.noticed: Counter[str] = Counter()
 
     @property
     def row_id(self) -> str:
         """Id of a row that has none of its own."""
-        return f"{self.prefix}{self.line}"
+        return f"{self.prefix}{self.line}" + (f"#{self.nth}" if self.nth > 1 else "")
 
     @property
     def of_dataset(self) -> str:
@@ -92,6 +107,17 @@ class Faults:
         where += f", message {message}" if message is not None else ""
         where += f", column {key}" if key is not None else ""
         raise DataError(what, where=where, expected=expected, hint=hint)
+
+    def count_unread(self, column: str, rows: int = 1) -> None:
+        """Count rows that hold something in a column that is not read."""
+        name = column.encode("utf-8", "backslashreplace").decode()
+        known = name in self.unread or len(self.unread) < NAMES
+        self.unread[name if known else OTHERS] += rows
+
+    def report_row(self, reason: str, what: str, **more: Any) -> None:
+        """Count or raise a fault of a row that no format gets to see; see ``report``."""
+        self.report(reason, what, **more)
+        self.account.leave_out(reason)
 
     def role(
         self,

@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
+from rlhf.data.formats.unpacking import BLOCK, BROKEN, broken, open_unpacked
 from rlhf.errors import DataError
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BOM = "\ufeff"  # some editors begin a file with it; JSON knows none
 CHUNK = 1 << 20  # bytes
-BROKEN = (EOFError, zlib.error, OSError)  # what unpacking a cut or damaged file raises
-
-
-def open_unpacked(path: Path) -> BinaryIO:
-    """Open a file for reading; gzip and zstd are recognised by content, whatever its name."""
-    with open(path, "rb") as stream:
-        magic = stream.read(4)
-    if magic.startswith(GZIP_MAGIC):
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if magic == ZSTD_MAGIC:
-        import pyarrow as pa
-
-        # A reader of our own: pyarrow's has no quick lines.
-        packed = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-        return io.BufferedReader(packed, 1 << 20)
-    return open(path, "rb")
-
-
-def broken(error: Exception, path: Path, line: int) -> DataError:
-    """The error for a packed file that is cut short or damaged after ``line``."""
-    if isinstance(error, PermissionError):
-        return DataError(
-            "The file may not be read.",
-            where=path,
-            expected="a file that you may read",
-            hint=f"ask its owner, or: chmod u+r {path}",
-        )
-    with open(path, "rb") as stream:
-        gzipped = stream.read(2) == GZIP_MAGIC
-    kind, tool = ("gzip", "gzip") if gzipped else ("zstd", "zstd")
-    return DataError(
-        f"The {kind} file is cut short or damaged: {error}",
-        where=f"{path}: line {line} is the last good one",
-        expected=f"a whole {kind} file",
-        hint=f"copy or download it again; `{tool} -t {path}` checks it",
-    )
 
 
 def empty(path: Path) -> DataError:
@@ -68,28 +28,44 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) for every line that is not blank.
 
     Raises:
-        DataError: the file is empty, not UTF-8, or packed and cut short or damaged.
+        DataError: the file is not UTF-8, holds zeros, or is packed and cut short or damaged.
     """
-    path = Path(path)
-    found = False
-    for number, line in enumerate(raw_lines(path), start=1):
+    for number, line in enumerate(raw_lines(Path(path)), start=1):
         text = line.rstrip("\r\n")
         if text.strip():
-            found = True
             yield number, text
-    if not found:
-        raise empty(path)
 
 
 def raw_lines(path: Path) -> Iterator[str]:
-    """All lines of a file, with what ends them; raises as ``read_lines``, but may be empty."""
+    """All lines of a file, with what ends them, which is a lone CR in a file without a LF.
+
+    Raises as ``read_lines``.
+    """
     number = 0
     try:
         with open_unpacked(path) as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(_split(stream), start=1):
                 yield decode(line, path, number)
     except BROKEN as error:
         raise broken(error, path, number) from None
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a file holds nothing but spaces; one that is no text does not."""
+    return path.suffix not in (".parquet", ".arrow") and next(read_lines(path), None) is None
+
+
+def _split(stream: BinaryIO) -> Iterator[bytes]:
+    head = stream.peek(BLOCK)  # type: ignore[attr-defined]
+    if b"\n" in head or b"\r" not in head[:-1]:
+        yield from stream
+        return
+    rest = b""
+    while block := stream.read(BLOCK):
+        *lines, rest = (rest + block).split(b"\r")
+        yield from (line + b"\r" for line in lines)
+    if rest:
+        yield rest
 
 
 def read_text(path: Path) -> str:
@@ -104,23 +80,25 @@ def read_chunks(path: Path) -> Iterator[str]:
     try:
         with open_unpacked(path) as stream:
             while block := stream.read(CHUNK):
+                if b"\0" in block:
+                    raise _zeros(path, f"{path}, after byte {passed}")
                 if text := decoder.decode(block):
                     yield text
                 passed += len(block)
             decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"The file is not UTF-8: {error.reason}.",
-            where=f"{path}, after byte {passed}",
-            expected="UTF-8 text",
-            hint=f"convert it: iconv -f LATIN1 -t UTF-8 {path}",
-        ) from None
+    except UnicodeDecodeError:
+        # Lines say better where it is.
+        for _ in raw_lines(path):
+            pass
+        raise
     except BROKEN as error:
         raise broken(error, path, 0) from None
 
 
 def decode(line: bytes, path: Path, number: int) -> str:
     """Text of a line of the file."""
+    if b"\0" in line:
+        raise _zeros(path, f"{path}:{number}, byte {line.index(0) + 1} of the line")
     try:
         return line.decode("utf-8").removeprefix(BOM if number == 1 else "")
     except UnicodeDecodeError as error:
@@ -128,5 +106,43 @@ def decode(line: bytes, path: Path, number: int) -> str:
             f"The file is not UTF-8: byte 0x{line[error.start]:02x} ({error.reason}).",
             where=f"{path}:{number}, byte {error.start + 1} of the line",
             expected="UTF-8 text",
-            hint=f"convert it: iconv -f LATIN1 -t UTF-8 {path}",
+            hint=_how_to_convert(path, line, number, error),
         ) from None
+
+
+def _zeros(path: Path, where: str) -> DataError:
+    return DataError(
+        "The file holds bytes that are zero, which no text does.",
+        where=where,
+        expected="UTF-8 text",
+        hint="it is damaged, or no text: copy, download or export it again",
+    )
+
+
+def _how_to_convert(path: Path, line: bytes, number: int, error: UnicodeDecodeError) -> str:
+    if error.reason == "unexpected end of data" and not line.endswith((b"\n", b"\r")):
+        return "the file ends inside a letter: copy or download it again"
+    if _has_utf8(path, number) or _is_utf8_but_ascii(line[: error.start]):
+        return (
+            "other letters of the file are UTF-8, so to convert it would bend them: mend this "
+            "line, or export the file again"
+        )
+    return (
+        "export it again as UTF-8; or, if it is of Western European languages, convert a copy, "
+        f"look at its letters, and name it: iconv -f WINDOWS-1252 -t UTF-8 {path} > COPY"
+    )
+
+
+def _has_utf8(path: Path, before: int) -> bool:
+    """Whether a line before the one that is no UTF-8 holds letters that are."""
+    with open_unpacked(path) as stream:
+        for number, line in enumerate(_split(stream), start=1):
+            if number == before:
+                return False
+            if _is_utf8_but_ascii(line):
+                return True
+    return False
+
+
+def _is_utf8_but_ascii(text: bytes) -> bool:
+    return not text.removeprefix(codecs.BOM_UTF8).isascii()

@@ -110,6 +110,8 @@ class Questions:
                 key=self._each[0],
             )
             return
+        if not lists[0]:
+            self._faults.filtered["empty_list"] += 1
         for values in zip(*lists, strict=True):
             yield record | dict(zip(self._each, values, strict=True))
 
