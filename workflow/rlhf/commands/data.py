@@ -14,12 +14,14 @@ from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
     from rlhf.data.formats import Source
+    from rlhf.data.formats.accounts import Account
 
 CONFIG = Path("config/config.yaml")
 VIEWS = ("sft", "preference", "prompt")
 # What a row of a dataset serves: names of the rows, and names of the views that are tokenized.
 SERVES = dict(zip(("conversation", "preference", "prompt"), VIEWS, strict=True))
 SHOWN = 300  # characters of a text
+LISTED = 20  # files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,18 +169,28 @@ def _check(args: argparse.Namespace) -> int:
 
 def _print_files(source: Source) -> None:
     """What became of the rows of each file, and which files are not read."""
+    from rlhf.data.formats.accounts import total
+
     print("\nfiles:")
-    for name, account in source.files.items():
-        parts = [f"{account.rows} rows", f"{account.used} used"]
-        parts += [f"{account.held} held for the end"] if account.held else []
-        parts += [f"left out: {_listed(account.left_out)}"] if account.left_out else []
-        print(f"  {name}: {', '.join(parts)}")
+    for name, account in islice(source.files.items(), LISTED):
+        print(f"  {name}: {_said(account)}")
+    if len(source.files) > LISTED:
+        print(f"  all {len(source.files)} files: {_said(total(source.files.values()))}")
     if source.counted_at_end:
         print(f"  of those held for the end, counted: {_listed(source.counted_at_end)}")
     if source.not_read:
         print("\nfiles that are not read:")
-    for name, why in source.not_read.items():
+    for name, why in islice(source.not_read.items(), LISTED):
         print(f"  {name}: {why}")
+    if len(source.not_read) > LISTED:
+        print(f"  and {len(source.not_read) - LISTED} more")
+
+
+def _said(account: Account) -> str:
+    parts = [f"{account.rows} rows", f"{account.used} used"]
+    parts += [f"{account.held} held for the end"] if account.held else []
+    parts += [f"left out: {_listed(account.left_out)}"] if account.left_out else []
+    return ", ".join(parts)
 
 
 def _print_unread(name: str, unread: Counter[str]) -> None:

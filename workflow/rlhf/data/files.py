@@ -13,7 +13,11 @@ from rlhf.data.names import KINDS, PACKINGS, TRAIN, describes, kind_of, split_of
 from rlhf.data.saved import saved_files
 from rlhf.errors import DataError
 
-ABOUT, HIDDEN, BROKEN_LINK = "describes the dataset", "hidden", "a broken link"
+ABOUT, HIDDEN, BROKEN_LINK = (
+    "beside the rows: about the dataset, or a cache",
+    "hidden",
+    "a broken link",
+)
 ALL_SPLITS = '`files: ["*"]` reads all'
 
 

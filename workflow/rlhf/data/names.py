@@ -18,7 +18,7 @@ _BREAKS = re.compile(r"[-._ 0-9]+")
 _ABOUT = re.compile(
     r"(readme|licen[cs]e|copying|notice|changelog|citation|authors|requirements)"
     r"([-_ ][^.]*)?(\.(txt|rst|cff))?"
-    r"|(dataset_infos?|dataset_dict|state|croissant)\.json|.*\.md",
+    r"|(dataset_infos?|dataset_dict|state|croissant)\.json|.*\.md|cache-[0-9a-f]+\.arrow",
     re.IGNORECASE,
 )
 
@@ -49,5 +49,5 @@ def split_of_name(path: PurePath) -> str | None:
 
 
 def describes(path: PurePath) -> bool:
-    """Whether a file tells of the dataset (README, LICENSE, ``dataset_infos.json``)."""
+    """Whether a file stands beside the rows: README, ``dataset_infos.json``, a cache."""
     return _ABOUT.fullmatch(path.name) is not None

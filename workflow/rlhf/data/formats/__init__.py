@@ -259,6 +259,8 @@ class Source:
     def _name_of(self, file: Path) -> str:
         """What tells the ids of one file's rows from those of another's."""
         root = root_of(self.path)
+        if file == root:
+            return file.name
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 

@@ -72,7 +72,14 @@ class Columns:
         except (re.error, TypeError) as error:
             raise faults.wrong_option("remove", remove, f"a regular expression ({error})") from None
 
-    def value(self, record: dict[str, Any], path: str, option: str, nothing: Any = None) -> Any:
+    def value(
+        self,
+        record: dict[str, Any],
+        path: str,
+        option: str,
+        nothing: Any = None,
+        template: bool = False,
+    ) -> Any:
         """What stands in a column, or None after reporting that nothing does.
 
         Args:
@@ -80,6 +87,7 @@ class Columns:
             path: the column's path.
             option: the option that says so, for messages.
             nothing: stands for null.
+            template: whether the option's value is a template that names the column.
         """
         try:
             found = look_up(record, path)
@@ -97,11 +105,11 @@ class Columns:
                 f"The row has no column `{path}`{inside}; its columns are: {names}.",
                 expected=f"a column `{path}`",
                 key=path,
-                hint=self._other_column(record, first, option),
+                hint=self._other_column(record, path, option, template),
             )
             return None
 
-    def _other_column(self, record: dict[str, Any], first: str, option: str) -> str:
+    def _other_column(self, record: dict[str, Any], path: str, option: str, template: bool) -> str:
         """What to do where a column is missing, that loses nothing."""
         odd = next((one for one in record if _SEPARATORS.search(one)), None)
         if len(record) == 1 and odd is not None:
@@ -111,9 +119,12 @@ class Columns:
             )
         # A column that the format reads already would stand for two things.
         free = [one for one in record if one not in (self._faults.reads or ())]
+        first = str(path).split(".")[0]
         close = difflib.get_close_matches(first, free, n=1)
         perhaps = f", `{close[0]}` perhaps" if close and close[0] != first else ""
-        hint = f"set `options.{option}` to the right column{perhaps}, or choose another format"
+        place = f"`{{{path}}}` in " if template else ""
+        hint = f"set {place}`options.{option}` to the right column{perhaps}"
+        hint += ", or choose another format"
         if kind_of(Path(self._faults.path)) in (".csv", ".tsv"):
             hint += "; if the first line is a row, put a line with the columns' names before it"
         return hint
@@ -145,7 +156,7 @@ class Columns:
             path, optional = place[1], bool(place[2])
             if optional and not self._has(record, path):
                 continue
-            value = self.value(record, path, option)
+            value = self.value(record, path, option, template=True)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 value = str(value)
             text = None if value is None else self._checked(value, path)

@@ -65,7 +65,7 @@ def _lines(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
                 f"The line is not JSON: {error}." if error.reason == "json" else f"{error}.",
                 column=error.column,
                 expected=error.expected or "one JSON object on one line",
-                hint=error.hint or MEND,
+                hint=f"{error.hint}, or {MEND}" if error.hint else MEND,
             )
             continue
         if first and isinstance(record, dict):
@@ -110,7 +110,7 @@ def _check_first(
             f"The object has none of the columns that are read, but a list: {', '.join(lists)}.",
             where=f"{path}:{faults.line}",
             expected=f"rows with one of: {', '.join(sorted(reads)) or 'the columns that are read'}",
-            hint=f"name the list of the rows: `options.field: {longest}`",
+            hint=f"name the list of the rows with `options.field`: {longest}",
         )
 
 
@@ -170,9 +170,11 @@ def rows_of_field(path: Path, faults: Faults, field: str) -> Iterator[dict[str, 
     except NotJson as error:
         raise DataError(
             f"The file is not one JSON object: {error}.",
-            where=f"{path}:{error.line}:{error.column}",
-            expected=f"an object with a list under `{field}`",
-            hint="leave out `options.field` to read JSON lines",
+            where=f"{path}:{error.line}:{error.column}" if error.column else path,
+            expected=error.expected or f"an object with a list under `{field}`",
+            hint="leave out `options.field` to read JSON lines"
+            if error.reason == "json"
+            else "mend or export the file again",
         ) from None
     for part in field.split("."):
         found = found.get(part) if isinstance(found, dict) else None

@@ -60,7 +60,12 @@ def decode(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise NotJson(error.msg, line=error.lineno, column=error.colno) from None
+        hint = ""
+        if error.msg == "Extra data":
+            hint = "write what follows on a line of its own"
+        elif error.pos >= len(text) or error.msg.startswith("Unterminated"):
+            hint = "it ends inside of an object: was the file cut off? Copy or download it again"
+        raise NotJson(error.msg, line=error.lineno, column=error.colno, hint=hint) from None
     except (ValueError, RecursionError) as error:
         raise _of_values(error) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -129,7 +130,7 @@ def _how_to_convert(path: Path, line: bytes, number: int, error: UnicodeDecodeEr
         )
     return (
         "export it again as UTF-8; or, if it is of Western European languages, convert a copy, "
-        f"look at its letters, and name it: iconv -f WINDOWS-1252 -t UTF-8 {path} > COPY"
+        f"look at its letters, and name it: iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} > COPY"
     )
 
 

@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import shlex
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -236,7 +237,7 @@ def broken(error: Exception, path: Path, line: int) -> DataError:
             "The file may not be read.",
             where=path,
             expected="a file that you may read",
-            hint=f"ask its owner, or: chmod u+r {path}",
+            hint=f"ask its owner, or: chmod u+r {shlex.quote(str(path))}",
         )
     with open(path, "rb") as stream:
         packing = packing_of(stream.read(8))
@@ -251,5 +252,5 @@ def broken(error: Exception, path: Path, line: int) -> DataError:
         f"The {packing} file is cut short or damaged: {error}",
         where=f"{path}: line {line} is the last good one",
         expected=f"a whole {packing} file",
-        hint=f"copy or download it again; `{packing} -t {path}` checks it",
+        hint=f"copy or download it again; `{packing} -t {shlex.quote(str(path))}` checks it",
     )
