@@ -106,6 +106,31 @@ def test_dropped_rows_are_in_statistics_and_manifest(fetch):
     assert read_json(out / "manifest.json")["counts"]["dropped"] == {"json": 1, "rank_tied": 2}
 
 
+def test_every_row_and_file_is_in_statistics_and_manifest(tmp_path):
+    """Read = used + left out; and a file that is not read has a name."""
+    folder, out = tmp_path / "set", tmp_path / "out"
+    folder.mkdir()
+    rows = [json.dumps({"question": f"q{i}", "answer": "a"}) for i in range(20)]
+    (folder / "train-0.jsonl").write_text("\n".join([*rows, "{"]))
+    (folder / "train-1.jsonl").write_text(json.dumps({"question": "q", "answer": ""}))
+    (folder / "test.jsonl").write_text(rows[0])
+    files = {"rows": "rows", "statistics": "statistics.json", "manifest": "manifest.json"}
+    config = {"path": str(folder), "format": "qa", "options": {"invalid": "drop"}}
+    config |= {"validation_fraction": 0.2, "split_salt": "s"}
+    fetch_data.run(stage(config, {key: out / name for key, name in files.items()}))
+    statistics, manifest = read_json(out / "statistics.json"), read_json(out / "manifest.json")
+    assert statistics["files"] == {
+        "train-0.jsonl": {"rows": 21, "used": 20, "left_out": {"json": 1}},
+        "train-1.jsonl": {"rows": 1, "used": 0, "left_out": {"text_empty": 1}},
+    }
+    assert manifest["counts"]["read"] == {
+        "files": 2, "rows": 22, "used": 20, "left_out": {"json": 1, "text_empty": 1}
+    }  # fmt: skip
+    assert list(manifest["facts"]["source"]["files"]) == ["train-0.jsonl", "train-1.jsonl"]
+    assert statistics["not_read"] == manifest["facts"]["not_read"]
+    assert statistics["not_read"]["test.jsonl"].startswith("for evaluation by its name")
+
+
 def test_failed_fetch_leaves_nothing(fetch, tmp_path):
     with pytest.raises(DataError, match=r"data\.jsonl:21:2"):
         fetch(lines=[*trees(20), "{"])

@@ -198,9 +198,9 @@ class TestSavedByDatasets:
         splits = {"train": datasets.Dataset.from_list(ROWS[:2]),
                   "test": datasets.Dataset.from_list(ROWS[2:])}  # fmt: skip
         datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
-        assert pairs(load("qa", tmp_path / "saved")) == PAIRS
-        only = load("qa", tmp_path / "saved", files=["train/*.arrow"])
-        assert pairs(only) == PAIRS[:2]
+        assert pairs(load("qa", tmp_path / "saved")) == PAIRS[:2]
+        only = load("qa", tmp_path / "saved", files=["test/*.arrow"])
+        assert pairs(only) == PAIRS[2:]
 
     def test_nested_columns(self, tmp_path):
         rows = [{"messages": [{"role": "user", "content": "a"},

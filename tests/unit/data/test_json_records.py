@@ -54,8 +54,8 @@ class TestObjectsOneAfterAnother:
         assert len(found) == 3
 
     def test_rows_of_one_line_have_ids_of_their_own(self, tmp_path):
-        rows = [{"messages": [{"role": "user", "content": str(i)},
-                              {"role": "assistant", "content": "a"}]} for i in range(3)]  # fmt: skip
+        reply = {"role": "assistant", "content": "a"}
+        rows = [{"messages": [{"role": "user", "content": str(i)}, reply]} for i in range(3)]
         path = tmp_path / "rows.json"
         path.write_text(json.dumps(rows))
         found = load("messages", path).conversations

@@ -225,7 +225,7 @@ def _walk(
     for name in entries:
         path = folder / name
         if name.startswith(".") and not hidden:
-            yield path, HIDDEN
+            yield path, "hidden"
         elif path.is_dir():
             if deepest == 1:
                 yield path, "a folder"
@@ -235,7 +235,7 @@ def _walk(
         elif path.is_file():
             yield path, None
         else:
-            yield path, BROKEN_LINK if path.is_symlink() else "no file"
+            yield path, "a broken link" if path.is_symlink() else "no file"
 
 
 def _each_once(found: Files, folder: Path) -> Files:

@@ -87,10 +87,9 @@ def _filled(file: pq.ParquetFile, column: int) -> int:
     """In how many rows a column is not null, from the file's statistics where they say so."""
     schema = file.schema_arrow
     name = schema.names[column]
-    leaves = [
-        i for i in range(len(file.schema)) if file.schema.column(i).path.split(".")[0] == name
-    ]
-    flat = len(leaves) == 1 and file.schema.column(leaves[0]).path == name
+    paths = [file.schema.column(i).path for i in range(len(file.schema))]
+    leaves = [i for i, path in enumerate(paths) if path == name or path.startswith(f"{name}.")]
+    flat = len(leaves) == 1 and paths[leaves[0]] == name
     filled = 0
     for group in range(file.num_row_groups):
         about = file.metadata.row_group(group)
@@ -99,7 +98,7 @@ def _filled(file: pq.ParquetFile, column: int) -> int:
             filled += about.num_rows - known.null_count
         elif leaves:
             # One of its parts says whether there is something, and is less to read than all.
-            part = file.schema.column(leaves[0]).path
+            part = paths[leaves[0]]
             for batch in file.iter_batches(BATCH, [group], columns=[part]):
                 filled += batch.num_rows - batch.column(0).null_count
     return filled

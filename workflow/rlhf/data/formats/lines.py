@@ -130,7 +130,8 @@ def _how_to_convert(path: Path, line: bytes, number: int, error: UnicodeDecodeEr
         )
     return (
         "export it again as UTF-8; or, if it is of Western European languages, convert a copy, "
-        f"look at its letters, and name it: iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} > COPY"
+        "look at its letters, and name it: iconv -f WINDOWS-1252 -t UTF-8 "
+        f"{shlex.quote(str(path))} > COPY"
     )
 
 
