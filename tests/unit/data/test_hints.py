@@ -21,7 +21,7 @@ class Case(NamedTuple):
     mended: str | None
     rows: list[tuple[str, str]]
     format: str = "qa"
-    before: dict[str, Any] = {}
+    before: dict[str, Any] | None = None
 
 
 def lines(*rows):
@@ -103,12 +103,12 @@ def test_advice(tmp_path, name):
         return made
 
     with pytest.raises(DataError) as error:
-        list(source(dict(case.before)))
+        list(source(dict(case.before or {})))
     said = f"{error.value.expected} {error.value.hint}"
     assert case.advice in said
     if case.mended is not None:
         path.write_text(case.mended)
-    followed = source({**case.before, **case.options})
+    followed = source({**(case.before or {}), **case.options})
     assert pairs(followed) == case.rows
 
 
