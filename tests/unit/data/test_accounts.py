@@ -13,12 +13,13 @@ from rlhf.data.formats.faults import NAMES, OTHERS, Faults, is_read
 from rlhf.data.reference import advice
 from rlhf.errors import DataError, RlhfError
 
-KNOW_WHAT_THEY_READ = all(
-    hasattr(class_of(name)(Faults("x"), **GOOD[name][0]), "reads") for name in FORMATS
-)
-needs_reads = pytest.mark.skipif(
-    not KNOW_WHAT_THEY_READ, reason="a format does not say yet which columns it reads"
-)
+
+def reads_of(name, faults=None, **options):
+    """What a format says it reads; skips where it does not say yet."""
+    made = class_of(name)(faults or Faults("x"), **{**GOOD[name][0], **options})
+    if not hasattr(made, "reads"):
+        pytest.skip(f"{name} does not say yet which columns it reads")
+    return made
 
 
 class Watched(dict):
@@ -115,9 +116,14 @@ class TestAccounts:
 
 
 class TestUnread:
-    @needs_reads
+    @pytest.mark.xfail(reason="take this mark away when all formats say it", strict=True)
+    def test_every_format_says_what_it_reads(self):
+        for name in FORMATS:
+            assert class_of(name)(Faults("x"), **GOOD[name][0]).reads
+
     @pytest.mark.parametrize("name", FORMATS)
     def test_a_column_that_nobody_knows_is_named(self, tmp_path, name):
+        reads_of(name)
         options, row = GOOD[name]
         others = {"unheard of": 0, "empty": "", "null": None, "list": [], "object": {}}
         source = Source(name, write(tmp_path / "a.jsonl", row | others), options)
@@ -125,17 +131,15 @@ class TestUnread:
         assert source.faults.unread["unheard of"] == 1
         assert not {"empty", "null", "list", "object", *row} & set(source.faults.unread)
 
-    @needs_reads
-    @pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.rows])
-    def test_no_format_reads_more_than_it_says(self, name, monkeypatch):
+    @pytest.mark.parametrize(
+        "name", [name for name, bad in BAD.items() if bad.rows and bad.format in FORMATS]
+    )
+    def test_no_format_reads_more_than_it_says(self, name):
         """What it does not say it reads is not decoded in a Parquet file."""
         bad = BAD[name]
-        if bad.format not in FORMATS:
-            return
-        made = class_of(bad.format)(Faults("a", drop=True), **{
-            key: value for key, value in bad.options.items()
-            if key not in ("invalid", "field", "delimiter", "exclude")
-        })  # fmt: skip
+        general = ("invalid", "field", "delimiter", "exclude")
+        options = {key: value for key, value in bad.options.items() if key not in general}
+        made = reads_of(bad.format, Faults("a", drop=True), **options)
         for one in bad.rows:
             row = Watched(one)
             made.rows(row)
@@ -210,8 +214,8 @@ class TestCheck:
         assert "  and 5 more\n" in text
         assert text.count(": 1 rows, 1 used") == 20
 
-    @needs_reads
     def test_columns_that_are_not_read(self, check, tmp_path):
+        reads_of("qa")
         write(tmp_path / "set" / "a.jsonl", GOOD_ROW | {"weight": 0, "source": "x"}, GOOD_ROW)
         text = check()
         assert "columns that `qa` does not read, and in how many rows they hold something:" in text

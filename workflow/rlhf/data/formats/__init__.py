@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -197,7 +198,7 @@ class Source:
             self.faults.report(
                 "nested", "The object is nested too deeply.", expected="fewer than 300 turns"
             )
-        rows = self._wanted(made) if self._exclude else made
+        rows = self._wanted(made)
         if rows:
             account.used += 1
         elif reasons:
@@ -215,9 +216,9 @@ class Source:
             return
         before = self.faults.dropped + self.faults.filtered
         given = False
-        for row in finish():
+        for _, rows in itertools.groupby(finish(), key=lambda row: row.id):
             given = True
-            yield from self._wanted([row]) if self._exclude else [row]
+            yield from self._wanted(rows)
         self.counted_at_end = self.faults.dropped + self.faults.filtered - before
         held = sum(one.held for one in self.files.values())
         if held and not given and not self.counted_at_end:
@@ -245,8 +246,10 @@ class Source:
             if value or (value is not None and isinstance(value, int | float)):
                 self.faults.count_unread(name)
 
-    def _wanted(self, rows: list[Row]) -> list[Row]:
-        """The rows that hold none of the texts that are excluded."""
+    def _wanted(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows of one record that hold none of the texts that are excluded."""
+        if not self._exclude:
+            return list(rows)
         wanted = []
         for row in rows:
             texts = "\0".join(texts_of(row)).casefold()
