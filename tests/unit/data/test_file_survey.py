@@ -111,6 +111,17 @@ class TestWhatIsNotRead:
         put(folder, "a.txt", "b.txt.gz", "README.txt")
         assert names(survey(folder), folder) == ["a.txt", "b.txt.gz"]
 
+    def test_texts_and_other_endings_where_they_are_chosen(self, folder):
+        put(folder, "rows.jsonl", "notes.txt", "part-00000")
+        assert names(survey(folder, ["*.txt"]), folder) == ["notes.txt"]
+        assert names(survey(folder, ["part-*"]), folder) == ["part-00000"]
+        assert len(load("qa", folder, files=["part-*"]).conversations) == 1
+
+    def test_a_dataset_in_a_hidden_folder(self, tmp_path):
+        put(tmp_path / ".cache", "rows.jsonl")
+        assert names(survey(tmp_path / ".cache"), tmp_path) == [".cache/rows.jsonl"]
+        assert len(survey(tmp_path / ".cache" / "*.jsonl").read) == 1
+
     def test_a_name_that_only_resembles_is_read(self, folder):
         put(folder, "requirements.jsonl", "licences.csv", "notice_of_loss.jsonl")
         assert len(survey(folder).read) == 3
