@@ -57,11 +57,14 @@ class DatasetConfig(Strict):
     path: str | None = key(
         None,
         about="file, folder or glob, relative to the repository's root: JSON lines, JSON, CSV, "
-        "Parquet, Arrow or text, plain, `.gz` or `.zst`; or what `datasets` saved to disk",
+        "Parquet, Arrow or text, plain, `.gz`, `.xz`, `.bz2` or `.zst`; or what `datasets` saved "
+        "to disk",
     )
     source: DatasetSource | None = key(None, about="where it is downloaded from, without `path`")
     files: list[str] | None = key(
-        None, about="globs of the files that are read in a folder or a hub's repository"
+        None,
+        about="globs of the files that are read in a folder or a hub's repository; by default "
+        "all, or those for training where others are for evaluation",
     )
     format: str | None = key(
         None, about="how rows are laid out, see docs/data.md; required unless the registry says it"
