@@ -54,7 +54,7 @@ CASES = {
         "`options.field`: data", {"field": "data"}, None, TWO),
     "json: two objects on a later line": Case(
         "x.jsonl", '{"question": "a", "answer": "b"}\n{"question": "c", "answer": "d"} {}',
-        "write what follows on a line of its own", {"invalid": "drop"},
+        "write what follows on its own line", {"invalid": "drop"},
         '{"question": "a", "answer": "b"}\n{"question": "c", "answer": "d"}\n{}', TWO),
     "json: a key twice": Case(
         "x.jsonl", '{"question": "a", "answer": "no", "answer": "b"}',

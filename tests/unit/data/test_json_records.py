@@ -7,8 +7,8 @@ import json
 import pandas as pd
 import pytest
 
+from rlhf.data.formats import json_text, load
 from rlhf.data.formats import lines as lines_module
-from rlhf.data.formats import load
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.records import read_records
 from rlhf.errors import DataError
@@ -48,7 +48,7 @@ class TestObjectsOneAfterAnother:
         assert found == [("1", ROWS[0])]
 
     def test_two_on_a_later_line_are_a_fault_whose_advice_keeps_both(self, records):
-        with pytest.raises(DataError, match="write what follows on a line of its own"):
+        with pytest.raises(DataError, match="write what follows on its own line"):
             records('{"question": "a"}\n{"question": "b"}{"question": "c"}\n')
         found, _ = records('{"question": "a"}\n{"question": "b"}\n{"question": "c"}\n')
         assert len(found) == 3
@@ -117,9 +117,37 @@ class TestFaults:
         _, faults = records('[["a", "b"], ["c", "d"]]', drop=True)
         assert faults.account.left_out == {"not_an_object": 2}
 
+    def test_the_advice_for_a_comma_after_each_object(self, records):
+        text = "".join(json.dumps(row) + ",\n" for row in ROWS)
+        with pytest.raises(DataError, match="leave out the comma after it"):
+            records(text)
+        assert len(records(text.replace("},\n", "}\n"))[0]) == 5
+        spread = json.dumps(ROWS, indent=1)[1:-1]
+        with pytest.raises(DataError, match="without commas between them"):
+            records(spread)
+        assert len(records(spread.replace("},\n", "}\n"))[0]) == 5
+
     def test_two_lists(self, records):
         with pytest.raises(DataError, match="write each list to a file of its own"):
             records(json.dumps(ROWS) + "\n" + json.dumps(ROWS))
+
+
+@pytest.mark.parametrize("begin", ['{"question": "a', '[{"question": "a', '[{"a": 1} {"b": '])
+def test_a_fault_is_found_without_the_rest_of_the_file(tmp_path, monkeypatch, begin):
+    path = tmp_path / "rows.json"
+    path.write_text(begin + "\n" + "".join(json.dumps(row) + "\n" for row in ROWS) * 5000)
+    read = []
+
+    def counted(path):
+        for chunk in lines_module.read_chunks(path):
+            read.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(lines_module, "CHUNK", 1000)
+    monkeypatch.setattr(json_text, "read_chunks", counted)
+    with pytest.raises(DataError):
+        load("qa", path)
+    assert sum(read) < 10_000
 
 
 class TestOneObjectThatHoldsTheRows:
@@ -130,8 +158,16 @@ class TestOneObjectThatHoldsTheRows:
         with pytest.raises(DataError) as error:
             records(text)
         assert f"`options.field`: {key}" in str(error.value)
-        found, _ = records(text, field=str(error.value).rpartition(": ")[2])
+        assert "the other lists are left" in str(error.value)
+        found, _ = records(text, field=key)
         assert [record for _, record in found] == ROWS
+
+    def test_the_advice_for_a_list_deep_inside(self, records):
+        text = json.dumps({"answers": {"rows": ROWS}, "n": [1]})
+        with pytest.raises(DataError) as error:
+            records(text)
+        field = str(error.value).rpartition(": ")[2]
+        assert [record for _, record in records(text, field=field)[0]] == ROWS
 
     def test_a_row_that_holds_a_list_is_a_row(self, records):
         row = {"id": 1, "question": "a", "turns": [{"x": 1}]}

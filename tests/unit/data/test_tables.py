@@ -103,6 +103,14 @@ class TestTabs:
         with pytest.raises(DataError, match=r"rows.tsv:5, column answer"):
             read(tmp_path / "rows.tsv", 'question\tanswer\na\t"b\n\nc"\nd\t\n')
 
+    def test_rows_of_too_few_columns_are_not_joined_by_their_quotes(self, tmp_path):
+        path = tmp_path / "rows.tsv"
+        path.write_text('question\tanswer\n"a\n"b\n"c\n"d\te\n')
+        source = Source("qa", path, {"invalid": "drop"})
+        assert [row.messages[0].content for row in source if hasattr(row, "messages")] == ['"d']
+        assert source.faults.dropped == {"csv_columns": 3}
+        assert source.faults.noticed == {"quote_as_letter": 4}
+
     def test_too_few_columns(self, tmp_path):
         path = tmp_path / "rows.tsv"
         path.write_text('question\tanswer\n"a\nb\tc\n')

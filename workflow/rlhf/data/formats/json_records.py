@@ -103,24 +103,32 @@ def _check_first(
         )
     if any(is_read(one, reads) for one in record):
         return
-    lists = {key: one for key, one in record.items() if _may_hold_rows(one)}
+    lists = _lists(record)
     if lists:
         longest = max(lists, key=lambda key: len(lists[key]))
+        others = "; the other lists are left" if len(lists) > 1 else ""
         raise DataError(
             f"The object has none of the columns that are read, but a list: {', '.join(lists)}.",
             where=f"{path}:{faults.line}",
             expected=f"rows with one of: {', '.join(sorted(reads)) or 'the columns that are read'}",
-            hint=f"name the list of the rows with `options.field`: {longest}",
+            hint=f"name the list of the rows with `options.field`: {longest}{others}",
         )
+
+
+def _lists(record: dict[str, Any], above: str = "") -> dict[str, list[Any]]:
+    """Path → list of objects, in an object and in those inside of it."""
+    found: dict[str, list[Any]] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            found |= _lists(value, f"{above}{key}.")
+        elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
+            found[f"{above}{key}"] = value
+    return found
 
 
 def _is_by_number(tables: list[dict[str, Any]]) -> bool:
     keys = list(tables[0])
     return all(map(_NUMBERS.fullmatch, keys)) and all(list(one) == keys for one in tables)
-
-
-def _may_hold_rows(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _values(path: Path, faults: Faults, *, listed: bool) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from rlhf.data.formats.lines import read_chunks
 from rlhf.errors import DataError
 
 NESTED = "fewer than 300 turns"
+LONGEST_TOKEN = 16  # characters of a word or an escape, not of a text or number
 
 
 class NotJson(Exception):
@@ -62,7 +63,8 @@ def decode(text: str) -> Any:
     except json.JSONDecodeError as error:
         hint = ""
         if error.msg == "Extra data":
-            hint = "write what follows on a line of its own"
+            lone = text[error.pos :].strip() == ","
+            hint = "leave out the comma after it" if lone else "write what follows on its own line"
         elif error.pos >= len(text) or error.msg.startswith("Unterminated"):
             hint = "it ends inside of an object: was the file cut off? Copy or download it again"
         raise NotJson(error.msg, line=error.lineno, column=error.colno, hint=hint) from None
@@ -140,7 +142,7 @@ class Text:
             except json.JSONDecodeError as error:
                 # Twice as much each time, or a long object would be scanned again and again.
                 wanted = max(2 * wanted, len(self._held) - self._at)
-                if not self._more(wanted):
+                if not self._may_go_on(error) or not self._more(wanted):
                     self._advance(max(error.pos, self._at))
                     raise self.fault(error.msg) from None
             except _Twice:
@@ -148,13 +150,19 @@ class Text:
             except (ValueError, RecursionError) as error:
                 raise self.fault(str(_of_values(error))) from None
 
+    def _may_go_on(self, error: json.JSONDecodeError) -> bool:
+        """Whether what follows may mend an error, as it stands at the end of what is held."""
+        near_end = error.pos >= len(self._held) - LONGEST_TOKEN
+        return near_end or error.msg.startswith("Unterminated")
+
     def fault(self, what: str) -> DataError:
         """The error for what stands where the rest begins."""
         if self._listed:
             expected = "[{…}, {…}, …], whole"
             hint = "was the download cut off? For one object a line, leave out the brackets"
         else:
-            expected, hint = "JSON objects one after another, whole", "was the download cut off?"
+            expected = "JSON objects one after another, whole, without commas between them"
+            hint = "mend the file; was the download cut off?"
         return DataError(
             f"The file is not {'a JSON list' if self._listed else 'JSON'}: {what}.",
             where=f"{self._path}:{self.line}:{self._column}",

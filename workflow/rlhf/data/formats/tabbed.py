@@ -44,7 +44,8 @@ def tabbed_rows(lines: Iterator[str], faults: Faults, skipped: int = 0) -> Itera
                     cells, taken = found
                     number += taken
                     # In one column nobody can tell a text of lines from rows with odd quotes.
-                    faults.noticed["quotes_join_lines"] += width == 1
+                    if width == 1:
+                        faults.noticed["quotes_join_lines"] += 1
         width = width or len(cells)
         yield cells
 
@@ -58,9 +59,10 @@ def _cells(text: str, width: int) -> tuple[list[str], bool]:
             cells.append(quoted[1].replace('""', '"'))
             at = quoted.end()
         else:
-            is_open = is_open or _OPEN.match(text, at) is not None
             end = text.find("\t", at)
             end = len(text) if end < 0 else end
+            # Lines that no quotes hold together are no text.
+            is_open = is_open or _OPEN.match(text, at) is not None or "\n" in text[at:end]
             cells.append(text[at:end])
             at = end
         if at == len(text):

@@ -57,7 +57,8 @@ def table_rows(path: Path, faults: Faults, delimiter: str | None) -> Iterator[di
                 "csv_columns",
                 f"The row has {len(row)} columns.",
                 expected=f"{len(header)} columns, as the first line: {', '.join(header)}",
-                hint=f"put a text that holds {NAMES.get(delimiter, delimiter)} in quotes, or "
+                hint=f"put a text that holds {NAMES.get(delimiter, delimiter)} in quotes, with no "
+                "space before them, or "
                 f"name what stands between columns with `options.delimiter`, or {MEND}",
             )
 
