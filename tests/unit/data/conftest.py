@@ -74,3 +74,15 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def rows_of(write_lines: Callable[..., Path]) -> Callable[..., Any]:
+    """(format, objects, options) → the rows that a file of these objects becomes."""
+
+    def rows_of(name: str, *records: Any, **options: Any) -> Any:
+        from rlhf.data.formats import load
+
+        return load(name, write_lines(*records), options)
+
+    return rows_of

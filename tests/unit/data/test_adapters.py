@@ -6,29 +6,14 @@ from pathlib import Path
 
 import pytest
 from oasst_trees import bot, tree, user
+from read_rows import counted, said
 
-from rlhf.data.formats import FORMATS, load
+from rlhf.data.formats import FORMATS
 from rlhf.data.formats.plain import pieces
 from rlhf.data.formats.translations import PROMPTS
+from rlhf.errors import DataError
 
 HTML = "<p>One &amp; two</p>\n\n<pre>Human: x</pre>\n"
-
-
-@pytest.fixture
-def rows_of(write_lines):
-    def rows_of(name, *records, **options):
-        return load(name, write_lines(*records), options)
-
-    return rows_of
-
-
-def said(row):
-    messages = getattr(row, "messages", None) or row.history
-    return [(one.role[0], one.content) for one in messages]
-
-
-def counted(rows):
-    return {reason: count for reason, count in rows.counts.items() if count}
 
 
 class TestHumanAssistant:
@@ -56,8 +41,14 @@ class TestHumanAssistant:
         rows = rows_of(
             "hh", {"chosen": text, "rejected": "\n\nHuman: a\n\nHuman: b\n\nAssistant: e"}
         )
-        assert said(rows.conversations[0]) == [("u", "a\nb"), ("a", "c\nd")]
-        assert rows.preferences[0].replies == ("c\nd", "e")
+        assert said(rows.conversations[0]) == [("u", "a\n\nb"), ("a", "c\n\nd")]
+        assert rows.preferences[0].replies == ("c\n\nd", "e")
+
+    def test_other_pairs_are_named(self, rows_of):
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        with pytest.raises(DataError, match="holds a list") as error:
+            rows_of("hh", {"chosen": messages, "rejected": messages})
+        assert "`format: preference`" in str(error.value)
 
     def test_dialogues_that_part_earlier_are_not_compared(self, rows_of):
         record = {
@@ -90,6 +81,32 @@ class TestTranscripts:
             ("u", "Hi there"), ("a", "Yo"), ("u", "And?"), ("a", "Hm: no")]  # fmt: skip
         assert [one.id for one in rows.prompts] == ["1/1", "1/2"]
 
+    def test_a_reply_in_a_column_is_not_cut(self, rows_of):
+        record = {"text": "Human: a Assistant:", "reply": " Assistant: b Human: c\n\nHuman: d "}
+        for inline in (True, False):
+            rows = rows_of("transcript", record, reply="reply", inline=inline)
+            assert said(rows.conversations[0]) == [("u", "a"), ("a", "b Human: c\n\nHuman: d")]
+
+    @pytest.mark.parametrize(
+        ("text", "inline", "turns"),
+        [
+            ("Human: a Human: b Assistant: c\nAssistant: d", True, ["a\nb", "c\nd"]),
+            ("Human: a\n\nHuman: b\n\nAssistant: c\n \nAssistant: d", True,
+             ["a\n\nb", "c\n\nd"]),
+            ("Human: a\n\nHuman: b\n\nAssistant: c\n \nAssistant: d", False,
+             ["a\n\nb", "c\n\nd"]),
+            ("Human: a\nHuman: b\n\nAssistant: c", False, ["a\nHuman: b", "c"]),
+        ],
+    )  # fmt: skip
+    def test_turns_that_one_speaker_has_in_a_row(self, rows_of, text, inline, turns):
+        rows = rows_of("transcript", {"text": text}, inline=inline)
+        assert [one for _, one in said(rows.conversations[0])] == turns
+
+    def test_names_with_signs_need_no_space_before_them(self, rows_of):
+        record = {"text": "### Human: a# b### Assistant: c: d.### Human: e### Assistant: f"}
+        rows = rows_of("transcript", record, speakers=["### Human", "### Assistant"])
+        assert [one for _, one in said(rows.conversations[0])] == ["a# b", "c: d.", "e", "f"]
+
     def test_names_in_brackets(self, rows_of):
         rows = rows_of(
             "transcript", {"text": "<human>: a\n<bot>: b\n\nc"}, speakers=["<human>", "<bot>"]
@@ -101,184 +118,6 @@ class TestTranscripts:
             rows = rows_of("transcript", {"text": text})
             assert not rows.conversations
             assert said(rows.prompts[0]) == [("u", "a")]
-
-
-class TestPairs:
-    @pytest.mark.parametrize(
-        ("prompt", "turns"),
-        [
-            ("plain\n\ntext", [("u", "plain\n\ntext")]),
-            ("\n\nHuman: a\n\nb\n\nAssistant:", [("u", "a\n\nb")]),
-            (" Human: a Assistant:", [("u", "a")]),
-            (" Human: a Assistant: b Human: c Assistant:", [("u", "a"), ("a", "b"), ("u", "c")]),
-            ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", [("u", "a"), ("a", "b"), ("u", "c")]),
-            (["a", "b", "c"], [("u", "a"), ("a", "b"), ("u", "c")]),
-            ([{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
-             [("s", "s"), ("u", "a")]),
-            (HTML, [("u", HTML)]),
-        ],
-    )  # fmt: skip
-    def test_prompts(self, rows_of, prompt, turns):
-        rows = rows_of("preference", {"prompt": prompt, "chosen": "x", "rejected": "y"})
-        assert said(rows.prompts[0]) == said(rows.preferences[0]) == turns
-
-    def test_replies_lose_their_speaker_and_space_at_the_ends_only(self, rows_of):
-        record = {"prompt": "p", "chosen": "Assistant: x\n\ny ", "rejected": " z: Assistant: w"}
-        rows = rows_of("preference", record)
-        assert rows.preferences[0].replies == ("x\n\ny", "z: Assistant: w")
-
-    def test_messages_end_with_the_reply(self, rows_of):
-        turn = {"role": "user", "content": "p"}
-        record = {
-            "prompt": "p",
-            "chosen": [turn, {"role": "assistant", "content": "x"}],
-            "rejected": [turn, {"role": "assistant", "content": "y"}],
-        }
-        assert rows_of("preference", record).preferences[0].replies == ("x", "y")
-
-    def test_passages_by_path(self, rows_of):
-        record = {"query": "q", "good": [{"text": "x"}], "bad": [{"text": "y"}, {"text": "z"}]}
-        rows = rows_of("preference", record, prompt="query", chosen="good.0.text",
-                       rejected="bad.0.text")  # fmt: skip
-        assert rows.preferences[0].replies == ("x", "y")
-
-
-class TestRanked:
-    def test_in_the_order_of_the_list(self, rows_of):
-        record = {"prompt": "p", "replies": ["a", "b", "a ", "c"]}
-        rows = rows_of("ranked", record)
-        assert rows.preferences[0].replies == ("a", "b", "c")
-        assert counted(rows) == {"duplicate_reply": 1}
-
-    def test_by_rank_and_by_score_with_ties_dropped(self, rows_of):
-        replies = [{"t": "a", "n": 2}, {"t": "b", "n": 1.5}, {"t": "c", "n": "2"}]
-        record = {"prompt": "p", "replies": replies}
-        by_rank = rows_of("ranked", record, text="t", rank="n")
-        by_score = rows_of("ranked", record, text="t", score="n")
-        assert by_rank.preferences[0].replies == ("b", "a")
-        assert by_score.preferences[0].replies == ("a", "b")
-        assert counted(by_rank) == counted(by_score) == {"tie": 1}
-
-    def test_missing_ranks_are_dropped_with_their_row(self, rows_of):
-        good = {"prompt": "p", "replies": [{"t": "a", "n": 0}, {"t": "b", "n": 1}]}
-        bad = {"prompt": "q", "replies": [{"t": "a", "n": None}, {"t": "b"}]}
-        rows = rows_of("ranked", good, bad, text="t", rank="n", invalid="drop")
-        assert len(rows.preferences) == 1
-        assert counted(rows) == {"rank_missing": 1}
-
-    def test_a_single_reply_is_a_demonstration(self, rows_of):
-        rows = rows_of("ranked", {"prompt": "p", "replies": ["a"]})
-        assert not rows.preferences
-        assert said(rows.conversations[0]) == [("u", "p"), ("a", "a")]
-
-    def test_worse_replies_come_last_and_none_is_needed(self, rows_of):
-        first = {"prompt": ["p"], "replies": ["a", "b"], "worse": ["w1", "w2", "w3"]}
-        second = {"prompt": ["p"], "replies": ["a", "b"], "worse": []}
-        rows = rows_of("ranked", first, second, worst="worse")
-        assert rows.preferences[0].replies[:2] == ("a", "b")
-        assert rows.preferences[0].replies[2] in first["worse"]
-        assert rows.preferences[1].replies == ("a", "b")
-
-
-class TestComparisons:
-    def compare(self, rows_of, *pairs, **options):
-        records = [
-            {"prompt": prompt, "answer_0": a, "answer_1": b, "s0": x, "s1": y}
-            for prompt, a, b, x, y in pairs
-        ]
-        return rows_of("comparison", *records, scores=["s0", "s1"], **options)
-
-    def test_the_higher_score_is_better_whether_number_or_text(self, rows_of):
-        rows = self.compare(rows_of, ("p", "a", "b", -1, 0.5), ("q", "a", "b", "10", "9"))
-        assert [one.replies for one in rows.preferences] == [("b", "a"), ("a", "b")]
-
-    def test_ties_are_dropped_and_counted(self, rows_of):
-        rows = self.compare(rows_of, ("p", "a", "b", 0, 0.0), ("q", "a", "b", 1, 0))
-        assert len(rows.preferences) == len(rows.prompts) == 1
-        assert counted(rows) == {"tie": 1}
-
-    def test_equal_replies_are_dropped_and_counted(self, rows_of):
-        rows = self.compare(rows_of, ("p", "a", " a", 1, 0), ("q", "a", "b", 1, 0))
-        assert len(rows.preferences) == 1
-        assert counted(rows) == {"duplicate_reply": 1}
-
-    def test_merged_by_score(self, rows_of):
-        rows = self.compare(
-            rows_of,
-            ("p", "a", "b", 1, 5),
-            ("q", "x", "y", 1, 0),
-            ("p", "c", "a", 9, 1),
-            ("p", "d", "a", 5, 1),
-            merge=True,
-        )
-        assert [one.replies for one in rows.preferences] == [("c", "b", "a"), ("x", "y")]
-        assert [one.id for one in rows.preferences] == ["1", "2"]
-        assert counted(rows) == {"tie": 1}
-
-    def test_merged_by_wins(self, rows_of):
-        pairs = [("a", "b", 1), ("b", "c", 0), ("a", "c", 0), ("c", "b", 1), ("b", "a", 0)]
-        records = [{"prompt": "p", "answer_0": a, "answer_1": b, "choice": c} for a, b, c in pairs]
-        rows = rows_of("comparison", *records, choice="choice", merge=True)
-        assert rows.preferences[0].replies == ("b", "a", "c")
-
-    @pytest.mark.parametrize(("label", "replies"), [(1, ("a", "b")), (0, ("b", "a"))])
-    def test_labels(self, rows_of, label, replies):
-        record = {"prompt": "p", "answer_0": "a", "answer_1": "b", "labels": label}
-        rows = rows_of("comparison", record, choice="labels", wins=[1, 0])
-        assert rows.preferences[0].replies == replies
-
-    def test_labels_that_say_tie(self, rows_of):
-        records = [
-            {"prompt": "p", "answer_0": "a", "answer_1": "b", "winner": winner}
-            for winner in ("model_b", "tie", "tie (bothbad)", None)
-        ]
-        rows = rows_of("comparison", *records, choice="winner", wins=["model_a", "model_b"])
-        assert [one.replies for one in rows.preferences] == [("b", "a")]
-        assert counted(rows) == {"tie": 3}
-
-    def test_references_are_taken_out(self, rows_of):
-        rows = self.compare(
-            rows_of, ("p", "x [1][2, 3].", "y [n].", 1, 0), remove=r"\s*\[\d+(?:,\s*\d+)*\]"
-        )
-        assert rows.preferences[0].replies == ("x.", "y [n].")
-
-    def test_article_where_there_is_no_post(self, rows_of):
-        record = {
-            "info": {"post": None, "article": "Long {x}.", "title": "T"},
-            "summaries": [{"text": "a"}, {"text": "b"}],
-            "choice": 0,
-        }
-        rows = rows_of("comparison", record, prompt="{info.post?}{info.article?}", choice="choice",
-                       replies=["summaries.0.text", "summaries.1.text"],
-                       prompts=["Sum up: {}"])  # fmt: skip
-        assert said(rows.prompts[0]) == [("u", "Sum up: Long {x}.")]
-
-
-class TestMultipleChoice:
-    RECORD = {"ctx": "c", "endings": ["a", "b", "b", "d"], "label": "0"}  # noqa: RUF012
-
-    def test_right_before_one_wrong(self, rows_of):
-        (pair,) = rows_of("choices", self.RECORD).preferences
-        assert pair.replies[0] == "a"
-        assert pair.replies[1] in ("b", "d")
-
-    def test_right_before_each_wrong(self, rows_of):
-        rows = rows_of("choices", self.RECORD, wrong="all")
-        assert [(one.id, one.replies) for one in rows.preferences] == [
-            ("1.1", ("a", "b")), ("1.2", ("a", "d"))]  # fmt: skip
-        assert len(rows.conversations) == len(rows.prompts) == 1
-
-    @pytest.mark.parametrize("label", ["", None, -1, "-1"])
-    def test_without_a_label_as_in_test_splits(self, rows_of, label):
-        rows = rows_of("choices", self.RECORD, {**self.RECORD, "label": label})
-        assert len(rows.preferences) == 1
-        assert counted(rows) == {"unlabelled": 1}
-
-    def test_keys(self, rows_of):
-        record = {"q": "?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}
-        rows = rows_of("choices", record, prompt="q", choices="choices.text",
-                       keys="choices.label", label="answerKey")  # fmt: skip
-        assert rows.preferences[0].replies == ("y", "x")
 
 
 class TestQuestions:
@@ -579,6 +418,7 @@ class TestOpenAssistant:
         assert len(rows.conversations) == 2
 
 
-def test_every_format_is_tested_here():
-    text = Path(__file__).read_text(encoding="utf-8")
+def test_every_format_is_tested_here_or_with_its_kind():
+    files = [Path(__file__), Path(__file__).with_name("test_preferences.py")]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [name for name in FORMATS if f'"{name}"' not in text] == []

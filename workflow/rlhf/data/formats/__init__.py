@@ -18,8 +18,8 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Protocol, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ from rlhf.data.files import is_glob, root_of, survey
 from rlhf.data.formats.accounts import Account
 from rlhf.data.formats.faults import Faults, is_read
 from rlhf.data.formats.lines import empty, is_blank
+from rlhf.data.formats.noticing import looks_like
 from rlhf.data.formats.records import read_records
 from rlhf.data.rows import Row, Rows, texts_of
 from rlhf.errors import ConfigError, DataError, RlhfError
@@ -49,15 +50,17 @@ class Format(Protocol):
 # name → module of this package, and the class in it.
 FORMATS = {
     "alpaca": ("questions", "Alpaca"),
-    "choices": ("preferences", "MultipleChoice"),
-    "comparison": ("preferences", "Comparisons"),
+    "choices": ("choices", "MultipleChoice"),
+    "comparison": ("comparisons", "Comparisons"),
     "dialogue": ("dialogues", "Dialogues"),
     "hh": ("transcripts", "HumanAssistant"),
+    "labelled": ("labelled", "Labelled"),
     "messages": ("messages", "Messages"),
     "oasst": ("oasst", "OpenAssistant"),
-    "preference": ("preferences", "Pairs"),
+    "preference": ("pairs", "Pairs"),
     "qa": ("questions", "Questions"),
-    "ranked": ("preferences", "Ranked"),
+    "ranked": ("ranked", "Ranked"),
+    "scored": ("scored", "Scored"),
     "sharegpt": ("messages", "ShareGpt"),
     "summary": ("questions", "Summaries"),
     "text": ("plain", "PlainText"),
@@ -248,16 +251,19 @@ class Source:
 
     def _wanted(self, rows: Iterable[Row]) -> list[Row]:
         """The rows of one record that hold none of the texts that are excluded."""
-        if not self._exclude:
-            return list(rows)
-        wanted = []
-        for row in rows:
-            texts = "\0".join(texts_of(row)).casefold()
-            if any(one in texts for one in self._exclude):
-                self.faults.filtered["excluded"] += 1
-            else:
-                wanted.append(row)
+        wanted = list(rows)
+        if self._exclude:
+            found = len(wanted)
+            wanted = [row for row in wanted if not self._is_excluded(row)]
+            if len(wanted) < found:
+                self.faults.filtered["excluded"] += found - len(wanted)
+        texts = dict.fromkeys(text for row in wanted for text in texts_of(row))
+        self.faults.noticed.update(looks_like(texts))
         return wanted
+
+    def _is_excluded(self, row: Row) -> bool:
+        texts = "\0".join(texts_of(row)).casefold()
+        return any(one in texts for one in self._exclude)
 
     def _name_of(self, file: Path) -> str:
         """What tells the ids of one file's rows from those of another's."""
@@ -294,8 +300,9 @@ def _check_types(factory: Any, options: dict[str, Any], faults: Faults) -> None:
 
 def _in_words(hint: Any) -> str:
     inner = [one for one in get_args(hint) if one is not NoneType]
-    if NoneType in get_args(hint):
-        return f"{_in_words(inner[0])}, or null"
+    if get_origin(hint) in (Union, UnionType):
+        words = " or ".join(map(_in_words, inner))
+        return f"{words}, or null" if NoneType in get_args(hint) else words
     if get_origin(hint) is Sequence:
         return "a list, such as [a, b]"
     if get_origin(hint) is Mapping:

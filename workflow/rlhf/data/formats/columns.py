@@ -33,6 +33,15 @@ def look_up(record: Any, path: str) -> Any:
     return found
 
 
+def columns_of(*specs: str | None) -> frozenset[str]:
+    """Names of the columns that paths and templates read; None stands for no column."""
+    paths: set[str] = set()
+    for spec in filter(None, specs):
+        places = [place[1] for place in _PLACE.finditer(spec)]
+        paths.update(places or [spec])
+    return frozenset(paths | {path.split(".")[0] for path in paths})
+
+
 def shown(value: Any) -> str:
     """A value for an error message: its kind, and how it begins."""
     if value is None:

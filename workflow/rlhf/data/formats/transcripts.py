@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.columns import Columns, columns_of, shown
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.turns import (
     HUMAN_ASSISTANT,
     dialogue,
     in_turn,
+    merged,
     ranked,
     transcript,
     two_speakers,
+    without_mark,
 )
 from rlhf.data.rows import Message, Row
 
@@ -41,6 +43,7 @@ class HumanAssistant:
     ) -> None:
         self._faults, self._keys = faults, {"chosen": chosen, "rejected": rejected}
         self._speakers, self._columns = two_speakers(faults, speakers), Columns(faults)
+        self.reads = columns_of(chosen, rejected)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The chosen dialogue, the pair, and the prompt that both answer."""
@@ -56,6 +59,16 @@ class HumanAssistant:
 
     def _dialogue(self, record: dict[str, Any], option: str) -> tuple[Message, ...] | None:
         key = self._keys[option]
+        value = record.get(key)
+        if isinstance(value, list | dict):
+            self._faults.report(
+                "column_type",
+                f"Column `{key}` holds {shown(value)}.",
+                expected="a dialogue as text",
+                key=key,
+                hint="read lists of messages with `format: preference`",
+            )
+            return None
         text = self._columns.text(record, key, option)
         found = None if text is None else transcript(self._faults, text, self._speakers, False, key)
         if found is None:
@@ -92,19 +105,34 @@ class Transcripts:
     ) -> None:
         self._faults, self._text, self._reply, self._inline = faults, text, reply, inline
         self._speakers, self._columns = two_speakers(faults, speakers), Columns(faults)
+        self.reads = columns_of(text, reply)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
         text = self._columns.text(record, self._text, "text")
+        reply = None
         if text is not None and self._reply is not None:
             reply = self._columns.text(record, self._reply, "reply")
-            mark = f"{self._speakers[1]}:"
-            joint = "" if text.rstrip().endswith(mark) else f"\n\n{mark}"
-            text = None if reply is None else f"{text.rstrip()}{joint} {reply}"
+            if reply is None:
+                return []
         if text is None:
             return []
+        text = without_mark(text, self._speakers)
         found = transcript(self._faults, text, self._speakers, self._inline, self._text)
-        if found is not None and not found[-1].content:
+        if found is None:
+            return []
+        if not found[-1].content:
             found.pop()  # a history that waits for its reply
-        messages = None if found is None else in_turn(self._faults, found)
+        if reply is not None:
+            said = reply.strip().removeprefix(f"{self._speakers[1]}:").strip()
+            if not said:
+                self._faults.report(
+                    "text_empty",
+                    f"Column `{self._reply}` is empty.",
+                    expected="a reply",
+                    key=self._reply,
+                )
+                return []
+            found = merged([*found, Message("assistant", said)], "\n\n")
+        messages = in_turn(self._faults, found)
         return [] if messages is None else dialogue(self._faults.row_id, messages)

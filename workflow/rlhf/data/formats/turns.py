@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rlhf.data.formats.columns import shown
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.objects import is_message, read_messages
 from rlhf.data.rows import ROLES, Conversation, Message, Preference, Prompt, Role, Row
 from rlhf.data.split import group_of
 
@@ -49,20 +50,25 @@ def in_turn(
     return tuple(messages)
 
 
-def merged(messages: Iterable[Message]) -> list[Message]:
+def merged(messages: Iterable[Message], gap: str = "\n") -> list[Message]:
     """Messages with those that one role says in a row made one."""
     found: list[Message] = []
     for one in messages:
         if found and found[-1].role == one.role:
-            found[-1] = Message(one.role, f"{found[-1].content}\n{one.content}")
+            found[-1] = Message(one.role, f"{found[-1].content}{gap}{one.content}")
         else:
             found.append(one)
     return found
 
 
+def group_of_turns(messages: Iterable[Message]) -> str:
+    """The group that a dialogue's rows belong to: that of what the user says first."""
+    return group_of(next(one.content for one in messages if one.role == "user"))
+
+
 def dialogue(row_id: str, messages: Sequence[Message]) -> list[Row]:
     """The conversation up to its last reply, and each history that ends with the user."""
-    group = group_of(next(one.content for one in messages if one.role == "user"))
+    group = group_of_turns(messages)
     rows: list[Row] = []
     replies = [i for i, one in enumerate(messages) if one.role == "assistant"]
     if replies:
@@ -84,7 +90,7 @@ def ranked(
         history: ends with the user.
         replies: best first; a single one gives no preference.
     """
-    group = group_of(next(one.content for one in history if one.role == "user"))
+    group = group_of_turns(history)
     history = tuple(history)
     texts: dict[str, str] = {}
     for reply in replies:
@@ -99,23 +105,18 @@ def ranked(
 
 
 def speaker_pattern(speakers: Sequence[str], inline: bool) -> re.Pattern[str]:
-    """What a turn begins with: a speaker's name and a colon, in a paragraph of its own or not."""
+    """What a turn begins with: a speaker's name and a colon, in a paragraph of its own or not.
+
+    In a line, a name begins a word, unless it begins with a sign (``### Human``, ``<bot>``).
+    """
     names = "|".join(map(re.escape, speakers))
-    start = r"(?:\A|(?<=\s))[ \t]*" if inline else r"(?:\A\s*|\n[ \t\r]*\n\s*)"
+    start = r"(?:\A|(?<=\s)|(?=[^\w\s]))[ \t]*" if inline else r"(?:\A\s*|\n[ \t\r]*\n\s*)"
     return re.compile(rf"{start}({names}):[ \t]*")
 
 
-def split_turns(
-    text: str, speakers: Sequence[str], inline: bool = False
-) -> list[tuple[str, str]] | None:
-    """Cut a transcript into (speaker, text); None if it does not begin with a speaker.
-
-    A text keeps its paragraphs and is stripped at both ends.
-    """
-    parts = speaker_pattern(speakers, inline).split(text)
-    if parts[0].strip() or len(parts) < 3:
-        return None
-    return [(parts[i], parts[i + 1].strip()) for i in range(1, len(parts), 2)]
+def without_mark(text: str, speakers: Sequence[str]) -> str:
+    """A transcript without the assistant's name that waits for a reply at its end."""
+    return re.sub(rf"\s*(?<!\w){re.escape(speakers[1])}:\s*\Z", "", text)
 
 
 def transcript(
@@ -123,10 +124,11 @@ def transcript(
 ) -> list[Message] | None:
     """Messages of a transcript whose speakers are [user, assistant]; the last may be empty.
 
-    Turns that one speaker has in a row become one. None after reporting a fault.
+    A text keeps its paragraphs and is stripped at both ends. Turns that one speaker has in a row
+    become one, and stay paragraphs of it if they were. None after reporting a fault.
     """
-    turns = split_turns(text, speakers, inline)
-    if turns is None:
+    parts = speaker_pattern(speakers, inline).split(text)
+    if parts[0].strip() or len(parts) < 3:
         faults.report(
             "no_speaker",
             f"Column `{key}` does not begin with a speaker: {shown(text)}.",
@@ -135,54 +137,67 @@ def transcript(
         )
         return None
     roles: dict[str, Role] = {speakers[0]: "user", speakers[1]: "assistant"}
-    found = [Message(roles[who], said) for who, said in turns]
-    empty = [i for i, one in enumerate(found[:-1], start=1) if not one.content]
-    if empty:
-        faults.report(
-            "text_empty", "A turn is empty.", expected="a text", key=key, message=empty[0]
-        )
-        return None
-    if not faults.is_unicode(text, key=key):
-        return None
-    # An empty last turn waits for its reply: it is no part of what stands before it.
-    return [*merged(found[:-1]), found[-1]] if not found[-1].content else merged(found)
+    found: list[Message] = []
+    gap = ""
+    for turn, (who, raw) in enumerate(zip(parts[1::2], parts[2::2], strict=True), start=1):
+        said, last = raw.strip(), 2 * turn + 1 == len(parts)
+        if not said and not last:
+            faults.report(
+                "text_empty", "A turn is empty.", expected="a text", key=key, message=turn
+            )
+            return None
+        # An empty last turn waits for its reply: it is no part of what stands before it.
+        if said and found and found[-1].role == roles[who]:
+            found[-1] = Message(roles[who], f"{found[-1].content}{gap}{said}")
+        else:
+            found.append(Message(roles[who], said))
+        paragraph = not inline or re.search(r"\n[ \t\r]*\n\s*\Z", raw)
+        gap = "\n\n" if paragraph else "\n"
+    return found if faults.is_unicode(text, key=key) else None
 
 
-def history_of(
+def spoken(
     faults: Faults, value: Any, key: str, speakers: Sequence[str], inline: bool
-) -> tuple[Message, ...] | None:
-    """The history that a prompt's column holds, or None after reporting a fault.
+) -> list[Message] | None:
+    """The messages that a prompt's column holds, or None after reporting a fault.
 
     Args:
         faults: where faults go.
         value: text; a transcript (``Human: … Assistant:``); a list of texts in turn, the user
-            first; or a list of {role, content}.
+            first; or a message or a list of messages, see ``objects``.
         key: the column.
         speakers: names of user and assistant in transcripts.
         inline: turns of a transcript may begin in the middle of a line.
     """
-    messages: list[Message] | None
     if isinstance(value, str) and value.strip():
         if value.lstrip().startswith(f"{speakers[0]}:"):
-            ended = re.sub(rf"\s*\b{re.escape(speakers[1])}:\s*\Z", "", value)
-            # `Human: a Assistant: b Human: c` on one line is how DeepSpeed-Chat writes turns.
-            lone = len(split_turns(ended, speakers) or ()) == 1
-            messages = transcript(faults, ended, speakers, inline or lone, key)
-        else:
-            messages = [Message("user", value)] if faults.is_unicode(value, key=key) else None
-    elif isinstance(value, list) and value:
-        messages = _listed(faults, value, key)
-    else:
-        faults.report(
-            "prompt_invalid",
-            f"Column `{key}` holds {shown(value)}.",
-            expected="a text, a list of texts in turn, or a list of {role, content}",
-            key=key,
-        )
-        return None
-    if messages is None or in_turn(faults, messages) is None:
-        return None
-    if messages[-1].role != "user" or not messages[-1].content:
+            return transcript(faults, without_mark(value, speakers), speakers, inline, key)
+        return [Message("user", value)] if faults.is_unicode(value, key=key) else None
+    if is_message(value):
+        value = [value]
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return read_messages(faults, value, key)
+    if isinstance(value, list) and value:
+        found: list[Message] = []
+        for position, one in enumerate(value, start=1):
+            text = faults.text({key: one}, key, position)
+            if text is None:
+                return None
+            found.append(Message("user" if position % 2 else "assistant", text))
+        return found
+    faults.report(
+        "prompt_invalid",
+        f"Column `{key}` holds {shown(value)}.",
+        expected="a text, a list of texts in turn, or a list of messages",
+        key=key,
+    )
+    return None
+
+
+def waiting(faults: Faults, messages: Sequence[Message], key: str) -> tuple[Message, ...] | None:
+    """Messages that wait for a reply, or None after reporting that they do not."""
+    found = in_turn(faults, messages)
+    if found is not None and (found[-1].role != "user" or not found[-1].content):
         faults.report(
             "role_order",
             f"Column `{key}` does not end with what the user says.",
@@ -190,22 +205,6 @@ def history_of(
             key=key,
         )
         return None
-    return tuple(messages)
-
-
-def _listed(faults: Faults, value: list[Any], key: str) -> list[Message] | None:
-    found: list[Message] = []
-    for position, one in enumerate(value, start=1):
-        role: Role | None
-        if isinstance(one, dict):
-            role = faults.role(one, NAMES, position)
-            text = faults.text(one, "content", position) if role else None
-        else:
-            role = ("user", "assistant")[(position - 1) % 2]
-            text = faults.text({key: one}, key, position)
-        if role is None or text is None:
-            return None
-        found.append(Message(role, text))
     return found
 
 

@@ -1,0 +1,161 @@
+"""Two replies of which one was judged better, by scores or by a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.compared import (
+    PROMPT,
+    Compared,
+    as_number,
+    is_nothing,
+    same,
+    without_ties,
+)
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.turns import ranked
+from rlhf.data.rows import Message, Row
+
+TIES = ("tie", "tie (bothbad)", "both")
+
+
+class Comparisons(Compared):
+    """Two replies with a score each, or with a label that says which is better; ties are dropped.
+
+    Replies are texts, messages or lists of messages, as in ``preference``; of two whose histories
+    differ the better one is a demonstration, counted as ``history_differs``. Rows without a label
+    are left out and counted as ``unlabelled``.
+
+    Args:
+        faults: where faults go.
+        prompt: column or template of the prompt; where it is absent or empty, the replies'
+            dialogues hold it; null: they always do.
+        replies: columns of the two replies.
+        scores: columns of their scores; the higher is better.
+        choice: column of the label.
+        wins: the label if the first is better, and if the second is.
+        ties: labels that prefer neither.
+        prompts: templates with ``{}`` for the prompt; one is drawn by its digest.
+        merge: all rows of one prompt make one ranked list: by the best score that a reply has in
+            any of them, or by how many it won (a tie is no win); of replies that have as much the
+            first is kept, the others are counted as ``tie``. The whole set is held in memory.
+        remove: a regular expression; what it matches is taken out of replies.
+        system: column of a system message; none where there is no such column or it is empty.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        prompt: str | None = PROMPT,
+        replies: Sequence[str] = ("answer_0", "answer_1"),
+        scores: Sequence[str] | None = None,
+        choice: str | None = None,
+        wins: Sequence[Any] = (0, 1),
+        ties: Sequence[Any] = TIES,
+        prompts: Sequence[str] | None = None,
+        merge: bool = False,
+        remove: str | None = None,
+        system: str | None = "system",
+    ) -> None:
+        super().__init__(faults, prompt, remove=remove, prompts=prompts, system=system)
+        for option, value in (("replies", replies), ("scores", scores), ("wins", wins)):
+            two = isinstance(value, list | tuple) and len(value) == 2
+            if not two and not (option == "scores" and value is None):
+                raise faults.wrong_option(option, value, "a list of two")
+        if same(*wins) or any(same(one, win) for one in ties for win in wins):
+            raise faults.wrong_option("wins", wins, "two labels that differ, and are no `ties`")
+        if (scores is None) == (choice is None):
+            raise faults.wrong_option("scores", scores, "either `scores` or `choice`")
+        self._replies, self._scores, self._choice = tuple(replies), scores, choice
+        self._wins, self._ties, self._merge = tuple(wins), tuple(ties), merge
+        self._lists: dict[tuple[Message, ...], tuple[str, dict[str, float]]] = {}
+        self.reads = columns_of(prompt, *replies, *(scores or ()), choice, system)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """A conversation, the pair and the prompt; with ``merge`` they come in the end."""
+        first = self._answer(record, self._replies[0], "replies")
+        second = self._answer(record, self._replies[1], "replies") if first else None
+        if first is None or second is None:
+            return []
+        histories = self._histories(record, [first, second])
+        points = self._points(record) if histories is not None else None
+        if histories is None or points is None:
+            return []
+        row_id = self._faults.row_id
+        pair = list(zip(points, (first.text, second.text), histories, strict=True))
+        if self._merge and self._scores:
+            for point, text, history in pair:
+                self._add(history, row_id, text, point)
+            return []
+        if points[0] == points[1]:
+            self._faults.filtered["tie"] += 1
+            return []
+        (_, better, history), (_, worse, other) = sorted(pair, key=lambda one: -one[0])
+        if history != other:
+            self._faults.filtered["history_differs"] += 1
+            return ranked(self._faults, row_id, history, [better])
+        if better.strip() == worse.strip():
+            self._faults.filtered["duplicate_reply"] += 1
+            return []
+        if self._merge:
+            self._add(history, row_id, better, 1)
+            self._add(history, row_id, worse, 0)
+            return []
+        return ranked(self._faults, row_id, history, [better, worse])
+
+    def finish(self) -> Iterable[Row]:
+        """The merged lists."""
+        for history, (row_id, known) in self._lists.items():
+            places = [(-point, text) for text, point in known.items()]
+            yield from ranked(self._faults, row_id, history, without_ties(self._faults, places))
+
+    def _add(self, history: tuple[Message, ...], row_id: str, text: str, point: float) -> None:
+        """Add a win, or a score, to what a prompt's reply has."""
+        _, known = self._lists.setdefault(history, (row_id, {}))
+        text = text.strip()
+        if self._scores:
+            known[text] = max(known.get(text, point), point)
+        else:
+            known[text] = known.get(text, 0) + point
+
+    def _points(self, record: dict[str, Any]) -> tuple[float, float] | None:
+        """Points of both replies, or None if nothing is said of them or after reporting a fault."""
+        if self._choice is not None:
+            label = self._columns.value(record, self._choice, "choice", nothing="")
+            if label is None:
+                return None
+            if is_nothing(label):
+                self._faults.filtered["unlabelled"] += 1
+                return None
+            if same(label, self._wins[0]):
+                return 1, 0
+            if same(label, self._wins[1]):
+                return 0, 1
+            if any(same(label, one) for one in self._ties):
+                return 0, 0
+            self._faults.report(
+                "choice_invalid",
+                f"Column `{self._choice}` holds {shown(label)}.",
+                expected=f"{self._wins[0]!r} or {self._wins[1]!r}",
+                key=self._choice,
+                hint="set `options.wins` to the labels of the set, `options.ties` to those that "
+                "prefer neither",
+            )
+            return None
+        points = []
+        for key in self._scores or ():
+            value = self._columns.value(record, key, "scores")
+            number = as_number(value)
+            if number is None:
+                if value is not None:
+                    self._faults.report(
+                        "score_invalid",
+                        f"Column `{key}` holds {shown(value)}.",
+                        expected="a number",
+                        key=key,
+                    )
+                return None
+            points.append(number)
+        return points[0], points[1]

@@ -1,0 +1,109 @@
+"""One reply a row, with a label that says whether people accepted it: KTO's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.compared import PROMPT, Compared
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.turns import HUMAN_ASSISTANT, group_of_turns, ranked
+from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+
+ACCEPTED = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+class Labelled(Compared):
+    """``{prompt, completion, label}``: a reply, and whether it was accepted, as KTO takes them.
+
+    A reply that was accepted is a demonstration; of one that was not only the prompt is taken, and
+    it is counted as ``rejected_reply``. Replies are texts, messages or lists of messages, as in
+    ``preference``.
+
+    Args:
+        faults: where faults go.
+        prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
+            where it is absent or empty, the dialogue in ``completion`` holds it; null: always.
+        completion: column of the reply, or of the dialogue that ends with it.
+        label: column that says true or false; 1 or 0 in files that know no other.
+        pairs: make a pair of each accepted and each rejected reply to one prompt; replies that are
+            both are left out and counted as ``label_differs``. The whole set is held in memory.
+        speakers: names of user and assistant in a transcript.
+        inline: turns of a transcript begin in the middle of a line; false: in paragraphs.
+        system: column of a system message; none where there is no such column or it is empty.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        prompt: str | None = PROMPT,
+        completion: str = "completion",
+        label: str = "label",
+        pairs: bool = False,
+        speakers: Sequence[str] = HUMAN_ASSISTANT,
+        inline: bool = False,
+        system: str | None = "system",
+    ) -> None:
+        super().__init__(faults, prompt, speakers, inline, system=system)
+        self._completion, self._label, self._pairs = completion, label, pairs
+        # history → reply → the row that it first came from, and the labels that it has
+        self._known: dict[tuple[Message, ...], dict[str, tuple[str, set[bool]]]] = {}
+        self.reads = columns_of(prompt, completion, label, system)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """A conversation and the prompt, or the prompt alone; with ``pairs`` in the end."""
+        answer = self._answer(record, self._completion, "completion")
+        histories = self._histories(record, [answer]) if answer is not None else None
+        accepted = self._accepted(record) if histories is not None else None
+        if answer is None or histories is None or accepted is None:
+            return []
+        row_id = self._faults.row_id
+        if self._pairs:
+            replies = self._known.setdefault(histories[0], {})
+            if answer.text.strip() in replies:
+                self._faults.filtered["duplicate_reply"] += 1
+            replies.setdefault(answer.text.strip(), (row_id, set()))[1].add(accepted)
+            return []
+        rows = ranked(self._faults, row_id, histories[0], [answer.text])
+        if accepted:
+            return rows
+        self._faults.filtered["rejected_reply"] += 1
+        return [row for row in rows if isinstance(row, Prompt)]
+
+    def finish(self) -> Iterable[Row]:
+        """With ``pairs``: accepted replies to imitate, the pairs, and the prompts."""
+        for history, replies in self._known.items():
+            sides: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+            for text, (row_id, labels) in replies.items():
+                if len(labels) == 2:
+                    self._faults.filtered["label_differs"] += 1
+                else:
+                    sides[True in labels].append((row_id, text))
+            if not sides[True] and sides[False]:
+                self._faults.filtered["rejected_reply"] += len(sides[False])
+            first = next(iter(replies.values()))[0]
+            group = group_of_turns(history)
+            for row_id, text in sides[True]:
+                yield Conversation(row_id, group, (*history, Message("assistant", text)))
+                for number, (_, worse) in enumerate(sides[False], start=1):
+                    yield Preference(f"{row_id}.{number}", group, history, (text, worse))
+            yield Prompt(first, group, history)
+
+    def _accepted(self, record: dict[str, Any]) -> bool | None:
+        label = self._columns.value(record, self._label, "label")
+        if label is None or isinstance(label, bool):
+            return label
+        accepted = ACCEPTED.get(str(label).strip().lower()) if _is_plain(label) else None
+        if accepted is None:
+            self._faults.report(
+                "label_invalid",
+                f"Column `{self._label}` holds {shown(label)}.",
+                expected="true or false",
+                key=self._label,
+            )
+        return accepted
+
+
+def _is_plain(label: Any) -> bool:
+    return isinstance(label, str | int | float)

@@ -1,0 +1,161 @@
+"""A prompt and a list of replies in an order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlhf.data.formats.columns import columns_of, look_up, shown
+from rlhf.data.formats.compared import PROMPT, Answer, Compared, as_number, without_ties
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.objects import holds, is_message
+from rlhf.data.formats.turns import pick, ranked
+from rlhf.data.rows import Row
+
+
+class Ranked(Compared):
+    """A prompt and a list of replies, best first or with a rank or a score each.
+
+    Replies are texts, messages or lists of messages, as in ``preference``; those whose history is
+    not that of the best are left out and counted as ``history_differs``. Of replies with one rank
+    or score the first is kept, the others are counted as ``tie``.
+
+    Args:
+        faults: where faults go.
+        prompt: column of a text, a transcript, a list of texts in turn or of messages; where
+            it is absent or empty, the replies' dialogues hold it; null: they always do.
+        replies: column of the list.
+        text: key of the reply, if each element is an object that holds more than a message.
+        rank: key of its rank, the best is lowest.
+        score: key of its score, the best is highest.
+        worst: column of a list of texts that are worse than all: one is drawn and put last; none,
+            where there is no such column or it is empty.
+        system: column of a system message; none where there is no such column or it is empty.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        prompt: str | None = PROMPT,
+        replies: str = "replies",
+        text: str | None = None,
+        rank: str | None = None,
+        score: str | None = None,
+        worst: str | None = None,
+        system: str | None = "system",
+    ) -> None:
+        super().__init__(faults, prompt, system=system)
+        if rank and score:
+            raise faults.wrong_option("score", score, "`rank` or `score`, not both")
+        if (rank or score) and not text:
+            raise faults.wrong_option("text", text, "the key of a reply's text")
+        self._replies, self._text, self._rank, self._score = replies, text, rank, score
+        self._worst = worst
+        self.reads = columns_of(prompt, replies, worst, system)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """The best reply, the list and the prompt."""
+        raw = self._columns.value(record, self._replies, "replies")
+        if not isinstance(raw, list) or not raw:
+            if raw is not None:
+                self._faults.report(
+                    "column_type",
+                    f"Column `{self._replies}` holds {shown(raw)}.",
+                    expected="a list of replies, best first",
+                    key=self._replies,
+                )
+            return []
+        placed = self._placed(raw)
+        histories = placed and self._histories(record, [one for _, one in placed])
+        if not placed or not histories:
+            return []
+        best = min(range(len(placed)), key=lambda i: placed[i][0])
+        kept = [
+            (place, one.text)
+            for (place, one), history in zip(placed, histories, strict=True)
+            if history == histories[best]
+        ]
+        if len(kept) < len(placed):
+            self._faults.filtered["history_differs"] += len(placed) - len(kept)
+        replies = without_ties(self._faults, kept)
+        worse = self._worse(record, replies[0])
+        if worse is None:
+            return []
+        return ranked(self._faults, self._faults.row_id, histories[best], [*replies, *worse])
+
+    def _placed(self, raw: list[Any]) -> list[tuple[float, Answer]] | None:
+        """Place and reply of each element; None after reporting a fault."""
+        found: list[tuple[float, Answer]] = []
+        unread: set[str] = set()
+        key = self._rank or self._score
+        for position, one in enumerate(raw, start=1):
+            if self._text and not isinstance(one, dict):
+                self._faults.report(
+                    "not_a_reply",
+                    f"A reply is {shown(one)}.",
+                    expected=f"an object with `{self._text}`",
+                    message=position,
+                    key=self._replies,
+                )
+                return None
+            reply = self._reply(one, position)
+            if reply is None:
+                return None
+            place: float = position
+            if key is not None:
+                number = as_number(one.get(key))
+                if number is None:
+                    self._faults.report(
+                        "rank_missing",
+                        f"The {'rank' if self._rank else 'score'} of a reply is "
+                        f"{shown(one.get(key))}.",
+                        expected=f"a number in `{key}`",
+                        message=position,
+                        key=self._replies,
+                    )
+                    return None
+                place = number if self._rank else -number
+            if self._text:
+                read = (self._text, key)
+                unread |= {str(name) for name in one if name not in read and holds(one[name])}
+            found.append((place, reply))
+        self._faults.unread.update(f"{self._replies}[].{name}" for name in unread)
+        return found
+
+    def _reply(self, one: Any, position: int) -> Answer | None:
+        value = one.get(self._text) if self._text else one
+        key = f"{self._replies}[].{self._text}" if self._text else f"{self._replies}[]"
+        if isinstance(value, dict) and not is_message(value):
+            self._faults.report(
+                "not_a_reply",
+                f"A reply is {shown(value)}.",
+                expected="a text, a message or a list of messages",
+                message=position,
+                key=self._replies,
+                hint="set `options.text` to the key of its text"
+                if not self._text
+                else "mend the file, or set `options.invalid: drop`",
+            )
+            return None
+        if value is None or (isinstance(value, str) and not value.strip()):
+            self._faults.text({key: value}, key, position)
+            return None
+        return self._read(value, key, "replies", position)
+
+    def _worse(self, record: dict[str, Any], best: str) -> list[str] | None:
+        """One of the replies that are worse than all, if there are any."""
+        try:
+            worse = look_up(record, self._worst) if self._worst else None
+        except KeyError:
+            worse = None
+        if worse is None or worse == []:
+            return []
+        if not isinstance(worse, list) or not all(isinstance(one, str) for one in worse):
+            self._faults.report(
+                "column_type",
+                f"Column `{self._worst}` holds {shown(worse)}.",
+                expected="a list of texts",
+                key=self._worst,
+            )
+            return None
+        text = self._columns.text({"worst": pick(worse, best)}, "worst", "worst")
+        return None if text is None else [text]

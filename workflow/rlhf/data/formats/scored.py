@@ -1,0 +1,101 @@
+"""One reply a row, with scores: HelpSteer's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.compared import PROMPT, Compared, as_number, without_ties
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.turns import ranked
+from rlhf.data.rows import Conversation, Message, Row
+
+
+class Scored(Compared):
+    """``{prompt, response, score}``: a reply and what it was rated, a row each, as HelpSteer has.
+
+    All replies to one prompt make one ranked list; the best of them is the demonstration. Of
+    replies that are rated alike the first is kept, the others are counted as ``tie``; a reply that
+    occurs twice counts once, by its best rating (``duplicate_reply``). The whole set is held in
+    memory. Replies are texts, messages or lists of messages, as in ``preference``.
+
+    Args:
+        faults: where faults go.
+        prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
+            where it is absent or empty, the dialogue in ``reply`` holds it; null: always.
+        reply: column of the reply, or of the dialogue that ends with it.
+        scores: column of the score, the best is highest; or columns and their weights, such as
+            ``{helpfulness: 0.65, correctness: 0.8}``, for a weighted sum.
+        min_score: a best reply below it is no demonstration, and counted as ``low_score``.
+        system: column of a system message; none where there is no such column or it is empty.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        prompt: str | None = PROMPT,
+        reply: str = "response",
+        scores: str | Mapping[str, float] = "score",
+        min_score: float | None = None,
+        system: str | None = "system",
+    ) -> None:
+        super().__init__(faults, prompt, system=system)
+        weights = {scores: 1.0} if isinstance(scores, str) else dict(scores)
+        if not weights or not any(weights.values()) or None in map(as_number, weights.values()):
+            raise faults.wrong_option(
+                "scores", scores, "a column, or columns and their weights, such as {a: 0.5, b: 1}"
+            )
+        self._reply, self._min_score = reply, min_score
+        self._weights = {column: _exact(weight) for column, weight in weights.items()}
+        self._known: dict[tuple[Message, ...], tuple[str, dict[str, Fraction]]] = {}
+        self.reads = columns_of(prompt, reply, *weights, system)
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """No rows yet: they come when all replies to a prompt are known."""
+        answer = self._answer(record, self._reply, "reply")
+        histories = self._histories(record, [answer]) if answer is not None else None
+        score = self._score(record) if histories is not None else None
+        if answer is None or histories is None or score is None:
+            return []
+        _, known = self._known.setdefault(histories[0], (self._faults.row_id, {}))
+        text = answer.text.strip()
+        if text in known:
+            self._faults.filtered["duplicate_reply"] += 1
+        known[text] = max(known.get(text, score), score)
+        return []
+
+    def finish(self) -> Iterable[Row]:
+        """The ranked lists."""
+        for history, (row_id, known) in self._known.items():
+            replies = without_ties(self._faults, [(-score, text) for text, score in known.items()])
+            low = self._min_score is not None and known[replies[0]] < _exact(self._min_score)
+            if low:
+                self._faults.filtered["low_score"] += 1
+            for row in ranked(self._faults, row_id, history, replies):
+                if not (low and isinstance(row, Conversation)):
+                    yield row
+
+    def _score(self, record: dict[str, Any]) -> Fraction | None:
+        """The weighted sum, or None after reporting a fault."""
+        total = Fraction(0)
+        for column, weight in self._weights.items():
+            value = self._columns.value(record, column, "scores")
+            number = as_number(value)
+            if number is None:
+                if value is not None:
+                    self._faults.report(
+                        "score_invalid",
+                        f"Column `{column}` holds {shown(value)}.",
+                        expected="a number",
+                        key=column,
+                    )
+                return None
+            total += weight * _exact(number)
+        return total
+
+
+def _exact(number: float) -> Fraction:
+    """A number as it is written: sums of such are equal where they are on paper."""
+    return Fraction(str(number))
