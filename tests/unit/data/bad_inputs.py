@@ -406,7 +406,7 @@ BAD: dict[str, Bad] = {
                                                 scores=None),
     "option: both rank and score": option("ranked", ["not both"], text="t", rank="r", score="s"),
     "option: rank without text": option("ranked", ["options.text"], rank="r"),
-    "option: wins": option("comparison", ["options.wins", "two labels that differ"], scores=None,
+    "option: wins": option("comparison", ["options.wins", "labels that differ"], scores=None,
                            choice="c", wins=[1, "1"]),
     "option: a win is a tie": option("comparison", ["options.wins"], scores=None, choice="c",
                                      wins=["A", "tie"]),

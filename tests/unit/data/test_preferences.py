@@ -650,6 +650,19 @@ class TestComparisons:
         assert [one.replies for one in rows.preferences] == [("a", "b")]
         assert counted(rows) == {"unlabelled": 1}
 
+    def test_labels_that_say_how_much(self, rows_of):
+        records = [
+            {"prompt": "p", "answer_0": "a", "answer_1": "b", "strength": one}
+            for one in (-3, "2", 0, 1.0)
+        ]
+        rows = rows_of("comparison", *records, choice="strength", ties=[0],
+                       wins=[[-1, -2, -3], [1, 2, 3]])  # fmt: skip
+        assert [one.replies[0] for one in rows.preferences] == ["a", "b", "b"]
+        assert counted(rows) == {"tie": 1}
+        with pytest.raises(DataError, match="-3 or 1 or 2"):
+            rows_of("comparison", {**records[0], "strength": 4}, choice="strength",
+                    wins=[[-3], [1, 2]])  # fmt: skip
+
     def test_other_labels_that_prefer_neither(self, rows_of):
         records = [
             {"prompt": "p", "answer_0": "a", "answer_1": "b", "label": one} for one in (1, 0, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ class Comparisons(Compared):
         replies: columns of the two replies.
         scores: columns of their scores; the higher is better.
         choice: column of the label.
-        wins: the label if the first is better, and if the second is.
+        wins: the label if the first is better, and if the second is; a list each, if there are
+            several, such as ``[[1, 2], [-1, -2]]``.
         ties: labels that prefer neither.
         prompts: templates with ``{}`` for the prompt; one is drawn by its digest.
         merge: all rows of one prompt make one ranked list: by the best score that a reply has in
@@ -64,12 +66,14 @@ class Comparisons(Compared):
             two = isinstance(value, list | tuple) and len(value) == 2
             if not two and not (option == "scores" and value is None):
                 raise faults.wrong_option(option, value, "a list of two")
-        if same(*wins) or any(same(one, win) for one in ties for win in wins):
-            raise faults.wrong_option("wins", wins, "two labels that differ, and are no `ties`")
+        self._wins = [one if isinstance(one, list | tuple) else [one] for one in wins]
+        labels = [*self._wins[0], *self._wins[1], *ties]
+        if any(same(*two) for two in itertools.combinations(labels, 2)) or not all(self._wins):
+            raise faults.wrong_option("wins", wins, "labels that differ, and are no `ties`")
         if (scores is None) == (choice is None):
             raise faults.wrong_option("scores", scores, "either `scores` or `choice`")
         self._replies, self._scores, self._choice = tuple(replies), scores, choice
-        self._wins, self._ties, self._merge = tuple(wins), tuple(ties), merge
+        self._ties, self._merge = ties, merge
         self._lists: dict[tuple[Message, ...], tuple[str, dict[str, float]]] = {}
         self.reads = columns_of(prompt, *replies, *(scores or ()), choice, system)
 
@@ -129,22 +133,20 @@ class Comparisons(Compared):
             if is_nothing(label):
                 self._faults.filtered["unlabelled"] += 1
                 return None
-            if same(label, self._wins[0]):
-                return 1, 0
-            if same(label, self._wins[1]):
-                return 0, 1
-            if any(same(label, one) for one in self._ties):
-                return 0, 0
+            outcomes = ((self._wins[0], (1, 0)), (self._wins[1], (0, 1)), (self._ties, (0, 0)))
+            for labels, points in outcomes:
+                if any(same(label, one) for one in labels):
+                    return points
             self._faults.report(
                 "choice_invalid",
                 f"Column `{self._choice}` holds {shown(label)}.",
-                expected=f"{self._wins[0]!r} or {self._wins[1]!r}",
+                expected=" or ".join(repr(one) for wins in self._wins for one in wins),
                 key=self._choice,
                 hint="set `options.wins` to the labels of the set, `options.ties` to those that "
                 "prefer neither",
             )
             return None
-        points = []
+        numbers = []
         for key in self._scores or ():
             value = self._columns.value(record, key, "scores")
             number = as_number(value)
@@ -157,5 +159,5 @@ class Comparisons(Compared):
                         key=key,
                     )
                 return None
-            points.append(number)
-        return points[0], points[1]
+            numbers.append(number)
+        return numbers[0], numbers[1]
