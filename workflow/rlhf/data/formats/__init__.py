@@ -27,7 +27,7 @@ from rlhf.data.files import is_glob, root_of, survey
 from rlhf.data.formats.accounts import Account
 from rlhf.data.formats.faults import Faults, is_read
 from rlhf.data.formats.lines import empty, is_blank
-from rlhf.data.formats.noticing import looks_like
+from rlhf.data.formats.noticing import notice
 from rlhf.data.formats.records import read_records
 from rlhf.data.rows import Row, Rows, texts_of
 from rlhf.errors import ConfigError, DataError, RlhfError
@@ -257,8 +257,7 @@ class Source:
             wanted = [row for row in wanted if not self._is_excluded(row)]
             if len(wanted) < found:
                 self.faults.filtered["excluded"] += found - len(wanted)
-        texts = dict.fromkeys(text for row in wanted for text in texts_of(row))
-        self.faults.noticed.update(looks_like(texts))
+        notice(self.faults, wanted)
         return wanted
 
     def _is_excluded(self, row: Row) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from rlhf.data.formats.faults import Faults
+from rlhf.data.rows import Row, texts_of
+
 _LIST = re.compile(r"""\s*\[\s*\{\s*["'](?:role|from|content|value)["']\s*:""")
 _TOKEN = re.compile(r"<[|｜][^|｜<>\s]{1,30}[|｜]>")
 # What chat templates put around a turn, besides tokens such as `<|im_start|>`.
@@ -17,6 +20,11 @@ _ASSISTANTS = (
     *("Assistant:", "ASSISTANT:", "Bot:", "BOT:", "AI:", "GPT:", "ChatGPT:"),
     *("<bot>:", "<assistant>:"),
 )
+
+
+def notice(faults: Faults, rows: Iterable[Row]) -> None:
+    """Count what the texts of one record's rows look like, each once, in ``faults.noticed``."""
+    faults.noticed.update(looks_like({text: None for row in rows for text in texts_of(row)}))
 
 
 def looks_like(texts: Iterable[str]) -> set[str]:
