@@ -177,8 +177,13 @@ BAD: dict[str, Bad] = {
         "preference", {"rejected": ["b", "c"]}, ["holds a list: ['b', 'c']", "list of messages"],
         "column_type"),
     "preference: system messages differ": row(
+        "preference", {"prompt": [{"role": "system", "content": "y"}, SPOKEN],
+                       "chosen": [{"role": "system", "content": "x"}, *TALK]},
+        ["system messages of one row differ", "'x'", "'y'"], "system_differs",
+        {"prompt": [SPOKEN], "rejected": [{"role": "assistant", "content": "c"}]}),
+    "preference: two system messages": row(
         "preference", {"system": "x", "prompt": [{"role": "system", "content": "y"}, SPOKEN]},
-        ["system messages of one row differ", "'x'", "'y'"], "system_differs"),
+        ["two system messages", "`options.system`"], "system_conflict"),
     "preference: prompt is another one": row(
         "preference", {"prompt": "b", "chosen": TALK, "rejected": TALK},
         ["'b', is not what", "`options.prompt: null`", "column prompt"], "prompt_differs"),

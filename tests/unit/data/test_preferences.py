@@ -364,7 +364,7 @@ class TestPairsOfTexts:
         record = {"system": "s", "question": "q", "chosen": "x", "rejected": "y"}
         rows = rows_of("preference", record, {**record, "system": ""}, prompt="question")
         assert [said(one) for one in rows.prompts] == [[("s", "s"), ("u", "q")], [("u", "q")]]
-        rows = rows_of("preference", record, prompt="question", system=None)
+        rows = rows_of("preference", record, prompt="question", system="")
         assert said(rows.prompts[0]) == [("u", "q")]
 
     def test_no_column_for_the_worse_reply(self, rows_of):
@@ -579,9 +579,9 @@ class TestComparedDialogues:
     def test_wordings_go_around_one_text_only(self, rows_of):
         record = {"answer_0": [user("p"), bot("a")], "answer_1": [user("p"), bot("b")], "s0": 1,
                   "s1": 0}  # fmt: skip
-        with pytest.raises(DataError, match=r"prompt.* holds"):
-            rows_of("comparison", {**record, "prompt": "p"}, scores=["s0", "s1"],
-                    prompts=["Sum up: {}"])  # fmt: skip
+        for bad in ({**record, "prompt": "p"}, record, {**GOOD["comparison"][1], "prompt": ["p"]}):
+            with pytest.raises(DataError, match=r"which `options.prompts` are put around"):
+                rows_of("comparison", bad, scores=["s0", "s1"], prompts=["Sum up: {}"])
 
 
 class TestComparisons:

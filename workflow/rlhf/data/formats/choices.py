@@ -39,11 +39,10 @@ class MultipleChoice(Compared):
         keys: str | None = None,
         wrong: str = "one",
     ) -> None:
-        super().__init__(faults, prompt)
+        super().__init__(faults, prompt, system="", taken=columns_of(prompt, choices, label, keys))
         if wrong not in ("one", "all"):
             raise faults.wrong_option("wrong", wrong, "one or all")
         self._choices, self._label, self._keys, self._wrong = choices, label, keys, wrong
-        self.reads = columns_of(prompt, choices, label, keys)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The right ending to imitate, one or more pairs, and the prompt."""

@@ -42,6 +42,13 @@ def columns_of(*specs: str | None) -> frozenset[str]:
     return frozenset(paths | {path.split(".")[0] for path in paths})
 
 
+def holds_something(value: Any) -> bool:
+    """Whether a value says anything: it is no null, NaN, blank text, or empty list or object."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value == value and value not in (None, [], {})
+
+
 def shown(value: Any) -> str:
     """A value for an error message: its kind, and how it begins."""
     if value is None:
@@ -100,7 +107,7 @@ class Columns:
         """
         try:
             found = look_up(record, path)
-            if found is not None:
+            if found is not None and found == found:  # pandas writes NaN for what is missing
                 return found
             if nothing is None:
                 self._report_empty(path)
@@ -201,4 +208,4 @@ class Columns:
             value = look_up(record, path)
         except KeyError:
             return False
-        return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
+        return holds_something(value)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlhf.data.formats.columns import Columns, look_up, shown
+from rlhf.data.formats.columns import Columns, holds_something, look_up, shown
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.objects import is_message, read_messages
+from rlhf.data.formats.system import SystemColumn
 from rlhf.data.formats.turns import (
     HUMAN_ASSISTANT,
     check_prompts,
@@ -60,7 +61,11 @@ class Compared:
         inline: turns of a transcript begin in the middle of a line.
         remove: a regular expression; what it matches is taken out of replies.
         prompts: templates with ``{}`` for the prompt.
-        system: column of a system message.
+        system: column of a system message; see ``SystemColumn``.
+        taken: columns that the format reads as something else.
+
+    Attributes:
+        reads: columns that may be read.
     """
 
     def __init__(
@@ -72,24 +77,30 @@ class Compared:
         remove: str | None = None,
         prompts: Sequence[str] | None = None,
         system: str | None = None,
+        taken: frozenset[str] = frozenset(),
     ) -> None:
         check_prompts(faults, prompts)
         self._faults, self._prompt, self._inline = faults, prompt, inline
         self._speakers, self._prompts = two_speakers(faults, speakers), prompts
-        self._system, self._removes = system, remove is not None
         self._columns, self._replied = Columns(faults), Columns(faults, remove)
+        self._removes = remove is not None
+        self._system = SystemColumn(faults, self._columns, system, taken)
+        self.reads = taken | self._system.reads
 
     def _histories(
         self, record: dict[str, Any], answers: Sequence[Answer]
     ) -> list[tuple[Message, ...]] | None:
         """The history of each answer, or None after reporting a fault."""
         given = self._given(record, all(one.is_whole for one in answers))
-        system = self._told(record) if given is not None else None
-        if given is None or system is None:
+        if given is None:
             return None
         found = []
         for one in answers:
-            history = self._joined(given, one.before, system)
+            joined = self._joined(given, one.before)
+            whole = self._system.before(record, joined) if joined is not None else None
+            if whole is None:
+                return None
+            history = waiting(self._faults, whole, self._prompt or "the replies")
             if history is None:
                 return None
             found.append(history)
@@ -99,6 +110,9 @@ class Compared:
     def _given(self, record: dict[str, Any], whole: bool) -> list[Message] | None:
         """What the prompt's column holds: none, if it is absent and the dialogues are whole."""
         path = self._prompt
+        if whole and self._prompts:
+            self._report_prompt(record.get(path or ""))
+            return None
         if path is None or (whole and self._is_absent(record, path)):
             if whole:
                 return []
@@ -117,41 +131,35 @@ class Compared:
         if value is None:
             return None
         if self._prompts:
-            if not isinstance(value, str) or whole:
-                self._faults.report(
-                    "prompt_invalid",
-                    f"Column `{path}` holds {shown(value)}.",
-                    expected="one text, which `options.prompts` are put around, and replies to it",
-                    key=path,
-                )
+            if not isinstance(value, str):
+                self._report_prompt(value)
                 return None
             value = pick(self._prompts, value).replace("{}", value)
         return spoken(self._faults, value, path, self._speakers, self._inline)
 
+    def _report_prompt(self, value: Any) -> None:
+        self._faults.report(
+            "prompt_invalid",
+            f"The prompt is {shown(value)}, or part of the replies' dialogues.",
+            expected="one text, which `options.prompts` are put around, and replies to it",
+            key=self._prompt,
+        )
+
     def _is_absent(self, record: dict[str, Any], path: str) -> bool:
         try:
-            return look_up(record, path) in (None, "", [])
+            return not holds_something(look_up(record, path))
         except KeyError:
             return path == PROMPT  # another name was given for a column that should be there
 
-    def _told(self, record: dict[str, Any]) -> str | None:
-        """The system message that stands in a column of its own: empty, if there is none."""
-        if self._system is None:
-            return ""
-        return self._columns.text(record, self._system, "system", "")
-
-    def _joined(
-        self, given: Sequence[Message], before: Sequence[Message], system: str
-    ) -> tuple[Message, ...] | None:
+    def _joined(self, given: Sequence[Message], before: Sequence[Message]) -> list[Message] | None:
         """The history that the prompt and a reply's own dialogue make together."""
-        told = [Message("system", system)] if system else []
-        told += [one for one in (*given[:1], *before[:1]) if one.role == "system"]
+        told = [one for one in (*given[:1], *before[:1]) if one.role == "system"]
         if any(not _alike(one, told[0]) for one in told):
             self._faults.report(
                 "system_differs",
                 f"The system messages of one row differ: {shown(told[0].content)} and "
                 f"{shown(next(one.content for one in told if not _alike(one, told[0])))}.",
-                expected="the same one in the system message's column, the prompt and the replies",
+                expected="the same one in the prompt and in the replies",
             )
             return None
         given = given[1:] if given and given[0].role == "system" else given
@@ -169,8 +177,7 @@ class Compared:
                 )
                 return None
             given = ()
-        messages = [*told[-1:], *given, *own]
-        return waiting(self._faults, messages, self._prompt or "the replies")
+        return [*told[-1:], *given, *own]
 
     def _answer(self, record: dict[str, Any], key: str, option: str) -> Answer | None:
         """The reply in a column, or None after reporting a fault."""

@@ -44,7 +44,8 @@ class Comparisons(Compared):
             any of them, or by how many it won (a tie is no win); of replies that have as much the
             first is kept, the others are counted as ``tie``. The whole set is held in memory.
         remove: a regular expression; what it matches is taken out of replies.
-        system: column of a system message; none where there is no such column or it is empty.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class Comparisons(Compared):
         prompts: Sequence[str] | None = None,
         merge: bool = False,
         remove: str | None = None,
-        system: str | None = "system",
+        system: str | None = None,
     ) -> None:
-        super().__init__(faults, prompt, remove=remove, prompts=prompts, system=system)
+        taken = columns_of(prompt, *replies, *(scores or ()), choice)
+        super().__init__(faults, prompt, remove=remove, prompts=prompts, system=system, taken=taken)
         for option, value in (("replies", replies), ("scores", scores), ("wins", wins)):
             two = isinstance(value, list | tuple) and len(value) == 2
             if not two and not (option == "scores" and value is None):
@@ -75,7 +77,6 @@ class Comparisons(Compared):
         self._replies, self._scores, self._choice = tuple(replies), scores, choice
         self._ties, self._merge = ties, merge
         self._lists: dict[tuple[Message, ...], tuple[str, dict[str, float]]] = {}
-        self.reads = columns_of(prompt, *replies, *(scores or ()), choice, system)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation, the pair and the prompt; with ``merge`` they come in the end."""

@@ -31,7 +31,8 @@ class Labelled(Compared):
             both are left out and counted as ``label_differs``. The whole set is held in memory.
         speakers: names of user and assistant in a transcript.
         inline: turns of a transcript begin in the middle of a line; false: in paragraphs.
-        system: column of a system message; none where there is no such column or it is empty.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class Labelled(Compared):
         pairs: bool = False,
         speakers: Sequence[str] = HUMAN_ASSISTANT,
         inline: bool = False,
-        system: str | None = "system",
+        system: str | None = None,
     ) -> None:
-        super().__init__(faults, prompt, speakers, inline, system=system)
+        taken = columns_of(prompt, completion, label)
+        super().__init__(faults, prompt, speakers, inline, system=system, taken=taken)
         self._completion, self._label, self._pairs = completion, label, pairs
         # history → reply → the row that it first came from, and the labels that it has
         self._known: dict[tuple[Message, ...], dict[str, tuple[str, set[bool]]]] = {}
-        self.reads = columns_of(prompt, completion, label, system)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation and the prompt, or the prompt alone; with ``pairs`` in the end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import shown
+from rlhf.data.formats.columns import holds_something, shown
 from rlhf.data.formats.faults import Faults
 from rlhf.data.rows import Message, Role
 
@@ -32,11 +32,6 @@ TEXT_PARTS = (None, "text", "input_text", "output_text")
 def is_message(value: Any) -> bool:
     """Whether a value is an object that says whose turn it is."""
     return isinstance(value, Mapping) and any(key in value for key in ROLE_KEYS)
-
-
-def holds(value: Any) -> bool:
-    """Whether there is something in a value that is not read."""
-    return value not in (None, "", [], {})
 
 
 def read_messages(
@@ -81,7 +76,7 @@ def _message(
     told = next((key for key in TEXT_KEYS if raw.get(key) is not None), TEXT_KEYS[0])
     name = raw.get(who)
     known = name.strip().casefold() if isinstance(name, str) else ""
-    called = [key for key in TOOL_KEYS if holds(raw.get(key))]
+    called = [key for key in TOOL_KEYS if holds_something(raw.get(key))]
     if called or known in TOOL_ROLES:
         what = f"calls tools (`{called[0]}`)" if called else f"has the role {name!r} of a tool"
         faults.report(
@@ -132,4 +127,6 @@ def _joined(
 def _note_unread(
     raw: Mapping[Any, Any], read: Collection[str], path: str, unread: set[str]
 ) -> None:
-    unread.update(f"{path}.{key}" for key, value in raw.items() if key not in read and holds(value))
+    unread.update(
+        f"{path}.{key}" for key, value in raw.items() if key not in read and holds_something(value)
+    )

@@ -33,7 +33,8 @@ class Pairs(Compared):
         rejected: column of the worse reply; null: rows are demonstrations only.
         speakers: names of user and assistant in a transcript.
         inline: turns of a transcript begin in the middle of a line; false: in paragraphs.
-        system: column of a system message; none where there is no such column or it is empty.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
     """
 
     def __init__(
@@ -44,11 +45,11 @@ class Pairs(Compared):
         rejected: str | None = "rejected",
         speakers: Sequence[str] = HUMAN_ASSISTANT,
         inline: bool = False,
-        system: str | None = "system",
+        system: str | None = None,
     ) -> None:
-        super().__init__(faults, prompt, speakers, inline, system=system)
+        taken = columns_of(prompt, chosen, rejected)
+        super().__init__(faults, prompt, speakers, inline, system=system, taken=taken)
         self._chosen, self._rejected = chosen, rejected
-        self.reads = columns_of(prompt, chosen, rejected, system)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation, the pair and the prompt."""

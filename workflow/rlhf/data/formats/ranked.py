@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import columns_of, look_up, shown
+from rlhf.data.formats.columns import columns_of, holds_something, look_up, shown
 from rlhf.data.formats.compared import PROMPT, Answer, Compared, as_number, without_ties
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.objects import holds, is_message
+from rlhf.data.formats.objects import is_message
 from rlhf.data.formats.turns import pick, ranked
 from rlhf.data.rows import Row
 
@@ -29,7 +29,8 @@ class Ranked(Compared):
         score: key of its score, the best is highest.
         worst: column of a list of texts that are worse than all: one is drawn and put last; none,
             where there is no such column or it is empty.
-        system: column of a system message; none where there is no such column or it is empty.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
     """
 
     def __init__(
@@ -41,16 +42,16 @@ class Ranked(Compared):
         rank: str | None = None,
         score: str | None = None,
         worst: str | None = None,
-        system: str | None = "system",
+        system: str | None = None,
     ) -> None:
-        super().__init__(faults, prompt, system=system)
+        taken = columns_of(prompt, replies, worst)
+        super().__init__(faults, prompt, system=system, taken=taken)
         if rank and score:
             raise faults.wrong_option("score", score, "`rank` or `score`, not both")
         if (rank or score) and not text:
             raise faults.wrong_option("text", text, "the key of a reply's text")
         self._replies, self._text, self._rank, self._score = replies, text, rank, score
         self._worst = worst
-        self.reads = columns_of(prompt, replies, worst, system)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The best reply, the list and the prompt."""
@@ -116,7 +117,9 @@ class Ranked(Compared):
                 place = number if self._rank else -number
             if self._text:
                 read = (self._text, key)
-                unread |= {str(name) for name in one if name not in read and holds(one[name])}
+                unread |= {
+                    str(name) for name in one if name not in read and holds_something(one[name])
+                }
             found.append((place, reply))
         self._faults.unread.update(f"{self._replies}[].{name}" for name in unread)
         return found

@@ -29,7 +29,8 @@ class Scored(Compared):
         scores: column of the score, the best is highest; or columns and their weights, such as
             ``{helpfulness: 0.65, correctness: 0.8}``, for a weighted sum.
         min_score: a best reply below it is no demonstration, and counted as ``low_score``.
-        system: column of a system message; none where there is no such column or it is empty.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class Scored(Compared):
         reply: str = "response",
         scores: str | Mapping[str, float] = "score",
         min_score: float | None = None,
-        system: str | None = "system",
+        system: str | None = None,
     ) -> None:
-        super().__init__(faults, prompt, system=system)
         weights = {scores: 1.0} if isinstance(scores, str) else dict(scores)
+        taken = columns_of(prompt, reply, *weights)
+        super().__init__(faults, prompt, system=system, taken=taken)
         if not weights or not any(weights.values()) or None in map(as_number, weights.values()):
             raise faults.wrong_option(
                 "scores", scores, "a column, or columns and their weights, such as {a: 0.5, b: 1}"
@@ -50,7 +52,6 @@ class Scored(Compared):
         self._reply, self._min_score = reply, min_score
         self._weights = {column: _exact(weight) for column, weight in weights.items()}
         self._known: dict[tuple[Message, ...], tuple[str, dict[str, Fraction]]] = {}
-        self.reads = columns_of(prompt, reply, *weights, system)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """No rows yet: they come when all replies to a prompt are known."""
