@@ -86,3 +86,16 @@ def rows_of(write_lines: Callable[..., Path]) -> Callable[..., Any]:
         return load(name, write_lines(*records), options)
 
     return rows_of
+
+
+@pytest.fixture
+def read(write_lines: Callable[..., Path]) -> Callable[..., tuple[Any, list[Any]]]:
+    """(format, objects, options) → what was counted, and the rows."""
+
+    def read(name: str, *records: Any, **options: Any) -> tuple[Any, list[Any]]:
+        from rlhf.data.formats import Source
+
+        source = Source(name, write_lines(*records), options)
+        return source.faults, list(source)
+
+    return read

@@ -1,4 +1,4 @@
-"""What rows say and what was counted, in a form that is easily compared."""
+"""Messages of rows, and what rows say and what was counted in a form that is easily compared."""
 
 from __future__ import annotations
 
@@ -12,3 +12,23 @@ def said(row: Any) -> list[tuple[str, str]]:
 
 def counted(rows: Any) -> dict[str, int]:
     return {reason: count for reason, count in rows.counts.items() if count}
+
+
+def user(text: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def bot(text: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def system(text: Any) -> dict[str, Any]:
+    return {"role": "system", "content": text}
+
+
+def gpt(text: Any) -> dict[str, Any]:
+    return {"from": "gpt", "value": text}
+
+
+def human(text: Any) -> dict[str, Any]:
+    return {"from": "human", "value": text}
