@@ -66,8 +66,8 @@ ODD = [
     "nan", 0, 1, -1, 2.5, 1e999, float("nan"), 10**400, True, False, [], {}, ["x"], ["x", "y"],
     [None], [[]], [["x"]], {"a": 1}, user("x"), bot("y"), [user("x")], [bot("y")],
     [user("x"), bot("y")], [user("x"), bot("z")], [system("s"), bot("y")], [user("x"), "y"],
-    [bot(["a", {"text": "b"}])], [bot([{"type": "image"}])], [{"role": 3, "content": 4}], {"role": None}, {"from": []},
-    "\ud800",
+    [bot(["a", {"text": "b"}])], [bot([{"type": "image"}])], [{"role": 3, "content": 4}],
+    {"role": None}, {"from": []}, "\ud800",
 ]  # fmt: skip
 
 
