@@ -102,6 +102,13 @@ BAD: dict[str, Bad] = {
     "qa: empty": row("qa", {"question": " \n\t"}, ["Column `question` is empty"], "text_empty"),
     "qa: number": row("qa", {"answer": 5}, ["`answer` holds a int: 5", "expected: text"],
                       "column_type"),
+    "qa: NaN": row("qa", {"answer": float("nan")}, ["`answer` is empty"], "text_empty"),
+    "qa: NaN in a template": row("qa", {"answer": float("nan")}, ["`answer` is empty"],
+                                 "text_empty", answer="{answer}"),
+    "qa: system is a number": row("qa", {"system": 5}, ["`system` holds a int: 5"],
+                                  "system_invalid"),
+    "qa: named system is a number": row("qa", {"tone": 5}, ["`tone` holds a int: 5"],
+                                        "column_type", {"tone": "t"}, system="tone"),
     "qa: true": row("qa", {"answer": True}, ["`answer` holds a bool: True"], "column_type"),
     "qa: list": row("qa", {"answer": ["b"]}, ["holds a list: ['b']", "`answer.0`"], "column_type"),
     "qa: object": row("qa", {"answer": {"text": "b"}}, ["holds a dict", "`answer.text`"],
@@ -137,6 +144,14 @@ BAD: dict[str, Bad] = {
                                   ["no column `instruction`"], "column_missing"),
     "alpaca: input is a list": row("alpaca", {"input": ["x"]}, ["`input` holds a list"],
                                    "column_type"),
+    "alpaca: history is text": row("alpaca", {"history": "a, b"},
+                                   ["`history` holds a str", "[question, answer]"],
+                                   "history_invalid"),
+    "alpaca: history of lone texts": row("alpaca", {"history": ["ab", "cd"]},
+                                         ["holds a str: 'ab'", "`options.history`"],
+                                         "history_invalid"),
+    "alpaca: history without an answer": row("alpaca", {"history": [["a", None]]},
+                                             ["['a', None]"], "history_invalid"),
     "text: null": row("text", {"text": None}, ["`text` is empty"], "text_empty"),
     "text: column missing": row("text", {"text": ..., "TEXT": "a"}, ["`text`", "are: TEXT"],
                                 "column_missing"),
@@ -300,6 +315,77 @@ BAD: dict[str, Bad] = {
     "messages: content is a list": row(
         "messages", {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
         ["no text"], "text_empty"),
+    "messages: picture": row(
+        "messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        ["'image_url'", "message 1"], "part_unknown"),
+    "messages: content is a number": row(
+        "messages", {"messages": [{"role": "user", "content": 5}]},
+        ["`content` of a message holds a int: 5"], "text_type"),
+    "messages: text under another key": row(
+        "messages", {"messages": [{"role": "user", "text": "a"}]},
+        ["role, text", "`options.content`"], "text_empty"),
+    "messages: a tool is called": row(
+        "messages", {"messages": [SPOKEN, {"role": "assistant", "content": None, "tool_calls": [
+            {"type": "function", "function": {"name": "f", "arguments": "{}"}}]}]},
+        ["calls a tool", "message 2", "`options.tool_calls: text`"], "tool_call"),
+    "messages: a function is called": row(
+        "messages", {"messages": [SPOKEN, {"role": "assistant", "content": "", "function_call": {
+            "name": "f", "arguments": "{}"}}]},
+        ["calls a tool", "message 2"], "tool_call"),
+    "messages: developer": row(
+        "messages", {"messages": [{"role": "developer", "content": "a"}]},
+        ["'developer'", "`options.roles`", "{developer: system}"], "role_unknown"),
+    "messages: observation": row(
+        "messages", {"messages": [SPOKEN, {"role": "observation", "content": "a"}]},
+        ["'observation'", "{observation: user}"], "role_unknown"),
+    "messages: from and value": row(
+        "messages", {"messages": [{"from": "human", "value": "a"}]},
+        ["`format: sharegpt`", "`options.column: messages`"], "role_missing"),
+    "messages: speakers are keys": row(
+        "messages", {"messages": [{"human": "a", "gpt": "b"}]},
+        ["human, gpt", "`format: dialogue`", "`options.keys`"], "role_missing"),
+    "messages: list in another column": row(
+        "messages", {"messages": ..., "chat": [SPOKEN]}, ["`options.column: chat`"],
+        "no_messages"),
+    "messages: list as text": row("messages", {"messages": "[]"}, ["`messages` is a str: '[]'"],
+                                  "no_messages"),
+    "messages: half a weight": row(
+        "messages", {"messages": [SPOKEN, {"role": "assistant", "content": "b", "weight": 0.5}]},
+        ["`weight` of a message is a float: 0.5", "message 2", "`options.trained`"],
+        "trained_invalid"),
+    "messages: weight as text": row(
+        "messages", {"messages": [SPOKEN, {"role": "assistant", "content": "b", "train": "no"}]},
+        ["`train` of a message is a str: 'no'"], "trained_invalid"),
+    "messages: two marks disagree": row(
+        "messages", {"messages": [SPOKEN, {"role": "assistant", "content": "b", "weight": 1,
+                                           "train": False}]},
+        ["by one of its keys", "message 2"], "trained_invalid"),
+    "messages: one made of trained and untrained": row(
+        "messages", {"messages": [SPOKEN, {"role": "assistant", "content": "b"},
+                                  {"role": "assistant", "content": "c", "weight": 0}]},
+        ["differ in whether they are trained", "message 3"], "trained_mixed", merge=True),
+    "messages: two in a row": row(
+        "messages", {"messages": [SPOKEN, SPOKEN]}, ["`options.merge: true`"], "role_repeated"),
+    "messages: two system messages": row(
+        "messages", {"system": "s", "messages": [{"role": "system", "content": "t"}, SPOKEN]},
+        ["two system messages", "`options.system`"], "system_conflict"),
+    "messages: two columns with a system message": row(
+        "messages", {"system": "s", "system_prompt": "t"},
+        ["system and system_prompt", "`options.system`"], "system_conflict"),
+    "messages: system is an object": row(
+        "messages", {"system": {"os": "linux"}},
+        ["`system` holds a dict", "`options.system`"], "system_invalid"),
+    "messages: label is a class": row(
+        "messages", {"kind": 3}, ["`kind` holds a int: 3", "desirable"], "label_invalid",
+        {"kind": 1}, label="kind"),
+    "messages: label missing": row(
+        "messages", {"kind": ...}, ["`kind` holds nothing", "`options.label`"], "label_invalid",
+        {"kind": "desirable"}, label="kind"),
+    "messages: id twice": row("messages", {}, ["'x' occurs twice", "`options.ids: ignore`"],
+                              "duplicate_id", {"id": "x"}),
+    "messages: id is an object": row("messages", {"id": {"$oid": "x"}},
+                                     ["`id` holds a dict", "`options.ids: ignore`"], "id_invalid"),
+    "messages: id is true": row("messages", {"id": True}, ["`id` holds a bool"], "id_invalid"),
     "messages: null content": row("messages", {"messages": [{"role": "user", "content": None}]},
                                   ["`content`"], "text_empty"),
     "messages: role is null": row("messages", {"messages": [{"role": None, "content": "a"}]},
@@ -311,14 +397,20 @@ BAD: dict[str, Bad] = {
     "sharegpt: value is null": row("sharegpt", {"conversations": [{"from": "gpt", "value": None}]},
                                    ["`value`"], "text_empty"),
     "sharegpt: gpt first": row("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]},
-                               ["out of turn"], "role_order"),
+                               ["out of turn", "speaks first"], "role_order"),
     "sharegpt: empty": row("sharegpt", {"conversations": []}, ["no list of messages"],
                            "no_messages"),
     "dialogue: no list": row("dialogue", {"dialogue": "a"}, ["a list of turns"], "column_type"),
     "dialogue: null turn": row("dialogue", {"dialogue": ["a", None]}, ["no text", "message 2"],
                                "text_empty"),
-    "dialogue: turn is an object": row("dialogue", {"dialogue": [{"a": 1}]}, ["no text"],
+    "dialogue: turn is an object": row("dialogue", {"dialogue": [{"a": 1}]},
+                                       ["no text", "`options.keys`"], "text_empty"),
+    "dialogue: turn is a message": row("dialogue", {"dialogue": [SPOKEN]},
+                                       ["`format: messages`", "`options.column: dialogue`"],
                                        "text_empty"),
+    "dialogue: a number for a text": row(
+        "dialogue", {"dialogue": [{"input": 0, "output": "b"}]}, ["no text", "`input`"],
+        "text_empty", {"dialogue": [{"input": "a", "output": "b"}]}, keys=["input", "output"]),
     "dialogue: keys are absent": row("dialogue", {"dialogue": [{"User": "a"}]},
                                      ["`input` or `output`"], "text_empty",
                                 {"dialogue": [{"input": "a", "output": "b"}]},
@@ -346,6 +438,33 @@ BAD: dict[str, Bad] = {
     "oasst: flat message without text": row(
         "oasst", {"message_id": "m", "parent_id": None, "role": "prompter", "prompt": ...},
         ["No assistant"], "no_assistant"),
+    "oasst: message answers itself": row(
+        "oasst",
+        {"message_id": "m", "parent_id": "m", "text": "x", "role": "prompter", "prompt": ...},
+        ["answers itself", "message m"], "parent_circle"),
+    "oasst: parent is a number": row(
+        "oasst",
+        {"message_id": "m", "parent_id": 5, "text": "x", "role": "assistant", "prompt": ...},
+        ["`parent_id` of a message is a int: 5", "message m"], "parent_invalid"),
+    "oasst: id of a single message is a number": row(
+        "oasst", {"message_id": 5, "parent_id": None, "role": "prompter", "prompt": ...},
+        ["no id", "`message_id`"], "id_missing"),
+    "oasst: replies of a single message are text": row(
+        "oasst", {"message_id": "m", "parent_id": None, "replies": "x", "prompt": ...},
+        ["`replies` is no list", "message m"], "replies_invalid"),
+    "oasst: half a rank": row(
+        "oasst", tree(user("q", bot("a", 0.5), bot("b", 1))), ["The rank 0.5", "message a"],
+        "rank_invalid"),
+    "oasst: rank is true": row(
+        "oasst", tree(user("q", bot("a", True), bot("b", 1))), ["The rank True", "message a"],
+        "rank_invalid"),
+    "oasst: id that is no text": row("oasst", tree(user("q", bot("a\ud800", 0))), ["surrogate"],
+                                     "text_surrogate"),
+    "oasst: language that is no text": row(
+        "oasst", tree(user("q", bot("a", 0, lang="\ud800"))), ["surrogate"], "text_surrogate"),
+    "oasst: neither deleted nor not": row(
+        "oasst", tree(user("q", bot("a", 0, deleted="perhaps"))), ["`deleted`", "'perhaps'"],
+        "flag_invalid"),
     # --- files
     "json: cut": whole("qa", '{"question": "a", "ans', ["not JSON", ":1:19"]),
     "json: one object over lines": whole("qa", '{\n "data": []\n}', ["`options.field`"],
@@ -401,6 +520,8 @@ BAD: dict[str, Bad] = {
                                           question=5),
     "option: bad pattern": option("qa", ["options.remove", "a regular expression"], remove="(["),
     "option: each is text": option("qa", ["options.each", "a list"], each="answers"),
+    "option: no answer for a template": option("qa", ["options.no_answer"], no_answer="n",
+                                               answer="{answer}"),
     "option: max_words": option("summary", ["options.max_words", "1 or more"], max_words=0),
     "option: prompts have no place": option("summary", ["options.prompts", "{}"],
                                             prompts=["Sum up"]),
@@ -428,6 +549,11 @@ BAD: dict[str, Bad] = {
     "option: pieces": option("text", ["options.max_characters"], max_characters=0),
     "option: roles": option("messages", ["options.roles", "keys and values"],
                             roles={"bot": "robot"}),
+    "option: roles of another kind": option("messages", ["options.roles", "user, assistant"],
+                                            roles={"bot": "text"}),
+    "option: ids": option("messages", ["options.ids", "own, or ignore"], ids="none"),
+    "option: tool calls": option("sharegpt", ["options.tool_calls", "error, or text"],
+                                 tool_calls="json"),
     "option: quality": option("oasst", ["options.min_quality", "0 to 1"], min_quality=3.0),
     "option: review": option("oasst", ["options.review", "approved"], review="yes"),
     "option: synthetic": option("oasst", ["options.synthetic", "true or false"],

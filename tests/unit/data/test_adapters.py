@@ -8,7 +8,7 @@ import pytest
 from oasst_trees import bot, tree, user
 from read_rows import counted, said
 
-from rlhf.data.formats import FORMATS
+from rlhf.data.formats import FORMATS, Source
 from rlhf.data.formats.plain import pieces
 from rlhf.data.formats.translations import PROMPTS
 from rlhf.errors import DataError
@@ -157,6 +157,13 @@ class TestQuestions:
         rows = rows_of("qa", {"question": "q", "answer": []}, {"question": "q", "answer": ["a"]},
                        each=["answer"])  # fmt: skip
         assert len(rows.conversations) == 1
+        assert counted(rows) == {"empty_list": 1}
+
+    def test_what_options_change_is_counted(self, write_lines):
+        path = write_lines({"question": "a b c", "answer": "x"}, {"question": "a", "answer": ""})
+        source = Source("qa", path, {"max_words": 2, "no_answer": "x"})
+        assert [said(one)[0][1] for one in source] == ["a b", "a b", "a", "a"]
+        assert source.faults.noticed == {"cut": 1, "no_answer": 1}
 
     def test_words_are_cut_and_the_request_is_drawn_by_the_text(self, rows_of):
         records = [{"text": f"{i} two\nthree four", "summary": "s"} for i in range(30)]
@@ -204,12 +211,39 @@ class TestAlpaca:
             ("<noinput>", "Do it."),
             ("No input.", "Do it."),
             ("N/A", "Do it."),
-            ("do", "Do it."),
+            ("None", "Do it.\nNone"),
+            ("do", "Do it.\ndo"),
+            ("Do it.", "Do it.\nDo it."),
+            (3, "Do it.\n3"),
         ],
     )
-    def test_inputs_that_say_nothing_are_left_out(self, rows_of, given, question):
-        rows = rows_of("alpaca", {"instruction": "Do it.", "input": given, "output": "Done"})
-        assert said(rows.conversations[0]) == [("u", question), ("a", "Done")]
+    def test_inputs_that_say_nothing_are_left_out(self, write_lines, given, question):
+        record = {"instruction": "Do it.", "input": given, "output": "Done"}
+        source = Source("alpaca", write_lines(record))
+        assert said(next(iter(source))) == [("u", question), ("a", "Done")]
+        left_out = bool(given) and question == "Do it."
+        assert source.faults.noticed["no_input"] == left_out
+
+    def test_what_was_said_before(self, rows_of):
+        record = {"instruction": "And now?", "input": "", "output": "Figs.", "system": "Sell.",
+                  "history": [["Nuts?", "No."], ["Why?", "Sold."]]}  # fmt: skip
+        rows = rows_of("alpaca", record)
+        before = [("s", "Sell."), ("u", "Nuts?"), ("a", "No."), ("u", "Why?"), ("a", "Sold.")]
+        assert said(rows.conversations[0]) == [*before, ("u", "And now?"), ("a", "Figs.")]
+        assert said(rows.prompts[-1]) == [*before, ("u", "And now?")]
+        assert [one.id for one in rows.prompts] == ["1/1", "1/2", "1/3"]
+
+    @pytest.mark.parametrize("history", [[], None, ""])
+    def test_nothing_was_said_before(self, rows_of, history):
+        record = {"instruction": "Do it.", "output": "Done", "history": history}
+        assert len(rows_of("alpaca", record).conversations[0].messages) == 2
+
+    def test_history_in_another_column_or_none(self, rows_of):
+        record = {"instruction": "q", "output": "a", "history": "of Rome", "past": [["b", "c"]]}
+        rows = rows_of("alpaca", record, history="past")
+        assert said(rows.prompts[0]) == [("u", "b")]
+        rows = rows_of("alpaca", record, history="")
+        assert said(rows.prompts[0]) == [("u", "q")]
 
     def test_no_column_for_the_input(self, rows_of):
         rows = rows_of("alpaca", {"instruction": "Do it.", "output": "Done"})
@@ -262,6 +296,12 @@ class TestDialogues:
             [("u", "a"), ("a", "b"), ("u", "c"), ("a", "d")],
             [("u", "a"), ("a", "b")],
         ]
+
+    def test_keys_that_nobody_reads_are_named(self, write_lines):
+        turns = [{"in": "a", "out": "b", "mood": "glad"}, {"in": "c", "out": "", "mood": "sad"}]
+        source = Source("dialogue", write_lines({"dialogue": turns}), {"keys": ["in", "out"]})
+        assert list(source)
+        assert source.faults.unread == {"dialogue[].mood": 1}
 
 
 class TestTranslations:
@@ -408,14 +448,6 @@ class TestOpenAssistant:
     def test_states_of_trees(self, rows_of):
         growing = tree(user("q", bot("a")), tree_state="growing")
         assert len(rows_of("oasst", growing, states=["growing"]).conversations) == 1
-
-    def test_messages_that_answer_each_other_end(self, rows_of):
-        circle = [
-            {**bot("x"), "parent_id": "y"},
-            {**user("y"), "parent_id": "x"},
-        ]
-        rows = rows_of("oasst", *flat(self.TREE), *circle)
-        assert len(rows.conversations) == 2
 
 
 def test_every_format_is_tested_here_or_with_its_kind():

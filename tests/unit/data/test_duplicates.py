@@ -58,6 +58,16 @@ def test_roles_and_borders_of_messages_do_tell_rows_apart():
     assert not list(find([whole_text("d", "train", row) for row in ranked], EXACT))
 
 
+@pytest.mark.parametrize("method", [NEAR, EXACT])
+def test_what_is_trained_tells_rows_apart(method):
+    asked = Message("user", "one two three")
+    rows = [
+        Conversation(str(trained), "g", (asked, Message("assistant", "four", trained=trained)))
+        for trained in (False, True)
+    ]
+    assert not found(rows, method)
+
+
 def test_a_near_duplicate_is_found_by_near_alone():
     text = sentence(1)
     changed = text.replace(text.split()[30], "other")

@@ -77,7 +77,7 @@ class TestTrees:
         german = tree(user("de", bot("de-a"), lang="de"))
         rows = load("oasst", write_lines(GOOD, german), {"lang": ["de"]})
         assert [one.id for one in rows.prompts] == ["de"]
-        assert rows.counts == {"lang": 1}
+        assert rows.counts == {"lang": 1, "below_left_out": 2}
 
     def test_deleted_and_rejected_messages_go_with_all_below_them(self, write_lines):
         line = tree(
@@ -87,14 +87,14 @@ class TestTrees:
         rows = load("oasst", write_lines(line, other))
         assert [one.id for one in rows.conversations] == ["a", "s"]
         assert not rows.preferences
-        assert rows.counts == {"deleted": 1, "rejected": 1}
+        assert rows.counts == {"deleted": 1, "rejected": 1, "below_left_out": 1}
 
     def test_unfinished_trees_are_left_out_and_waiting_prompts_kept(self, write_lines):
         waiting = tree(user("w"), tree_state="prompt_lottery_waiting")
         growing = tree(user("g", bot("h")), tree_state="growing")
         rows = load("oasst", write_lines(waiting, growing))
         assert [one.id for one in rows.prompts] == ["w"]
-        assert rows.counts == {"tree_state": 1}
+        assert rows.counts == {"tree_state": 1, "below_left_out": 1}
 
     def test_same_reply_twice_is_kept_once_at_its_better_rank(self, write_lines):
         line = tree(user("q", bot("a", 2, text="same"), bot("b", 0, text="same "), bot("c", 1)))
@@ -367,7 +367,6 @@ class TestMessages:
                 ["'user' follow each other", ":2, message 3"],
             ),
             ({"messages": [turn("user"), turn("system")]}, "role_order", ["'system' is out"]),
-            ({"messages": [turn("user")], "id": "1"}, "duplicate_id", ["'1' occurs twice"]),
         ],
     )
     def test_faults(self, write_lines, record, reason, words):

@@ -85,7 +85,10 @@ class Match:
 def whole_text(dataset: str, split: str, row: Row) -> Text:
     """All that a row says: every turn, and every reply of a preference in its rank."""
     messages = row.messages if isinstance(row, Conversation) else row.history
-    parts: list[tuple[str, str]] = [(one.role, _plain(one.content)) for one in messages]
+    # Who leaves out a row of which more turns are trained loses them.
+    parts: list[tuple[str, str]] = [
+        (one.role if one.trained else "context", _plain(one.content)) for one in messages
+    ]
     if isinstance(row, Preference):
         parts += [("reply", _plain(reply)) for reply in row.replies]
     content = "\n".join(text for _, text in parts)

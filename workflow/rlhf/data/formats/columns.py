@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ def holds_something(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     return value == value and value not in (None, [], {})
+
+
+def unread_keys(raw: Mapping[str, Any], read: Collection[str]) -> set[str]:
+    """Keys of an object that hold something and are not read, in a form that can be printed."""
+    held = (key for key, value in raw.items() if key not in read and holds_something(value))
+    return {key.encode("utf-8", "backslashreplace").decode() for key in held}
 
 
 def shown(value: Any) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, shown
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, unread_keys
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.system import SystemColumn
 from rlhf.data.formats.turns import dialogue, in_turn, merged
 from rlhf.data.rows import Message, Role, Row
 
@@ -22,7 +23,8 @@ class Dialogues:
         speakers: column of who says each text. Dialogues of other than two in turn are left out
             and counted as ``speakers``.
         prefix: column or template that is put before the first text.
-        system: column or template of a system message.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
+            it is there; an empty name: none.
     """
 
     def __init__(
@@ -37,7 +39,10 @@ class Dialogues:
         if keys is not None and (not isinstance(keys, list | tuple) or len(keys) != 2):
             raise faults.wrong_option("keys", keys, "two keys, such as [input, output]")
         self._faults, self._turns, self._keys, self._speakers = faults, turns, keys, speakers
-        self._prefix, self._system, self._columns = prefix, system, Columns(faults)
+        self._prefix, self._columns = prefix, Columns(faults)
+        self.reads = columns_of(turns, speakers, prefix)
+        self._system = SystemColumn(faults, self._columns, system, self.reads)
+        self.reads |= self._system.reads
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
@@ -61,13 +66,17 @@ class Dialogues:
             if prefix is None:
                 return []
             messages[0] = Message("user", f"{prefix} {messages[0].content}")
-        if self._system is not None:
-            system = self._columns.text(record, self._system, "system", "")
-            if system is None:
-                return []
-            messages = [*([Message("system", system)] if system else []), *messages]
-        found = in_turn(self._faults, messages)
-        return [] if found is None else dialogue(self._faults.row_id, found)
+        whole = self._system.before(record, messages)
+        found = None if whole is None else in_turn(self._faults, whole)
+        if found is None:
+            return []
+        self._count_unread(turns)
+        return dialogue(self._faults.row_id, found)
+
+    def _count_unread(self, turns: list[Any]) -> None:
+        objects = [one for one in turns if isinstance(one, dict)]
+        held = {key for one in objects for key in unread_keys(one, self._keys or ())}
+        self._faults.unread.update(f"{self._turns}[].{one}" for one in held)
 
     def _two_in_turn(self, record: dict[str, Any], count: int) -> bool:
         names = self._columns.value(record, self._speakers or "", "speakers")
@@ -89,6 +98,9 @@ class Dialogues:
     def _texts(self, turns: list[Any]) -> list[Message] | None:
         messages = []
         for position, said in enumerate(turns, start=1):
+            if isinstance(said, dict):
+                self._report_object(said, position)
+                return None
             text = self._faults.text({self._turns: said}, self._turns, position)
             if text is None:
                 return None
@@ -96,11 +108,29 @@ class Dialogues:
             messages.append(Message(role, text))
         return messages
 
+    def _report_object(self, turn: dict[str, Any], position: int) -> None:
+        keys = ", ".join(map(str, turn)) or "none"
+        self._faults.report(
+            "text_empty",
+            f"A turn is an object and no text; its keys are: {keys}.",
+            expected="a list of texts",
+            message=position,
+            key=self._turns,
+            hint=f"take `format: messages` with `options.column: {self._turns}`"
+            if {"role", "content"} <= turn.keys()
+            else "name the keys of the user's and of the assistant's text in `options.keys`",
+        )
+
     def _pairs(self, turns: list[Any]) -> list[Message] | None:
         user, assistant = self._keys or ("", "")
         messages: list[Message] = []
         for position, one in enumerate(turns, start=1):
-            if not isinstance(one, dict) or not (one.get(user) or one.get(assistant)):
+            held = [
+                key
+                for key in (user, assistant)
+                if isinstance(one, dict) and holds_something(one.get(key))
+            ]
+            if not held:
                 self._faults.report(
                     "text_empty",
                     f"A turn is {shown(one)}.",
@@ -111,7 +141,7 @@ class Dialogues:
                 return None
             roles: tuple[tuple[str, Role], ...] = ((user, "user"), (assistant, "assistant"))
             for key, role in roles:
-                if one.get(key):
+                if key in held:
                     text = self._faults.text(one, key, position)
                     if text is None:
                         return None

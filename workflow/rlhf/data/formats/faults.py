@@ -125,6 +125,7 @@ class Faults:
         roles: Mapping[str, Role],
         message: object,
         key: str = "role",
+        hint: str = MEND,
     ) -> Role | None:
         """The message's role in our terms, or None after reporting a fault.
 
@@ -133,11 +134,16 @@ class Faults:
             roles: the format's role → ours.
             message: id or position of the message.
             key: where the role stands.
+            hint: what to do about a role that is absent or unknown.
         """
         expected = f"`{key}` is one of: {', '.join(roles)}"
         if raw.get(key) is None:
             self.report(
-                "role_missing", "A message has no role.", expected=expected, message=message
+                "role_missing",
+                "A message has no role.",
+                expected=expected,
+                message=message,
+                hint=hint,
             )
             return None
         role = roles.get(raw[key]) if isinstance(raw[key], str) else None
@@ -147,6 +153,7 @@ class Faults:
                 f"A message has the unknown role {raw[key]!r}.",
                 expected=expected,
                 message=message,
+                hint=hint,
             )
         return role
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.turns import IN_TURN, NAMES, dialogue, in_turn, merged
+from rlhf.data.formats.columns import Columns, shown
+from rlhf.data.formats.contents import TOOLS, Contents
+from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.ids import RowIds
+from rlhf.data.formats.labels import Labels
+from rlhf.data.formats.system import SystemColumn
+from rlhf.data.formats.turns import IN_TURN, NAMES, dialogue, in_turn, merged, prompts_only
 from rlhf.data.rows import Message, Role, Row
 
 SHAREGPT: dict[str, Role] = {
@@ -19,22 +25,188 @@ SHAREGPT: dict[str, Role] = {
     "bard": "assistant",
     "system": "system",
 }
+# Roles of other makers → what they most probably are; a hint names it, nobody assumes it.
+ELSEWHERE: dict[str, Role] = {
+    **SHAREGPT,
+    "developer": "system",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "function_call": "assistant",
+    "prompter": "user",
+    **dict.fromkeys(TOOLS, "user"),
+}
+MERGE = f"set `options.merge: true` to make one message of them, or {MEND}"
 
 
-class Messages:
+class _MessageLists:
+    """What both formats share.
+
+    Args:
+        faults: where faults go.
+        column: column of the list.
+        contents: reads single messages.
+        layout: what a message looks like, for messages of faults.
+        system, label, ids: as the formats say.
+        merge: make one of messages that one role says in a row.
+        roles: role in the file → ours.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        column: str,
+        contents: Contents,
+        layout: str,
+        system: str | None,
+        merge: bool,
+        roles: Mapping[str, Role],
+        label: str | None,
+        ids: str,
+    ) -> None:
+        if not set(roles.values()) <= set(NAMES):
+            raise faults.wrong_option("roles", roles, f"role in the file → {', '.join(NAMES)}")
+        self._faults, self._column, self._contents = faults, column, contents
+        self._layout, self._merge, self._roles = layout, merge, roles
+        self._system = SystemColumn(faults, Columns(faults), system, {column})
+        self._labels = Labels(faults, label, {column, *self._system.reads})
+        self._ids = RowIds(faults, ids)
+        self.reads = {column, "id", *self._system.reads, *self._labels.reads}
+
+    def rows(self, record: dict[str, Any]) -> list[Row]:
+        """The conversation up to its last reply, and each history that ends with the user."""
+        messages = self._messages(record)
+        good = None if messages is None else self._labels.says(record)
+        if messages is None or good is None:
+            return []
+        row_id = self._ids.take(record, sum(one.role == "user" for one in messages))
+        if row_id is None:
+            return []
+        rows = dialogue(row_id, messages)
+        if not good:
+            return prompts_only(self._faults, rows, "rejected_reply")
+        if not any(one.trained for one in messages if one.role == "assistant"):
+            return prompts_only(self._faults, rows, "untrained")
+        return rows
+
+    def _messages(self, record: dict[str, Any]) -> tuple[Message, ...] | None:
+        raw = record.get(self._column)
+        expected = f"`{self._column}` is a list of {self._layout}; {IN_TURN}"
+        if not isinstance(raw, list) or not raw or not all(isinstance(one, dict) for one in raw):
+            self._report_no_list(record, expected)
+            return None
+        messages: list[Message] = []
+        tools = []
+        unread: set[str] = set()
+        for position, one in enumerate(raw, start=1):
+            found = self._message(one, position)
+            if found is None:
+                return None
+            messages.append(found)
+            tools.append(one.get(self._contents.role_key(one)) in TOOLS)
+            unread |= self._contents.unread(one, found.role == "assistant")
+        joined = self._joined(messages, tools)
+        whole = None if joined is None else self._system.before(record, joined)
+        if whole is None or in_turn(self._faults, whole, expected, MERGE) is None:
+            return None
+        self._faults.unread.update(f"{self._column}[].{one}" for one in unread)
+        return tuple(whole)
+
+    def _message(self, raw: dict[str, Any], position: int) -> Message | None:
+        key = self._contents.role_key(raw)
+        name = raw.get(key)
+        role = self._roles.get(name) if isinstance(name, str) else None
+        if role is None:
+            self._faults.role(raw, self._roles, position, key, self._hint(raw, key))
+        text = self._contents.text(raw, position) if role else None
+        if role is None or text is None:
+            return None
+        trained = self._contents.trained(raw, position) if role == "assistant" else True
+        return None if trained is None else Message(role, text, trained=trained)
+
+    def _hint(self, raw: dict[str, Any], key: str) -> str:
+        """What to do about a message whose role is absent or unknown."""
+        role = raw.get(key)
+        if role is not None:
+            meant = ELSEWHERE.get(str(role).casefold(), "user")
+            return f"say who that is in `options.roles`, such as {{{role}: {meant}}}; or {MEND}"
+        if {"from", "value"} <= raw.keys():
+            return f"take `format: sharegpt` with `options.column: {self._column}`"
+        keys = [one for one in raw if ELSEWHERE.get(one) in ("user", "assistant")]
+        if keys:
+            return (
+                f"keys of the message are {', '.join(raw)}: if they are who speaks, take "
+                f"`format: dialogue` with `options.turns: {self._column}` and `options.keys`"
+            )
+        return f"keys of the message are {', '.join(map(str, raw))}: name one in `options.role`"
+
+    def _joined(self, messages: Sequence[Message], tools: Sequence[bool]) -> list[Message] | None:
+        """The messages with those made one that belong together."""
+        pairs = zip(itertools.pairwise(messages), itertools.pairwise(tools), strict=True)
+        joins = [
+            one.role == two.role and (self._merge or both == (True, True))
+            for (one, two), both in pairs
+        ]
+        found = [[message] for message in messages[:1]]
+        for position, (message, join) in enumerate(zip(messages[1:], joins, strict=True), start=2):
+            if join and found[-1][-1].trained != message.trained:
+                self._faults.report(
+                    "trained_mixed",
+                    "Two messages that become one differ in whether they are trained.",
+                    expected="the same in both",
+                    message=position,
+                )
+                return None
+            if join:
+                found[-1].append(message)
+            else:
+                found.append([message])
+        return [merged(group)[0] for group in found]
+
+    def _report_no_list(self, record: dict[str, Any], expected: str) -> None:
+        there = ", ".join(record) or "none"
+        held = f"; `{self._column}` is {shown(record.get(self._column))}"
+        lists = [
+            name
+            for name, value in record.items()
+            if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+        ]
+        self._faults.report(
+            "no_messages",
+            f"The row holds no list of messages; its columns are: {there}"
+            + (held if self._column in record else "")
+            + ".",
+            expected=expected,
+            key=self._column,
+            hint=f"set `options.column: {lists[0]}`, or choose another format" if lists else MEND,
+        )
+
+
+class Messages(_MessageLists):
     """Each row is a dialogue; one that ends with the user gives prompts and no demonstration.
 
-    ``id`` is the row's own, or the number of its line; the prompt before the n-th reply is
-    ``id/n``.
+    ``id`` is the row's own, with the file's name before it where several files are read, or the
+    number of its line; the prompt before the n-th reply is ``id/n``. The content of a message is a
+    text or a list of parts that are text. Where no reply is trained, or a label says that the
+    answer is bad, the row gives prompts only, counted as ``untrained`` and ``rejected_reply``.
 
     Args:
         faults: where faults go.
         column: column of the list.
         role: key of a message's role.
         content: key of a message's text.
-        system: column of a system message that stands outside of the list.
+        system: column of a system message that stands outside of the list; null: ``system`` or
+            ``system_prompt``, where it is there; an empty name: none.
         merge: make one of messages that one role says in a row.
-        roles: role in the file → user, assistant or system.
+        roles: role in the file → user, assistant or system; beside those three.
+        tool_calls: ``error``: a message that calls a tool and says nothing is a fault; ``text``:
+            calls and what tools give back are written as JSON and text in tags, as Hermes and Qwen
+            do. Answers of several tools in a row become one message.
+        trained: key of messages that is 0 or false where an assistant's turn is context only; null:
+            ``weight``, ``train``, ``trainable`` or ``loss``; an empty name: none.
+        label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
+            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+        ids: ``own``, or ``ignore``: rows are numbered, whatever their ``id`` is.
     """
 
     def __init__(
@@ -46,64 +218,52 @@ class Messages:
         system: str | None = None,
         merge: bool = False,
         roles: Mapping[str, Role] | None = None,
+        tool_calls: str = "error",
+        trained: str | None = None,
+        label: str | None = None,
+        ids: str = "own",
     ) -> None:
-        self._faults, self._column, self._role, self._content = faults, column, role, content
-        self._system, self._merge = system, merge
-        self._roles = dict(roles or NAMES)
-        if not set(self._roles.values()) <= set(NAMES):
-            raise faults.wrong_option("roles", roles, f"role in the file → {', '.join(NAMES)}")
-        self._seen: set[str] = set()
-
-    def rows(self, record: dict[str, Any]) -> list[Row]:
-        """The conversation up to its last reply, and each history that ends with the user."""
-        row_id = str(record.get("id", self._faults.row_id))
-        if row_id in self._seen:
-            self._faults.report(
-                "duplicate_id",
-                f"The id {row_id!r} occurs twice.",
-                expected="an `id` of its own for each row, or none at all",
-            )
-            return []
-        messages = self._messages(record)
-        if messages is None:
-            return []
-        self._seen.add(row_id)
-        return dialogue(row_id, messages)
-
-    def _messages(self, record: dict[str, Any]) -> tuple[Message, ...] | None:
-        raw = record.get(self._column)
-        expected = f"`{self._column}` is a list of {{{self._role}, {self._content}}}; {IN_TURN}"
-        if not isinstance(raw, list) or not raw or not all(isinstance(one, dict) for one in raw):
-            there = ", ".join(record) or "none"
-            self._faults.report(
-                "no_messages",
-                f"The row holds no list of messages; its columns are: {there}.",
-                expected=expected,
-                key=self._column,
-            )
-            return None
-        messages = []
-        if self._system is not None and str(record.get(self._system) or "").strip():
-            messages.append(Message("system", str(record[self._system])))
-        for position, one in enumerate(raw, start=1):
-            role = self._faults.role(one, self._roles, position, self._role)
-            text = self._faults.text(one, self._content, position) if role else None
-            if role is None or text is None:
-                return None
-            messages.append(Message(role, text))
-        return in_turn(self._faults, merged(messages) if self._merge else messages, expected)
+        contents = Contents(faults, [role], [content], tool_calls, trained)
+        known = {**NAMES, **(roles or {})}
+        layout = f"{{{role}, {content}}}"
+        super().__init__(faults, column, contents, layout, system, merge, known, label, ids)
 
 
-class ShareGpt(Messages):
+class ShareGpt(_MessageLists):
     """``{"conversations": [{"from", "value"}, …]}`` of human and gpt; repeated turns are joined.
+
+    Messages of ``role`` and ``content`` or ``text`` are read as well. Ids, labels and turns that
+    are not trained are those of ``messages``.
 
     Args:
         faults: where faults go.
         column: column of the list.
-        system: column of a system message.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
+        roles: role in the file → user, assistant or system; beside ShareGPT's own.
+        tool_calls: ``error``: a message that calls a tool and says nothing is a fault; ``text``:
+            calls and what tools give back are written in tags, as Hermes and Qwen do.
+        trained: key of messages that is 0 or false where an assistant's turn is context only; null:
+            ``weight``, ``train``, ``trainable`` or ``loss``; an empty name: none.
+        label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
+            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+        ids: ``own``, or ``ignore``: rows are numbered, whatever their ``id`` is.
     """
 
     def __init__(
-        self, faults: Faults, column: str = "conversations", system: str | None = None
+        self,
+        faults: Faults,
+        column: str = "conversations",
+        system: str | None = None,
+        roles: Mapping[str, Role] | None = None,
+        tool_calls: str = "error",
+        trained: str | None = None,
+        label: str | None = None,
+        ids: str = "own",
     ) -> None:
-        super().__init__(faults, column, "from", "value", system, merge=True, roles=SHAREGPT)
+        contents = Contents(
+            faults, ["from", "role"], ["value", "content", "text"], tool_calls, trained
+        )
+        known = {**SHAREGPT, **(roles or {})}
+        layout = "{from, value}"
+        super().__init__(faults, column, contents, layout, system, True, known, label, ids)

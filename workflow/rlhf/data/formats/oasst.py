@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.columns import holds_something, unread_keys
+from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.labels import as_flag
+from rlhf.data.formats.singles import PLACE, Singles, count_left_out
 from rlhf.data.rows import RATINGS, Conversation, Message, Preference, Prompt, Properties, Role, Row
 from rlhf.data.split import group_of
 
@@ -16,18 +18,26 @@ ROLES: dict[str, Role] = {"prompter": "user", "assistant": "assistant"}
 READY = "ready_for_export"
 WAITING = "prompt_lottery_waiting"  # a reviewed prompt that nobody has answered yet
 REVIEWS = {"approved": (True,), "not_rejected": (True, None), "any": (True, None, False)}
-_Place: TypeAlias = tuple[str | Path, int]  # a file and a line of it
+FLAGS = ("deleted", "review_result", "synthetic")
+OF_MESSAGE = frozenset(
+    ["message_id", "parent_id", "text", "role", "lang", "rank", "labels", "replies", *FLAGS]
+)
 
 
 @dataclass(slots=True)
 class _Node:
-    """A message that passed all checks."""
+    """A message that passed all checks.
+
+    ``place`` is where it stands, if it is a row; ``used`` whether it is in a row of ours.
+    """
 
     id: str
     text: str
     rank: int | None
     properties: Properties | None
+    place: Any
     replies: list[_Node] = field(default_factory=list)
+    used: bool = False
 
 
 class OpenAssistant:
@@ -35,12 +45,15 @@ class OpenAssistant:
 
     Deleted messages and those that reviewers rejected are left out with all below them, and so
     are trees that were never finished; trees whose prompt still waits for replies give a prompt.
-    Single messages are put together when all are read, so they are held in memory.
+    Single messages, with or without replies in them, are put together when all are read, so they
+    are held in memory. Each message is used or counted: those below one that is left out as
+    ``below_left_out``.
 
     Args:
         faults: where faults go.
         top_k: demonstrations and prompts follow only replies of rank < top_k; None: all. A lone
-            reply without a rank counts as rank 0. Preferences use all ranks.
+            reply without a rank counts as rank 0. Preferences use all ranks. Messages that are in
+            no row then are counted as ``top_k``.
         lang: languages of the root prompt that are kept, such as ``["en", "de"]``; None: all.
         min_quality: messages whose label ``quality`` is lower are left out with all below them;
             those without the label are kept.
@@ -70,12 +83,13 @@ class OpenAssistant:
         self._min_quality, self._review = min_quality, REVIEWS[review]
         self._synthetic, self._states = synthetic, states
         self._seen: set[str] = set()
-        self._messages: list[tuple[_Place, dict[str, Any]]] = []
+        self._singles = Singles(faults)
+        self.reads = {"prompt", "tree_state", "message_tree_id", *OF_MESSAGE}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """All rows of one tree, depth first; of a single message none, before ``finish``."""
         if "message_id" in record and "prompt" not in record:
-            self._messages.append(((self._faults.path, self._faults.line), record))
+            self._singles.add(record)
             return []
         raw = record.get("prompt")
         if not isinstance(raw, dict):
@@ -88,10 +102,10 @@ class OpenAssistant:
             return []
         state = record.get("tree_state", READY)
         if state not in self._states:
-            self._faults.filtered["tree_state"] += 1
+            self._leave_out("tree_state", raw)
             return []
         if self._lang is not None and raw.get("lang") not in self._lang:
-            self._faults.filtered["lang"] += 1
+            self._leave_out("lang", raw)
             return []
         if state == READY and not _has_reply(raw):
             self._faults.report(
@@ -100,31 +114,67 @@ class OpenAssistant:
                 message=raw.get("message_id"),
                 expected="at least one reply of the role assistant",
             )
+            count_left_out(self._faults.dropped, raw)
             return []
-        root = self._node(raw, above=None)
+        unread: set[str] = set()
+        root = self._node(raw, None, unread)
+        self._faults.unread.update(f"messages[].{one}" for one in unread)
         if root is None:
             return []
         found: list[Row] = []
         self._walk(root, (), True, group_of(root.text), found)
+        self._count_unused(root)
         return found
 
-    def _node(self, raw: Any, above: str | None) -> _Node | None:
+    def _leave_out(self, reason: str, raw: dict[str, Any]) -> None:
+        """Count a message that is left out, and those below it."""
+        self._faults.filtered[reason] += 1
+        count_left_out(self._faults.filtered, raw)
+
+    def _node(self, raw: Any, above: str | None, unread: set[str]) -> _Node | None:
         """Check a message and all below it; None when it is left out.
 
         Args:
             raw: the message as it stands in the file.
             above: role of the message that it answers, in our terms; None at the root.
+            unread: keys that hold something which is not read are added.
         """
         faults = self._faults
         if not isinstance(raw, dict):
             faults.report("not_a_message", "A reply is no object.", expected="a message: {…}")
             return None
-        if (reason := self._left_out(raw)) is not None:
-            faults.filtered[reason] += 1
+        if PLACE in raw:
+            faults.path, faults.line, faults.unit = raw[PLACE]
+        if not self._flags_are_right(raw):
+            count_left_out(faults.dropped, raw)
             return None
+        if (reason := self._left_out(raw)) is not None:
+            self._leave_out(reason, raw)
+            return None
+        node = self._checked(raw, above)
+        if node is None:
+            count_left_out(faults.dropped, raw)
+            return None
+        if PLACE not in raw:  # the columns of a row are looked at as in every format
+            unread |= unread_keys(raw, OF_MESSAGE)
+        if holds_something(raw.get("labels")) and not isinstance(raw["labels"], dict):
+            unread.add("labels")
+        role = "assistant" if above == "user" else "user"
+        below = [self._node(reply, role, unread) for reply in raw.get("replies") or []]
+        node.replies = [one for one in below if one is not None]
+        if role == "user":
+            self._check_ranks(node)
+        return node
+
+    def _checked(self, raw: dict[str, Any], above: str | None) -> _Node | None:
+        """A message without those below it, or None after reporting a fault."""
+        faults = self._faults
         message_id = raw.get("message_id")
         if not isinstance(message_id, str) or not message_id:
             faults.report("id_missing", "A message has no id.", expected="`message_id` is a string")
+            return None
+        lang = raw.get("lang")
+        if not all(faults.is_unicode(one) for one in (message_id, lang) if isinstance(one, str)):
             return None
         if message_id in self._seen:
             faults.report(
@@ -132,7 +182,8 @@ class OpenAssistant:
                 "A message id occurs twice.",
                 message=message_id,
                 expected="an id of its own for each message",
-                hint=f"was an export appended to another one? If not, {MEND}",
+                hint="was an export appended to another one? Take one of the two out, or set "
+                "`options.invalid: drop` to keep the first and count the other",
             )
             return None
         role = faults.role(raw, ROLES, message_id)
@@ -149,11 +200,11 @@ class OpenAssistant:
                 expected="prompter and assistant in turn",
             )
             return None
-        rank, replies = raw.get("rank"), raw.get("replies") or []
-        if rank is not None and type(rank) is not int:
+        rank, replies = as_rank(raw.get("rank")), raw.get("replies") or []
+        if rank is None and holds_something(raw.get("rank")):
             faults.report(
                 "rank_invalid",
-                f"The rank {rank!r} is not a whole number.",
+                f"The rank {raw['rank']!r} is not a whole number.",
                 message=message_id,
                 expected="`rank` is 0 for the best reply, then 1, 2, …",
             )
@@ -167,21 +218,32 @@ class OpenAssistant:
             )
             return None
         self._seen.add(message_id)
-        below = [self._node(reply, role) for reply in replies]
-        node = _Node(
-            message_id, text, rank, properties_of(raw), [one for one in below if one is not None]
-        )
-        if role == "user":
-            self._check_ranks(node)
-        return node
+        return _Node(message_id, text, rank, properties_of(raw), raw.get(PLACE))
+
+    def _flags_are_right(self, raw: dict[str, Any]) -> bool:
+        """Whether the marks of a message are true, false or nothing; a fault is reported if not."""
+        for name in FLAGS:
+            value = raw.get(name)
+            if value is None or isinstance(value, bool):
+                continue
+            if holds_something(value) and as_flag(value) is None:
+                self._faults.report(
+                    "flag_invalid",
+                    f"`{name}` of a message is {value!r}.",
+                    message=raw.get("message_id"),
+                    expected="true, false or null",
+                )
+                return False
+        return True
 
     def _left_out(self, raw: dict[str, Any]) -> str | None:
         """Why the options or the source's own marks leave a message out, or None."""
-        if raw.get("deleted"):
+        deleted, review, synthetic = (as_flag(raw.get(name)) for name in FLAGS)
+        if deleted:
             return "deleted"
-        if raw.get("review_result") not in self._review:
-            return "rejected" if raw.get("review_result") is False else "not_reviewed"
-        if raw.get("synthetic") and not self._synthetic:
+        if review not in self._review:
+            return "rejected" if review is False else "not_reviewed"
+        if synthetic and not self._synthetic:
             return "synthetic"
         quality = _label(raw, "quality") if self._min_quality is not None else None
         if quality is not None and quality < (self._min_quality or 0):
@@ -190,21 +252,15 @@ class OpenAssistant:
 
     def finish(self) -> Iterator[Row]:
         """Rows of the trees that single messages make."""
-        below: dict[Any, list[tuple[_Place, dict[str, Any]]]] = {}
-        for place, message in self._messages:
-            below.setdefault(message.get("parent_id"), []).append((place, message))
-        known = {message.get("message_id") for _, message in self._messages}
-        for parent in [one for one in below if one is not None and one not in known]:
-            for (self._faults.path, self._faults.line), message in below.pop(parent):
+        for root in self._singles.trees():
+            state = root.get("tree_state")
+            wrapped = {"prompt": root} | ({"tree_state": state} if holds_something(state) else {})
+            try:
+                yield from self.rows(wrapped)
+            except RecursionError:
                 self._faults.report(
-                    "parent_missing",
-                    f"A message answers {parent!r}, which is not there.",
-                    message=message.get("message_id"),
-                    expected="`parent_id` is the `message_id` of another row, or null in a prompt",
+                    "nested", "The tree is too deep.", expected="fewer than 300 turns"
                 )
-        for (self._faults.path, self._faults.line), root in below.get(None, []):
-            state = {"tree_state": root["tree_state"]} if root.get("tree_state") else {}
-            yield from self.rows(state | {"prompt": _with_replies(root, below)})
 
     def _check_ranks(self, question: _Node) -> None:
         """Two or more replies need ranks, each its own: otherwise nobody knows which is better."""
@@ -212,6 +268,8 @@ class OpenAssistant:
             return
         times = Counter(reply.rank for reply in question.replies)
         for reply in question.replies:
+            if reply.place is not None:
+                self._faults.path, self._faults.line, self._faults.unit = reply.place
             if reply.rank is None:
                 self._faults.report(
                     "rank_missing",
@@ -246,15 +304,19 @@ class OpenAssistant:
         if kept:
             found.append(Prompt(question.id, group, history))
         ranked = self._ranked(question)
+        question.used = kept or len(ranked) >= 2
         if len(ranked) >= 2:
             texts = tuple(one.text for one in ranked)
             known = tuple(one.properties for one in ranked)
             found.append(
                 Preference(question.id, group, history, texts, known if any(known) else ())
             )
+            for one in ranked:
+                one.used = True
         goes_on = False
         for reply in question.replies:
             follow = kept and self._within(reply, len(question.replies))
+            reply.used = reply.used or follow
             thread = (*history, Message("assistant", reply.text, reply.properties))
             deeper = [self._walk(one, thread, follow, group, found) for one in reply.replies]
             # A thread that ends on the prompter is a demonstration up to its last reply, once.
@@ -262,6 +324,14 @@ class OpenAssistant:
                 found.append(Conversation(reply.id, group, thread))
             goes_on = goes_on or follow
         return goes_on
+
+    def _count_unused(self, node: _Node) -> bool:
+        """Count the messages that ``top_k`` keeps out of all rows; whether this one is in any."""
+        below = [self._count_unused(one) for one in node.replies]
+        node.used = node.used or any(below)
+        if not node.used:
+            self._faults.filtered["top_k"] += 1
+        return node.used
 
     def _within(self, reply: _Node, siblings: int) -> bool:
         if self._top_k is None:
@@ -306,17 +376,12 @@ def properties_of(raw: dict[str, Any]) -> Properties | None:
     return Properties(lang=lang, **values) if lang or values else None
 
 
-def _with_replies(root: dict[str, Any], below: dict[Any, Any]) -> dict[str, Any]:
-    """A copy of a message with all that answers it."""
-    top = dict(root)
-    pending = [top]
-    while pending:
-        one = pending.pop()
-        # Replies are taken out, so messages that answer each other in a circle end, too.
-        answers = below.pop(one.get("message_id"), []) if one.get("message_id") else []
-        one["replies"] = [dict(message) for _, message in answers]
-        pending += one["replies"]
-    return top
+def as_rank(value: Any) -> int | None:
+    """A rank as a whole number, which pandas writes as 0.0; None: it is none."""
+    if isinstance(value, str):
+        return int(value) if value.strip().isdecimal() else None
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole and not isinstance(value, bool) else None
 
 
 def _label(raw: dict[str, Any], name: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.columns import Columns, columns_of
 from rlhf.data.formats.faults import Faults
 from rlhf.data.rows import TEXT, Conversation, Message, Row
 from rlhf.data.split import group_of
@@ -26,6 +26,7 @@ class PlainText:
             )
         self._faults, self._text, self._limit = faults, text, max_characters
         self._columns = Columns(faults)
+        self.reads = columns_of(text)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """One row for each piece; all are in the split that the whole text belongs to."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, shown
-from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.turns import check_prompts, dialogue, pick
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown
+from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.labels import Labels
+from rlhf.data.formats.system import SystemColumn
+from rlhf.data.formats.turns import check_prompts, dialogue, pick, prompts_only
 from rlhf.data.rows import Message, Row
 
 SUMMARIZE = (
@@ -17,26 +19,30 @@ SUMMARIZE = (
     "{}\n\nSummarize the text above.",
     "{}\n\nTL;DR:",
 )
-NO_INPUT = ("", "no input", "noinput", "n/a", "none", "<noinput>")
+NO_INPUT = ("no input", "noinput", "n/a")  # without marks around them
 
 
 class Questions:
     """Each row is a question and its answer.
 
     A column is named by its path (``answers.text.0``) or by a template (``{title}, step by
-    step``; ``{context?}`` may be empty).
+    step``; ``{context?}`` may be empty). Where a label says that the answer is bad, the row gives
+    a prompt only, counted as ``rejected_reply``.
 
     Args:
         faults: where faults go.
         question: column or template.
         answer: column or template.
-        system: column or template of a system message; none where it is empty.
-        no_answer: the answer where there is none.
+        system: column or template of a system message; none where it is empty; null: ``system`` or
+            ``system_prompt``, where it is there; an empty name: none.
+        no_answer: the answer where there is none; such rows are counted as ``no_answer``.
         each: columns with lists of one length; the row stands for as many, one for each element.
         prompts: templates with ``{}`` for the question; one is drawn by its digest.
-        max_words: the question is cut after so many words.
+        max_words: the question is cut after so many words, and the row counted as ``cut``.
         remove: a regular expression; what it matches is taken out of all texts.
         join: how a list of strings becomes one text; None: a list is a fault.
+        label: column that says whether the answer is good; null: ``label``, ``kto_tag``, ``tag``,
+            ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Questions:
         max_words: int | None = None,
         remove: str | None = None,
         join: str | None = None,
+        label: str | None = None,
     ) -> None:
         check_prompts(faults, prompts)
         if max_words is not None and (type(max_words) is not int or max_words < 1):
@@ -58,9 +65,15 @@ class Questions:
         if each is not None and not isinstance(each, list | tuple):
             raise faults.wrong_option("each", each, "a list of columns, such as [answers]")
         self._faults, self._question, self._answer = faults, question, answer
-        self._system, self._no_answer, self._each = system, no_answer, tuple(each or ())
+        if no_answer is not None and "{" in answer:
+            raise faults.wrong_option("no_answer", no_answer, "null, where `answer` is a template")
+        self._no_answer, self._each = no_answer, tuple(each or ())
         self._prompts, self._max_words = prompts, max_words
         self._columns = Columns(faults, remove, join)
+        taken = columns_of(question, answer, *self._each)
+        self._system = SystemColumn(faults, self._columns, system, taken)
+        self._labels = Labels(faults, label, taken | self._system.reads)
+        self.reads = taken | self._system.reads | self._labels.reads
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation and its prompt, or several of them."""
@@ -71,23 +84,38 @@ class Questions:
         return [row for i, one in records for row in self._rows(f"{row_id}.{i}", one)]
 
     def _rows(self, row_id: str, record: dict[str, Any]) -> list[Row]:
+        messages = self._messages(record)
+        good = None if messages is None else self._labels.says(record)
+        if messages is None or good is None:
+            return []
+        rows = dialogue(row_id, messages)
+        return rows if good else prompts_only(self._faults, rows, "rejected_reply")
+
+    def _messages(self, record: dict[str, Any]) -> list[Message] | None:
         question = self._columns.text(record, self._question, "question")
         if question is None:
-            return []
+            return None
         answer = self._columns.text(record, self._answer, "answer", self._no_answer)
-        if answer is None:
-            return []
+        history = None if answer is None else self._history(record)
+        if answer is None or history is None:
+            return None
         if self._max_words is not None and len(words := question.split(" ")) > self._max_words:
             question = " ".join(words[: self._max_words])
+            self._faults.noticed["cut"] += 1
         if self._prompts:
             question = pick(self._prompts, question).replace("{}", question)
-        messages = [Message("user", question), Message("assistant", answer)]
-        system = self._columns.text(record, self._system, "system", "") if self._system else None
-        if system:
-            messages.insert(0, Message("system", system))
-        return dialogue(row_id, messages)
+        messages = [*history, Message("user", question), Message("assistant", answer)]
+        whole = self._system.before(record, messages)
+        if whole is not None and answer is self._no_answer:
+            self._faults.noticed["no_answer"] += 1
+        return whole
 
-    def _records(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _history(self, record: dict[str, Any]) -> list[Message] | None:
+        """What was said before the question, or None after reporting a fault."""
+        return []
+
+    def _records(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows that one stands for; none after reporting or counting why."""
         lists = []
         for column in self._each:
             found = self._columns.value(record, column, "each")
@@ -99,7 +127,7 @@ class Questions:
                         expected="a list",
                         key=column,
                     )
-                return
+                return []
             lists.append(found)
         if len({len(one) for one in lists}) > 1:
             counts = ", ".join(f"{c} {len(one)}" for c, one in zip(self._each, lists, strict=True))
@@ -109,22 +137,31 @@ class Questions:
                 expected="one element for each of the others",
                 key=self._each[0],
             )
-            return
+            return []
         if not lists[0]:
             self._faults.filtered["empty_list"] += 1
-        for values in zip(*lists, strict=True):
-            yield record | dict(zip(self._each, values, strict=True))
+        values = zip(*lists, strict=True)
+        return [record | dict(zip(self._each, one, strict=True)) for one in values]
 
 
 class Alpaca(Questions):
-    """``{instruction, input, output}``; an input that says nothing is left out.
+    """``{instruction, input, output}``, and what LLaMA-Factory writes beside them.
+
+    An input that is ``<noinput>``, ``No input`` or ``N/A`` is left out, and the row counted as
+    ``no_input``. Where a label says that the answer is bad, the row gives prompts only, counted as
+    ``rejected_reply``.
 
     Args:
         faults: where faults go.
         instruction: column of the task.
         input: column of what it is about.
         output: column of the answer.
-        system: column of a system message.
+        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
+            there; an empty name: none.
+        history: column of what was said before: a list of [question, answer]; may be absent; an
+            empty name: none.
+        label: column that says whether the answer is good; null: ``label``, ``kto_tag``, ``tag``,
+            ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
     def __init__(
@@ -134,19 +171,44 @@ class Alpaca(Questions):
         input: str = "input",
         output: str = "output",
         system: str | None = None,
+        history: str = "history",
+        label: str | None = None,
     ) -> None:
         question = f"{{{instruction}}}\n{{{input}?}}"
-        super().__init__(faults, question, output, system)
-        self._input, self._task = input, instruction
+        super().__init__(faults, question, output, system, label=label)
+        self._input, self._before = input, history
+        self.reads |= columns_of(history)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
-        """A conversation and its prompt."""
-        given, task = record.get(self._input), record.get(self._task)
-        if isinstance(given, str) and isinstance(task, str):
-            said = given.strip().casefold()
-            if said.strip("<>. ") in NO_INPUT or said in task.casefold():
-                record = record | {self._input: ""}
+        """A conversation and its prompts."""
+        given = record.get(self._input)
+        if isinstance(given, str) and given.strip("<>[](). \n").casefold() in NO_INPUT:
+            self._faults.noticed["no_input"] += 1
+            record = record | {self._input: ""}
         return super().rows(record)
+
+    def _history(self, record: dict[str, Any]) -> list[Message] | None:
+        value = record.get(self._before)
+        if not holds_something(value):
+            return []
+        messages: list[Message] = []
+        for pair in value if isinstance(value, list) else [value]:
+            listed = pair if isinstance(pair, list) else []
+            texts = [one for one in listed if isinstance(one, str) and one.strip()]
+            if len(listed) != 2 or len(texts) != 2:
+                self._faults.report(
+                    "history_invalid",
+                    f"Column `{self._before}` holds {shown(pair)}.",
+                    expected="a list of [question, answer], each a text",
+                    key=self._before,
+                    hint="name the right column in `options.history`; with an empty name none is "
+                    f"read; or {MEND}",
+                )
+                return None
+            if not all(self._faults.is_unicode(one, key=self._before) for one in texts):
+                return None
+            messages += [Message("user", texts[0]), Message("assistant", texts[1])]
+        return messages
 
 
 class Summaries(Questions):
@@ -157,7 +219,11 @@ class Summaries(Questions):
         text: column or template of the text; a list of sentences is joined.
         summary: column or template of the summary; likewise.
         prompts: templates with ``{}`` for the text.
-        max_words: the text is cut after so many words.
+        max_words: the text is cut after so many words, and the row counted as ``cut``.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
+            it is there; an empty name: none.
+        label: column that says whether the summary is good; null: ``label``, ``kto_tag``, ``tag``,
+            ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
     def __init__(
@@ -167,5 +233,16 @@ class Summaries(Questions):
         summary: str = "summary",
         prompts: Sequence[str] = SUMMARIZE,
         max_words: int | None = 512,
+        system: str | None = None,
+        label: str | None = None,
     ) -> None:
-        super().__init__(faults, text, summary, prompts=prompts, max_words=max_words, join=" ")
+        super().__init__(
+            faults,
+            text,
+            summary,
+            system,
+            prompts=prompts,
+            max_words=max_words,
+            join=" ",
+            label=label,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.columns import Columns, columns_of
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.turns import check_prompts, dialogue, pick
 from rlhf.data.rows import Message, Row
@@ -117,6 +117,7 @@ class Translations:
         self._source = source or f"{column}.{self._pair[0]}"
         self._target = target or f"{column}.{self._pair[1]}"
         self._target_column, self._codes = target_column, dict(codes or {})
+        self.reads = columns_of(self._source, self._target, target_column)
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """One conversation and its prompt, or one in each direction."""

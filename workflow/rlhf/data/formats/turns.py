@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from rlhf.data.formats.columns import shown
-from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.objects import is_message, read_messages
 from rlhf.data.rows import ROLES, Conversation, Message, Preference, Prompt, Role, Row
 from rlhf.data.split import group_of
@@ -26,9 +26,12 @@ def pick(choices: Sequence[T], text: str) -> T:
 
 
 def in_turn(
-    faults: Faults, messages: Sequence[Message], expected: str = IN_TURN
+    faults: Faults, messages: Sequence[Message], expected: str = IN_TURN, repeated_hint: str = MEND
 ) -> tuple[Message, ...] | None:
-    """The messages, or None after reporting that they are out of turn."""
+    """The messages, or None after reporting that they are out of turn.
+
+    ``repeated_hint`` says what to do about two messages of one role in a row.
+    """
     turns = [one.role for one in messages]
     if turns[:1] == ["system"]:
         turns = turns[1:]
@@ -39,9 +42,11 @@ def in_turn(
                 "role_repeated" if repeated else "role_order",
                 f"Two messages of the role {role!r} follow each other."
                 if repeated
-                else f"The role {role!r} is out of turn.",
+                else f"The role {role!r} is out of turn"
+                + (": it speaks first." if turn == 0 and role == "assistant" else "."),
                 expected=expected,
                 message=turn + 1 + len(messages) - len(turns),
+                hint=repeated_hint if repeated else MEND,
             )
             return None
     if not turns:
@@ -55,7 +60,8 @@ def merged(messages: Iterable[Message], gap: str = "\n") -> list[Message]:
     found: list[Message] = []
     for one in messages:
         if found and found[-1].role == one.role:
-            found[-1] = Message(one.role, f"{found[-1].content}{gap}{one.content}")
+            content = f"{found[-1].content}{gap}{one.content}"
+            found[-1] = Message(one.role, content, trained=one.trained)
         else:
             found.append(one)
     return found
@@ -77,6 +83,14 @@ def dialogue(row_id: str, messages: Sequence[Message]) -> list[Row]:
     for turn, last in enumerate(prompts, start=1):
         rows.append(Prompt(f"{row_id}/{turn}", group, tuple(messages[: last + 1])))
     return rows
+
+
+def prompts_only(faults: Faults, rows: Sequence[Row], reason: str) -> list[Row]:
+    """Rows without their demonstrations, which are counted as filtered for a reason."""
+    kept: list[Row] = [one for one in rows if not isinstance(one, Conversation)]
+    if len(kept) < len(rows):
+        faults.filtered[reason] += len(rows) - len(kept)
+    return kept
 
 
 def ranked(

@@ -1,0 +1,84 @@
+"""Marks that say yes or no, as files spell them: flags of messages, and labels of one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from rlhf.data.formats.columns import holds_something, shown
+from rlhf.data.formats.faults import Faults
+
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_WORDS = {
+    "desirable": True,
+    "undesirable": False,
+    "chosen": True,
+    "rejected": False,
+    "good": True,
+    "bad": False,
+}
+LABELS = ("label", "kto_tag", "tag", "is_good", "desirable")  # columns that may hold a label
+
+
+def as_flag(value: Any) -> bool | None:
+    """Whether a mark says yes: a boolean, 0 or 1, or one of them as text; None: anything else."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return bool(value) if value in (0, 1) else None
+    return _FLAGS.get(value.strip().casefold()) if isinstance(value, str) else None
+
+
+def as_label(value: Any) -> bool | None:
+    """Whether a label says that an answer is good: a flag, or a word such as ``desirable``.
+
+    None: it is neither. Words are desirable, chosen and good, and their opposites.
+    """
+    word = value.strip().casefold() if isinstance(value, str) else None
+    return _WORDS[word] if word in _WORDS else as_flag(value)
+
+
+class Labels:
+    """Reads whether the answer of a row is good.
+
+    Args:
+        faults: where faults go.
+        column: the label's column; an empty name: none is read; None: those of ``LABELS`` that
+            hold true or false. Numbers in such a column may be classes: they are not read.
+        taken: columns that the format reads as something else.
+
+    Attributes:
+        reads: columns that may be read.
+    """
+
+    def __init__(self, faults: Faults, column: str | None, taken: Collection[str] = ()) -> None:
+        self._faults, self._column = faults, column
+        known = [one for one in LABELS if one not in taken] if column is None else [column]
+        self.reads = {one for one in known if one}
+
+    def says(self, record: dict[str, Any]) -> bool | None:
+        """Whether the answer is good, which it is without a label; None after a fault."""
+        if self._column:
+            return self._named(record, self._column)
+        good = True
+        for column in sorted(self.reads):
+            value = record.get(column)
+            text = value.strip().casefold() if isinstance(value, str) else value
+            if isinstance(value, bool) or text in ("true", "false"):
+                good = good and bool(as_flag(value))
+            elif holds_something(value):
+                self._faults.unread[column] += 1
+        return good
+
+    def _named(self, record: dict[str, Any], column: str) -> bool | None:
+        label = as_label(record.get(column))
+        if label is None:
+            self._faults.report(
+                "label_invalid",
+                f"Column `{column}` holds {shown(record.get(column))}.",
+                expected="true, 1 or desirable for a good answer; false, 0 or undesirable",
+                key=column,
+                hint="name the label's column in `options.label`; with an empty name no label "
+                "is read, and all answers are learned",
+            )
+        return label
