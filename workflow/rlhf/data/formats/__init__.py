@@ -151,7 +151,7 @@ class Source:
         self.files: dict[str, Account] = {}
         self.not_read: dict[str, str] = {}
         self.counted_at_end: Counter[str] = Counter()
-        self.faults.reads = getattr(self._format, "reads", None)
+        self.faults.reads = self._format.reads
         self._unread: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __iter__(self) -> Iterator[Row]:
