@@ -38,7 +38,6 @@ def start() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(device())
         dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device())
         return
     # By itself, gloo takes the interface that the machine's name stands for: on many machines that
@@ -100,6 +99,7 @@ def check_device() -> None:
         torch.ones(2, device=where).sum().item()
     except (RuntimeError, AssertionError) as error:  # the latter by a torch without CUDA
         raise _unusable(str(error).splitlines()[0]) from error
+    torch.cuda.set_device(where)
 
 
 def _unusable(why: str) -> ClusterError:

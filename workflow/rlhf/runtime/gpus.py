@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 
+from rlhf.runtime.slurm import this_job
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 USED = "RLHF_GPUS"  # how many GPUs of this node the launcher has shared out
 ASK_SECONDS = 30.0
@@ -30,9 +32,12 @@ def visible(environment: Mapping[str, str] = os.environ) -> tuple[str, ...] | No
 
 
 def count() -> int:
-    """GPUs of this machine, visible or not; 0 where no driver tells of any."""
-    known = len(list((_DRIVER / "gpus").glob("*")))
-    return known or len(re.findall(r"^GPU \d+: ", _ask("-L"), re.MULTILINE))
+    """GPUs of this machine, or of this job on it, named visible or not; 0 where none is known."""
+    if shutil.which("nvidia-smi"):  # sees no more than the job's control group lets it
+        return len(re.findall(r"^GPU \d+: ", _ask("-L"), re.MULTILINE))
+    if this_job()[0] is not None:
+        return 0  # the driver's own list has those of other jobs too
+    return len(list((_DRIVER / "gpus").glob("*")))
 
 
 def driver() -> str:
