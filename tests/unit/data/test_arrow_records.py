@@ -111,6 +111,33 @@ class TestRead:
         assert read(pa.table(TEXTS).slice(0, 0), tmp_path, write)[0] == []
 
 
+def test_a_stream_that_is_cut_between_batches_is_noticed(tmp_path):
+    path = tmp_path / "rows.arrow"
+    stream(pa.table(TEXTS), path)
+    source = Source("qa", path)
+    assert len([row for row in source if hasattr(row, "messages")]) == 3
+    assert not source.faults.noticed
+    with pa.memory_map(str(path)) as whole:
+        pa.ipc.open_stream(whole).read_next_batch()
+        end = whole.tell()  # of the first batch, or after the beginning of the next
+    content = path.read_bytes()
+    lengths = [n for n in range(end, len(content)) if _reads(content[:n], tmp_path)]
+    for n in lengths:
+        path.write_bytes(content[:n])
+        source = Source("qa", path)
+        list(source)
+        assert source.faults.noticed == {"no_end_mark": 1}
+    assert lengths
+
+
+def _reads(content, folder):
+    (folder / "try.arrow").write_bytes(content)
+    try:
+        return bool(list(Source("qa", folder / "try.arrow")))
+    except DataError:
+        return False
+
+
 def test_a_date_as_a_text_is_a_fault_of_the_row(tmp_path):
     table = pa.table({"question": [datetime.date(2020, 1, 1)], "answer": ["a"]})
     pq.write_table(table, tmp_path / "rows.parquet")

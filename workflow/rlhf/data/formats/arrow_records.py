@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 BATCH = 1024  # rows that are turned into objects at once
 
 
@@ -52,7 +53,8 @@ def arrow_rows(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
 
     try:
         with pa.memory_map(str(path)) as source:
-            if source.read(6) == b"ARROW1":
+            is_file = source.read(6) == b"ARROW1"
+            if is_file:
                 file = pa.ipc.open_file(source)
                 schema = file.schema
                 batches: Iterable[pa.RecordBatch] = map(
@@ -65,6 +67,10 @@ def arrow_rows(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
             wanted = _wanted(schema.names, path, faults)
             counted = _counting(batches, wanted, faults)
             yield from _objects(counted, schema.names, wanted, path, faults)
+            # A stream may end without a mark, but one that was cut off between batches does, too.
+            source.seek(max(0, source.size() - len(STREAM_END)))
+            if not is_file and source.read() != STREAM_END:
+                faults.noticed["no_end_mark"] += 1
     except (pa.ArrowException, OSError) as error:
         raise _not(path, "Arrow", error) from None
 
