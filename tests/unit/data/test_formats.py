@@ -311,6 +311,8 @@ class TestOptions:
 
     def test_a_format_is_a_small_class(self, write_lines, monkeypatch):
         class Pairs:
+            reads = ("q",)
+
             def __init__(self, faults, greeting="Hi"):
                 self.faults, self.greeting = faults, greeting
 
