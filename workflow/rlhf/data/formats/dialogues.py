@@ -76,7 +76,8 @@ class Dialogues:
     def _count_unread(self, turns: list[Any]) -> None:
         objects = [one for one in turns if isinstance(one, dict)]
         held = {key for one in objects for key in unread_keys(one, self._keys or ())}
-        self._faults.unread.update(f"{self._turns}[].{one}" for one in held)
+        for key in held:
+            self._faults.count_unread(f"{self._turns}[].{key}")
 
     def _two_in_turn(self, record: dict[str, Any], count: int) -> bool:
         names = self._columns.value(record, self._speakers or "", "speakers")

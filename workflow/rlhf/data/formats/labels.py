@@ -67,7 +67,7 @@ class Labels:
             if isinstance(value, bool) or text in ("true", "false"):
                 good = good and bool(as_flag(value))
             elif holds_something(value):
-                self._faults.unread[column] += 1
+                self._faults.count_unread(column)
         return good
 
     def _named(self, record: dict[str, Any], column: str) -> bool | None:

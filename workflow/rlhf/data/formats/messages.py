@@ -109,7 +109,8 @@ class _MessageLists:
         whole = None if joined is None else self._system.before(record, joined)
         if whole is None or in_turn(self._faults, whole, expected, MERGE) is None:
             return None
-        self._faults.unread.update(f"{self._column}[].{one}" for one in unread)
+        for key in unread:
+            self._faults.count_unread(f"{self._column}[].{key}")
         return tuple(whole)
 
     def _message(self, raw: dict[str, Any], position: int) -> Message | None:

@@ -118,7 +118,8 @@ class OpenAssistant:
             return []
         unread: set[str] = set()
         root = self._node(raw, None, unread)
-        self._faults.unread.update(f"messages[].{one}" for one in unread)
+        for key in unread:
+            self._faults.count_unread(f"messages[].{key}")
         if root is None:
             return []
         found: list[Row] = []
