@@ -176,8 +176,6 @@ def _print_files(source: Source) -> None:
         print(f"  {name}: {_said(account)}")
     if len(source.files) > LISTED:
         print(f"  all {len(source.files)} files: {_said(total(source.files.values()))}")
-    if source.counted_at_end:
-        print(f"  of those held for the end, counted: {_listed(source.counted_at_end)}")
     if source.not_read:
         print("\nfiles that are not read:")
     for name, why in islice(source.not_read.items(), LISTED):

@@ -85,7 +85,6 @@ class Statistics:
             },
             "files": {name: one.as_dict() for name, one in source.files.items()},
             "not_read": source.not_read,
-            "counted_at_end": dict(sorted(source.counted_at_end.items())),
             "dropped": dict(sorted(faults.dropped.items())),
             "filtered": dict(sorted(faults.filtered.items())),
             "unread": dict(sorted(faults.unread.items())),

@@ -3,7 +3,8 @@
 To add one: write a module with a class like ``messages.Messages``: options are the keyword
 arguments of its constructor, ``rows(record)`` turns one row of a file into rows of ours and
 reports faults, and ``finish()``, if it has one, gives what has to wait for the last row. Every
-row has to give something or be counted: see ``accounts``. Then name it in ``FORMATS``.
+row has to give something or be counted; one that waits is held by ``faults.hold()``, and settled
+in ``finish()``: see ``accounts``. Then name the class in ``FORMATS``.
 
 Only the module of the format that is used is imported, and only that one counts as code that a
 dataset was made with: a change in one format leaves what came from others as it is.
@@ -15,7 +16,6 @@ import difflib
 import importlib
 import inspect
 import itertools
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -97,7 +97,6 @@ class Source:
     Attributes:
         faults: what was dropped and filtered so far.
         files: name of each file that was read so far → what became of its rows.
-        counted_at_end: reason → how much of the rows that the format held until all were read.
         not_read: name of a file that is not read → why.
 
     Raises:
@@ -150,7 +149,6 @@ class Source:
         self._name = name
         self.files: dict[str, Account] = {}
         self.not_read: dict[str, str] = {}
-        self.counted_at_end: Counter[str] = Counter()
         self.faults.reads = self._format.reads
         self._unread: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -194,6 +192,7 @@ class Source:
         reasons = self.faults.reasons
         if reasons:
             reasons.clear()
+        self.faults.holding = False
         try:
             made = self._format.rows(record)
         except RecursionError:
@@ -202,12 +201,12 @@ class Source:
                 "nested", "The object is nested too deeply.", expected="fewer than 300 turns"
             )
         rows = self._wanted(made)
+        if self.faults.holding:
+            return rows
         if rows:
             account.used += 1
         elif reasons:
             account.left_out[reasons[0]] += 1
-        elif hasattr(self._format, "finish"):
-            account.held += 1
         else:
             raise self._uncounted(f"{self.faults.path}{self.faults.unit}{self.faults.line}")
         return rows
@@ -217,15 +216,12 @@ class Source:
         finish: Callable[[], Iterable[Row]] | None = getattr(self._format, "finish", None)
         if finish is None:
             return
-        before = self.faults.dropped + self.faults.filtered
-        given = False
         for _, rows in itertools.groupby(finish(), key=lambda row: row.id):
-            given = True
             yield from self._wanted(rows)
-        self.counted_at_end = self.faults.dropped + self.faults.filtered - before
-        held = sum(one.held for one in self.files.values())
-        if held and not given and not self.counted_at_end:
-            raise self._uncounted(f"{self.path}, {held} rows")
+            self.faults.reasons.clear()
+        for name, account in self.files.items():
+            if account.held:
+                raise self._uncounted(f"{name}, {account.held} rows")
 
     def _uncounted(self, place: str) -> RlhfError:
         return RlhfError(

@@ -27,7 +27,7 @@ class Account:
     Attributes:
         rows: how many were read.
         used: how many gave something.
-        held: how many a format holds until all are read.
+        held: how many a format holds until all are read; none in the end.
         left_out: reason → how many gave nothing.
     """
 
@@ -53,6 +53,34 @@ class Account:
         if self.left_out:
             found["left_out"] = dict(sorted(self.left_out.items()))
         return found
+
+
+class Held:
+    """A row that a format holds until all are read; then it is used or left out, once.
+
+    Args:
+        account: of the row's file.
+    """
+
+    __slots__ = ("_account",)
+
+    def __init__(self, account: Account) -> None:
+        self._account: Account | None = account
+        account.held += 1
+
+    def use(self) -> None:
+        """Count the row as used, unless it is counted already."""
+        if self._account is not None:
+            self._account.held -= 1
+            self._account.used += 1
+            self._account = None
+
+    def leave_out(self, reason: str) -> None:
+        """Count the row as left out, unless it is counted already."""
+        if self._account is not None:
+            self._account.held -= 1
+            self._account.left_out[reason] += 1
+            self._account = None
 
 
 def total(accounts: Iterable[Account]) -> Account:

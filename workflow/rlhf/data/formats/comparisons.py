@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rlhf.data.formats.accounts import Held
 from rlhf.data.formats.columns import columns_of, shown
 from rlhf.data.formats.compared import (
     PROMPT,
@@ -77,6 +78,7 @@ class Comparisons(Compared):
         self._replies, self._scores, self._choice = tuple(replies), scores, choice
         self._ties, self._merge = ties, merge
         self._lists: dict[tuple[Message, ...], tuple[str, dict[str, float]]] = {}
+        self._held: list[tuple[Held, list[tuple[tuple[Message, ...], str]]]] = []
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation, the pair and the prompt; with ``merge`` they come in the end."""
@@ -91,8 +93,7 @@ class Comparisons(Compared):
         row_id = self._faults.row_id
         pair = list(zip(points, (first.text, second.text), histories, strict=True))
         if self._merge and self._scores:
-            for point, text, history in pair:
-                self._add(history, row_id, text, point)
+            self._hold(row_id, pair)
             return []
         if points[0] == points[1]:
             self._faults.filtered["tie"] += 1
@@ -105,8 +106,7 @@ class Comparisons(Compared):
             self._faults.filtered["duplicate_reply"] += 1
             return []
         if self._merge:
-            self._add(history, row_id, better, 1)
-            self._add(history, row_id, worse, 0)
+            self._hold(row_id, [(1, better, history), (0, worse, history)])
             return []
         return ranked(self._faults, row_id, history, [better, worse])
 
@@ -114,16 +114,28 @@ class Comparisons(Compared):
         """The merged lists."""
         for history, (row_id, known) in self._lists.items():
             places = [(-point, text) for text, point in known.items()]
-            yield from ranked(self._faults, row_id, history, without_ties(self._faults, places))
+            kept = without_ties(self._faults, places)
+            yield from ranked(self._faults, row_id, history, kept)
+            for text in known.keys() - set(kept):
+                del known[text]
+        for held, replies in self._held:
+            if any(text in self._lists[history][1] for history, text in replies):
+                held.use()
+            else:
+                held.leave_out("tie")
 
-    def _add(self, history: tuple[Message, ...], row_id: str, text: str, point: float) -> None:
-        """Add a win, or a score, to what a prompt's reply has."""
-        _, known = self._lists.setdefault(history, (row_id, {}))
-        text = text.strip()
-        if self._scores:
-            known[text] = max(known.get(text, point), point)
-        else:
-            known[text] = known.get(text, 0) + point
+    def _hold(self, row_id: str, replies: Iterable[tuple[float, str, tuple[Message, ...]]]) -> None:
+        """Add wins, or scores, to what the replies to a prompt have."""
+        added = []
+        for point, reply, history in replies:
+            _, known = self._lists.setdefault(history, (row_id, {}))
+            text = reply.strip()
+            if self._scores:
+                known[text] = max(known.get(text, point), point)
+            else:
+                known[text] = known.get(text, 0) + point
+            added.append((history, text))
+        self._held.append((self._faults.hold(), added))
 
     def _points(self, record: dict[str, Any]) -> tuple[float, float] | None:
         """Points of both replies, or None if nothing is said of them or after reporting a fault."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.formats.accounts import Account, Tally
+from rlhf.data.formats.accounts import Account, Held, Tally
 from rlhf.data.rows import Role
 from rlhf.errors import ConfigError, DataError
 
@@ -40,6 +40,7 @@ class Faults:
         filtered: reason → how many the options or the source's own marks leave out.
         reads: columns that the format may read, by their first names; None: it may read all.
         account: what became of the rows of the file that is being read.
+        holding: whether the format holds the row that is being read.
         unread: column, or key of messages as ``messages[].name`` → how many rows hold something
             there that the format does not read.
         noticed: reason → how many rows were read as they stand but look like a mistake.
@@ -50,6 +51,7 @@ class Faults:
         self.dataset, self.unit, self.prefix = dataset, ":", ""
         self.reads: Collection[str] | None = None
         self.account = Account()
+        self.holding = False
         self.reasons: list[str] = []
         self.dropped: Counter[str] = Tally(self.reasons)
         self.filtered: Counter[str] = Tally(self.reasons)
@@ -107,6 +109,11 @@ class Faults:
         where += f", message {message}" if message is not None else ""
         where += f", column {key}" if key is not None else ""
         raise DataError(what, where=where, expected=expected, hint=hint)
+
+    def hold(self) -> Held:
+        """Say that the row that is being read gives something when all are read, or nothing."""
+        self.holding = True
+        return Held(self.account)
 
     def count_unread(self, column: str, rows: int = 1) -> None:
         """Count rows that hold something in a column that is not read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rlhf.data.formats.accounts import Held
 from rlhf.data.formats.columns import columns_of, shown
 from rlhf.data.formats.compared import PROMPT, Compared
 from rlhf.data.formats.faults import Faults
@@ -51,6 +52,7 @@ class Labelled(Compared):
         self._completion, self._label, self._pairs = completion, label, pairs
         # history → reply → the row that it first came from, and the labels that it has
         self._known: dict[tuple[Message, ...], dict[str, tuple[str, set[bool]]]] = {}
+        self._held: dict[tuple[Message, ...], dict[str, Held]] = {}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation and the prompt, or the prompt alone; with ``pairs`` in the end."""
@@ -64,6 +66,9 @@ class Labelled(Compared):
             replies = self._known.setdefault(histories[0], {})
             if answer.text.strip() in replies:
                 self._faults.filtered["duplicate_reply"] += 1
+            else:
+                held = self._held.setdefault(histories[0], {})
+                held[answer.text.strip()] = self._faults.hold()
             replies.setdefault(answer.text.strip(), (row_id, set()))[1].add(accepted)
             return []
         rows = ranked(self._faults, row_id, histories[0], [answer.text])
@@ -79,6 +84,7 @@ class Labelled(Compared):
             for text, (row_id, labels) in replies.items():
                 if len(labels) == 2:
                     self._faults.filtered["label_differs"] += 1
+                    self._held[history][text].leave_out("label_differs")
                 else:
                     sides[True in labels].append((row_id, text))
             if not sides[True] and sides[False]:
@@ -90,6 +96,8 @@ class Labelled(Compared):
                 for number, (_, worse) in enumerate(sides[False], start=1):
                     yield Preference(f"{row_id}.{number}", group, history, (text, worse))
             yield Prompt(first, group, history)
+            for held in self._held[history].values():
+                held.use()  # the prompt at least
 
     def _accepted(self, record: dict[str, Any]) -> bool | None:
         label = self._columns.value(record, self._label, "label")

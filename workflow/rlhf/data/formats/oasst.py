@@ -10,7 +10,7 @@ from typing import Any
 from rlhf.data.formats.columns import holds_something, unread_keys
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.labels import as_flag
-from rlhf.data.formats.singles import PLACE, Singles, count_left_out
+from rlhf.data.formats.singles import PLACE, Place, Singles, count_left_out
 from rlhf.data.rows import RATINGS, Conversation, Message, Preference, Prompt, Properties, Role, Row
 from rlhf.data.split import group_of
 
@@ -35,7 +35,7 @@ class _Node:
     text: str
     rank: int | None
     properties: Properties | None
-    place: Any
+    place: Place | None
     replies: list[_Node] = field(default_factory=list)
     used: bool = False
 
@@ -114,7 +114,7 @@ class OpenAssistant:
                 message=raw.get("message_id"),
                 expected="at least one reply of the role assistant",
             )
-            count_left_out(self._faults.dropped, raw)
+            count_left_out(self._faults.dropped, raw, "no_assistant")
             return []
         unread: set[str] = set()
         root = self._node(raw, None, unread)
@@ -130,7 +130,7 @@ class OpenAssistant:
     def _leave_out(self, reason: str, raw: dict[str, Any]) -> None:
         """Count a message that is left out, and those below it."""
         self._faults.filtered[reason] += 1
-        count_left_out(self._faults.filtered, raw)
+        count_left_out(self._faults.filtered, raw, reason)
 
     def _node(self, raw: Any, above: str | None, unread: set[str]) -> _Node | None:
         """Check a message and all below it; None when it is left out.
@@ -145,16 +145,16 @@ class OpenAssistant:
             faults.report("not_a_message", "A reply is no object.", expected="a message: {…}")
             return None
         if PLACE in raw:
-            faults.path, faults.line, faults.unit = raw[PLACE]
+            raw[PLACE].show(faults)
         if not self._flags_are_right(raw):
-            count_left_out(faults.dropped, raw)
+            count_left_out(faults.dropped, raw, faults.reasons[-1])
             return None
         if (reason := self._left_out(raw)) is not None:
             self._leave_out(reason, raw)
             return None
         node = self._checked(raw, above)
         if node is None:
-            count_left_out(faults.dropped, raw)
+            count_left_out(faults.dropped, raw, faults.reasons[-1])
             return None
         if PLACE not in raw:  # the columns of a row are looked at as in every format
             unread |= unread_keys(raw, OF_MESSAGE)
@@ -262,6 +262,7 @@ class OpenAssistant:
                 self._faults.report(
                     "nested", "The tree is too deep.", expected="fewer than 300 turns"
                 )
+                count_left_out(self._faults.dropped, root, "nested")
 
     def _check_ranks(self, question: _Node) -> None:
         """Two or more replies need ranks, each its own: otherwise nobody knows which is better."""
@@ -270,7 +271,7 @@ class OpenAssistant:
         times = Counter(reply.rank for reply in question.replies)
         for reply in question.replies:
             if reply.place is not None:
-                self._faults.path, self._faults.line, self._faults.unit = reply.place
+                reply.place.show(self._faults)
             if reply.rank is None:
                 self._faults.report(
                     "rank_missing",
@@ -332,6 +333,10 @@ class OpenAssistant:
         node.used = node.used or any(below)
         if not node.used:
             self._faults.filtered["top_k"] += 1
+        if node.place is not None and node.used:
+            node.place.held.use()
+        elif node.place is not None:
+            node.place.held.leave_out("top_k")
         return node.used
 
     def _within(self, reply: _Node, siblings: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from rlhf.data.formats.accounts import Held
 from rlhf.data.formats.columns import columns_of, shown
 from rlhf.data.formats.compared import PROMPT, Compared, as_number, without_ties
 from rlhf.data.formats.faults import Faults
@@ -52,6 +53,7 @@ class Scored(Compared):
         self._reply, self._min_score = reply, min_score
         self._weights = {column: _exact(weight) for column, weight in weights.items()}
         self._known: dict[tuple[Message, ...], tuple[str, dict[str, Fraction]]] = {}
+        self._held: dict[tuple[Message, ...], dict[str, Held]] = {}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """No rows yet: they come when all replies to a prompt are known."""
@@ -64,6 +66,8 @@ class Scored(Compared):
         text = answer.text.strip()
         if text in known:
             self._faults.filtered["duplicate_reply"] += 1
+        else:
+            self._held.setdefault(histories[0], {})[text] = self._faults.hold()
         known[text] = max(known.get(text, score), score)
         return []
 
@@ -77,6 +81,11 @@ class Scored(Compared):
             for row in ranked(self._faults, row_id, history, replies):
                 if not (low and isinstance(row, Conversation)):
                     yield row
+            for text, held in self._held[history].items():
+                if text in replies:
+                    held.use()
+                else:
+                    held.leave_out("tie")
 
     def _score(self, record: dict[str, Any]) -> Fraction | None:
         """The weighted sum, or None after reporting a fault."""

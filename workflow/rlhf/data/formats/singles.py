@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from rlhf.data.formats.accounts import Held
 from rlhf.data.formats.columns import holds_something, shown
 from rlhf.data.formats.faults import Faults
 
-PLACE = "\0place"  # key of a message that is a row: file, line, and what stands between
+PLACE = "\0place"  # key of a message that is a row: where it stands, and its account
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message stands that is a row of a file, to be counted when all are read."""
+
+    path: str | Path
+    line: int
+    unit: str
+    held: Held
+
+    def show(self, faults: Faults) -> None:
+        """Let faults name this place."""
+        faults.path, faults.line, faults.unit = self.path, self.line, self.unit
 
 
 @dataclass(slots=True)
@@ -50,7 +66,7 @@ class Singles:
             )
             return
         above = parent if holds_something(parent) else None
-        place = (self._faults.path, self._faults.line, self._faults.unit)
+        place = Place(self._faults.path, self._faults.line, self._faults.unit, self._faults.hold())
         pending = [_Single({**record, PLACE: place}, above, True)]
         while pending:
             one = pending.pop()
@@ -104,27 +120,30 @@ class Singles:
     def _leave_out(self, reason: str, what: str, raw: dict[str, Any], expected: str) -> None:
         """Report a fault of a message, and count those below it."""
         if PLACE in raw:
-            self._faults.path, self._faults.line, self._faults.unit = raw[PLACE]
+            raw[PLACE].show(self._faults)
         self._faults.report(reason, what, expected=expected, message=raw.get("message_id"))
-        count_left_out(self._faults.dropped, raw)
+        count_left_out(self._faults.dropped, raw, reason)
 
 
-def count_left_out(tally: Counter[str], raw: dict[str, Any]) -> None:
-    """Count the messages below one that is left out."""
-    if below := count_below(raw):
+def count_left_out(tally: Counter[str], raw: dict[str, Any], reason: str) -> None:
+    """Count the messages below one that is left out, and settle the rows among them and itself."""
+    messages = list(thread(raw))
+    for one in messages:
+        if PLACE in one:
+            one[PLACE].held.leave_out(reason if one is raw else "below_left_out")
+    if below := len(messages) - 1:
         tally["below_left_out"] += below
 
 
-def count_below(raw: dict[str, Any]) -> int:
-    """How many messages are in the replies of a message, and in theirs."""
-    pending, count = [raw], -1
+def thread(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A message, those in its replies, and those in theirs."""
+    pending = [raw]
     while pending:
         one = pending.pop()
-        count += 1
+        yield one
         replies = one.get("replies")
         if isinstance(replies, list):
-            pending += [raw for raw in replies if isinstance(raw, dict)]
-    return count
+            pending += [reply for reply in replies if isinstance(reply, dict)]
 
 
 def _is_id(value: Any) -> bool:
