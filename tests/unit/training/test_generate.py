@@ -176,6 +176,38 @@ def test_sampling_inverts_the_cumulative_distribution():
     assert module._sample(logits, draws, 0)[0].tolist() == [2] * 6
 
 
+def test_every_token_of_a_large_vocabulary_can_be_drawn():
+    """Half of it is tokens of 1e-8 each, behind one that has nearly all."""
+    vocabulary, rare = 151_936, 75_968
+    probabilities = torch.full((1, vocabulary), 1e-8)
+    probabilities[:, :-rare] = 0
+    probabilities[0, 7] = 1 - rare * 1e-8
+    edges = probabilities.double().cumsum(-1)[0]
+    edges /= edges[-1].item()
+    tokens = torch.arange(vocabulary - rare, vocabulary)
+    draws = (edges[tokens - 1] + edges[tokens]) / 2  # the middle of what belongs to each
+    for own, part in zip(tokens.split(256), draws.split(256), strict=True):
+        drawn, logprobs = module._sample(probabilities.log().expand(len(part), -1), part, 1.0)
+        assert torch.equal(drawn, own)
+        torch.testing.assert_close(logprobs.exp(), torch.full((len(part),), 1e-8))
+
+
+def test_nothing_without_probability_is_drawn():
+    logits = torch.full((3, 1000), float("-inf"))
+    logits[:, 600] = 0.0
+    draws = torch.tensor([0.0, 0.5, 1 - 2.0**-48], dtype=torch.float64)
+    assert module._sample(logits, draws, 1.0)[0].tolist() == [600] * 3
+
+
+def test_draws_tell_tokens_apart_that_a_float32_does_not():
+    draws = uniforms((1,), 2000, 50)
+    assert not torch.equal(draws, draws.float().double())
+    low = (draws * 2**24).frac()
+    assert (low >= 0).all()
+    counts = torch.histc(low.float(), 10, 0, 1)
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 27.9, "chi-square, 9 degrees, p = 0.001"
+
+
 def test_a_response_knows_its_log_probability():
     model, prompts = causal_lm(), token_sequences([4, 7])
     responses = generate(model, prompts, uniforms((1,), 2, 6), eos_id=2, temperature=0.7)
@@ -189,7 +221,7 @@ def test_uniforms_are_the_same_for_any_number_of_ranks():
     """Checklist 36"""
     whole = uniforms((7, 3), 8, 5)
     assert whole.shape == (8, 5)
-    assert whole.dtype == torch.float32
+    assert whole.dtype == torch.float64
     assert 0 <= whole.min() < whole.max() < 1
     assert torch.equal(whole, uniforms((7, 3), 8, 5))
     assert not torch.equal(whole, uniforms((7, 4), 8, 5))

@@ -9,7 +9,6 @@ from rlhf.models.load import (
     decoder_layers,
     freeze_lower_layers,
     hidden_width,
-    load_causal_lm,
     load_trainable_state,
     trainable_state,
 )
@@ -83,15 +82,3 @@ def test_trainable_state_goes_there_and_back():
     state.pop("model.norm.weight")
     with pytest.raises(KeyError, match=r"model\.norm\.weight"):
         load_trainable_state(other, state)
-
-
-def test_a_head_that_changes_its_logits_is_refused(tmp_path):
-    model = causal_lm(0)
-    model.config.final_logit_softcapping = 30.0
-    model.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="final_logit_softcapping"):
-        load_causal_lm(tmp_path)
-    model.config.final_logit_softcapping = None
-    model.save_pretrained(tmp_path)
-    loaded = load_causal_lm(tmp_path)
-    assert all(layer.self_attn.attention_dropout == 0 for layer in loaded.model.layers)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from rlhf.models.head import OwnHead, own_head, own_logits
 from rlhf.models.precision import product_type, products
 from rlhf.models.trunk import Trunk
 
@@ -253,6 +255,9 @@ def token_logprobs(
         Log probabilities [N] in nats, differentiable in the hidden states and the head; entropies
         [N] in nats, or [0].
     """
+    own = own_head(model)
+    if own is not None:
+        return _own_token_logprobs(model, own, hidden, targets, temperature, with_entropy)
     head = model.get_output_embeddings()
     kind = product_type(model) or head.weight.dtype
     bias = None if head.bias is None else head.bias.to(kind)
@@ -260,6 +265,35 @@ def token_logprobs(
     return _TokenLogprobs.apply(
         hidden.to(kind), head.weight.to(kind), bias, targets, temperature, with_entropy, learn
     )
+
+
+def _own_token_logprobs(
+    model: PreTrainedModel,
+    own: OwnHead,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    with_entropy: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``token_logprobs`` of a model that makes logits in a way of its own."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    again = torch.is_grad_enabled() and hidden.shape[0] * vocabulary > KEEP_ELEMENTS
+
+    def piece(h: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logprobs = (own_logits(model, own, h) / temperature).log_softmax(-1)
+        entropy = hidden.new_zeros(0)
+        if with_entropy:
+            known = logprobs.detach()
+            entropy = -(known.exp() * known).sum(-1)
+        return logprobs.gather(1, t[:, None]).squeeze(1), entropy
+
+    rows = max(1, CHUNK_ELEMENTS // vocabulary)
+    pieces = [
+        checkpoint(piece, h, t, use_reentrant=False) if again else piece(h, t)
+        for h, t in zip(hidden.split(rows), targets.to(hidden.device).split(rows), strict=True)
+    ]
+    logprobs, entropies = zip(*pieces, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def continuation_logprobs(

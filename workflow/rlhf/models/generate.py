@@ -14,12 +14,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from rlhf.models.forward import batches_by_length, pad_right
+from rlhf.models.head import logits_of
 from rlhf.models.load import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PREFILL_TOKENS = 4096  # padded tokens of prompts in one forward pass
+BLOCK = 512  # tokens whose probabilities are added up on their own
 COMPACT_SHARE = 0.125  # finished rows leave once they are this share of the batch
 
 
@@ -82,7 +84,9 @@ class _Slots(DynamicLayer):
 
 
 def uniforms(seed: Sequence[int], rows: int, steps: int) -> torch.Tensor:
-    """One uniform number in [0, 1) for each row and step, float32 [rows, steps].
+    """One uniform number in [0, 1) for each row and step, float64 [rows, steps].
+
+    It has 48 random bits: the 24 of a float32 pass over tokens that are less probable than 6e-8.
 
     Args:
         seed: parts of the seed, such as run seed and update.
@@ -91,7 +95,9 @@ def uniforms(seed: Sequence[int], rows: int, steps: int) -> torch.Tensor:
     """
     import numpy as np
 
-    return torch.from_numpy(np.random.default_rng(list(seed)).random((rows, steps), np.float32))
+    random = np.random.default_rng(list(seed))
+    high, low = (random.random((rows, steps), np.float32).astype(np.float64) for _ in range(2))
+    return torch.from_numpy(high + low * 2.0**-24)
 
 
 @torch.no_grad()
@@ -138,10 +144,10 @@ def _decode(
     mask = (torch.arange(width + steps) >= width - lengths[:, None]).long().to(device)
     padded = len(set(lengths.tolist())) > 1
     position, draws = lengths[:, None].to(device) - 1, draws.to(device)
-    body, head = model.base_model, model.get_output_embeddings()
+    body = model.base_model
     slots, last = _prefill(body, len(decoder_layers(model)), prompts, width, steps)
     cache = Cache(layers=[*slots])
-    logits = head(last).float()
+    logits = logits_of(model, last)
     out: list[list[int]] = [[] for _ in prompts]
     sums = [0.0] * len(prompts)
     alive = list(range(len(prompts)))  # row of the batch → prompt
@@ -171,7 +177,7 @@ def _decode(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
-        logits = head(hidden).float()
+        logits = logits_of(model, hidden)
     return list(zip(out, sums, strict=True))
 
 
@@ -208,18 +214,41 @@ def _prefill(
 def _sample(
     logits: torch.Tensor, draws: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token a row and its log probability.
-
-    The cumulative distribution is inverted at one uniform a row: far cheaper than multinomial.
-    """
+    """One token a row and its log probability."""
     if temperature not in (0, 1):
         logits = logits / temperature
     probabilities = logits.softmax(-1)
-    if temperature == 0:
-        tokens = logits.argmax(-1)
-    else:
-        cumulative = probabilities.cumsum(-1)
-        targets = (draws * cumulative[:, -1]).unsqueeze(1)  # rounding: the sum is not quite 1
-        tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-        tokens.clamp_(max=logits.shape[-1] - 1)
+    tokens = logits.argmax(-1) if temperature == 0 else _invert(probabilities, draws.double())
     return tokens, probabilities.gather(1, tokens[:, None]).squeeze(1).log()
+
+
+def _invert(probabilities: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """The token of each row at which its cumulative distribution passes the row's draw.
+
+    Far cheaper than multinomial. A sum over a whole vocabulary in float32 loses what is below
+    6e-8 of it; here probabilities are added up by blocks, blocks and what is in them in float64.
+
+    Args:
+        probabilities: [n, V].
+        draws: [n] in [0, 1), float64.
+    """
+    vocabulary = probabilities.shape[1]
+    even = vocabulary // BLOCK * BLOCK
+    sums = probabilities[:, :even].unflatten(1, (-1, BLOCK)).sum(-1)
+    if even < vocabulary:
+        sums = torch.cat([sums, probabilities[:, even:].sum(-1, keepdim=True)], 1)
+    block, share = _passed(sums, draws)
+    places = block[:, None] * BLOCK + torch.arange(BLOCK, device=block.device)
+    own = probabilities.gather(1, places.clamp(max=vocabulary - 1))
+    place, _ = _passed(own.masked_fill(places >= vocabulary, 0), share)
+    return (block * BLOCK + place).clamp(max=vocabulary - 1)
+
+
+def _passed(parts: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which part [n] of ``parts`` [n, k] each draw falls on, and how far into it, in [0, 1)."""
+    cumulative = parts.cumsum(-1, dtype=torch.float64)
+    targets = (draws * cumulative[:, -1])[:, None]  # rounding: the sum is not quite 1
+    found = torch.searchsorted(cumulative, targets, right=True).clamp(max=parts.shape[1] - 1)
+    width = parts.gather(1, found).double()
+    into = (targets - cumulative.gather(1, found) + width) / width
+    return found.squeeze(1), into.squeeze(1).clamp(0, 1 - 2.0**-52)

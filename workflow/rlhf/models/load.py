@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rlhf.errors import ConfigError
+from rlhf.models.head import own_head, settle_head
 from rlhf.models.trunk import Trunk
 from rlhf.models.trust import reading
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 # Between the embeddings and the first layer: of OPT 350M, of BLOOM.
 _AFTER_EMBEDDINGS = ("project_in", "word_embeddings_layernorm")
-# Heads that scale or cap the logits would need the same step in our chunked head.
-_UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -32,7 +31,7 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> An
     """A language model from a plain folder, dropout disabled, in training mode.
 
     Raises:
-        ConfigError: the architecture changes its logits after the head.
+        ConfigError: its logits do not follow from its last hidden states (``settle_head``).
     """
     from transformers import AutoModelForCausalLM
 
@@ -40,14 +39,8 @@ def load_causal_lm(folder: str | Path, dtype: torch.dtype = torch.float32) -> An
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, **reading(folder)
     )
-    for attribute in _UNSUPPORTED:
-        if getattr(model.config, attribute, None) not in (None, 1, 1.0):
-            raise ConfigError(
-                f"{type(model).__name__} changes its logits after the head ({attribute}).",
-                where=folder,
-                hint="use a model without it: this architecture is not supported yet",
-            )
     disable_dropout(model)
+    settle_head(model, folder)
     return model
 
 
@@ -114,7 +107,8 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 def hidden_width(model: PreTrainedModel) -> int:
     """Width of the last hidden states; of OPT 350M it is not its ``hidden_size``."""
-    return cast(nn.Linear, model.get_output_embeddings()).in_features
+    own = own_head(model)
+    return cast(nn.Linear, model.get_output_embeddings()).in_features if own is None else own.width
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
