@@ -59,6 +59,7 @@ def test_other_weights_fail(reward, tmp_path):
 
 def test_stage_writes_store_report_and_manifest(reward, tmp_path):
     config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": 1e-4, "dtype": "float32"}
+    config["longest"] = 48
     outputs = {"repository": "repository", "parity": "parity.json", "manifest": "manifest.json"}
     command = [sys.executable, "-m", "rlhf.stages.export_reward_store", "--name", "helpful"]
     command += ["--config", json.dumps(config), "--input", f"model={reward.artifact}/manifest.json"]
@@ -73,4 +74,5 @@ def test_stage_writes_store_report_and_manifest(reward, tmp_path):
     report = read_json(tmp_path / "parity.json")
     assert report["passed"]
     assert report["tolerance"] == 1e-4
+    assert "length 48, padding none" in {case["case"] for case in report["cases"]}
     assert {path.name for path in tmp_path.iterdir()} == {*outputs.values(), "run.json"}

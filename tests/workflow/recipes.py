@@ -26,6 +26,7 @@ RECIPES = {path.stem: path for path in sorted((REPOSITORY / "config/recipes").gl
 ROWS_EACH = 40  # of which some are held out, and `stage_split` shares out the others
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16}
+SIZES |= {"max_position_embeddings": 8192}  # as long as rows of the longest recipe
 GPT_SIZES = {"n_embd": 16, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 2048}
 # OPT 350M alone: embeddings narrower than the layers, norms after them.
 OPT_350M = {"word_embed_proj_dim": 8, "do_layer_norm_before": False}

@@ -8,16 +8,27 @@ from pathlib import Path
 
 from rlhf.config import Config
 from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
+from rlhf.config.needs import abilities, longest_rows
 from rlhf.config.slices import config_slice, local_source
 from rlhf.fetching.locks import config_files, lock_path
 from rlhf.fetching.urls import read_addresses
 from rlhf.images import image_path
 
+# Rules that are told what the configuration will ask of their model, and the section of their name.
+MEETS_MODEL: dict[Rule, str] = {
+    "fetch_model": "models",
+    "train_sft": "sft",
+    "train_reward": "reward",
+    "export_reward_store": "reward",
+    "export_reference_store": "sft",
+}
+
 
 def resource_names(config: Config, rule: Rule) -> list[str]:
     """What ``job_resources`` names for every job of a rule."""
     own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
-    return [*own, "launch", "saving"] if rule in TRAINING else [*own, "launch"]
+    saving = ["saving"] if rule in TRAINING else []
+    return [*own, "launch", *saving, *(["needs"] if rule in MEETS_MODEL else [])]
 
 
 def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int | str]:
@@ -31,7 +42,11 @@ def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int 
     name = wildcards[0]
     own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
     own["launch"] = launch_options(config, rule, *wildcards)
-    return own | ({"saving": saving_options(config, rule, name)} if rule in TRAINING else {})
+    if rule in TRAINING:
+        own["saving"] = saving_options(config, rule, name)
+    if rule in MEETS_MODEL:
+        own["needs"] = needs_options(config, rule, name)
+    return own
 
 
 def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
@@ -101,6 +116,15 @@ def saving_options(config: Config, rule: Rule, name: str) -> str:
         f" --save-margin {config.cluster.save_margin_seconds:g}"
         f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
     )
+
+
+def needs_options(config: Config, rule: Rule, name: str) -> str:
+    """What a model has to be able to do, in this stage and in later ones."""
+    model = config.base_model(MEETS_MODEL[rule], name)
+    needs = [f"--rows {keys}={most}" for keys, most in longest_rows(config, model).items()]
+    for ability, runs in abilities(config, model).items():
+        needs += [f"--runs {ability}={run}" for run in runs]
+    return " ".join(needs)
 
 
 def state_folder(rule: Rule, *wildcards: str) -> str:

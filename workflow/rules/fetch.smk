@@ -18,7 +18,7 @@ rule fetch_model:
         " -- rlhf.stages.fetch_model --name {wildcards.model}"
         " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
         " --output model={output.model} --output manifest={output.manifest}"
-        " --log {log}"
+        " {resources.needs} --log {log}"
 
 
 rule fetch_data:

@@ -29,4 +29,4 @@ rule train_reward:
         " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " --output model={output.model} --output metrics={output.metrics}"
         " --output evaluation={output.evaluation} --output manifest={output.manifest}"
-        " {resources.saving} --log {log}"
+        " {resources.saving} {resources.needs} --log {log}"

@@ -26,4 +26,4 @@ rule train_sft:
         " $(for one in {input.duplicates}; do printf -- ' --input duplicates=%s' $one; done)"
         " --output model={output.model} --output metrics={output.metrics}"
         " --output manifest={output.manifest}"
-        " {resources.saving} --log {log}"
+        " {resources.saving} {resources.needs} --log {log}"

@@ -23,7 +23,7 @@ rule export_reward_store:
         " --input model={input.model}"
         " --output repository={output.repository} --output parity={output.parity}"
         " --output manifest={output.manifest}"
-        " --log {log}"
+        " {resources.needs} --log {log}"
 
 
 rule export_reference_store:
@@ -51,4 +51,4 @@ rule export_reference_store:
         " --input model={input.model}"
         " --output repository={output.repository} --output parity={output.parity}"
         " --output manifest={output.manifest}"
-        " --log {log}"
+        " {resources.needs} --log {log}"

@@ -45,7 +45,10 @@ def slices(values):
         ("tokenization.sft.max_length", 64, {"tokenize sft"}),
         ("tokenization.sft.reply_tags", {"length": True}, {"tokenize sft"}),
         ("tokenization.preference.max_replies", 3, {"tokenize preference"}),
-        ("tokenization.prompt.overlong", "error", {"tokenize prompt"}),
+        ("tokenization.prompt", {"max_length": 256, "overlong": "error"}, {"tokenize prompt"}),
+        ("tokenization.prompt.max_length", 900, {"tokenize prompt"} | STORES),
+        ("ppo.final.sampling.max_new_tokens", 65, {"train_ppo final"}),
+        ("ppo.final.sampling.max_new_tokens", 900, {"train_ppo final"} | STORES),
         ("sft.chat.optimizer.learning_rate", 1e-3, {"train_sft chat"}),
         ("sft.chat.data.demo.fraction", 0.5, {"train_sft chat"}),
         ("sft.chat.data.demo.max_validation", 5, {"train_sft chat"}),
@@ -85,7 +88,7 @@ def test_every_stage_is_covered():
     import rlhf.stages
 
     modules = {path.stem for path in Path(rlhf.stages.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "stage", "training"} == set(ARTIFACTS)
+    assert modules - {"__init__", "stage", "training", "model_needs"} == set(ARTIFACTS)
 
 
 def turned(value):

@@ -14,7 +14,7 @@ from rlhf.data.encoding import IGNORED
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.rows import Conversation, Message, Prompt, Rows, write_rows
 from rlhf.data.split import group_of
-from rlhf.errors import DataError, IntegrityError
+from rlhf.errors import ConfigError, DataError, IntegrityError
 from rlhf.provenance.digest import describe_tree
 from rlhf.provenance.manifest import verify
 from rlhf.runtime import pool
@@ -344,6 +344,17 @@ class TestRefusals:
     def test_overlong_is_an_error(self, fetch, model, tmp_path):
         with pytest.raises(DataError, match="at most 20 tokens"):
             run_tokenize("sft", fetch(), model, tmp_path / "o", max_length=20, overlong="error")
+
+    @pytest.mark.parametrize("view", VIEW_LENGTHS)
+    def test_rows_longer_than_the_models_context(self, fetch, model, tmp_path, view):
+        from transformers import GPT2Config
+
+        GPT2Config(n_positions=VIEW_LENGTHS[view]).save_pretrained(model / "model")
+        run_tokenize(view, fetch(), model, tmp_path / "out")
+        GPT2Config(n_positions=VIEW_LENGTHS[view] - 1).save_pretrained(model / "model")
+        with pytest.raises(ConfigError, match=r"models\.base takes at most") as caught:
+            run_tokenize(view, fetch("again"), model, tmp_path / "again")
+        assert f"where:    tokenization.{view}.max_length" in str(caught.value)
 
     def test_missing_model_folder(self, fetch, model, tmp_path):
         (model / "model").rename(model / "moved")

@@ -112,7 +112,9 @@ class Chat:
 
     def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
         from rlhf.data.templates import check_tokenizer
+        from rlhf.models.context import context
         from rlhf.models.load import load_causal_lm, load_tokenizer
+        from rlhf.models.sampling_check import check_sampling
         from rlhf.runtime import distributed
 
         try:
@@ -125,6 +127,8 @@ class Chat:
         except Exception as error:  # transformers and its readers raise all kinds
             what = (str(error).splitlines() or [""])[0]
             raise _damaged(folder, f"{type(error).__name__}: {what}") from error
+        check_sampling(self._model, folder)
+        self._context = context(self._model.config).tokens
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
         self._seed = seed
         self._history: list[Message] = []
@@ -151,11 +155,10 @@ class Chat:
             )
         history = [*self._history, Message("user", text)]
         ids = encode_prompt(self._tokenizer, history)
-        context = getattr(self._model.config, "max_position_embeddings", None)
-        if context and len(ids) + self._max_new_tokens > context:
+        if self._context and len(ids) + self._max_new_tokens > self._context:
             raise RlhfError(
                 f"The conversation has {len(ids)} tokens; with {self._max_new_tokens} new ones it "
-                f"does not fit into the model's {context}.",
+                f"does not fit into the model's {self._context}.",
                 hint="/reset, or a smaller --max-new-tokens",
             )
         draws = uniforms((self._seed, len(history)), 1, self._max_new_tokens)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import Config
+from rlhf.config.needs import longest_scored
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
 from rlhf.fetching.locks import SECTIONS, Lock, is_downloaded
@@ -46,7 +47,9 @@ def config_slice(config: Config, stage: str, name: str, lock: Lock | None = None
         values = entry.model_dump(mode="json", exclude={"registry"}, exclude_none=True)
         return _with_content(values) | _locked(values, stage, name, lock)
     if stage in ("export_reward_store", "export_reference_store"):
-        return config.store.model_dump(mode="json")
+        section = "reward" if stage == "export_reward_store" else "sft"
+        longest = longest_scored(config, section, name)
+        return config.store.model_dump(mode="json") | {"longest": longest}
     return sections[stage][name].model_dump(mode="json")
 
 

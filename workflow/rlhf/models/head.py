@@ -17,12 +17,14 @@ import torch
 from torch import nn
 
 from rlhf.errors import ConfigError
+from rlhf.models.context import context
 from rlhf.models.precision import product_type, products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROBE = (2, 12)  # rows and tokens of the input that a model is checked with
+SAMPLED = 3  # tokens that are sampled after it, to see whether that can be done
 EARLIER = 7  # of these tokens
 LARGE = 300.0  # logits that are tried too: a soft cap hardly shows in small ones
 # Differences that are rounding, as a share of the largest value.
@@ -104,8 +106,10 @@ def settle_head(model: PreTrainedModel, where: object) -> None:
     """
     kind = f"{type(model).__name__} ({model.config.model_type})"
     try:
-        with _quiet(model), torch.no_grad():
+        with quiet(model), torch.no_grad():
             problem = _settle(model)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         said = str(error).splitlines()[:1]
         problem = (
@@ -121,7 +125,7 @@ def settle_head(model: PreTrainedModel, where: object) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
+def quiet(model: nn.Module) -> Iterator[None]:
     """Nothing random, and afterwards all as it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -142,11 +146,11 @@ def _settle(model: PreTrainedModel) -> str:
         return "it has no output matrix"
     hidden = body(input_ids=ids, use_cache=False).last_hidden_state
     earlier = body(input_ids=ids[:1, :EARLIER], use_cache=False).last_hidden_state
-    if not _same(hidden[:1, :EARLIER], earlier, RIGHT_ROUNDING):
+    if not same(hidden[:1, :EARLIER], earlier, RIGHT_ROUNDING):
         return "a token's hidden state depends on the tokens to its right, or on other rows"
     states = hidden.flatten(0, 1)
     expected = model(input_ids=ids, use_cache=False).logits.flatten(0, 1)
-    ways = (one for one in _own_heads(model, states) if _same(one(model, states), expected))
+    ways = (one for one in _own_heads(model, states) if same(one(model, states), expected))
     own = next(ways, None)
     if own is None:
         return "its logits are not made from its last hidden states alone"
@@ -159,15 +163,18 @@ def _is_plain(model: PreTrainedModel, own: OwnHead, head: nn.Linear, states: tor
     """Whether the head alone makes the logits, small ones and large ones."""
     if head.in_features != own.width:
         return False
-    return all(_same(own(model, one), head(one)) for one in (states, _enlarged(head, states)))
+    return all(same(own(model, one), head(one)) for one in (states, _enlarged(head, states)))
 
 
 def probe(model: PreTrainedModel) -> torch.Tensor:
     """Random token ids [rows, tokens], always the same; none is padding."""
-    config = model.config.get_text_config()
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary, PROBE, generator=torch.Generator().manual_seed(0))
-    pad = getattr(config, "pad_token_id", None)
+    vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    rows, tokens = PROBE
+    most = context(model.config).tokens
+    tokens = tokens if most is None else max(1, min(tokens, most - SAMPLED))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (rows, tokens), generator=generator)
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     ids[ids == pad] = (pad + 1) % vocabulary if isinstance(pad, int) else 0
     return ids.to(model.device)
 
@@ -187,7 +194,7 @@ def _enlarged(head: nn.Linear, states: torch.Tensor) -> torch.Tensor:
     return states * float(LARGE / largest) if 0 < largest < LARGE else states
 
 
-def _same(found: torch.Tensor, expected: torch.Tensor, rounding: float = 0.0) -> bool:
+def same(found: torch.Tensor, expected: torch.Tensor, rounding: float = 0.0) -> bool:
     """Whether two tensors agree up to rounding; what is not a number agrees with its like."""
     narrow = expected.dtype not in ROUNDING
     share = max(rounding, NARROW_ROUNDING if narrow else ROUNDING[expected.dtype])

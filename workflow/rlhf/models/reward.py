@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rlhf.errors import ConfigError
+from rlhf.models.abilities import scores_problem
 from rlhf.models.forward import batches_by_prompt, states_between
+from rlhf.models.head import probe, quiet, same
 from rlhf.models.load import disable_dropout, hush
-from rlhf.models.trust import reading
+from rlhf.models.trust import is_trusted, reading
 from rlhf.runtime.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +30,11 @@ CALIBRATION = "calibration.json"
 
 
 def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """A trained reward model, dropout disabled."""
+    """A trained reward model, dropout disabled.
+
+    Raises:
+        ConfigError: its scores are not those of a linear layer on the last hidden state.
+    """
     from transformers import AutoModelForSequenceClassification
 
     hush()
@@ -35,6 +42,7 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
         folder, dtype=dtype, use_safetensors=True, **reading(folder)
     )
     disable_dropout(model)
+    _check_score(model, folder)
     return model
 
 
@@ -45,12 +53,17 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
         folder: the language model, usually the SFT checkpoint.
         seed: seed of the head's weights.
         dtype: type of the weights.
+
+    Raises:
+        ConfigError: no reward model can be made of it.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     hush()
     config = AutoConfig.from_pretrained(folder, **reading(folder))
     config.num_labels = 1
+    if problem := scores_problem(config, is_trusted(folder)):
+        raise _no_reward_model(problem, folder)
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, config=config, dtype=dtype, use_safetensors=True, **reading(folder)
     )
@@ -60,7 +73,36 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
         std = 1 / math.sqrt(weight.shape[1] + 1)
         weight.copy_(torch.randn(weight.shape, generator=generator) * std)
     disable_dropout(model)
+    _check_score(model, folder)
     return model
+
+
+def _check_score(model: PreTrainedModel, folder: str | Path) -> None:
+    """Compare our way to a score with the model's own, once, on a tiny input."""
+    ids, name = probe(model)[:1], f"{type(model).__name__} ({model.config.model_type})"
+    try:
+        with quiet(model), torch.no_grad():
+            own = model(input_ids=ids, use_cache=False).logits
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            found = score_head(model)(hidden[:, -1])
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
+        raise _no_reward_model(f"a small input to {name} ends in {said}", folder) from error
+    if not same(found, own):
+        raise _no_reward_model(
+            f"a score of {name} is more than a linear layer on its last hidden state", folder
+        )
+
+
+def _no_reward_model(problem: str, folder: str | Path) -> ConfigError:
+    return ConfigError(
+        f"This can't be a reward model: {problem}.",
+        where=folder,
+        expected="a sequence classification model with a linear layer `score`",
+        hint="choose a model of another architecture for the reward model",
+    )
 
 
 def score_head(model: PreTrainedModel) -> nn.Module:

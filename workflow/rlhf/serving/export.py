@@ -24,7 +24,7 @@ def export(
         artifact: folder of the trained model: ``manifest.json`` and ``model/``.
         repository: the store to make.
         parity: report of the comparison to write (JSON).
-        config: a ``StoreConfig`` as a dict.
+        config: a ``StoreConfig`` as a dict, and ``longest``, tokens of the rows to compare.
 
     Returns:
         Facts for the manifest: the store's ``identity``.
@@ -61,6 +61,7 @@ def export(
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
         tolerance=config["tolerance"],
         dtype=config["dtype"],
+        longest=config["longest"],
     )
     write_json(parity, report)
     log.unlink()

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.errors import IntegrityError, ServingError
+from rlhf.models.context import context_of
 from rlhf.models.trust import reading
 from rlhf.runtime import distributed
 from rlhf.runtime.files import read_json
@@ -27,6 +28,11 @@ from rlhf.serving.wire import Padding
 SEED = 20220519
 LENGTHS = (1, 2, 7, 33, 128)
 MANY = 8  # rows of the large batches
+# Tokens of responses to one prompt: longer ones do not share a forward pass.
+LONGEST_ALIKE = 900
+# Settings under which models keep the width of an attention window.
+WINDOWS = ("sliding_window", "attention_window_size", "attention_chunk_size", "window_size")
+WINDOW_MOST = 8192  # tokens; a row beyond a wider window would take too long
 # Differences are published rounded up to a power of ten, and no finer than this: float noise
 # may vary from machine to machine, the report may not.
 FINEST = 1e-6
@@ -62,7 +68,8 @@ def check_parity(
     """Serve a store and compare its answers with the model's own, computed in this process.
 
     Rows of many lengths, without padding and padded on either side, alone and in ragged
-    batches, sent one after another and at the same time.
+    batches, sent one after another and at the same time; and one that is longer than an attention
+    window, if the model has one.
 
     Args:
         kind: ``reward`` or ``reference``.
@@ -85,8 +92,10 @@ def check_parity(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        eager, vocabulary, limit = _eager(kind, model_dir, dtype)
-        cases = list(_cases(kind, vocabulary, min(longest, limit or longest)))
+        eager, vocabulary, window = _eager(kind, model_dir, dtype)
+        limit = context_of(model_dir).tokens or max(longest, WINDOW_MOST)
+        beyond = min(window + window // 8 + 2, limit) if window <= WINDOW_MOST else 0
+        cases = list(_cases(kind, vocabulary, min(longest, limit), beyond))
         identity = read_json(Path(repository) / IDENTITY)
         with (
             tempfile.TemporaryDirectory(prefix="rlhf-parity-") as scratch,
@@ -163,7 +172,8 @@ def _served(case: _Case, kind: Kind, scorer: TritonScorer, starts: list[int]) ->
     return scorer.logprobs(case.rows, starts, case.temperature)
 
 
-def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
+def _cases(kind: Kind, vocabulary: int, longest: int, beyond: int) -> Iterator[_Case]:
+    """Cases of rows of up to ``longest`` tokens, and of one row that leaves the window behind."""
     random = np.random.default_rng(SEED)
 
     def rows(*lengths: int) -> list[np.ndarray]:
@@ -182,18 +192,21 @@ def _cases(kind: Kind, vocabulary: int, longest: int) -> Iterator[_Case]:
         yield _Case(f"3 rows of unlike length, padding {padding}", three, padding)
         yield _Case(f"{MANY} rows of unlike length, padding {padding}", many, padding)
     yield _Case(f"{MANY} rows of unlike length, sorted and cut", many, None)
-    prompt, *replies = rows(longest // 3, *(1 + longest // 8 * i for i in range(4)))
+    size = min(longest, LONGEST_ALIKE)
+    prompt, *replies = rows(size // 3, *(1 + size // 8 * i for i in range(4)))
     alike = [np.concatenate([prompt, reply]) for reply in replies]
     yield _Case("4 responses to one prompt", alike, None, prompt=len(prompt))
     yield _Case(f"{MANY} rows of unlike length, as many requests at once", many, None, at_once=True)
+    if beyond > longest:
+        yield _Case(f"length {beyond}, longer than the window", rows(beyond), "none")
     if kind == "reference":
         yield _Case(f"{MANY} rows of unlike length, temperature 0.7", many, None, temperature=0.7)
 
 
 def _eager(
     kind: Kind, model_dir: str | Path, dtype: str
-) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], int, int | None]:
-    """The model as a function of one row, with its vocabulary and its longest row.
+) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], int, int]:
+    """The model as a function of one row, with its vocabulary and its widest window (or 0).
 
     One row at a time and by transformers' own forward pass: nothing here is shared with the
     served code, nor does anything here pad.
@@ -204,8 +217,9 @@ def _eager(
     )
     device = distributed.device()
     model = model.eval().to(device)
-    # Without a pad id transformers takes the last position, whatever token stands there.
-    model.config.get_text_config().pad_token_id = None
+    if kind == "reward":
+        # Without a pad id transformers takes the last position, whatever token stands there.
+        model.config.get_text_config().pad_token_id = None
 
     @torch.inference_mode()
     def reward(row: np.ndarray, _start: int, _temperature: float) -> np.ndarray:
@@ -229,5 +243,6 @@ def _eager(
         return known[key]
 
     vocabulary = model.get_input_embeddings().num_embeddings
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return once, vocabulary, limit
+    config = model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in WINDOWS]
+    return once, vocabulary, max((one for one in windows if isinstance(one, int)), default=0)

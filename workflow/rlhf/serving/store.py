@@ -116,13 +116,16 @@ def export_store(
             where=model_dir,
             expected="kind reward with a calibration digest, or kind reference without one",
         )
+    from rlhf.models.context import context_of
+
+    weights, config = _weights(model_dir), _portable_config(model_dir)
     parameters = {
         "kind": kind,
         "dtype": dtype,
         "device": device,
         "max_batch_tokens": str(max_batch_tokens),
+        "longest": str(context_of(model_dir).tokens or 0),
     } | {IDENTITY_PREFIX + role: digest for role, digest in identity.items()}
-    weights, config = _weights(model_dir), _portable_config(model_dir)
     with atomic_directory(repository) as folder:
         version = folder / kind / "1"
         (version / "hf").mkdir(parents=True)

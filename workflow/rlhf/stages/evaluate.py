@@ -17,9 +17,11 @@ from rlhf.models.forward import sequence_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
+from rlhf.models.sampling_check import check_sampling
 from rlhf.provenance.digest import digest_text
 from rlhf.runtime import distributed, fence
 from rlhf.runtime.files import write_json
+from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
 
@@ -37,6 +39,9 @@ def run(stage: Stage) -> None:
     threads = begin()
     config, tokens = stage.config, stage.micro_batch_tokens
     facts = tokenizer_facts(stage, *MODELS, "reward", "data")
+    response = f"evaluation.{stage.name}.max_new_tokens", config["max_new_tokens"]
+    for name in (*MODELS, "reward"):
+        check_tokenized(stage, stage.folder(name) / "model", new=response)
     tokenizer = load_tokenizer(stage.folder("ppo") / "model")
     rows = _held_out(stage)
     prompts = [torch.tensor(row["input_ids"]) for row in rows]
@@ -50,6 +55,7 @@ def run(stage: Stage) -> None:
     for name in MODELS:
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
         model = load_causal_lm(stage.folder(name) / "model").to(distributed.device()).eval()
+        check_sampling(model, stage.folder(name) / "model")
         responses[name] = generate(
             model, repeated, draws, tokenizer.eos_token_id, config["temperature"]
         )

@@ -1,11 +1,13 @@
 """Make the Triton store of a reward model, proven to answer like that model."""
 
 from rlhf.serving.export import export
+from rlhf.stages.model_needs import check_needs
 from rlhf.stages.stage import Stage, main
 
 
 def run(stage: Stage) -> None:
     """Input: ``model`` (manifest). Outputs: ``repository``, ``parity``, ``manifest``."""
+    check_needs(stage, stage.folder("model") / "model", {})
     facts = export(
         "reward",
         stage.folder("model"),

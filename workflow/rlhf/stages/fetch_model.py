@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rlhf.fetching.locks import Lock
 from rlhf.models.fetch import materialize
+from rlhf.provenance.facts import CANNOT
+from rlhf.stages.model_needs import check_needs
 from rlhf.stages.stage import Stage, main
 
 
@@ -27,6 +29,7 @@ def run(stage: Stage) -> None:
         where=f"models.{stage.name}",
         check=locked.check_files if locked else None,
     )
+    check_needs(stage, stage.outputs["model"], facts.get(CANNOT, {}))
     stage.finish(counts={"parameters": facts["parameters"]}, facts=facts)
 
 

@@ -47,6 +47,8 @@ class Stage:
         save_margin: least seconds before the end of an allocation that are kept for saving.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         log: file of the log; TensorBoard events go beside it.
+        rows: tokens of the longest rows that the configuration has for the model, by its keys.
+        runs: what later runs need of the model (``config.needs``) → their names.
     """
 
     stage: str
@@ -63,6 +65,8 @@ class Stage:
     micro_batch_tokens: int
     log: Path | None
     started: float
+    rows: dict[str, int]
+    runs: dict[str, list[str]]
 
     def input(self, role: str) -> Path:
         """The only input of a role."""
@@ -162,6 +166,8 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--save-margin", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
     parser.add_argument("--log", type=Path, help="also write the log to this file")
+    parser.add_argument("--rows", action="append", default=[], metavar="KEYS=TOKENS")
+    parser.add_argument("--runs", action="append", default=[], metavar="NEED=RUN")
     parser.add_argument("--debug", action="store_true", help="print tracebacks")
     args = parser.parse_args(argv)
     outputs = {role: paths[0] for role, paths in _pairs(args.output).items()}
@@ -183,6 +189,8 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         micro_batch_tokens=args.micro_batch_tokens,
         log=args.log,
         started=time.time(),
+        rows={keys: int(most) for keys, _, most in (one.rpartition("=") for one in args.rows)},
+        runs={need: [str(one) for one in runs] for need, runs in _pairs(args.runs).items()},
     )
     return stage, args
 

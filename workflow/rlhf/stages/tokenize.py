@@ -17,6 +17,7 @@ from rlhf.data.rows import SPLITS, Row, RowsFile
 from rlhf.data.templates import check_tokenizer, is_of_package, template_digest, tokenizer_digest
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
+from rlhf.models.context import check_length, context_of
 from rlhf.models.trust import reading
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
@@ -41,6 +42,7 @@ def run(stage: Stage) -> None:
     tokenizer = _load_tokenizer(stage.input("model"))
     facts = tokenizer_facts(tokenizer)
     _check_facts(facts, stage.input("model"))
+    _check_context(stage, limits)
     rows, features = stage.folder("data") / "rows", features_of(limits.view)
     compared = not is_of_package(tokenizer)
     encoder = Encoder(tokenizer, stage.folder("model").name, compared)
@@ -133,6 +135,14 @@ def _load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(folder, **reading(folder))
     check_tokenizer(tokenizer, model=manifest.parent.name)
     return tokenizer
+
+
+def _check_context(stage: Stage, limits: Limits) -> None:
+    """What is longer than the model takes would be found out in training, or never."""
+    folder = stage.folder("model")
+    if (folder / "model/config.json").is_file():  # else it is a tokenizer, which takes any length
+        key = f"tokenization.{limits.view}.max_length"
+        check_length(context_of(folder / "model"), limits.max_length, key, f"models.{folder.name}")
 
 
 def _check_facts(facts: dict[str, Any], manifest: Path) -> None:

@@ -9,6 +9,7 @@ from rlhf.errors import ServingError
 from rlhf.models.load import freeze_lower_layers, hidden_width, load_causal_lm, load_tokenizer
 from rlhf.models.precision import use_precision
 from rlhf.models.reward import load_calibration, load_reward_model
+from rlhf.models.sampling_check import check_sampling
 from rlhf.models.value import Critic, ValueHead
 from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
@@ -21,6 +22,7 @@ from rlhf.runtime.files import atomic_directory, write_atomic
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
+from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
@@ -33,9 +35,13 @@ def run(stage: Stage) -> None:
     check_batches("ppo", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
+    response = f"ppo.{stage.name}.sampling.max_new_tokens", config["sampling"]["max_new_tokens"]
+    for model in (start, judge):
+        check_tokenized(stage, model, new=response)
     calibration = load_calibration(judge)
 
     policy = load_causal_lm(start).to(device)
+    check_sampling(policy, start)
     freeze_lower_layers(policy, config["freeze_layers"])
     use_precision(policy, config["precision"])
     value: Critic | ValueHead

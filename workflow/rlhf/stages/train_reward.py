@@ -12,6 +12,7 @@ from rlhf.models.precision import use_precision
 from rlhf.models.reward import new_reward_model, save_calibration
 from rlhf.runtime import distributed
 from rlhf.runtime.files import write_json
+from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
@@ -31,6 +32,9 @@ def run(stage: Stage) -> None:
     check_batches("reward", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data", "demonstrations")
     start = stage.folder("start") / "model"
+    check_needs(stage, start, {})
+    check_tokenized(stage, start, "data")
+    check_tokenized(stage, start, "demonstrations")
     model = new_reward_model(start, config["seed"]).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])

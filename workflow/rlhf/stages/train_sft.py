@@ -2,7 +2,10 @@
 
 from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
 from rlhf.models.precision import use_precision
+from rlhf.provenance.facts import CANNOT
+from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import distributed
+from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training.batches import check_batches
@@ -17,6 +20,8 @@ def run(stage: Stage) -> None:
     check_batches("sft", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data")
     start = stage.folder("start") / "model"
+    check_needs(stage, start, read_manifest(stage.input("start"))["facts"].get(CANNOT, {}))
+    check_tokenized(stage, start)
     model = load_causal_lm(start).to(distributed.device())
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])

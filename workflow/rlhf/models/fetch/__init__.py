@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError
+from rlhf.models.context import context
 from rlhf.models.fetch.folder import check_folder, load_path
 from rlhf.models.fetch.hub import load_hub
 from rlhf.models.fetch.loaded import Loaded
@@ -21,6 +22,7 @@ from rlhf.models.fetch.random import RANDOM_ARCHITECTURES, load_random
 from rlhf.models.fetch.saving import save
 from rlhf.models.fetch.source import check_source
 from rlhf.models.trust import TRUSTED
+from rlhf.provenance.facts import CANNOT
 from rlhf.runtime.files import atomic_directory
 
 __all__ = [
@@ -79,10 +81,18 @@ def materialize(
             raises stops the loading.
 
     Returns:
-        Facts for the manifest: source, licence, architecture, sizes, tokens and digests.
+        Facts for the manifest: source, licence, architecture, sizes, tokens and digests; and what
+        can't be done with the model, if anything.
+
+    Raises:
+        ConfigError: its log probabilities can't be had (``settle_head``), or a key is wrong.
     """
+    import torch
+
     from rlhf.data import outside
     from rlhf.data.templates import template_digest, tokenizer_digest
+    from rlhf.models.abilities import what_it_cannot
+    from rlhf.models.head import settle_head
     from rlhf.models.tokens import prepare_tokenizer, split_digits
 
     kind, source = check_source(source, where)
@@ -110,16 +120,21 @@ def materialize(
         multiple=pad_vocab_to_multiple,
         date=template_date,
     )
+    cannot = {}
+    if model.dtype != torch.float16:  # which CPUs hardly compute in: loading for training will tell
+        settle_head(model, where)
+        cannot = what_it_cannot(model, loaded.brings_code)
     with atomic_directory(folder) as target:
         tokenizer = save(loaded, target, where)
-    return ({TRUSTED: True} if loaded.brings_code else {}) | {
+    own = ({TRUSTED: True} if loaded.brings_code else {}) | ({CANNOT: cannot} if cannot else {})
+    return own | {
         "source": loaded.identity,
         "licence": loaded.licence,
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocab_size": model.get_input_embeddings().num_embeddings,
-        "context_length": getattr(model.config, "max_position_embeddings", None),
+        "context_length": context(model.config).tokens,
         "added_tokens": added,
         "special_tokens": {
             name: {"token": getattr(tokenizer, name), "id": getattr(tokenizer, f"{name}_id")}

@@ -26,7 +26,9 @@ ALIKE = 0.75  # rows that share a forward pass are at least this share of its lo
 # there are not too many tokens: attention under a mask of its own grows with their square.
 IN_COMMON = 1 / 3
 BRANCHED_TOKENS = 1024
-BRANCHING = ("llama", "mistral", "qwen2")  # decoders that take a mask as it is given, under sdpa
+# Decoders that take a mask as it is given, under sdpa; without windows, which it would replace.
+BRANCHING = ("llama", "mistral", "qwen2")
+LARGE = 300.0  # logits that are tried too: a soft cap hardly shows in small ones
 HEAD_ELEMENTS = 1 << 25  # float32 logits alive at once: 128 MiB
 
 
@@ -64,20 +66,21 @@ class TritonPythonModel:
         if report["missing_keys"]:  # transformers would serve random values in their place
             raise ValueError(f"weights missing from the store: {sorted(report['missing_keys'])}")
         model = model.eval().to(self.device)
-        self.backbone = model.base_model
+        self.model, self.backbone = model, model.base_model
         # A score in bfloat16 has three digits: too few to rank by.
         reward = self.kind == "reward"
         self.head = model.score.float() if reward else model.get_output_embeddings()
         self.vocabulary = model.get_input_embeddings().num_embeddings
-        text_config = model.config.get_text_config()
-        self.longest = getattr(text_config, "max_position_embeddings", None)
+        self.longest = int(settings["longest"])  # 0: any number
         self.branching = (  # a GPU is kept busy by many rows, even if some of it is done twice
             self.device.type == "cpu"
             and model.config.model_type in BRANCHING
             and model.config._attn_implementation == "sdpa"
+            and not _has_windows(model.config)
         )
+        self.own_head = None
         if self.kind == "reference":
-            self._check_head(model)
+            self._settle_head()
 
     def execute(self, requests: list) -> list:
         """Answer every request, with an error where something is wrong."""
@@ -230,21 +233,79 @@ class TritonPythonModel:
         size = max(1, HEAD_ELEMENTS // self.vocabulary)
         tokens = tokens.to(self.device)
         for states, chosen in zip(hidden.split(size), tokens.split(size), strict=True):
-            logits = self.head(states).float().div_(temperature)
+            logits = self._logits(states).float().div_(temperature)
             own = logits.gather(1, chosen.unsqueeze(1)).squeeze(1)
             pieces.append(own - logits.logsumexp(1))
         return torch.cat(pieces).cpu()
 
-    def _check_head(self, model: torch.nn.Module) -> None:
-        """Refuse models whose logits are more than the head's output (soft caps, scales)."""
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits [n, vocabulary] of hidden states [n, width]."""
+        return self.head(states) if self.own_head is None else self._own(self.own_head, states)
+
+    def _own(self, body: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The model's own logits: its forward pass, in which ``states`` stand for the body's."""
+        body.forward = lambda *args, **kwargs: _Given(states[None])
+        try:
+            ids = torch.zeros(1, len(states), dtype=torch.long, device=self.device)
+            return self.model(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            del body.forward
+
+    def _settle_head(self) -> None:
+        """Find out whether logits are the head's output, or more (soft caps, scales, layers)."""
+        ids = torch.tensor([[5, 3, 11, 2, 7]], device=self.device) % self.vocabulary
         with torch.inference_mode():
-            expected = model(input_ids=ids, use_cache=False).logits
-            found = self.head(self.backbone(input_ids=ids, use_cache=False).last_hidden_state)
-        if not torch.allclose(expected, found, rtol=1e-3, atol=1e-3, equal_nan=True):
-            raise ValueError(
-                f"{type(model).__name__} changes the logits after its head; this is not supported"
-            )
+            expected = self.model(input_ids=ids, use_cache=False).logits[0]
+            states = self.backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
+            inner = [
+                one
+                for one in self.backbone.children()
+                if isinstance(one, transformers.PreTrainedModel)
+            ]
+            for body in (self.backbone, *inner):  # OPT's asks its body's decoder
+                if _same(self._own(body, states), expected):
+                    break
+            else:
+                raise ValueError(
+                    f"{type(self.model).__name__} makes its logits of more than its last hidden "
+                    "states; this is not supported"
+                )
+            if self.head.in_features == states.shape[-1]:
+                largest = float(self.head(states).abs().max())
+                scale = LARGE / largest if 0 < largest < LARGE else 1.0
+                tried = (states, states * scale)
+                if all(_same(self._own(body, one), self.head(one)) for one in tried):
+                    return
+            self.own_head = body
+
+
+class _Given:
+    """What the body would have returned: these hidden states, and nothing besides."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, place: object) -> object:
+        return self.last_hidden_state if place == 0 else None
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits agree up to rounding."""
+    found, expected = found.float(), expected.float()
+    largest = float(expected.nan_to_num().abs().max())
+    return torch.allclose(found, expected, rtol=0, atol=1e-4 * largest, equal_nan=True)
+
+
+def _has_windows(config: transformers.PreTrainedConfig) -> bool:
+    """Whether a token does not see all that stands before it, in some layer."""
+    kinds = getattr(config, "layer_types", None) or []
+    windows = getattr(config, "sliding_window", None)
+    used = windows and getattr(config, "use_sliding_window", True)
+    return bool(used) or any(kind != "full_attention" for kind in kinds)
 
 
 def _device(wanted: str, args: dict[str, str]) -> torch.device:
