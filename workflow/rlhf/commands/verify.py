@@ -1,12 +1,14 @@
-"""``rlhf verify [PATH…]``: are all files still what their manifests say?"""
+"""``rlhf verify [PATH…]``: are files still what their manifests say, and all weights finite?"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST, verify
+from rlhf.provenance.weights import SUFFIX, non_finite
 from rlhf.provenance.whole import read_whole_manifest
 from rlhf.runtime.paths import path_argument
 
@@ -24,24 +26,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Name every missing, resized or changed file; 1 if there is any."""
+    """Name every missing, resized or changed file, and weights that are not finite; 1 if any."""
     manifests = sorted({found for path in args.paths for found in _manifests(path)})
     problems: list[str] = []
-    files = 0
+    files, without = 0, []
     for path in manifests:
         try:
-            files += len(read_whole_manifest(path)["files"])
-            found = verify(path)
+            listed = read_whole_manifest(path)["files"]
+            found = verify(path) or list(_weights(path.parent, listed))
         except IntegrityError as error:
             found = [f"{path}: {error.what}"]
+        else:
+            files += len(listed)
+            without += [] if listed else [path]
         problems += found
     for problem in problems:
         print(problem)
+    for path in without:
+        print(f"{path}: lists no files, so nothing beside it was compared")
     if problems:
         print(f"{len(manifests)} artifacts: {len(problems)} problems")
         return 1
-    print(f"{len(manifests)} artifacts, {files} files: all as their manifests say")
+    compared = len(manifests) - len(without)
+    if compared:
+        print(f"{compared} artifacts, {files} files: all as their manifests say")
     return 0
+
+
+def _weights(folder: Path, names: dict[str, object]) -> Iterator[str]:
+    """A line for each tensor that holds NaN or infinity."""
+    for name in names:
+        if name.endswith(SUFFIX):
+            path = folder / name
+            try:
+                for tensor, count in non_finite(path):
+                    yield f"{path}: {tensor} holds {count} numbers that are NaN or infinite"
+            except ValueError as error:
+                yield f"{path}: can't be read: {error}"
 
 
 def _manifests(path: Path) -> list[Path]:
