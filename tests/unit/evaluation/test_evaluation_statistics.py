@@ -142,7 +142,7 @@ def test_kendall_tau_by_hand() -> None:
 def test_pairwise_accuracy_by_hand() -> None:
     assert pairwise_accuracy([3.0, 2.0, 1.0]) == 1.0
     assert pairwise_accuracy([3.0, 1.0, 2.0]) == pytest.approx(2 / 3)
-    assert pairwise_accuracy([1.0, 1.0]) == 0.5
+    assert pairwise_accuracy([1.0, 1.0]) == 0.0
     with pytest.raises(ValueError, match="two replies"):
         pairwise_accuracy([1.0])
 

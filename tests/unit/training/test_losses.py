@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -70,8 +72,34 @@ def test_equal_scores_cost_log_2_and_are_pushed_apart():
 def test_pair_accuracy():
     assert _pair_accuracy(torch.tensor([3.0, 2.0, 1.0])) == 1
     assert _pair_accuracy(torch.tensor([1.0, 2.0])) == 0
-    assert _pair_accuracy(torch.tensor([1.0, 1.0])) == 0.5
+    assert _pair_accuracy(torch.tensor([1.0, 1.0])) == 0
     assert _pair_accuracy(torch.tensor([2.0, 3.0, 1.0])) == pytest.approx(2 / 3)
+
+
+def tau_b(order: list[float], scores: list[float]) -> float:
+    """Kendall's τ-b of two rankings, by its definition: all pairs counted one by one."""
+    pairs = list(itertools.combinations(range(len(order)), 2))
+    agree = sum((order[i] - order[j]) * (scores[i] - scores[j]) > 0 for i, j in pairs)
+    differ = sum((order[i] - order[j]) * (scores[i] - scores[j]) < 0 for i, j in pairs)
+    untied = [sum(one[i] != one[j] for i, j in pairs) for one in (order, scores)]
+    return (agree - differ) / math.sqrt(math.prod(untied)) if all(untied) else 0.0
+
+
+def test_measures_where_scores_tie():
+    """Scores are narrow numbers, and tie: a tie is no success, and τ is corrected for it."""
+    generator = random.Random(4)
+    objective = RewardObjective(0.0, 64)
+    for _ in range(200):
+        scores = [float(generator.randint(0, 3)) for _ in range(generator.randint(2, 6))]
+        _, measures = objective.judge([torch.tensor(scores)])
+        pairs = list(itertools.combinations(scores, 2))
+        right = sum(better > worse for better, worse in pairs)
+        assert measures["accuracy"] == pytest.approx(right / len(pairs))
+        order = [float(len(scores) - i) for i in range(len(scores))]
+        assert measures["kendall_tau"] == pytest.approx(tau_b(order, scores))
+    _, constant = objective.judge([torch.full((4,), 0.5)])
+    assert constant == {"accuracy": 0.0, "kendall_tau": 0.0}
+    assert tau_b([3, 2, 1], [2, 2, 1]) == pytest.approx(2 / math.sqrt(6))
 
 
 def test_tied_and_repeated_replies_give_no_pair(tmp_path):

@@ -149,7 +149,7 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def pairwise_accuracy(scores: ArrayLike) -> float:
-    """Share of reply pairs that a reward model orders as people did, a tie counting one half.
+    """Share of reply pairs that a reward model orders as people did; a tie is not a success.
 
     Args:
         scores: [k] scores of the replies of one row, in people's order, best → worst; k ≥ 2.
@@ -161,15 +161,15 @@ def pairwise_accuracy(scores: ArrayLike) -> float:
     if len(ranked) < 2:
         raise ValueError("pairwise accuracy needs two replies or more")
     above = np.triu_indices(len(ranked), 1)
-    signs = np.sign(ranked[:, None] - ranked[None, :])[above]
-    return float(((signs + 1) / 2).mean())
+    return float((ranked[:, None] > ranked[None, :])[above].mean())
 
 
 def calibration_curve(differences: ArrayLike, bins: int = 10) -> list[dict[str, float]]:
     """How often a reward model is right, by how sure it is.
 
     The model's sureness of a pair is the absolute score difference; Bradley-Terry predicts the
-    accuracy sigmoid(difference). Bins hold like numbers of pairs, so that each point says as much.
+    accuracy sigmoid(difference), so a tie counts one half here. Bins hold like numbers of pairs, so
+    that each point says as much.
 
     Args:
         differences: [n] score of the better reply − score of the worse one.
