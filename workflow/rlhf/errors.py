@@ -53,5 +53,9 @@ class ServingError(RlhfError):
     """A model server did not start, did not answer, or answered something unusable."""
 
 
+class NumericsError(RlhfError):
+    """A number is infinite, not a number, or means nothing; ``where`` names the run and step."""
+
+
 class Fenced(RlhfError):
     """Another attempt took this run over: this process may not write any more (exit code 76)."""

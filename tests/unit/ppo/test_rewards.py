@@ -109,3 +109,14 @@ def test_leave_one_out_compares_the_responses_to_one_prompt():
     assert found.tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
     shifted = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 9.0, 9.0, 9.0]), 3)
     assert torch.equal(found, shifted), "what a prompt is worth does not matter"
+
+
+def test_scores_that_differ_by_rounding_alone_are_not_scaled():
+    """Divided by their spread they would all be clipped, on either side, by chance."""
+    scale, constant = RunningScale(), torch.full((8,), -0.3)
+    noise = torch.tensor([0, 3e-8] * 4)
+    assert float((constant + noise).std()) > 0
+    assert scale.update(constant + noise) == 1.0
+    spread = scale.update(torch.tensor([-0.3, -0.2]))
+    assert 0.01 < spread < 0.1
+    assert RunningScale().update(torch.tensor([0.0, 1e-3])) == pytest.approx(5e-4)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
 from rlhf.models.forward import batches_by_prompt, states_between
 from rlhf.models.head import probe, quiet, same
@@ -165,6 +165,19 @@ def save_calibration(folder: str | Path, mean: float, std: float) -> None:
 
 
 def load_calibration(folder: str | Path) -> tuple[float, float]:
-    """Mean and standard deviation of the raw scores on demonstrations."""
-    values = read_json(Path(folder) / CALIBRATION)
-    return values["mean"], values["std"]
+    """Mean and standard deviation of the raw scores on demonstrations.
+
+    Raises:
+        IntegrityError: rewards can't be computed with them.
+    """
+    path = Path(folder) / CALIBRATION
+    values = read_json(path)
+    mean, std = values["mean"], values["std"]
+    if not (math.isfinite(mean) and 0 < std < math.inf):
+        raise IntegrityError(
+            f"The reward model's calibration is unusable: mean {mean}, std {std}.",
+            where=path,
+            expected="a finite mean and a standard deviation above 0",
+            hint="delete the reward model's manifest and run snakemake: it is calibrated anew",
+        )
+    return mean, std

@@ -11,6 +11,8 @@ import torch
 from rlhf.ppo.kl import kl_estimate
 from rlhf.runtime import distributed
 
+ROUNDING = 2.0**-20  # float32 scores that differ by less, for their size, are equal
+
 
 class RunningScale:
     """Standard deviation of all scores so far, over all ranks; the mean is never subtracted.
@@ -23,7 +25,10 @@ class RunningScale:
         self.count, self.mean, self.squares = 0.0, 0.0, 0.0
 
     def update(self, scores: torch.Tensor) -> float:
-        """Take in this rank's scores [n]; returns the standard deviation so far (1 until known)."""
+        """Take in this rank's scores [n]; returns the standard deviation so far.
+
+        It is 1 until scores differ by more than rounding does.
+        """
         values = scores.double()
         count, total = distributed.total([len(values), float(values.sum())])
         mean = total / count
@@ -32,7 +37,8 @@ class RunningScale:
         self.squares += squares + shift**2 * self.count * count / together
         self.mean += shift * count / together
         self.count = together
-        return math.sqrt(self.squares / self.count) or 1.0
+        std = math.sqrt(self.squares / self.count)
+        return std if std > ROUNDING * abs(self.mean) else 1.0
 
     def state(self) -> dict[str, float]:
         """For the saved state."""

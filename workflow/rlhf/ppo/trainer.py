@@ -26,7 +26,7 @@ from rlhf.ppo.objective import approximate_kl, policy_loss, value_loss
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.rewards import RunningScale, leave_one_out, shape_scores, token_rewards
 from rlhf.ppo.scoring import Scoring
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, finite
 from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
@@ -78,6 +78,9 @@ class PpoTrainer:
         config: a ``PpoConfig`` as a dict.
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
+
+    Raises:
+        NumericsError: a weight that the run starts from is not finite.
     """
 
     def __init__(
@@ -106,13 +109,22 @@ class PpoTrainer:
             ],
             config["optimizer"],
         )
+        self.name, self.advice = options.name, finite.advice(config)
         self.run = Run(options, config["updates"], self._snapshot, self._restore)
+        if self.run.start == 0:
+            finite.check_weights(actor.named_parameters(), self._place(-1), finite.START_ADVICE)
 
     def train(self) -> Run:
-        """Run all updates that are left."""
+        """Run all updates that are left.
+
+        Raises:
+            NumericsError: a score, log probability, value, advantage, loss, norm or weight is not
+                finite; what was saved before is.
+        """
         for update in range(self.run.start, self.config["updates"]):
             rollout = self.roll_out(update)
             record = self._measure(rollout)
+            finite.check(record, self._place(update), self.advice)
             self._keep_samples(update, rollout)
             record |= self.optimise(update, rollout)
             self.kl.update(record["kl"], self.config["rollout_batch_size"])
@@ -152,10 +164,18 @@ class PpoTrainer:
         if config["rewards"]["whiten"]:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, values, config["gamma"], config["lam"])
+        white = whiten(advantages)
+        # The raw scores too: clipping would let an infinite one pass as a large one.
+        parts: dict[str, Iterable[torch.Tensor]] = {
+            "reward model's scores": raw, "log probabilities of the policy": logprobs,
+            "log probabilities of the reference": reference, "values": values,
+            "shaped scores": scores, "rewards with their KL penalty": rewards,
+            "returns": returns, "advantages": white,
+        }  # fmt: skip
+        finite.check_rows(parts, rows, self._place(update), self.advice)
         return Rollout(
-            rows, sequences, starts, ended, logprobs, values, reference, raw, scores,
-            whiten(advantages), returns,
-        )  # fmt: skip
+            rows, sequences, starts, ended, logprobs, values, reference, raw, scores, white, returns
+        )
 
     def optimise(self, update: int, rollout: Rollout) -> dict[str, float]:
         """Several passes of minibatches over one rollout."""
@@ -170,12 +190,16 @@ class PpoTrainer:
             for minibatch in self._minibatches(update, epoch, len(rollout.sequences)):
                 measured, ratio = self._accumulate(rollout, minibatch)
                 distributed.sum_gradients(p for p in self.actor.parameters() if p.requires_grad)
-                measured["grad_norm"] = optim.step(self.optimizer, settings["max_grad_norm"])
+                finite.check(measured, self._place(update, rate), self.advice)
+                norm = optim.step(self.optimizer, settings["max_grad_norm"])
+                finite.check({"grad_norm": norm}, self._place(update, rate), self.advice)
+                measured["grad_norm"] = norm
                 largest, steps = max(largest, ratio), steps + 1
                 for name, value in measured.items():
                     sums[name] += value
             if measured["approx_kl"] > config["max_approx_kl"]:
                 break  # the same on every rank: the measures are sums over all of them
+        self._check_actor(update, rollout)
         largest = max(distributed.gather([largest]))
         means = {name: value / steps for name, value in sums.items()}
         return means | {"max_ratio": largest, "learning_rate": rate, "optimizer_steps": steps}
@@ -228,6 +252,17 @@ class PpoTrainer:
                 for i, (logprob, value) in zip(rows, parts, strict=True):
                     logprobs[i], values[i] = logprob, value
         return logprobs, values
+
+    @torch.no_grad()
+    def _check_actor(self, update: int, rollout: Rollout) -> None:
+        """Refuse weights that are not finite, and last ones that give no finite answer."""
+        place = self._place(update)
+        finite.check_weights(trainable_state(self.actor).items(), place, self.advice)
+        if update + 1 == self.config["updates"]:  # no rollout will show it any more
+            found = self.actor(rollout.sequences[:1], rollout.starts[:1])
+            parts = {"log probabilities of the policy": found.logprobs, "values": found.values}
+            after = {f"{name} after it": [part] for name, part in parts.items()}
+            finite.check_rows(after, rollout.rows, place, self.advice)
 
     def _minibatches(self, update: int, epoch: int, rows: int) -> list[list[int]]:
         """This rank's rows in shuffled minibatches; shuffled anew in every epoch.
@@ -318,6 +353,12 @@ class PpoTrainer:
                     "kl": float((rollout.logprobs[i] - rollout.reference[i]).sum()),
                 }
             )
+
+    def _place(self, update: int, rate: float | None = None) -> str:
+        """Where the run is, for errors; the learning rate is the last one used if none is given."""
+        if rate is None and update >= 0:
+            rate = self.optimizer.param_groups[0]["lr"]
+        return finite.place(self.name, update + 1, rate, "update")
 
     def _snapshot(self) -> dict[str, Any]:
         return {

@@ -43,8 +43,12 @@ def write_atomic(path: str | Path, content: str | bytes, mode: int = 0o644) -> N
 
 
 def write_json(path: str | Path, value: Any, mode: int = 0o644) -> None:
-    """Write readable JSON atomically; keys are sorted, so equal values give equal bytes."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    """Write readable JSON atomically; keys are sorted, so equal values give equal bytes.
+
+    Raises:
+        ValueError: a number is infinite or not a number, which JSON does not know.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, text, mode)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import Fenced, RlhfError
-from rlhf.runtime import distributed, fence
+from rlhf.runtime import distributed, fence, finite
 from rlhf.runtime.checkpoints import Checkpoints
 from rlhf.runtime.deadline import Deadline, Saved, StopRequest
 from rlhf.runtime.metrics import Journal, TensorBoard
@@ -30,6 +30,8 @@ class Run:
         steps: steps in the whole run.
         snapshot: the state to save; called on rank 0 only.
         restore: puts a saved state back; called on every rank.
+        check: called on every rank, with the step, before its state is saved; what it raises stops
+            the saving.
 
     Raises:
         Fenced: another attempt owns the state.
@@ -41,8 +43,10 @@ class Run:
         steps: int,
         snapshot: Callable[[], State],
         restore: Callable[[State], None],
+        check: Callable[[int], None] = lambda _step: None,
     ) -> None:
         self._options, self._steps, self._snapshot = options, steps, snapshot
+        self._check = check
         self._first = distributed.rank() == 0
         check_owner()
         self._checkpoints = Checkpoints(options.state, options.identity)
@@ -81,8 +85,11 @@ class Run:
         """Write one line of metrics, from rank 0.
 
         Raises:
+            NumericsError: a number in it is not finite; on every rank, if all gave the same.
             RlhfError: it could not be written.
         """
+        where = finite.place(self._options.name, step, record.get("learning_rate"))
+        finite.check(record, where)
         if self._first:
             with self._writing(f"The metrics of step {step}"):
                 self.journals["metrics"].append(record)
@@ -109,6 +116,7 @@ class Run:
         Raises:
             Saved: a signal or the end of the allocation asked for a stop; the state is saved.
             Fenced: another attempt has taken this run over; nothing is written.
+            NumericsError: weights are not finite; the state before is untouched.
             RlhfError: the state could not be written; the one before it is untouched.
         """
         self._progress.advance(tokens, note)
@@ -166,6 +174,7 @@ class Run:
 
     def _save(self, step: int) -> None:
         began = time.monotonic()
+        self._check(step)
         check_owner()
         if self._first:
             with self._writing(f"The state after step {step}"):

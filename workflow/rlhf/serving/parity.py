@@ -150,7 +150,11 @@ def _compare(
         found = _served(case, kind, scorer, starts)
     except ServingError as error:
         return {"difference": error.what, "passed": False}
-    largest = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+    differences = [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
+    if not np.isfinite(differences).all():  # max() may pass over a NaN
+        return {"difference": "not a number: the model's own answers are not finite",
+                "passed": False}  # fmt: skip
+    largest = max(differences)
     below = 10.0 ** math.ceil(math.log10(max(largest, FINEST)) - 1e-9)
     return {"difference": f"at most {below:g}", "passed": largest <= tolerance}
 

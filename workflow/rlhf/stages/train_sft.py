@@ -4,7 +4,7 @@ from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
 from rlhf.models.precision import use_precision
 from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, finite
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
@@ -30,6 +30,9 @@ def run(stage: Stage) -> None:
 
     def validate() -> dict[str, float]:
         measures = mean_over(model, objective, held_out, stage.micro_batch_tokens)
+        if not measures:  # the last weights answer to nobody else
+            known = mean_over(model, objective, [data[0]], stage.micro_batch_tokens)
+            finite.check(known, f"sft.{stage.name}, a training row", finite.advice(config))
         return {f"validation_{name}": value for name, value in measures.items()}
 
     finished = train(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from rlhf.data.mixture import Mixture, micro_batches
+from rlhf.errors import NumericsError
 from rlhf.models.load import load_trainable_state, trainable_state
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, finite
 from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.run import Run
@@ -63,6 +64,9 @@ def train(
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         validate: measures on held-out rows.
+
+    Raises:
+        NumericsError: a loss, a norm or a weight is not finite; what was saved before is.
     """
     seed_everything(config["seed"])
     settings = config["optimizer"]
@@ -85,10 +89,25 @@ def train(
         optim.load_optimizer_state(optimizer, state["optimizer"])
         restore_random_state(state["random"])
 
-    run = Run(options, steps, snapshot, restore)
+    advice = finite.advice(config)
+
+    def check(step: int) -> None:
+        """The weights; the next step's loss would show them, but there may be none."""
+        where = finite.place(options.name, step, optimizer.param_groups[0]["lr"])
+        finite.check_weights(trainable_state(model).items(), where, advice)
+
+    def look(step: int, rate: float | None = None) -> None:
+        measures = validate()
+        finite.check(measures, finite.place(options.name, step, rate), advice)
+        run.record({"step": step} | measures, step)
+
+    run = Run(options, steps, snapshot, restore, check)
     looks = {round(steps * (i + 1) / config["evaluations"]) for i in range(config["evaluations"])}
     if run.start == 0:
-        run.record({"step": 0} | validate(), 0)
+        finite.check_weights(
+            model.named_parameters(), finite.place(options.name, 0), finite.START_ADVICE
+        )
+        look(0)
 
     for step in range(run.start, steps):
         epoch, position = divmod(step, per_epoch)
@@ -98,20 +117,34 @@ def train(
         mine = [data[int(i)] for i in drawn[distributed.rank() :: distributed.world_size()]]
         costs = [objective.cost(row) for row in mine]
         (weight,) = distributed.total([sum(objective.weight(row) for row in mine)])
+        if not weight:
+            raise NumericsError(
+                "No token of this step's rows is trained on, so there is no mean loss.",
+                where=finite.place(options.name, step + 1),
+                hint=f"raise `global_batch_size` (it is {batch}), or drop rows without a reply",
+            )
         sums: dict[str, float] = defaultdict(float)
+        suspects: list[str] = []
         for group in micro_batches(range(len(mine)), costs, micro_batch_tokens):
             loss, measured = objective(model, [mine[i] for i in group])
             (loss / weight).backward()
-            sums["loss"] += float(loss.detach())
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                suspects += [finite.row_name(mine[i]) for i in group]
+            sums["loss"] += value
             for name, value in measured.items():
                 sums[name] += value
         distributed.sum_gradients(p for p in model.parameters() if p.requires_grad)
         factor = optim.learning_rate_factor(step, steps, settings["schedule"], settings["warmup"])
         rate = optim.set_learning_rate(optimizer, factor)
-        norm = optim.step(optimizer, settings["max_grad_norm"])
         names = sorted(set(distributed.gather(list(sums))))  # a rank may have no rows
         tokens, *totals = distributed.total([sum(costs), *(sums[name] for name in names)])
         record = {name: value / weight for name, value in zip(names, totals, strict=True)}
+        where = finite.place(options.name, step + 1, rate)
+        if not all(map(math.isfinite, record.values())):
+            finite.check(record, where, advice, distributed.gather(suspects))
+        norm = optim.step(optimizer, settings["max_grad_norm"])
+        finite.check({"grad_norm": norm}, where, advice)
         record |= {
             "step": step + 1,
             "epoch": (step + 1) / per_epoch,
@@ -121,7 +154,8 @@ def train(
         }
         run.record(record, step + 1)
         if step + 1 in looks:
-            run.record({"step": step + 1} | validate(), step + 1)
+            check(step + 1)
+            look(step + 1, rate)
         run.finish_step(step + 1, int(tokens), f"loss {record['loss']:.4f}")
     run.close()
     return run

@@ -51,12 +51,16 @@ def set_learning_rate(optimizer: Any, factor: float) -> float:
 
 
 def step(optimizer: Any, max_norm: float) -> float:
-    """Clip to the global norm, update, clear; returns the norm before clipping."""
+    """Clip to the global norm, update, clear; returns the norm before clipping.
+
+    With a norm that is not finite nothing is updated.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-    optimizer.step()
+    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    if math.isfinite(norm):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(norm)
+    return norm
 
 
 def optimizer_state(optimizer: Any) -> dict[str, Any]:

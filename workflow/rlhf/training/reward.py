@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.errors import NumericsError
 from rlhf.models.forward import branched_hidden_states, can_branch
+from rlhf.models.precision import product_type
 from rlhf.models.reward import score, score_head
-from rlhf.runtime import distributed
+from rlhf.runtime import distributed, finite
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# Scores that differ by less than this share of the largest are equal but for rounding.
+RESOLUTION = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-20, torch.float64: 2.0**-20}
 
 
 def score_rows(
@@ -74,8 +80,10 @@ class RewardObjective:
 
     def judge(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """The same of scores [k] of each row's replies, best first."""
-        accuracy = sum(_pair_accuracy(row) for row in by_row)
-        measures = {"accuracy": accuracy, "kendall_tau": 2 * accuracy - len(by_row)}
+        measures = {
+            "accuracy": sum(_pair_accuracy(row) for row in by_row),
+            "kendall_tau": sum(_kendall_tau(row) for row in by_row),
+        }
         return ranking_loss(by_row, self._l2), measures
 
     def validate(self, by_row: list[torch.Tensor]) -> dict[str, float]:
@@ -88,11 +96,19 @@ class RewardObjective:
 
 
 def _pair_accuracy(scores: torch.Tensor) -> float:
-    """Share of the pairs that the scores (best reply first) order rightly; ties count half.
+    """Share of the pairs that the scores (best reply first) order rightly; a tie is not right."""
+    return float((_differences(scores) > 0).float().mean())
 
-    Kendall's τ of a ranking without ties is twice this, minus 1.
+
+def _kendall_tau(scores: torch.Tensor) -> float:
+    """Agreement of the scores with the order of the replies, best first (τ-b, Kendall 1945).
+
+    People's order has no ties, so τ-b is (right − wrong) / √(pairs · pairs without a tie): without
+    tied scores twice the accuracy, minus 1. Scores that are all equal rank nothing: 0.
     """
-    return float((_differences(scores).sign() + 1).mean() / 2)
+    signs = _differences(scores).sign()
+    untied = int((signs != 0).sum())
+    return float(signs.sum()) / math.sqrt(len(signs) * untied) if untied else 0.0
 
 
 def _differences(scores: torch.Tensor) -> torch.Tensor:
@@ -126,10 +142,31 @@ def score_held_out(
 def calibrate(
     model: PreTrainedModel, demonstrations: Iterable[dict[str, Any]], max_tokens: int
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the raw scores on SFT demonstrations (arXiv 2403.17031)."""
-    sequences = [torch.tensor(_to_last_label(row)) for row in demonstrations]
+    """Mean and standard deviation of the raw scores on SFT demonstrations (arXiv 2403.17031).
+
+    Raises:
+        NumericsError: a score is not finite, or the scores differ by no more than rounding does.
+    """
+    rows = list(demonstrations)
+    sequences = [torch.tensor(_to_last_label(row)) for row in rows]
     scores = score(model, sequences, max_tokens).double()
-    return float(scores.mean()), float(scores.std())
+    where = "calibration on held-out demonstrations"
+    share = slice(distributed.rank(), None, distributed.world_size())  # every rank has all
+    finite.check_rows(
+        {"reward model's scores": scores[share]}, rows[share], where, finite.START_ADVICE
+    )
+    mean, std, largest = float(scores.mean()), float(scores.std()), float(scores.abs().max())
+    if std <= RESOLUTION[product_type(model) or scores.dtype] * largest:
+        raise NumericsError(
+            f"The reward model gives {len(rows)} held-out demonstrations the same score: mean"
+            f" {mean:g}, standard deviation {std:g}. Rewards are divided by the latter.",
+            where=where,
+            expected="scores that differ by more than rounding",
+            hint="the reward model has learned nothing that tells demonstrations apart: look at its"
+            " validation accuracy, train longer or with a lower `optimizer.learning_rate`, or set"
+            " `precision: float32`",
+        )
+    return mean, std
 
 
 def _to_last_label(row: dict[str, Any]) -> list[int]:

@@ -1,0 +1,192 @@
+"""A run whose numbers are not finite ends with their name; what it saved before is good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diverging_ranks
+import pytest
+import torch
+from supervised_ranks import config, make_rows, save_set
+from tiny_models import causal_lm, reward_model, run_ranks, save_rows, token_sequences
+
+from rlhf.data.mixture import Mixture
+from rlhf.errors import NumericsError
+from rlhf.models.load import load_trainable_state
+from rlhf.models.precision import use_precision
+from rlhf.runtime.checkpoints import Checkpoints
+from rlhf.runtime.options import RunOptions
+from rlhf.training.loop import mean_over, train
+from rlhf.training.reward import RewardObjective, calibrate, score_held_out
+from rlhf.training.sft import SftObjective
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    save_set(tmp_path)  # 9 rows in batches of 4: three steps an epoch
+    return Mixture({"d": tmp_path / "set"}, {}, "train")
+
+
+def optimizer(rate: float, **more) -> dict:
+    return {"learning_rate": rate, "schedule": "constant", "warmup": 0.0, **more}
+
+
+def saved_weights(state: Path) -> dict[str, torch.Tensor] | None:
+    found = Checkpoints(state, {}).load()
+    return found and found[1]["run"]["model"]
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+def test_sft_with_a_rate_that_breaks_the_model(tmp_path, mixture, rate):
+    options = RunOptions("train_sft.chat", tmp_path / "state", {}, save_steps=1)
+    with pytest.raises(NumericsError) as caught:
+        train(causal_lm(0), SftObjective(), mixture, config(optimizer=optimizer(rate)), options,
+              64, dict)  # fmt: skip
+    text = str(caught.value)
+    assert "train_sft.chat, step " in text
+    assert f"learning rate {rate:g}" in text
+    assert f"lower `optimizer.learning_rate` (it is {rate:g}), set `precision: float32`" in text
+    assert "loss is nan" in text or "weights hold NaN or infinity" in text
+    weights = saved_weights(tmp_path / "state")
+    assert weights is None or all(bool(torch.isfinite(one).all()) for one in weights.values())
+
+
+def test_the_last_step_is_looked_at_too(tmp_path):
+    save_rows(tmp_path / "set", train=make_rows()[:4])
+    options = RunOptions("train_sft.chat", tmp_path / "state", {})
+    broken = config(optimizer=optimizer(1e38, weight_decay=100.0))
+    with pytest.raises(NumericsError, match=r"of the weights hold NaN or infinity: .*layers") as e:
+        train(causal_lm(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"), broken,
+              options, 64, dict)  # fmt: skip
+    assert "train_sft.chat, step 1, learning rate 1e+38" in str(e.value)
+    assert saved_weights(tmp_path / "state") is None
+
+
+def test_a_held_out_loss_that_is_not_finite(tmp_path, mixture):
+    looks = iter([{"validation_loss": 2.0}, {"validation_loss": float("nan")}])
+    options = RunOptions("train_sft.chat", tmp_path / "state", {})
+    with pytest.raises(NumericsError, match="validation_loss is nan") as caught:
+        train(causal_lm(0), SftObjective(), mixture, config(evaluations=1), options, 64,
+              lambda: next(looks))  # fmt: skip
+    assert "step 3, learning rate" in str(caught.value)
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_not_applied(tmp_path, mixture):
+    model = causal_lm(0)
+    before = [p.detach().clone() for p in model.parameters()]
+
+    class Steep(SftObjective):
+        def __call__(self, model, rows):
+            loss, sums = super().__call__(model, rows)
+            weight = model.get_output_embeddings().weight.flatten()[0]
+            return loss + (weight - weight.detach()).abs().sqrt(), sums  # slope at 0: infinite
+
+    with pytest.raises(NumericsError, match=r"grad_norm is (nan|inf)") as caught:
+        train(model, Steep(), mixture, config(), RunOptions("train_sft.chat", tmp_path / "s", {}),
+              64, dict)  # fmt: skip
+    assert "step 1, learning rate 0.01" in str(caught.value)
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
+def test_weights_that_a_run_starts_from_are_looked_at(tmp_path, mixture):
+    model = causal_lm(0)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    options = RunOptions("train_sft.chat", tmp_path / "state", {})
+    with pytest.raises(NumericsError, match=r"layers\.1\.mlp\.up_proj\.weight") as caught:
+        train(model, SftObjective(), mixture, config(), options, 64, dict)
+    assert "before the first step" in str(caught.value)
+
+
+def test_rows_without_a_label_have_no_mean(tmp_path):
+    rows = [row | {"labels": [-100] * len(row["labels"])} for row in make_rows()[:4]]
+    save_rows(tmp_path / "set", train=rows)
+    options = RunOptions("train_sft.chat", tmp_path / "state", {})
+    with pytest.raises(NumericsError, match="No token of this step"):
+        train(causal_lm(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"),
+              config(), options, 64, dict)  # fmt: skip
+
+
+def test_all_ranks_end_and_name_the_row(tmp_path):
+    """One rank alone has the row: none may wait for it."""
+    diverging_ranks.save_set(tmp_path)
+    run_ranks(Path(diverging_ranks.__file__), tmp_path, timeout=120)
+    found = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
+    assert [one["rank"] for one in found] == [0, 1]
+    for one in found:
+        assert "loss is nan" in one["error"]
+        assert "train_sft.x, step 1, learning rate 0.01; rows " in one["error"]
+        assert "d row-2" in one["error"]
+        assert "precision: float32" in one["error"]
+        assert one["untouched"]
+
+
+def test_reward_training_names_its_loss(tmp_path):
+    ids = [one.tolist() for one in token_sequences([5, 4, 3], seed=4)]
+    rows = [{"id": "7", "history_ids": ids[0], "reply_ids": ids[1:]}]
+    save_rows(tmp_path / "set", train=rows)
+    model = reward_model(1)
+    with torch.no_grad():
+        model.score.weight.fill_(3e38)
+    options = RunOptions("train_reward.helpful", tmp_path / "state", {})
+    with pytest.raises(NumericsError, match=r"loss is (nan|inf)") as caught:
+        train(model, RewardObjective(0.01, 64), Mixture({"d": tmp_path / "set"}, {}, "train"),
+              config(), options, 64, dict)  # fmt: skip
+    assert "train_reward.helpful, step 1" in str(caught.value)
+    assert "rows d 7" in str(caught.value)
+
+
+def demonstrations(count: int, seed: int = 5) -> list[dict]:
+    sequences = token_sequences([6 + n % 5 for n in range(count)], seed=seed)
+    return [{"dataset": "d", "id": str(i), "input_ids": ids.tolist(), "labels": ids.tolist()}
+            for i, ids in enumerate(sequences)]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_calibration_refuses_scores_that_differ_by_rounding_alone(precision):
+    model = reward_model(3)
+    with torch.no_grad():  # one direction that every state has alike
+        model.score.weight.zero_()
+        model.model.norm.weight.zero_()
+    use_precision(model, precision)
+    with pytest.raises(NumericsError, match="12 held-out demonstrations the same score"):
+        calibrate(model, demonstrations(12), 100)
+    alike = demonstrations(1) * 12
+    model = reward_model(3)
+    use_precision(model, precision)
+    with pytest.raises(NumericsError, match="standard deviation"):
+        calibrate(model, alike, 100)
+
+
+def test_calibration_names_the_rows_whose_scores_are_not_finite():
+    model = reward_model(3)
+    with torch.no_grad():
+        model.score.weight.fill_(3e38)
+    with pytest.raises(NumericsError, match="reward model's scores: 12 of the rows") as caught:
+        calibrate(model, demonstrations(12), 100)
+    assert "rows d 0, d 1" in str(caught.value)
+
+
+def test_a_small_spread_of_scores_is_a_calibration():
+    model = reward_model(3)
+    with torch.no_grad():
+        model.score.weight *= 1e-4
+    mean, std = calibrate(model, demonstrations(12), 100)
+    assert 0 < std < 1e-2
+    assert abs(mean) < 1e-2
+
+
+def test_measures_of_a_broken_model_are_not_finite():
+    """What the checks see: sums over rows do not hide a NaN."""
+    model = causal_lm(0)
+    state = {name: torch.full_like(p, float("nan")) for name, p in model.named_parameters()}
+    load_trainable_state(model, state)
+    rows = make_rows()[:3]
+    assert not torch.isfinite(torch.tensor(mean_over(model, SftObjective(), rows, 64)["loss"]))
+    judge = reward_model(1)
+    with torch.no_grad():
+        judge.score.weight[0, 0] = float("nan")
+    ids = [one.tolist() for one in token_sequences([5, 4, 3], seed=4)]
+    scored = score_held_out(judge, [{"history_ids": ids[0], "reply_ids": ids[1:]}], 64)
+    found = RewardObjective(0.01, 64).validate(scored)
+    assert not torch.isfinite(torch.tensor(found["validation_loss"]))
