@@ -92,8 +92,8 @@ class Project:
         done = self.snakemake("--dry-run", *arguments)
         text = done.stdout + done.stderr
         jobs = set()
-        for block in re.split(r"\n(?=(?:local)?rule \w+:)", text)[1:]:
-            (rule,) = re.match(r"(?:local)?rule (\w+):", block).groups()
+        for block in re.split(r"\n(?=(?:local)?(?:rule|checkpoint) \w+:)", text)[1:]:
+            (rule,) = re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", block).groups()
             view = re.search(r"wildcards: view=(\w+)", block)
             jobs.add(f"{rule}:{view.group(1)}" if view else rule)
         return jobs - {"all"}

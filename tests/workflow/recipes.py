@@ -25,6 +25,9 @@ from rlhf.config.slices import canonical_slice
 RECIPES = {path.stem: path for path in sorted((REPOSITORY / "config/recipes").glob("*.yaml"))}
 ROWS_EACH = 40  # of which some are held out, and `stage_split` shares out the others
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+# Wide enough that what a narrow model says of a token depends on those before it: in bfloat16 a
+# reward model would give all demonstrations one score, and be refused.
+WEIGHTS = {"initializer_range": 0.2, "init_std": 0.2}
 SIZES |= {"intermediate_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16}
 SIZES |= {"max_position_embeddings": 8192}  # as long as rows of the longest recipe
 GPT_SIZES = {"n_embd": 16, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 2048}
@@ -89,8 +92,9 @@ def dry_run(project: Project, recipe: Path) -> list[Job]:
     project.config = str(recipe.relative_to(REPOSITORY))
     done = project.snakemake("--dry-run", "--printshellcmds")
     found = []
-    for block in re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)[1:]:
-        (rule,) = re.match(r"(?:local)?rule (\w+):", block).groups()
+    said = done.stdout + done.stderr
+    for block in re.split(r"\n(?=(?:local)?(?:rule|checkpoint) \w+:)", said)[1:]:
+        (rule,) = re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", block).groups()
         if rule == "all":
             continue
         wildcards = re.search(r"^    wildcards: (.+)$", block, re.M).group(1)
@@ -118,14 +122,14 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
             jobs.update({("fetch_data", dataset), ("tokenize", view, model, dataset)})
 
     for name, sft in config.sft.items():
-        jobs.add(("train_sft", name))
+        jobs |= {("train_sft", name), ("check_rows", f"sft.{name}")}
         tokenize("sft", config.base_model("sft", name), sft.data)
     for name, reward in config.reward.items():
-        jobs.add(("train_reward", name))
+        jobs |= {("train_reward", name), ("check_rows", f"reward.{name}")}
         for view in ("preference", "sft"):  # it is calibrated on demonstrations
             tokenize(view, config.base_model("reward", name), reward.data)
     for name, ppo in config.ppo.items():
-        jobs.add(("train_ppo", name))
+        jobs |= {("train_ppo", name), ("check_rows", f"ppo.{name}")}
         jobs.add(("export_reward_store", ppo.reward))
         jobs.add(("export_reference_store", ppo.sft))
         tokenize("prompt", config.base_model("ppo", name), ppo.data)
@@ -180,7 +184,7 @@ def _tiny_model(source: str, folder: Path) -> Path:
         return target
     architecture, tokenizer_of, special = KINDS[kind]
     tokenizer = tokenizer_of()
-    sizes = (GPT_SIZES if architecture == "gptj" else SIZES) | special
+    sizes = (GPT_SIZES if architecture == "gptj" else SIZES) | WEIGHTS | special
     # As most published models, with more rows than tokens.
     config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer) + 7, **sizes)
     torch.manual_seed(0)

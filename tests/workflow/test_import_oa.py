@@ -26,6 +26,7 @@ def test_sft_reward_model_and_ppo_of_galactica(tmp_path: Path) -> None:
         "tokenize:sft",
         "tokenize:preference",
         "tokenize:prompt",
+        "check_rows",
         "train_sft",
         "train_reward",
         "export_reward_store",

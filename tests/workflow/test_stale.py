@@ -138,6 +138,14 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         edit_file("workflow/rlhf/data/tokenizing.py", "BATCH = 256", "BATCH = 128"),
         VIEWS | FROM_SFT,
     ),
+    "what looks for rows": (
+        edit_file("workflow/rlhf/data/enough.py", "FEW = 10", "FEW = 12"),
+        FROM_SFT,
+    ),
+    "another PPO run": (
+        edit_config(lambda v: v["ppo"].update(second=v["ppo"]["final"])),
+        {"check_rows", "train_ppo"},  # nothing that is there
+    ),
     "the served model file": (
         edit_file("workflow/rlhf/serving/model_files/model.py", "import ", "import math\nimport "),
         {"export_reward_store", "export_reference_store"} | FROM_PPO,

@@ -21,7 +21,7 @@ def test_an_sft_run_goes_on_and_a_reward_model_starts_early(project: Project) ->
     }
     (project.folder / EXTRA).write_text(yaml.safe_dump(runs))
     project.overlays = [EXTRA]
-    assert project.would_run(MORE, EARLY) == {"train_sft", "train_reward"}
+    assert project.would_run(MORE, EARLY) == {"check_rows", "train_sft", "train_reward"}
     project.snakemake(MORE, EARLY)
 
     results = project.folder / "results"

@@ -212,3 +212,18 @@ def test_the_page_shows_how_sure_the_reward_model_may_be(finished: Project) -> N
     assert sum(one["count"] for one in curve) == sum(pairs)
     page = (results / "report/final/report.html").read_text()
     assert 'aria-label="Calibration"' in page
+
+
+def test_the_reward_model_says_what_it_was_calibrated_on(finished: Project) -> None:
+    from datasets import load_from_disk
+
+    results = finished.folder / "results"
+    manifest = json.loads((results / "reward/helpful/manifest.json").read_text())
+    held_out = load_from_disk(results / "tokenized/sft/tiny/demo/data/validation")
+    counts = manifest["counts"]["calibration"]
+    assert counts["demonstrations"] == len(held_out) < 256
+    assert 10 <= counts["prompts"] <= counts["different"] <= len(held_out)
+    assert "warning" not in manifest["facts"]
+    needed = json.loads((results / "rows/sft.chat/rows.json").read_text())
+    assert needed["reward.helpful"]["demonstrations"] == len(held_out)
+    assert needed["reward.helpful"]["train"] == manifest["counts"]["train_rows"]

@@ -11,7 +11,8 @@ from snakemake.logging import logger
 from rlhf.adopt import adopt_results
 from rlhf.config import load_config_file
 from rlhf.config.cluster import stage_resources
-from rlhf.config.slices import canonical_slice
+from rlhf.config.following import SETS
+from rlhf.config.slices import canonical_slice, config_slice
 from rlhf.data.formats import module_of
 from rlhf.errors import RlhfError
 from rlhf.images import image_id
@@ -47,6 +48,7 @@ os.environ[VARIABLE] = LOCK.variable  # for the fetch stages
 localrules:
     fetch_model,
     fetch_data,
+    check_rows,
     report,
 
 
@@ -173,6 +175,48 @@ def get_duplicates(section):
         return [f"results/duplicates/{section}.{name}/manifest.json"]
 
     return inputs
+
+
+def await_rows(section):
+    """Nothing; but a run that is not there yet waits until `check_rows` has been content.
+
+    A file that is waited for would be an input: a run would be stale when another one is added.
+    """
+
+    def inputs(wildcards):
+        manifest = Path(f"results/{section}/{wildcards.name}/manifest.json")
+        if workflow.is_main_process and not manifest.exists():
+            checkpoints.check_rows.get(run=f"{section}.{wildcards.name}")
+        return []
+
+    return inputs
+
+
+def get_needed_sets(wildcards):
+    """Manifests of the tokenized sets that a run and those that build on it need rows of."""
+    runs = config_slice(CONFIG, "check_rows", wildcards.run)["runs"].values()
+    needed = [
+        f"results/tokenized/{needs[key]}/{dataset}/manifest.json"
+        for needs in runs
+        for key in SETS
+        if key in needs
+        for dataset in needs["data"]
+    ]
+    return list(dict.fromkeys(needed))
+
+
+def get_needed_duplicates(wildcards):
+    """Manifests of the lists of rows that these runs leave out."""
+    runs = [
+        one.split(".")
+        for one in config_slice(CONFIG, "check_rows", wildcards.run)["runs"]
+    ]
+    return [
+        f"results/duplicates/{section}.{name}/manifest.json"
+        for section, name in runs
+        if section != "evaluation"
+        and getattr(CONFIG, section)[name].duplicates.remove != "none"
+    ]
 
 
 def get_run_rows(wildcards):

@@ -4,6 +4,7 @@ rule train_ppo:
         reward=get_parent("reward", "ppo", "reward"),
         data=get_tokenized("prompt", "ppo"),
         duplicates=get_duplicates("ppo"),
+        checked=await_rows("ppo"),
         rows=get_rows("ppo"),
         stores=get_stores,
     output:

@@ -3,6 +3,7 @@ rule train_reward:
         start=get_start("reward"),
         data=get_tokenized("preference", "reward"),
         duplicates=get_duplicates("reward"),
+        checked=await_rows("reward"),
         demonstrations=get_tokenized("sft", "reward"),
     output:
         model=directory("results/reward/{name}/model"),

@@ -3,6 +3,7 @@ rule train_sft:
         start=get_start("sft"),
         data=get_tokenized("sft", "sft"),
         duplicates=get_duplicates("sft"),
+        checked=await_rows("sft"),
     output:
         model=directory("results/sft/{name}/model"),
         metrics="results/sft/{name}/metrics.jsonl",

@@ -14,6 +14,7 @@ ARTIFACTS = {
     "fetch_data": ["demo"],
     "tokenize": ["sft", "preference", "prompt"],
     "find_duplicates": ["sft.chat", "reward.helpful", "ppo.final"],
+    "check_rows": ["sft.chat", "reward.helpful", "ppo.final"],
     "train_sft": ["chat"],
     "train_reward": ["helpful"],
     "export_reward_store": ["helpful"],
@@ -73,7 +74,12 @@ def slices(values):
         ("runtime.containers", "apptainer", set()),
         ("cluster.nodes", 2, set()),
         ("cluster.stages.train_ppo.hours", 2, set()),
-        ("ppo.second", VALID["ppo"]["final"], set()),
+        # What comes before a new run stays; whether there are rows for it is looked at again.
+        (
+            "ppo.second",
+            VALID["ppo"]["final"],
+            {"check_rows sft.chat", "check_rows reward.helpful"},
+        ),
     ],
 )
 def test_a_key_changes_only_its_own_stage(path, value, changed):

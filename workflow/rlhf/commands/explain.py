@@ -30,6 +30,7 @@ SECTIONS = {
     "fetch_data": "datasets.{}",
     "tokenize": "tokenization.{}",
     "find_duplicates": "{}.duplicates",
+    "check_rows": "rows that {} needs",
     "train_sft": "sft.{}",
     "train_reward": "reward.{}",
     "train_ppo": "ppo.{}",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import Config
+from rlhf.config.following import rows_needed
 from rlhf.config.needs import longest_scored
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
@@ -22,7 +23,7 @@ def config_slice(config: Config, stage: str, name: str, lock: Lock | None = None
         config: the whole configuration.
         stage: a stage's name, such as ``train_sft`` or ``tokenize``.
         name: the artifact's name; for ``tokenize`` the view, for
-            ``find_duplicates`` the run with its section, such as ``sft.chat``.
+            ``find_duplicates`` and ``check_rows`` the run with its section, such as ``sft.chat``.
         lock: what the fetch stages have to obey.
     """
     sections: dict[str, Any] = {
@@ -39,6 +40,8 @@ def config_slice(config: Config, stage: str, name: str, lock: Lock | None = None
     if stage == "find_duplicates":
         section, run = name.split(".")
         return {"section": section} | sections[f"train_{section}"][run].duplicates.model_dump()
+    if stage == "check_rows":
+        return {"runs": rows_needed(config, *name.split("."))}
     if stage == "fetch_model":
         values = sections[stage][name].model_dump(mode="json")
         return _with_content(values) | _locked(values, stage, name, lock)

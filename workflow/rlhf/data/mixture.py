@@ -125,6 +125,15 @@ class Mixture:
         row = self._sets[which][int(self._kept[which][index - self._offsets[which]])]
         return row | {"dataset": self._names[which]}
 
+    def by_hash(self, count: int) -> list[dict[str, Any]]:
+        """At most ``count`` rows, chosen by a hash of their ids over all sets together."""
+        order = [
+            (digest_text(row_id), int(offset) + place)
+            for one, kept, offset in zip(self._sets, self._kept, self._offsets, strict=False)
+            for place, row_id in enumerate(_ids(one, kept))
+        ]
+        return [self[place] for _, place in sorted(order)[:count]]
+
     @property
     def sizes(self) -> dict[str, int]:
         """Dataset name → its rows."""
@@ -160,6 +169,10 @@ class Mixture:
         ]
         order = random.permutation(np.concatenate(drawn))
         return _grouped(order, self.lengths(), batch, grouping, random) if grouping else order
+
+
+def _ids(one: Any, kept: np.ndarray) -> list[str]:
+    return one.data.column("id").take(kept).to_pylist()
 
 
 def _kept(one: Any, left_out: Collection[str], most: int | None) -> np.ndarray:

@@ -9,6 +9,8 @@ from rlhf.provenance.digest import digest_text
 
 VIEW_OF = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}  # what a stage draws
 
+LEFT_TO_OTHERS = "left_to_other_stages"  # of a manifest: rows that `stage_split` took from a view
+
 
 def group_of(root_prompt: str) -> str:
     """Digest of a root prompt that ignores case and white space.

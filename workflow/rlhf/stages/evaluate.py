@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.data.enough import require_prompts
 from rlhf.data.mixture import Mixture
-from rlhf.errors import DataError
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models.forward import sequence_logprobs
@@ -18,8 +18,7 @@ from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
 from rlhf.models.sampling_check import check_sampling
-from rlhf.provenance.digest import digest_text
-from rlhf.runtime import distributed, fence
+from rlhf.runtime import distributed, fence, finite
 from rlhf.runtime.files import write_json
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
@@ -71,6 +70,14 @@ def run(stage: Stage) -> None:
     for name in MODELS:
         own = [one.logprob for one in responses[name]]
         kl = [p - q for p, q in zip(own, referred.get(name, own), strict=True)]
+        asked_for = [row for row in rows for _ in range(repeats)]
+        parts = {"rewards": rewards[name], "log probabilities": own, "KL from the reference": kl}
+        finite.check_rows(
+            {part: torch.tensor(values) for part, values in parts.items()},
+            asked_for,
+            f"evaluate.{stage.name}, responses of {name}",
+            "`rlhf verify` says whether the model's weights are finite",
+        )
         samples[name] = ModelSamples(
             rewards=rewards[name],
             lengths=[len(response.ids) for response in responses[name]],
@@ -100,21 +107,15 @@ def run(stage: Stage) -> None:
 
 
 def _held_out(stage: Stage) -> list[dict[str, Any]]:
-    """Validation prompts, at most ``max_prompts``, chosen by hash.
+    """Held-out prompts, at most ``max_prompts``, chosen by hash.
 
     Raises:
         DataError: there are none.
     """
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
     mixture = Mixture(folders, {}, "validation")
-    if not len(mixture):
-        raise DataError(
-            "There are no held-out prompts to evaluate on.",
-            where=", ".join(map(str, folders.values())),
-            expected="at least one",
-            hint="raise the `validation_fraction` of a dataset",
-        )
-    return sorted(mixture, key=lambda row: digest_text(row["id"]))[: stage.config["max_prompts"]]
+    require_prompts(f"evaluation.{stage.name}", mixture)
+    return mixture.by_hash(stage.config["max_prompts"])
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from rlhf.data.files import find_files
 from rlhf.data.formats import Source
 from rlhf.data.formats.accounts import total
 from rlhf.data.rows import RowsWriter, view_of
-from rlhf.data.split import VIEW_OF, split_of, stage_of
+from rlhf.data.split import LEFT_TO_OTHERS, VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
 from rlhf.errors import DataError
 from rlhf.fetching import hub, urls
@@ -62,7 +62,7 @@ def run(stage: Stage) -> None:
         "noticed": report["noticed"],
     }
     if parts:
-        counts["left_to_other_stages"] = dict(sorted(elsewhere.items()))
+        counts[LEFT_TO_OTHERS] = dict(sorted(elsewhere.items()))
     logger.info("%s: %s", stage.name, counts)
     facts = {"source": _describe(config, found), "not_read": source.not_read}
     stage.finish(counts=counts, facts=facts)

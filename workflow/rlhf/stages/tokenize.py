@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.rows import SPLITS, Row, RowsFile
+from rlhf.data.split import LEFT_TO_OTHERS
 from rlhf.data.templates import check_tokenizer, is_of_package, template_digest, tokenizer_digest
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
@@ -38,7 +39,7 @@ GROUPS_A_PROCESS = 16  # row groups at least: with fewer it takes longer to star
 def run(stage: Stage) -> None:
     """Write ``data/train``, ``data/validation`` and the manifest."""
     limits = Limits.of(stage.config)
-    read_manifest(stage.input("data"))
+    left = read_manifest(stage.input("data"))["counts"].get(LEFT_TO_OTHERS, {})
     tokenizer = _load_tokenizer(stage.input("model"))
     facts = tokenizer_facts(tokenizer)
     _check_facts(facts, stage.input("model"))
@@ -58,7 +59,8 @@ def run(stage: Stage) -> None:
         for split, count in counts.items():
             logger.info("%s %s: %s", stage.name, split, count)
         _check_rows(counts, rows, limits)
-    stage.finish(counts=counts, facts=facts)
+    elsewhere = left.get(ROWS_VIEW[limits.view], 0)
+    stage.finish(counts=counts, facts=facts | ({LEFT_TO_OTHERS: elsewhere} if elsewhere else {}))
 
 
 @dataclass

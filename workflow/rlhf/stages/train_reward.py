@@ -1,11 +1,11 @@
 """A reward model on top of an SFT checkpoint."""
 
-from itertools import islice
+import logging
 
 import torch
 
+from rlhf.data.enough import Demonstrations, demonstrations
 from rlhf.data.mixture import Mixture
-from rlhf.errors import DataError
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
 from rlhf.models.precision import use_precision
@@ -24,6 +24,8 @@ from rlhf.training.reward import (
     score_held_out,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def run(stage: Stage) -> None:
     """Train, calibrate, then publish ``model/``, ``metrics.jsonl`` and ``evaluation.json``."""
@@ -39,7 +41,9 @@ def run(stage: Stage) -> None:
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
-    demonstrations = _demonstrations(stage)
+    shown = _demonstrations(stage)
+    if shown.warning and distributed.rank() == 0:
+        logger.warning("reward.%s: %s", stage.name, shown.warning)
     objective = RewardObjective(config["score_l2"], tokens)
 
     scored: list[torch.Tensor] = []  # of the held-out rows, when last validated
@@ -51,7 +55,7 @@ def run(stage: Stage) -> None:
     finished = train(model, objective, data, config, stage.run_options(threads), tokens, validate)
     if not scored:  # there was nothing left to train
         validate()
-    mean, std = calibrate(model, islice(demonstrations, config["calibration_samples"]), tokens)
+    mean, std = calibrate(model, shown.rows, tokens)
     differences = score_differences(scored)
     publish_model(
         model,
@@ -69,31 +73,31 @@ def run(stage: Stage) -> None:
                 "train_rows": len(data),
                 "epoch_rows": data.epoch_rows,
                 "validation_rows": len(held_out),
+                "calibration": {
+                    "demonstrations": len(shown.rows),
+                    "different": shown.different,
+                    "prompts": shown.prompts,
+                },
             },
             metrics=finished.last_metrics(*measures)
             | {"calibration_mean": mean, "calibration_std": std},
-            facts=facts | {"threads": threads, "processes": distributed.world_size()},
+            facts=facts
+            | {"threads": threads, "processes": distributed.world_size()}
+            | ({"warning": shown.warning} if shown.warning else {}),
         )
         finished.mark_published()
     distributed.finish()
 
 
-def _demonstrations(stage: Stage) -> Mixture:
-    """All held-out demonstrations.
+def _demonstrations(stage: Stage) -> Demonstrations:
+    """Held-out demonstrations to calibrate on, chosen over all datasets.
 
     Raises:
-        DataError: there are none to calibrate on.
+        DataError: there are too few, or all are alike.
     """
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs["demonstrations"]}
-    data = Mixture(folders, {}, "validation")
-    if len(data) < 2:
-        raise DataError(
-            "There are no held-out demonstrations to calibrate the reward model on.",
-            where=f"reward.{stage.name}.data",
-            expected="a dataset with two or more",
-            hint="raise the `validation_fraction` of a dataset",
-        )
-    return data
+    rows = Mixture(folders, {}, "validation")
+    return demonstrations(f"reward.{stage.name}", rows, stage.config["calibration_samples"])
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from rlhf.data.enough import require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import find_prompts
-from rlhf.errors import DataError, IntegrityError, RlhfError
+from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime import distributed, fence
+from rlhf.runtime import distributed, fence, finite
 from rlhf.runtime.files import atomic_directory
 from rlhf.runtime.run import check_owner
 from rlhf.runtime.shapes import few_shapes
@@ -76,13 +77,9 @@ def mixture(stage: Stage, role: str, split: str) -> Mixture:
     if split == "train" and "duplicates" in stage.inputs:
         left_out = read_left_out(stage.folder("duplicates") / DUPLICATES)
     data = Mixture(folders, shares, split, left_out)
-    if split == "train" and not data.rows_per_epoch:
-        raise DataError(
-            "There are no rows to train on.",
-            where=", ".join(map(str, folders.values())),
-            expected="at least one row",
-            hint="look at `stage_split` of the datasets, and at `duplicates` of the run",
-        )
+    if split == "train":
+        section = stage.stage.removeprefix("train_")
+        require_training(f"{section}.{stage.name}", stage.inputs[role], data)
     return data
 
 
@@ -123,9 +120,11 @@ def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -
         extra: called with the folder before it is sealed.
 
     Raises:
+        NumericsError: a weight is not finite; nothing is written.
         Fenced: another attempt has taken this run over; nothing is written.
         RlhfError: the disk is full, for one.
     """
+    finite.check_weights(model.named_parameters(), folder, finite.START_ADVICE)
     check_owner()
     if distributed.rank() == 0:
         try:
