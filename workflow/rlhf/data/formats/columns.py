@@ -33,6 +33,14 @@ def look_up(record: Any, path: str) -> Any:
     return found
 
 
+def there(record: Any, path: str | None) -> Any:
+    """What stands under a path, or None where nothing does."""
+    try:
+        return look_up(record, path) if path else None
+    except KeyError:
+        return None
+
+
 def columns_of(*specs: str | None) -> frozenset[str]:
     """Names of the columns that paths and templates read; None stands for no column."""
     paths: set[str] = set()
@@ -188,8 +196,9 @@ class Columns:
         return "".join([*parts, template[at:]]).strip()
 
     def _checked(self, value: Any, path: str) -> str | None:
-        if self._join is not None and isinstance(value, list):
-            value = self._join.join(one for one in value if isinstance(one, str))
+        listed = value if self._join is not None and isinstance(value, list) else None
+        if listed is not None and all(isinstance(one, str) for one in listed):
+            value = (self._join or "").join(listed)
         if not isinstance(value, str):
             self._faults.report(
                 "column_type",

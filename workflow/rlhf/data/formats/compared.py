@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlhf.data.formats.columns import Columns, holds_something, look_up, shown
+from rlhf.data.formats.columns import Columns, holds_something, look_up, shown, there
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.objects import is_message, read_messages
 from rlhf.data.formats.system import SystemColumn
@@ -111,7 +111,7 @@ class Compared:
         """What the prompt's column holds: none, if it is absent and the dialogues are whole."""
         path = self._prompt
         if whole and self._prompts:
-            self._report_prompt(record.get(path or ""))
+            self._report_prompt(there(record, path))
             return None
         if path is None or (whole and self._is_absent(record, path)):
             if whole:

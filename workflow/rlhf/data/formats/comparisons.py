@@ -92,7 +92,7 @@ class Comparisons(Compared):
             return []
         row_id = self._faults.row_id
         pair = list(zip(points, (first.text, second.text), histories, strict=True))
-        if self._merge and self._scores:
+        if self._merge and self._scores and histories[0] == histories[1]:
             self._hold(row_id, pair)
             return []
         if points[0] == points[1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from rlhf.data.formats.columns import holds_something, shown
+from rlhf.data.formats.columns import columns_of, holds_something, shown, there
 from rlhf.data.formats.faults import Faults
 
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -53,15 +53,15 @@ class Labels:
 
     def __init__(self, faults: Faults, column: str | None, taken: Collection[str] = ()) -> None:
         self._faults, self._column = faults, column
-        known = [one for one in LABELS if one not in taken] if column is None else [column]
-        self.reads = {one for one in known if one}
+        self._known = [one for one in LABELS if one not in taken] if column is None else []
+        self.reads = {*self._known, *columns_of(column)}
 
     def says(self, record: dict[str, Any]) -> bool | None:
         """Whether the answer is good, which it is without a label; None after a fault."""
         if self._column:
             return self._named(record, self._column)
         good = True
-        for column in sorted(self.reads):
+        for column in self._known:
             value = record.get(column)
             text = value.strip().casefold() if isinstance(value, str) else value
             if isinstance(value, bool) or text in ("true", "false"):
@@ -71,11 +71,12 @@ class Labels:
         return good
 
     def _named(self, record: dict[str, Any], column: str) -> bool | None:
-        label = as_label(record.get(column))
+        value = there(record, column)
+        label = as_label(value)
         if label is None:
             self._faults.report(
                 "label_invalid",
-                f"Column `{column}` holds {shown(record.get(column))}.",
+                f"Column `{column}` holds {shown(value)}.",
                 expected="true, 1 or desirable for a good answer; false, 0 or undesirable",
                 key=column,
                 hint="name the label's column in `options.label`; with an empty name no label "

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, shown
+from rlhf.data.formats.columns import Columns, columns_of, shown, there
 from rlhf.data.formats.contents import TOOLS, Contents
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.ids import RowIds
@@ -68,10 +68,11 @@ class _MessageLists:
             raise faults.wrong_option("roles", roles, f"role in the file → {', '.join(NAMES)}")
         self._faults, self._column, self._contents = faults, column, contents
         self._layout, self._merge, self._roles = layout, merge, roles
-        self._system = SystemColumn(faults, Columns(faults), system, {column})
-        self._labels = Labels(faults, label, {column, *self._system.reads})
+        self.reads = columns_of(column)
+        self._system = SystemColumn(faults, Columns(faults), system, self.reads)
+        self._labels = Labels(faults, label, self.reads | self._system.reads)
         self._ids = RowIds(faults, ids)
-        self.reads = {column, "id", *self._system.reads, *self._labels.reads}
+        self.reads |= {"id", *self._system.reads, *self._labels.reads}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
@@ -90,7 +91,7 @@ class _MessageLists:
         return rows
 
     def _messages(self, record: dict[str, Any]) -> tuple[Message, ...] | None:
-        raw = record.get(self._column)
+        raw = there(record, self._column)
         expected = f"`{self._column}` is a list of {self._layout}; {IN_TURN}"
         if not isinstance(raw, list) or not raw or not all(isinstance(one, dict) for one in raw):
             self._report_no_list(record, expected)
@@ -165,8 +166,9 @@ class _MessageLists:
         return [merged(group)[0] for group in found]
 
     def _report_no_list(self, record: dict[str, Any], expected: str) -> None:
-        there = ", ".join(record) or "none"
-        held = f"; `{self._column}` is {shown(record.get(self._column))}"
+        columns = ", ".join(record) or "none"
+        value = there(record, self._column)
+        held = f"; `{self._column}` is {shown(value)}"
         lists = [
             name
             for name, value in record.items()
@@ -174,8 +176,8 @@ class _MessageLists:
         ]
         self._faults.report(
             "no_messages",
-            f"The row holds no list of messages; its columns are: {there}"
-            + (held if self._column in record else "")
+            f"The row holds no list of messages; its columns are: {columns}"
+            + (held if self._column in record or value is not None else "")
             + ".",
             expected=expected,
             key=self._column,

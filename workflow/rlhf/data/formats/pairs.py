@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import columns_of
+from rlhf.data.formats.columns import columns_of, there
 from rlhf.data.formats.compared import PROMPT, Answer, Compared
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.turns import HUMAN_ASSISTANT, ranked
@@ -125,7 +125,7 @@ class Pairs(Compared):
 
     def _notice_repeated(self, record: dict[str, Any], replies: Sequence[str]) -> None:
         """Count rows whose replies seem to begin with the prompt once more."""
-        prompt: Any = record.get(self._prompt or "")
+        prompt: Any = there(record, self._prompt)
         long = isinstance(prompt, str) and len(prompt.split()) > 2
         if long and all(one.startswith(prompt.strip()) for one in replies):
             self._faults.noticed["prompt_repeated"] += 1

@@ -15,7 +15,7 @@ class PlainText:
 
     Args:
         faults: where faults go.
-        text: column of the text; a ``.txt`` file is one row with this column.
+        text: column of the text; a ``.txt`` file is one row with a column ``text``.
         max_characters: longest piece; cut at a paragraph, a line, a sentence or a space.
     """
 

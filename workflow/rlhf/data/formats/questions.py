@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, there
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.labels import Labels
 from rlhf.data.formats.system import SystemColumn
@@ -38,7 +38,8 @@ class Questions:
         no_answer: the answer where there is none; such rows are counted as ``no_answer``.
         each: columns with lists of one length; the row stands for as many, one for each element.
         prompts: templates with ``{}`` for the question; one is drawn by its digest.
-        max_words: the question is cut after so many words, and the row counted as ``cut``.
+        max_words: the question is cut after so many words, as spaces divide them, and the row
+            counted as ``cut``.
         remove: a regular expression; what it matches is taken out of all texts.
         join: how a list of strings becomes one text; None: a list is a fault.
         label: column that says whether the answer is good; null: ``label``, ``kto_tag``, ``tag``,
@@ -181,14 +182,14 @@ class Alpaca(Questions):
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation and its prompts."""
-        given = record.get(self._input)
+        given = there(record, self._input)
         if isinstance(given, str) and given.strip("<>[](). \n").casefold() in NO_INPUT:
             self._faults.noticed["no_input"] += 1
             record = record | {self._input: ""}
         return super().rows(record)
 
     def _history(self, record: dict[str, Any]) -> list[Message] | None:
-        value = record.get(self._before)
+        value = there(record, self._before)
         if not holds_something(value):
             return []
         messages: list[Message] = []
@@ -219,7 +220,8 @@ class Summaries(Questions):
         text: column or template of the text; a list of sentences is joined.
         summary: column or template of the summary; likewise.
         prompts: templates with ``{}`` for the text.
-        max_words: the text is cut after so many words, and the row counted as ``cut``.
+        max_words: the text is cut after so many words, as spaces divide them, and the row counted
+            as ``cut``.
         system: column or template of a system message; null: ``system`` or ``system_prompt``, where
             it is there; an empty name: none.
         label: column that says whether the summary is good; null: ``label``, ``kto_tag``, ``tag``,

@@ -63,12 +63,13 @@ class SystemColumn:
                     "read",
                 )
                 return None
-            if found and found != value:
+            text = self._columns.text(record, name, "system")
+            if text is None:
+                return None
+            if found and found != text:
                 self._conflict(f"The row has two system messages: {' and '.join(self._known)}.")
                 return None
-            if not self._faults.is_unicode(value, key=name):
-                return None
-            found = value
+            found = text
         return found
 
     def _conflict(self, what: str) -> None:

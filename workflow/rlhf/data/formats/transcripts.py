@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, shown
+from rlhf.data.formats.columns import Columns, columns_of, shown, there
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.turns import (
     HUMAN_ASSISTANT,
@@ -59,7 +59,7 @@ class HumanAssistant:
 
     def _dialogue(self, record: dict[str, Any], option: str) -> tuple[Message, ...] | None:
         key = self._keys[option]
-        value = record.get(key)
+        value = there(record, key)
         if isinstance(value, list | dict):
             self._faults.report(
                 "column_type",

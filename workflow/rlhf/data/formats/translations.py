@@ -69,8 +69,8 @@ class Translations:
     Args:
         faults: where faults go.
         pair: source and target, such as ``zh-en``.
-        column: column of an object with a text under each language; None: ``source`` and
-            ``target`` are columns.
+        column: column of an object with a text under each language; null: ``source`` and
+            ``target`` name columns.
         source: column of the text in the first language; ``{column}.{language}`` if absent.
         target: column of the text in the second; likewise.
         target_column: column that names the second language, where it varies: it begins with its
@@ -85,7 +85,7 @@ class Translations:
         self,
         faults: Faults,
         pair: str,
-        column: str = "translation",
+        column: str | None = "translation",
         source: str | None = None,
         target: str | None = None,
         target_column: str | None = None,
@@ -99,6 +99,8 @@ class Translations:
         languages = pair.split("-") if isinstance(pair, str) else []
         if len(languages) != 2 or languages[0] == languages[1]:
             raise faults.wrong_option("pair", pair, "two languages, such as zh-en")
+        if column is None and None in (source, target):
+            raise faults.wrong_option("column", column, "a column, or both `source` and `target`")
         if direction not in DIRECTIONS:
             raise faults.wrong_option("direction", direction, ", ".join(DIRECTIONS))
         forward = target_column is not None or languages[1] in self._prompts
