@@ -30,7 +30,8 @@ class Hub:
     wrong: dict[str, int] = field(default_factory=dict)  # file → how often other bytes are sent
     large: set[str] = field(default_factory=set)  # listed as LFS files, with their sha256
     branches: set[str] = field(default_factory=set)  # other names of the commit
-    busy: int = 0  # how many requests are answered 503
+    busy: int = 0  # how many requests are answered 503, or as `away` says
+    away: int = 503
     limited: int = 0  # how many requests are answered 429, with Retry-After: 7
     lost: set[str] = field(default_factory=set)  # listed, but not there
     extra: list[str] = field(default_factory=list)  # listed besides
@@ -76,7 +77,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.requests[self.command, path] += 1
             if hub.busy:
                 hub.busy -= 1
-                return self.refuse(503)
+                return self.refuse(hub.away)
             if hub.limited:
                 hub.limited -= 1
                 return self.answer(429, Retry_After="7")

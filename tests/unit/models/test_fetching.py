@@ -15,6 +15,7 @@ from hub_stand_in import serve
 
 from rlhf.cli import main
 from rlhf.data.rows import Rows
+from rlhf.errors import IntegrityError
 from rlhf.fetching.locks import VARIABLE, Lock
 from rlhf.fetching.urls import download, read_addresses
 from rlhf.provenance.digest import PACKAGE_ROOT, _module_facts, _module_path
@@ -92,6 +93,18 @@ def test_without_a_digest_the_length_alone_is_known(tmp_path, own_cache, slept):
         assert (made.folder / "rows.jsonl").read_bytes() == bytes(255 - one for one in b"abc" * 100)
 
 
+def test_a_digest_in_the_address_is_compared(fetch_set, set_hub, tmp_path):
+    name = "data/train-0.jsonl.gz"
+    right = hashlib.sha256((set_hub.folder / name).read_bytes()).hexdigest()
+    address = f"{set_hub.url}/files/{name}#sha256="
+    with pytest.raises(IntegrityError, match=name.rpartition("/")[2]) as caught:
+        fetch_set(source={"url": address + "0" * 64}, files=None)
+    assert f"{'0' * 64}, found {right}" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    out = fetch_set(source={"url": address + right}, files=None)
+    assert len(Rows.read(out / "rows").conversations) == 50
+
+
 def test_what_is_not_in_the_lock_is_fetched_as_the_configuration_says(
     fetch_set, set_hub, tmp_path, monkeypatch
 ):
@@ -112,3 +125,20 @@ def test_what_is_not_in_the_lock_is_fetched_as_the_configuration_says(
     out = fetch_set(source=source)
     assert len(Rows.read(out / "rows").conversations) == 100
     assert read_json(out / "manifest.json")["facts"]["source"]["commit"] == "b" * 40
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 504])
+def test_a_server_that_is_away_is_asked_again_each_time_later(
+    fetch_set, set_hub, own_cache, slept, status
+):
+    set_hub.away, set_hub.busy = status, 3
+    address = f"{set_hub.url}/files/data/train-0.jsonl.gz"
+    out = fetch_set(source={"url": address}, files=None)
+    assert len(Rows.read(out / "rows").conversations) == 50
+    assert len(slept) == 3
+    assert slept == sorted(set(slept))
+    slept.clear()
+    set_hub.busy = 3
+    assert len(Rows.read(fetch_set() / "rows").conversations) == 100
+    assert slept == sorted(set(slept))
+    assert slept
