@@ -466,7 +466,8 @@ PROMISES: dict[str, dict[str, str]] = {
         "`text`": PATH,
         "`reply`": f"{PATH} adapters::TestTranscripts.test_a_reply_in_a_column_is_not_cut",
         "`speakers`": "adapters::TestTranscripts.test_names_in_brackets",
-        "`inline`": "adapters::TestTranscripts.test_turns_that_one_speaker_has_in_a_row",
+        "`inline`": """adapters::TestTranscripts.test_turns_that_one_speaker_has_in_a_row
+            adapters::TestTranscripts.test_speakers_inside_of_lines_and_a_column_for_the_reply""",
     },
     "translation": {
         "Each row is one text": "adapters::TestTranslations.test_direction",
