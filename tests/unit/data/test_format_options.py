@@ -363,7 +363,7 @@ def test_of_two_whose_histories_differ_only_the_better_is_learned(rows_of, merge
 
 
 class TestTextsAsTheyStand:
-    TEXT = " \n a\n\n  b\u2028 &amp; <p> \t"
+    TEXT = " \n a\r\n\n  b\rc\x0b\u2028 &amp; <p> \t"
 
     @pytest.mark.parametrize(
         ("name", "row", "options"),
