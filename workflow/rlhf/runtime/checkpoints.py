@@ -62,7 +62,7 @@ class Checkpoints:
                 save_file(tensors, folder / TENSORS)
             except SafetensorError as error:  # a full disk arrives as this
                 raise OSError(str(error)) from error
-            write_json(folder / VALUES, values)
+            write_json(folder / VALUES, values, allow_nan=True)  # as they are
             seal = {name: digest_file(folder / name) for name in (TENSORS, VALUES)}
             write_json(folder / SEAL, seal)
         fence.check()

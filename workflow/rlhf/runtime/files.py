@@ -42,14 +42,15 @@ def write_atomic(path: str | Path, content: str | bytes, mode: int = 0o644) -> N
     fsync_path(path.parent)
 
 
-def write_json(path: str | Path, value: Any, mode: int = 0o644) -> None:
+def write_json(path: str | Path, value: Any, mode: int = 0o644, *, allow_nan: bool = False) -> None:
     """Write readable JSON atomically; keys are sorted, so equal values give equal bytes.
 
     Raises:
-        ValueError: a number is infinite or not a number, which JSON does not know.
+        ValueError: a number is infinite or not a number, which JSON does not know; with
+            ``allow_nan`` it is written as Python reads it.
     """
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text, mode)
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=allow_nan)
+    write_atomic(path, text + "\n", mode)
 
 
 def read_json(path: str | Path) -> Any:
