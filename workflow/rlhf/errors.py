@@ -30,7 +30,8 @@ class RlhfError(Exception):
         lines += [f"  where:    {where}"] if where is not None else []
         lines += [f"  expected: {expected}"] if expected else []
         lines += [f"  to do:    {hint}"] if hint else []
-        super().__init__("\n".join(lines))
+        # Names in files may hold what no encoding has: half of a surrogate pair.
+        super().__init__("\n".join(lines).encode("utf-8", "backslashreplace").decode())
 
 
 class ConfigError(RlhfError):

@@ -118,8 +118,8 @@ BAD: dict[str, Bad] = {
                          "text_surrogate"),
     "qa: part missing": row("qa", {"answer": {"value": "b"}}, ["`answer.text`", "no 'text' in it"],
                             "column_missing", {"answer": {"text": "b"}}, answer="answer.text"),
-    "qa: list too short": row("qa", {"answer": []}, ["`answer.0`", "no '0' in it"],
-                              "column_missing", {"answer": ["b"]}, answer="answer.0"),
+    "qa: list too short": row("qa", {"answer": []}, ["`answer.0` is empty"], "text_empty",
+                              {"answer": ["b"]}, answer="answer.0"),
     "qa: template, column missing": row("qa", {"context": ...}, ["`context`", "`options.question`"],
                                         "column_missing", {"context": "c"},
                                         question="{context} {question}"),
@@ -278,7 +278,7 @@ BAD: dict[str, Bad] = {
                                       {"winner": 1}, scores=None, choice="winner"),
     "comparison: score is endless": row("comparison", {"s0": "inf"}, ["'inf'", "a number"],
                                         "score_invalid"),
-    "labelled: label is a word": row("labelled", {"label": "good"}, ["'good'", "true or false"],
+    "labelled: label is a word": row("labelled", {"label": "yes"}, ["'yes'", "or desirable"],
                                      "label_invalid"),
     "labelled: label null": row("labelled", {"label": None}, ["`label` is empty"], "text_empty"),
     "labelled: label missing": row("labelled", {"label": ..., "tag": 1},
@@ -320,7 +320,7 @@ BAD: dict[str, Bad] = {
         ["'image_url'", "message 1"], "part_unknown"),
     "messages: content is a number": row(
         "messages", {"messages": [{"role": "user", "content": 5}]},
-        ["`content` of a message holds a int: 5"], "text_type"),
+        ["`content` holds a int: 5", "message 1"], "text_type"),
     "messages: text under another key": row(
         "messages", {"messages": [{"role": "user", "text": "a"}]},
         ["role, text", "`options.content`"], "text_empty"),

@@ -321,7 +321,7 @@ ADVICE = {
     ),
     "another key of the role": (
         {"messages": [{"who": one["role"], "content": one["content"]} for one in (HI, YO)]},
-        "name one in `options.role`",
+        "name that of the role in `options.role`",
         ("messages", {"role": "who"}),
     ),
     "role of a maker": (

@@ -188,8 +188,8 @@ class TestPairsOfDialogues:
     @pytest.mark.parametrize(
         ("message", "reason", "words"),
         [
-            (bot([{"type": "image_url", "image_url": "x"}]), "part_type", ["'image_url'"]),
-            (bot([{"type": "text", "text": None}]), "part_type", ["A part of a message"]),
+            (bot([{"type": "image_url", "image_url": "x"}]), "part_unknown", ["'image_url'"]),
+            (bot([{"type": "text", "text": None}]), "text_empty", ["message 2", "no text"]),
             ({**bot(None), "tool_calls": [{"id": 1}]}, "tool_calls", ["`tool_calls`", "message 2"]),
             ({"role": "tool", "content": "x"}, "tool_calls", ["'tool'", "message 2"]),
             ({"from": "function_call", "value": "x"}, "tool_calls", ["'function_call'"]),

@@ -501,7 +501,17 @@ class TestLabelled:
         rows = rows_of("labelled", {**self.GOOD, "label": label})
         assert len(rows.conversations) == (str(label).strip().lower() in ("1", "1.0", "true"))
 
-    @pytest.mark.parametrize("label", ["yes", "good", 2, -1, 0.5, [True], {"a": True}, "truethy"])
+    @pytest.mark.parametrize(
+        ("label", "good"),
+        [("desirable", 1), ("Undesirable", 0), ("chosen", 1), ("rejected", 0), ("bad ", 0)],
+    )
+    def test_labels_in_words(self, rows_of, label, good):
+        """As demonstrations beside a label have them."""
+        rows = rows_of("labelled", {**self.GOOD, "label": label})
+        assert len(rows.conversations) == good
+        assert len(rows.prompts) == 1
+
+    @pytest.mark.parametrize("label", ["yes", "fair", 2, -1, 0.5, [True], {"a": True}, "truethy"])
     def test_labels_that_say_neither(self, rows_of, label):
         with pytest.raises(DataError, match="Column `label` holds"):
             rows_of("labelled", {**self.GOOD, "label": label})

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhf.config.registry import entries
 from rlhf.data.formats import FORMATS, class_of
+from rlhf.data.formats.objects import CALLS
 from rlhf.errors import ConfigError
 
 MARKS = "<!-- {} -->"
@@ -95,40 +96,88 @@ def options_of(name: str) -> dict[str, str]:
     return _parts(inspect.getdoc(class_of(name)) or "")[1]
 
 
-# Columns that change what a row means → options that may read them, besides that of their name.
+# Columns, by a word of their names, that change what a row means → options that may read them.
 SPEAKING = {
     "system": ("system",),
-    "system_prompt": ("system",),
-    "history": (),
-    "context": ("prefix",),
-    "input": (),
-    "weight": (),
-    "label": ("choice",),
-    "labels": ("label", "choice"),
-    "score": ("scores",),
-    "scores": ("score",),
-    "rank": (),
-    "tools": (),
-    "reasoning_content": (),
+    "history": ("history",),
+    "context": ("input", "prefix"),
+    "input": ("input",),
+    "query": ("input",),
+    "weight": ("trained",),
+    "train": ("trained",),
+    "label": ("label", "choice"),
+    "kto": ("label",),
+    "correct": ("label",),
+    "correctness": ("label", "scores", "score"),
+    "score": ("scores", "score"),
+    "rating": ("scores", "score"),
+    "reward": ("scores", "score"),
+    "rank": ("rank",),
+    "winner": ("choice",),
+    "preference": ("choice",),
+    "tool": (),
+    "function": (),
+    "reasoning": (),
     "thinking": (),
-    "images": (),
-    "lang": (),
+    "refusal": (),
+    "image": (),
+    "video": (),
+    "audio": (),
+    "lang": ("lang",),
     "language": ("lang",),
+    "toxic": (),
+    "redacted": (),
+    "status": (),
 }
+# Words of columns that other formats read → such a format.
+OF_OTHERS = {
+    "chosen": "preference",
+    "rejected": "preference",
+    "preferred": "preference",
+    "completion": "preference",
+    "desirable": "labelled",
+}
+ALONE = ("tool", "function", "train")  # words that say little beside others
+ASKED = ("context", "input", "query")  # part of what is asked
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 def advice(format: str, column: str) -> str:
     """What to do with a column that a format does not read; empty if it says little.
 
-    An option is named only if it takes the name of a column.
+    An option is named only if it takes the name of a column, or of a key in a list of objects.
     """
-    name = column.split(".")[-1].lower()
-    if name not in SPEAKING:
-        return ""
+    path = column.split("[].")
+    name = path[-1].split(".")[-1]
+    words = [one.lower() for one in _WORDS.findall(name)]
+    words = [one if one in SPEAKING else one.removesuffix("s") for one in words]
+    speaking = [one for one in words if one in SPEAKING and (one not in ALONE or words == [one])]
+    others = [one for one in words if one in OF_OTHERS]
     options = options_of(format)
-    for option in (name, *SPEAKING[name]):
-        if options.get(option, "").startswith("column"):
-            return f"`options.{option}: {column}` reads it" if "[" not in column else ""
+    if len(path) > 1 and name in CALLS and "tool_calls" in options:
+        return "`options.tool_calls: text` reads it"
+    if not speaking and not others and "detail" not in words:
+        return ""
+    if others and not speaking and OF_OTHERS[others[0]] != format:
+        return (
+            f"it may change what a row means, and no option of `{format}` reads it: "
+            f"`format: {OF_OTHERS[others[0]]}` does"
+        )
+    begin = "key" if len(path) > 1 else "column"
+    of_parts = "detail" in words  # says of parts of a text what the option says of the whole
+    for option in (one for word in speaking for one in SPEAKING[word] if not of_parts):
+        said = options.get(option, "")
+        if said.startswith(begin):
+            if said.startswith("columns"):
+                return f"`options.{option}` reads it, with others"
+            how = " as good or bad" if option == "label" and "good" in said else ""
+            return f"`options.{option}: {path[-1]}` reads it{how}"
+    filled = [one for one, said in options.items() if said.startswith("column or template")]
+    if filled and len(path) == 1 and not {*speaking}.isdisjoint(ASKED):
+        return (
+            "it may change what a row means; a template reads it, such as "
+            f'`options.{filled[0]}: "… {{{column}}}"`'
+        )
     return f"it may change what a row means, and no option of `{format}` reads it"
 
 

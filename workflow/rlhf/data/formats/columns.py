@@ -41,6 +41,15 @@ def there(record: Any, path: str | None) -> Any:
         return None
 
 
+def _is_of_empty_list(record: Any, path: str) -> bool:
+    """Whether a path leads to a part of a list that has none."""
+    before, dot, part = path.rpartition(".")
+    try:
+        return bool(dot) and part.isdigit() and look_up(record, before) == []
+    except KeyError:
+        return False
+
+
 def columns_of(*specs: str | None) -> frozenset[str]:
     """Names of the columns that paths and templates read; None stands for no column."""
     paths: set[str] = set()
@@ -71,12 +80,18 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '…'}"
 
 
-def _part_of(value: Any, path: str) -> str:
+def part_of(value: Any, path: str) -> str:
     """What to do with a column that holds no text, that loses nothing unsaid."""
     if isinstance(value, bool) or not isinstance(value, int | float | list | dict):
         return MEND
     if isinstance(value, int | float):
         return f"write it as a template, which makes a text of a number: `{{{path}}}`; or {MEND}"
+    if value and isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return (
+            "a list of messages is read by `format: messages`, as `options.column: "
+            f"{path}`; if its reply has a column of its own, by `format: preference`, with "
+            "`options.chosen` for the reply and `options.rejected: null`; or " + MEND
+        )
     if isinstance(value, list):
         return f"`{path}.0` is the first of its {len(value)} parts, the others are left; or {MEND}"
     texts = [one for one, inner in value.items() if isinstance(inner, str) and not one.isdigit()]
@@ -127,6 +142,9 @@ class Columns:
                 self._report_empty(path)
             return nothing
         except KeyError as error:
+            if _is_of_empty_list(record, path):
+                self._report_empty(path)
+                return nothing
             names = ", ".join(record) or "none"
             first = str(path).split(".")[0]
             inside = f" (there is no {error.args[0]!r} in it)" if first in record else ""
@@ -160,24 +178,30 @@ class Columns:
         return hint
 
     def text(
-        self, record: dict[str, Any], spec: str, option: str, empty: str | None = None
+        self,
+        record: dict[str, Any],
+        spec: str,
+        option: str | Mapping[str, str],
+        empty: str | None = None,
     ) -> str | None:
         """A text, or None after reporting a fault.
 
         Args:
             record: the row.
             spec: a column's path, or a template with ``{path}``; ``{path?}`` may be empty.
-            option: the option that says so, for messages.
+            option: the option that says so, for messages; of each column, if each has its own.
             empty: stands for a text that is absent or empty.
         """
         if _PLACE.search(spec):
             return self._fill(record, spec, option)
         if empty is not None and not self._has(record, spec):
             return empty
-        value = self.value(record, spec, option)
+        value = self.value(record, spec, option if isinstance(option, str) else option[spec])
         return None if value is None else self._checked(value, spec)
 
-    def _fill(self, record: dict[str, Any], template: str, option: str) -> str | None:
+    def _fill(
+        self, record: dict[str, Any], template: str, option: str | Mapping[str, str]
+    ) -> str | None:
         parts: list[str] = []
         at = 0
         for place in _PLACE.finditer(template):
@@ -186,7 +210,10 @@ class Columns:
             path, optional = place[1], bool(place[2])
             if optional and not self._has(record, path):
                 continue
-            value = self.value(record, path, option, template=True)
+            if isinstance(option, str):
+                value = self.value(record, path, option, template=True)
+            else:
+                value = self.value(record, path, option[path])
             if isinstance(value, int | float) and not isinstance(value, bool):
                 value = str(value)
             text = None if value is None else self._checked(value, path)
@@ -205,7 +232,7 @@ class Columns:
                 f"Column `{path}` holds {shown(value)}.",
                 expected="text",
                 key=path,
-                hint=_part_of(value, path),
+                hint=part_of(value, path),
             )
             return None
         text = self._remove.sub("", value) if self._remove else value

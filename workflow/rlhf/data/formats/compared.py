@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlhf.data.formats.columns import Columns, holds_something, look_up, shown, there
+from rlhf.data.formats.columns import (
+    Columns,
+    holds_something,
+    look_up,
+    part_of,
+    shown,
+    there,
+)
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.objects import is_message, read_messages
 from rlhf.data.formats.system import SystemColumn
@@ -104,7 +111,8 @@ class Compared:
             if history is None:
                 return None
             found.append(history)
-        self._faults.unread.update(frozenset().union(*(one.unread for one in answers)))
+        for name in frozenset().union(*(one.unread for one in answers)):
+            self._faults.count_unread(name)
         return found
 
     def _given(self, record: dict[str, Any], whole: bool) -> list[Message] | None:
@@ -199,6 +207,7 @@ class Compared:
                 expected="a text, a message or a list of messages",
                 message=position,
                 key=key,
+                hint=part_of(value, key),
             )
             return None
         text = self._replied.text({key: value}, key, option)

@@ -9,11 +9,11 @@ from typing import Any
 
 from rlhf.data.formats.columns import holds_something, shown, unread_keys
 from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.labels import as_flag
+from rlhf.data.formats.objects import CALLING, CALLS, TOOLS
+from rlhf.data.formats.parts import joined, unread_of_parts
 
-CALLS = ("tool_calls", "function_call")
-TOOLS = ("tool", "function", "observation", "ipython")  # roles of what a tool gives back
-TRAINED = ("weight", "train", "trainable", "loss")
-TEXTS = ("text", "input_text", "output_text")  # types of a part that is text
+TRAINED = ("weight", "train", "trainable", "training", "loss")
 
 
 class Contents:
@@ -57,7 +57,7 @@ class Contents:
             return said if self._faults.is_unicode(said, position) else None
         role = raw.get(self.role_key(raw))
         calls = [one for name in CALLS for one in _listed(raw.get(name))]
-        said = self._joined(said, key, position)
+        said = joined(self._faults, said, key, position)
         if said is None:
             return None
         if calls and not self._write_calls and not said.strip():
@@ -74,7 +74,7 @@ class Contents:
             written = [_tagged("tool_call", _call(one)) for one in calls]
             if said.strip() and role in TOOLS:
                 said = _tagged("tool_response", said)
-            elif said.strip() and role == "function_call":
+            elif said.strip() and role in CALLING:
                 said = _tagged("tool_call", said)
             said = "\n".join([*([said] if said.strip() else []), *written])
         if not said.strip():
@@ -98,7 +98,8 @@ class Contents:
             value = raw.get(key)
             if not holds_something(value):
                 continue
-            if not isinstance(value, bool | int | float) or value not in (0, 1):
+            flag = as_flag(value)
+            if flag is None:
                 self._faults.report(
                     "trained_invalid",
                     f"`{key}` of a message is {shown(value)}.",
@@ -108,7 +109,7 @@ class Contents:
                     "all of the assistant's turns are learned",
                 )
                 return None
-            found.add(bool(value))
+            found.add(flag)
         if len(found) == 2:
             self._faults.report(
                 "trained_invalid",
@@ -133,42 +134,8 @@ class Contents:
         read = {self.role_key(raw), content, *(CALLS if self._write_calls else ())}
         unread = unread_keys(raw, read)
         # That someone else's turn is not trained is what happens to it.
-        unread -= {one for one in self._trained if is_reply or raw.get(one) in (0, None)}
-        for part in raw[content] if isinstance(raw.get(content), list) else ():
-            if isinstance(part, dict):
-                unread |= {f"{content}[].{one}" for one in unread_keys(part, ("type", "text"))}
-        return unread
-
-    def _joined(self, value: Any, key: str, position: int) -> str | None:
-        """A text, or the texts of a list of parts, put together as chat templates do."""
-        if not holds_something(value):
-            return ""
-        parts = value if isinstance(value, list) else [value]
-        texts = []
-        for part in parts:
-            text = part.get("text") if isinstance(part, dict) else part
-            kind = part.get("type", "text") if isinstance(part, dict) else "text"
-            if kind not in TEXTS:
-                self._faults.report(
-                    "part_unknown",
-                    f"A message holds a part of the type {kind!r}, which is no text.",
-                    expected="parts of the type 'text' only",
-                    message=position,
-                    hint=f"take such parts or rows out: models here read text only; or {MEND}",
-                )
-                return None
-            if text is None and isinstance(part, dict) and {"type", "text"} & part.keys():
-                text = ""
-            if not isinstance(text, str):
-                self._faults.report(
-                    "text_type",
-                    f"`{key}` of a message holds {shown(part)}.",
-                    expected="a text, or a list of parts {type: text, text: …}",
-                    message=position,
-                )
-                return None
-            texts.append(text)
-        return "".join(texts)
+        unread -= {one for one in self._trained if is_reply or as_flag(raw.get(one)) is False}
+        return unread | unread_of_parts(raw.get(content), content)
 
 
 def _is_plain(raw: Mapping[str, Any]) -> bool:

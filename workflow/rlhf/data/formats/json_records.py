@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.formats.faults import MEND, Faults, is_read
 from rlhf.data.formats.json_text import NotJson, Text, decode
 from rlhf.data.formats.lines import BOM, read_lines, read_text
+from rlhf.data.formats.objects import lists_of_messages
 from rlhf.data.formats.unpacking import BROKEN, open_unpacked
 from rlhf.errors import DataError
 
@@ -55,8 +57,11 @@ def _is_spread(path: Path) -> bool:
 
 
 def _lines(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
-    first = True
-    for faults.line, line in read_lines(path):
+    lines = read_lines(path)
+    begin = list(islice(lines, 2))
+    # Of several objects, none holds the others.
+    first = len(begin) == 1
+    for faults.line, line in chain(begin, lines):
         try:
             record = decode(line)
         except NotJson as error:
@@ -89,7 +94,7 @@ def _objects(record: Any, faults: Faults, place: str) -> Iterator[dict[str, Any]
 def _check_first(
     record: dict[str, Any], path: Path, faults: Faults, reads: Collection[str]
 ) -> None:
-    """Raise if the first object is no row but holds all of them.
+    """Raise if the only object is no row but holds all of them.
 
     A path to its parts (`data.0.question`) would read one row, and lose the others.
     """
@@ -104,7 +109,9 @@ def _check_first(
     if any(is_read(one, reads) for one in record):
         return
     lists = _lists(record)
-    if lists:
+    turns = [key for one in lists_of_messages(record) for turn in lists[one] for key in turn]
+    # Messages that nobody reads as rows are the turns of one.
+    if lists and (not turns or any(is_read(key, reads) for key in turns)):
         longest = max(lists, key=lambda key: len(lists[key]))
         others = "; the other lists are left" if len(lists) > 1 else ""
         raise DataError(
@@ -148,7 +155,7 @@ def _values(path: Path, faults: Faults, *, listed: bool) -> Iterator[dict[str, A
                 error.reason, f"{error}.", expected=error.expected, hint=error.hint or MEND
             )
         else:
-            if not listed and first and isinstance(record, dict):
+            if not listed and first and not text.peek() and isinstance(record, dict):
                 _check_first(record, path, faults, faults.reads or ())
             yield from _objects(record, faults, "list" if listed else "text")
         if not listed:

@@ -9,10 +9,9 @@ from rlhf.data.formats.accounts import Held
 from rlhf.data.formats.columns import columns_of, shown
 from rlhf.data.formats.compared import PROMPT, Compared
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.labels import as_label
 from rlhf.data.formats.turns import HUMAN_ASSISTANT, group_of_turns, ranked
 from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
-
-ACCEPTED = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 class Labelled(Compared):
@@ -27,7 +26,8 @@ class Labelled(Compared):
         prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
             where it is absent or empty, the dialogue in ``completion`` holds it; null: always.
         completion: column of the reply, or of the dialogue that ends with it.
-        label: column that says true or false; 1 or 0 in files that know no other.
+        label: column that says true or false, 1 or 0, or desirable, chosen or good and their
+            opposites.
         pairs: make a pair of each accepted and each rejected reply to one prompt; replies that are
             both are left out and counted as ``label_differs``. The whole set is held in memory.
         speakers: names of user and assistant in a transcript.
@@ -101,18 +101,13 @@ class Labelled(Compared):
 
     def _accepted(self, record: dict[str, Any]) -> bool | None:
         label = self._columns.value(record, self._label, "label")
-        if label is None or isinstance(label, bool):
-            return label
-        accepted = ACCEPTED.get(str(label).strip().lower()) if _is_plain(label) else None
-        if accepted is None:
+        accepted = as_label(label)
+        if accepted is None and label is not None:
             self._faults.report(
                 "label_invalid",
                 f"Column `{self._label}` holds {shown(label)}.",
-                expected="true or false",
+                expected="true, 1 or desirable for a reply that was accepted; false, 0 or "
+                "undesirable",
                 key=self._label,
             )
         return accepted
-
-
-def _is_plain(label: Any) -> bool:
-    return isinstance(label, str | int | float)

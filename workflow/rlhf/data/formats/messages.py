@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf.data.formats.columns import Columns, columns_of, shown, there
-from rlhf.data.formats.contents import TOOLS, Contents
+from rlhf.data.formats.contents import Contents
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.ids import RowIds
 from rlhf.data.formats.labels import Labels
+from rlhf.data.formats.objects import CALLING, ROLES, TOOLS, lists_of_messages
 from rlhf.data.formats.system import SystemColumn
 from rlhf.data.formats.turns import IN_TURN, NAMES, dialogue, in_turn, merged, prompts_only
 from rlhf.data.rows import Message, Role, Row
@@ -27,13 +28,10 @@ SHAREGPT: dict[str, Role] = {
 }
 # Roles of other makers → what they most probably are; a hint names it, nobody assumes it.
 ELSEWHERE: dict[str, Role] = {
+    **ROLES,
     **SHAREGPT,
-    "developer": "system",
-    "model": "assistant",
-    "bot": "assistant",
     "ai": "assistant",
-    "function_call": "assistant",
-    "prompter": "user",
+    **dict.fromkeys(CALLING, "assistant"),
     **dict.fromkeys(TOOLS, "user"),
 }
 MERGE = f"set `options.merge: true` to make one message of them, or {MEND}"
@@ -130,8 +128,11 @@ class _MessageLists:
         """What to do about a message whose role is absent or unknown."""
         role = raw.get(key)
         if role is not None:
-            meant = ELSEWHERE.get(str(role).casefold(), "user")
-            return f"say who that is in `options.roles`, such as {{{role}: {meant}}}; or {MEND}"
+            name = str(role).casefold()
+            said = f"`options.roles`, such as {{{role}: {ELSEWHERE.get(name, 'user')}}}"
+            if name in (*TOOLS, *CALLING):
+                said += ", and set `options.tool_calls: text`, which marks calls and their results"
+            return f"say who that is in {said}; or {MEND}"
         if {"from", "value"} <= raw.keys():
             return f"take `format: sharegpt` with `options.column: {self._column}`"
         keys = [one for one in raw if ELSEWHERE.get(one) in ("user", "assistant")]
@@ -140,7 +141,11 @@ class _MessageLists:
                 f"keys of the message are {', '.join(raw)}: if they are who speaks, take "
                 f"`format: dialogue` with `options.turns: {self._column}` and `options.keys`"
             )
-        return f"keys of the message are {', '.join(map(str, raw))}: name one in `options.role`"
+        return (
+            f"keys of the message are {', '.join(map(str, raw))}: name that of the role in "
+            f"`options.role`; if they are what two people say, take `format: dialogue` with "
+            f"`options.turns: {self._column}` and their keys in `options.keys`"
+        )
 
     def _joined(self, messages: Sequence[Message], tools: Sequence[bool]) -> list[Message] | None:
         """The messages with those made one that belong together."""
@@ -167,21 +172,43 @@ class _MessageLists:
 
     def _report_no_list(self, record: dict[str, Any], expected: str) -> None:
         columns = ", ".join(record) or "none"
-        value = there(record, self._column)
-        held = f"; `{self._column}` is {shown(value)}"
-        lists = [
+        raw = there(record, self._column)
+        self._faults.report(
+            "no_messages",
+            f"The row holds no list of messages; its columns are: {columns}"
+            + (f"; `{self._column}` is {shown(raw)}" if raw is not None else "")
+            + ".",
+            expected=expected,
+            key=self._column,
+            hint=self._other_list(record, raw),
+        )
+
+    def _other_list(self, record: dict[str, Any], raw: Any) -> str:
+        """What to do about a row without a list under its name, that loses nothing."""
+        if isinstance(raw, str) and raw.lstrip().startswith("["):
+            return (
+                "it is a text that looks like a list, and texts are read as they stand: write the "
+                "list itself, in JSON or Parquet"
+            )
+        lists = lists_of_messages(record)
+        if len(lists) == 1:
+            return f"set `options.column: {lists[0]}`, or choose another format"
+        if lists:
+            return (
+                f"there are several lists of messages, {', '.join(lists)}: take `format: "
+                "preference`, and name the prompt in `options.prompt`, the reply in "
+                "`options.chosen` and the worse one in `options.rejected`, or set that to null"
+            )
+        others = [
             name
             for name, value in record.items()
             if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
         ]
-        self._faults.report(
-            "no_messages",
-            f"The row holds no list of messages; its columns are: {columns}"
-            + (held if self._column in record or value is not None else "")
-            + ".",
-            expected=expected,
-            key=self._column,
-            hint=f"set `options.column: {lists[0]}`, or choose another format" if lists else MEND,
+        return (
+            f"the row holds other lists of objects: {', '.join(others)}; name that of the messages "
+            "in `options.column`, or choose another format"
+            if others
+            else MEND
         )
 
 
@@ -206,7 +233,7 @@ class Messages(_MessageLists):
             calls and what tools give back are written as JSON and text in tags, as Hermes and Qwen
             do. Answers of several tools in a row become one message.
         trained: key of messages that is 0 or false where an assistant's turn is context only; null:
-            ``weight``, ``train``, ``trainable`` or ``loss``; an empty name: none.
+            ``weight``, ``train``, ``trainable``, ``training`` or ``loss``; an empty name: none.
         label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
             ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
         ids: ``own``, or ``ignore``: rows are numbered, whatever their ``id`` is.
@@ -247,7 +274,7 @@ class ShareGpt(_MessageLists):
         tool_calls: ``error``: a message that calls a tool and says nothing is a fault; ``text``:
             calls and what tools give back are written in tags, as Hermes and Qwen do.
         trained: key of messages that is 0 or false where an assistant's turn is context only; null:
-            ``weight``, ``train``, ``trainable`` or ``loss``; an empty name: none.
+            ``weight``, ``train``, ``trainable``, ``training`` or ``loss``; an empty name: none.
         label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
             ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
         ids: ``own``, or ``ignore``: rows are numbered, whatever their ``id`` is.

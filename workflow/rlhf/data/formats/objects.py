@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import holds_something, shown
+from rlhf.data.formats.columns import holds_something, shown, unread_keys
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.parts import joined, unread_of_parts
 from rlhf.data.rows import Message, Role
 
 ROLE_KEYS = ("role", "from")
@@ -24,14 +25,25 @@ ROLES: dict[str, Role] = {
     "model": "assistant",
     "bot": "assistant",
 }
-TOOL_ROLES = ("tool", "function", "observation", "function_call", "tool_call", "tool_response")
-TOOL_KEYS = ("tool_calls", "function_call")
-TEXT_PARTS = (None, "text", "input_text", "output_text")
+TOOLS = ("tool", "function", "observation", "ipython", "tool_response")  # what a tool gives back
+CALLING = ("function_call", "tool_call")  # roles of a message that calls a tool
+CALLS = ("tool_calls", "function_call")  # keys of a message
 
 
 def is_message(value: Any) -> bool:
     """Whether a value is an object that says whose turn it is."""
     return isinstance(value, Mapping) and any(key in value for key in ROLE_KEYS)
+
+
+def lists_of_messages(record: Mapping[str, Any]) -> list[str]:
+    """Paths of the lists of messages in a row, and in the objects that it holds."""
+    found = []
+    for name, value in record.items():
+        inner = value if isinstance(value, Mapping) else {}
+        for path, one in ((name, value), *((f"{name}.{key}", inner[key]) for key in inner)):
+            if isinstance(one, list) and one and all(map(is_message, one)):
+                found.append(path)
+    return found
 
 
 def read_messages(
@@ -56,7 +68,8 @@ def read_messages(
             return None
         found.append(message)
     if unread is None:
-        faults.unread.update(names)
+        for name in names:
+            faults.count_unread(name)
     return found
 
 
@@ -76,8 +89,8 @@ def _message(
     told = next((key for key in TEXT_KEYS if raw.get(key) is not None), TEXT_KEYS[0])
     name = raw.get(who)
     known = name.strip().casefold() if isinstance(name, str) else ""
-    called = [key for key in TOOL_KEYS if holds_something(raw.get(key))]
-    if called or known in TOOL_ROLES:
+    called = [key for key in CALLS if holds_something(raw.get(key))]
+    if called or known in (*TOOLS, *CALLING):
         what = f"calls tools (`{called[0]}`)" if called else f"has the role {name!r} of a tool"
         faults.report(
             "tool_calls",
@@ -90,43 +103,8 @@ def _message(
     role = ROLES.get(known) or faults.role(raw, ROLES, position, who)
     if role is None:
         return None
-    _note_unread(raw, (who, told), f"{column}[]", unread)
-    content = raw.get(told)
-    if isinstance(content, list) and content:
-        content = _joined(faults, content, f"{column}[].{told}", position, unread)
-        if content is None:
-            return None
-    text = faults.text({told: content}, told, position)
+    unread.update(f"{column}[].{key}" for key in unread_keys(raw, (who, told)))
+    unread.update(unread_of_parts(raw.get(told), f"{column}[].{told}"))
+    said = joined(faults, raw.get(told), told, position)
+    text = None if said is None else faults.text({told: said}, told, position)
     return None if text is None else Message(role, text)
-
-
-def _joined(
-    faults: Faults, parts: list[Any], path: str, position: int, unread: set[str]
-) -> str | None:
-    """The text of a message that comes in parts, or None after reporting one that is no text."""
-    texts = []
-    for part in parts:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        text = part.get("text") if isinstance(part, Mapping) else part
-        if kind not in TEXT_PARTS or not isinstance(text, str):
-            faults.report(
-                "part_type",
-                f"A message has a part of the type {kind!r}."
-                if kind not in TEXT_PARTS
-                else f"A part of a message is {shown(part)}.",
-                expected='texts, or parts {"type": "text", "text": …}',
-                message=position,
-            )
-            return None
-        if isinstance(part, Mapping):
-            _note_unread(part, ("type", "text"), f"{path}[]", unread)
-        texts.append(text)
-    return "".join(texts)
-
-
-def _note_unread(
-    raw: Mapping[Any, Any], read: Collection[str], path: str, unread: set[str]
-) -> None:
-    unread.update(
-        f"{path}.{key}" for key, value in raw.items() if key not in read and holds_something(value)
-    )

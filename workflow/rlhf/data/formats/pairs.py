@@ -26,9 +26,9 @@ class Pairs(Compared):
 
     Args:
         faults: where faults go.
-        prompt: column of a text, a transcript (``Human: … Assistant:``), a list of texts in turn
-            or of messages; where it is absent or empty, the dialogues hold it; null: they always
-            do.
+        prompt: column or template of a text, a transcript (``Human: … Assistant:``), a list of
+            texts in turn or of messages; where it is absent or empty, the dialogues hold it; null:
+            they always do.
         chosen: column of the better reply.
         rejected: column of the worse reply; null: rows are demonstrations only.
         speakers: names of user and assistant in a transcript.

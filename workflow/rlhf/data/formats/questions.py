@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, there
@@ -32,7 +32,7 @@ class Questions:
     Args:
         faults: where faults go.
         question: column or template.
-        answer: column or template.
+        answer: column or template; null: rows are prompts only.
         system: column or template of a system message; none where it is empty; null: ``system`` or
             ``system_prompt``, where it is there; an empty name: none.
         no_answer: the answer where there is none; such rows are counted as ``no_answer``.
@@ -46,11 +46,14 @@ class Questions:
             ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
+    # Options that name the columns, for messages: of the question, or of each that makes it up.
+    _names: tuple[str | Mapping[str, str], str] = ("question", "answer")
+
     def __init__(
         self,
         faults: Faults,
         question: str = "question",
-        answer: str = "answer",
+        answer: str | None = "answer",
         system: str | None = None,
         no_answer: str | None = None,
         each: Sequence[str] | None = None,
@@ -66,8 +69,10 @@ class Questions:
         if each is not None and not isinstance(each, list | tuple):
             raise faults.wrong_option("each", each, "a list of columns, such as [answers]")
         self._faults, self._question, self._answer = faults, question, answer
-        if no_answer is not None and "{" in answer:
-            raise faults.wrong_option("no_answer", no_answer, "null, where `answer` is a template")
+        if no_answer is not None and (answer is None or "{" in answer):
+            raise faults.wrong_option(
+                "no_answer", no_answer, "null, where `answer` is a template, or null"
+            )
         self._no_answer, self._each = no_answer, tuple(each or ())
         self._prompts, self._max_words = prompts, max_words
         self._columns = Columns(faults, remove, join)
@@ -93,21 +98,28 @@ class Questions:
         return rows if good else prompts_only(self._faults, rows, "rejected_reply")
 
     def _messages(self, record: dict[str, Any]) -> list[Message] | None:
-        question = self._columns.text(record, self._question, "question")
+        question = self._columns.text(record, self._question, self._names[0])
         if question is None:
             return None
-        answer = self._columns.text(record, self._answer, "answer", self._no_answer)
-        history = None if answer is None else self._history(record)
-        if answer is None or history is None:
+        answer = ""
+        if self._answer is not None:
+            found = self._columns.text(record, self._answer, self._names[1], self._no_answer)
+            if found is None:
+                return None
+            answer = found
+        history = self._history(record)
+        if history is None:
             return None
         if self._max_words is not None and len(words := question.split(" ")) > self._max_words:
             question = " ".join(words[: self._max_words])
             self._faults.noticed["cut"] += 1
         if self._prompts:
             question = pick(self._prompts, question).replace("{}", question)
-        messages = [*history, Message("user", question), Message("assistant", answer)]
+        messages = [*history, Message("user", question)]
+        if self._answer is not None:
+            messages.append(Message("assistant", answer))
         whole = self._system.before(record, messages)
-        if whole is not None and answer is self._no_answer:
+        if whole is not None and self._answer is not None and answer is self._no_answer:
             self._faults.noticed["no_answer"] += 1
         return whole
 
@@ -177,6 +189,7 @@ class Alpaca(Questions):
     ) -> None:
         question = f"{{{instruction}}}\n{{{input}?}}"
         super().__init__(faults, question, output, system, label=label)
+        self._names = ({instruction: "instruction", input: "input"}, "output")
         self._input, self._before = input, history
         self.reads |= columns_of(history)
 
@@ -238,6 +251,7 @@ class Summaries(Questions):
         system: str | None = None,
         label: str | None = None,
     ) -> None:
+        self._names = ("text", "summary")
         super().__init__(
             faults,
             text,

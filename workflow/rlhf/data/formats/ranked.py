@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import columns_of, holds_something, look_up, shown
+from rlhf.data.formats.columns import columns_of, look_up, shown, unread_keys
 from rlhf.data.formats.compared import PROMPT, Answer, Compared, as_number, without_ties
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.objects import is_message
@@ -21,10 +21,11 @@ class Ranked(Compared):
 
     Args:
         faults: where faults go.
-        prompt: column of a text, a transcript, a list of texts in turn or of messages; where
-            it is absent or empty, the replies' dialogues hold it; null: they always do.
+        prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
+            where it is absent or empty, the replies' dialogues hold it; null: they always do.
         replies: column of the list.
-        text: key of the reply, if each element is an object that holds more than a message.
+        text: key of the reply, or its path, if each element is an object that holds more than a
+            message; so are ``rank`` and ``score``.
         rank: key of its rank, the best is lowest.
         score: key of its score, the best is highest.
         worst: column of a list of texts that are worse than all: one is drawn and put last; none,
@@ -103,12 +104,13 @@ class Ranked(Compared):
                 return None
             place: float = position
             if key is not None:
-                number = as_number(one.get(key))
+                value = _part(one, key)
+                number = as_number(value)
                 if number is None:
                     self._faults.report(
                         "rank_missing",
                         f"The {'rank' if self._rank else 'score'} of a reply is "
-                        f"{shown(one.get(key))}.",
+                        f"{shown(value)}; its keys are: {', '.join(map(str, one))}.",
                         expected=f"a number in `{key}`",
                         message=position,
                         key=self._replies,
@@ -116,17 +118,15 @@ class Ranked(Compared):
                     return None
                 place = number if self._rank else -number
             if self._text:
-                read = (self._text, key)
-                unread |= {
-                    str(name) for name in one if name not in read and holds_something(one[name])
-                }
+                unread |= unread_keys(one, columns_of(self._text, key))
             found.append((place, reply))
-        self._faults.unread.update(f"{self._replies}[].{name}" for name in unread)
+        for name in unread:
+            self._faults.count_unread(f"{self._replies}[].{name}")
         return found
 
     def _reply(self, one: Any, position: int) -> Answer | None:
-        value = one.get(self._text) if self._text else one
-        key = f"{self._replies}[].{self._text}" if self._text else f"{self._replies}[]"
+        value = _part(one, self._text) if self._text else one
+        key = f"{self._replies}[].{self._text}" if self._text else self._replies
         if isinstance(value, dict) and not is_message(value):
             self._faults.report(
                 "not_a_reply",
@@ -162,3 +162,11 @@ class Ranked(Compared):
             return None
         text = self._columns.text({"worst": pick(worse, best)}, "worst", "worst")
         return None if text is None else [text]
+
+
+def _part(reply: dict[str, Any], path: str) -> Any:
+    """What a reply has under a path; None, if nothing."""
+    try:
+        return look_up(reply, path)
+    except KeyError:
+        return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, there
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.parts import joined, unread_of_parts
 from rlhf.data.rows import Message
 
 SYSTEM = ("system", "system_prompt")  # columns that hold one in the layouts that people share
@@ -47,30 +48,42 @@ class SystemColumn:
     def _text(self, record: dict[str, Any]) -> str | None:
         """The text; empty, if there is none; None after reporting a fault."""
         if self._column is not None:
-            return self._columns.text(record, self._column, "system", "") if self._column else ""
+            return self._named(record, self._column) if self._column else ""
         found = ""
         for name in self._known:
-            value = record.get(name)
-            if not holds_something(value):
-                continue
-            if not isinstance(value, str):
-                self._faults.report(
-                    "system_invalid",
-                    f"Column `{name}` holds {shown(value)}.",
-                    expected="the text of a system message",
-                    key=name,
-                    hint="name the right column in `options.system`; with an empty name none is "
-                    "read",
-                )
-                return None
-            text = self._columns.text(record, name, "system")
+            text = self._said(record.get(name), name)
             if text is None:
                 return None
-            if found and found != text:
+            if found and text and found != text:
                 self._conflict(f"The row has two system messages: {' and '.join(self._known)}.")
                 return None
-            found = text
+            found = text or found
         return found
+
+    def _named(self, record: dict[str, Any], column: str) -> str | None:
+        if isinstance(value := there(record, column), list):
+            return self._said(value, column)
+        return self._columns.text(record, column, "system", "")
+
+    def _said(self, value: Any, name: str) -> str | None:
+        """A text, or one in parts as in messages; None after reporting a fault."""
+        if not holds_something(value):
+            return ""
+        text = value
+        if isinstance(value, list):
+            text = joined(self._faults, value, name, column=name)
+            for one in unread_of_parts(value, name) if text is not None else ():
+                self._faults.count_unread(one)
+        elif not isinstance(value, str):
+            self._faults.report(
+                "system_invalid",
+                f"Column `{name}` holds {shown(value)}.",
+                expected="the text of a system message",
+                key=name,
+                hint="name the right column in `options.system`; with an empty name none is read",
+            )
+            return None
+        return self._columns.text({name: text}, name, "system", "") if text else text
 
     def _conflict(self, what: str) -> None:
         self._faults.report(
