@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+import os
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from read_rows import bot, gpt, human, said, user
@@ -262,3 +263,105 @@ class TestNamesThatCannotBeWritten:
             read(format, [row])
         assert "\\ud83d" in str(error.value)
         str(error.value).encode()
+
+
+class TestDialoguesOfTwoSpeakers:
+    """What stands beside them is read as it is beside lists of messages."""
+
+    ROWS: ClassVar = {
+        "transcript": {"text": "Human: q\n\nAssistant: x"},
+        "dialogue": {"dialogue": ["q", "x"]},
+        "hh": {
+            "chosen": "\n\nHuman: q\n\nAssistant: x",
+            "rejected": "\n\nHuman: q\n\nAssistant: y",
+        },
+    }
+
+    @pytest.mark.parametrize("format", ROWS)
+    @pytest.mark.parametrize("column", ["system", "system_prompt"])
+    def test_a_system_message(self, read, format, column):
+        rows, faults = read(format, [self.ROWS[format] | {column: "S"}, self.ROWS[format]])
+        assert [said(one) for one in rows.conversations] == [[("s", "S"), *ANSWERED[0]], *ANSWERED]
+        assert [said(one)[0] for one in rows.preferences] == [("s", "S"), ("u", "q")][
+            : 2 * (format == "hh")
+        ]
+        assert not faults.unread
+        rows, faults = read(format, [self.ROWS[format] | {column: "S"}], {"system": ""})
+        assert [said(one) for one in rows.conversations] == ANSWERED
+        assert faults.unread == {column: 1}
+
+    @pytest.mark.parametrize("format", ["transcript", "dialogue"])
+    def test_a_label(self, read, format):
+        row = self.ROWS[format]
+        rows, faults = read(format, [row | {"label": False}, row | {"label": True}, row])
+        assert [said(one) for one in rows.conversations] == ANSWERED * 2
+        assert len(rows.prompts) == 3
+        assert faults.filtered == {"rejected_reply": 1}
+        rows, faults = read(format, [row | {"fine": "bad"}], {"label": "fine"})
+        assert not rows.conversations
+
+
+class TestRepliesInOtherForms:
+    @pytest.mark.parametrize("replies", [[["x"], ["y"]], [1, 2], ["x", ["y", "z"]]])
+    def test_no_part_of_a_list_of_replies_is_suggested(self, read, replies):
+        """`replies.0` would be one reply, and the others gone."""
+        with pytest.raises(DataError) as error:
+            read("ranked", [{"prompt": "q", "replies": replies}])
+        assert "replies.0" not in str(error.value)
+        assert "{replies}" not in str(error.value)
+
+    def test_numbers_as_the_advice_says(self, read):
+        row = {"prompt": "q", "chosen": 5, "rejected": 7}
+        with pytest.raises(DataError, match="which makes a text of a number"):
+            read("preference", [row])
+        options = {"chosen": "{chosen}", "rejected": "{rejected}"}
+        rows, faults = read("preference", [row], options)
+        assert rows.preferences[0].replies == ("5", "7")
+        assert not faults.unread
+
+
+class TestTablesOfSpreadsheets:
+    def test_columns_and_rows_that_are_empty(self, read):
+        text = "question;answer;;\r\nq;x;;\r\n;;;\r\nr; ;;\r\ns;y;; \r\n;;;\r\n"
+        rows, faults = read("qa", text, {"invalid": "drop"}, "x.csv")
+        assert [said(one) for one in rows.conversations] == [
+            *ANSWERED, [("u", "s"), ("a", "y")]]  # fmt: skip
+        assert faults.noticed == {"empty_row": 2}
+        assert faults.dropped == {"text_empty": 1}
+
+    @pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+    def test_a_column_without_a_name_that_holds_something(self, read, name):
+        text = "question,answer,\nq,x,\nr,y,z\n".replace(",", "\t" if name == "x.tsv" else ",")
+        with pytest.raises(DataError, match="in a column without a name") as error:
+            read("qa", text, name=name)
+        assert f"{name}:3" in str(error.value)
+        _, faults = read("qa", text, {"invalid": "drop"}, name)
+        assert faults.dropped == {"csv_columns": 1}
+
+    @pytest.mark.parametrize("row", ["q,x", "q,x,", "q,x,,,"])
+    def test_rows_of_another_width_are_faults(self, read, row):
+        with pytest.raises(DataError, match=f"The row has {row.count(',') + 1} columns"):
+            read("qa", f"question,answer,,\nq,x,,\n{row}\n", name="x.csv")
+
+    def test_ranks_that_pandas_wrote(self, read):
+        text = (
+            "message_id,parent_id,text,role,rank,deleted,tree_state\n"
+            "1,,q,prompter,,False,ready_for_export\n"
+            "2,1,y,assistant,1.0,False,ready_for_export\n"
+            "3,1,x,assistant,0.0,,ready_for_export\n"
+        )
+        rows, _ = read("oasst", text, name="x.csv")
+        assert rows.preferences[0].replies == ("x", "y")
+
+
+def test_a_file_whose_name_is_no_text(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in (b"a\xff.jsonl", b"b.jsonl", b"c\xff.bin"):
+        (folder / os.fsdecode(name)).write_text('{"question": "q", "answer": "x"}\n')
+    source = Source("qa", folder)
+    rows = list(source)
+    assert {row.id for row in rows} == {
+        "a\\udcff.jsonl:1", "a\\udcff.jsonl:1/1", "b.jsonl:1", "b.jsonl:1/1"}  # fmt: skip
+    assert set(source.files) == {"a\\udcff.jsonl", "b.jsonl"}
+    assert set(source.not_read) == {"c\\udcff.bin"}

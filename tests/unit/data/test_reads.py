@@ -9,7 +9,7 @@ from rlhf.data.formats.faults import Faults
 
 READS = {
     "alpaca": "instruction input output history system system_prompt",
-    "dialogue": "dialogue system system_prompt",
+    "dialogue": "dialogue system system_prompt label",
     "messages": "messages id system system_prompt",
     "oasst": "message_id parent_id text role rank replies prompt tree_state lang labels",
     "qa": "question answer system system_prompt",
@@ -32,7 +32,8 @@ def test_options_decide_what_is_read():
     made = class_of("qa")(Faults("file"), question="{meta.title?}: {q}", answer="a.0", system="",
                           label="")  # fmt: skip
     assert {one for one in made.reads if "." not in one} == {"meta", "q", "a"}
-    made = class_of("dialogue")(Faults("file"), turns="t", speakers="who", prefix="{p}", system="s")
+    made = class_of("dialogue")(Faults("file"), turns="t", speakers="who", prefix="{p}", system="s",
+                                label="")  # fmt: skip
     assert made.reads == {"t", "who", "p", "s"}
     made = class_of("translation")(Faults("file"), "de-en", source="x", target="y")
     assert made.reads == {"x", "y"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from rlhf.data.names import KINDS, PACKINGS, TRAIN, describes, kind_of, split_of_name
+from rlhf.data.names import KINDS, PACKINGS, TRAIN, describes, kind_of, printable, split_of_name
 from rlhf.data.saved import saved_files
 from rlhf.errors import DataError
 
@@ -253,7 +253,7 @@ def _each_once(found: Files, folder: Path) -> Files:
 
 
 def _name(path: Path, folder: Path) -> str:
-    return PurePath(path).relative_to(folder).as_posix()
+    return printable(PurePath(path).relative_to(folder).as_posix())
 
 
 def _there(folder: Path) -> str:

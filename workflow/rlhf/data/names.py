@@ -51,3 +51,8 @@ def split_of_name(path: PurePath) -> str | None:
 def describes(path: PurePath) -> bool:
     """Whether a file stands beside the rows: README, ``dataset_infos.json``, a cache."""
     return _ABOUT.fullmatch(path.name) is not None
+
+
+def printable(name: str) -> str:
+    """A name in a form that can be written: bytes that are no UTF-8, and halves of surrogates."""
+    return name.encode("utf-8", "backslashreplace").decode()

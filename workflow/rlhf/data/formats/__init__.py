@@ -29,6 +29,7 @@ from rlhf.data.formats.faults import Faults, is_read
 from rlhf.data.formats.lines import empty, is_blank
 from rlhf.data.formats.noticing import notice
 from rlhf.data.formats.records import read_records
+from rlhf.data.names import printable
 from rlhf.data.rows import Row, Rows, texts_of
 from rlhf.errors import ConfigError, DataError, RlhfError
 
@@ -263,9 +264,8 @@ class Source:
     def _name_of(self, file: Path) -> str:
         """What tells the ids of one file's rows from those of another's."""
         root = root_of(self.path)
-        if file == root:
-            return file.name
-        return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        inside = file != root and file.is_relative_to(root)
+        return printable(file.relative_to(root).as_posix() if inside else file.name)
 
 
 def load(

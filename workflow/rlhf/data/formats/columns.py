@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.formats.faults import MEND, Faults
-from rlhf.data.names import kind_of
+from rlhf.data.names import kind_of, printable
 
 _PLACE = re.compile(r"\{([^{}?]+)(\??)\}")
 _SEPARATORS = re.compile(r"[,;|\t]")
@@ -69,7 +69,7 @@ def holds_something(value: Any) -> bool:
 def unread_keys(raw: Mapping[str, Any], read: Collection[str]) -> set[str]:
     """Keys of an object that hold something and are not read, in a form that can be printed."""
     held = (key for key, value in raw.items() if key not in read and holds_something(value))
-    return {key.encode("utf-8", "backslashreplace").decode() for key in held}
+    return {printable(key) for key in held}
 
 
 def shown(value: Any) -> str:

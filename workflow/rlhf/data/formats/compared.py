@@ -189,6 +189,8 @@ class Compared:
 
     def _answer(self, record: dict[str, Any], key: str, option: str) -> Answer | None:
         """The reply in a column, or None after reporting a fault."""
+        if "{" in key:
+            return self._said(self._replied.text(record, key, option), key)
         value = self._columns.value(record, key, option)
         return None if value is None else self._read(value, key, option)
 
@@ -200,17 +202,21 @@ class Compared:
             value = [value]
         if isinstance(value, list) and any(map(is_message, value)):
             return self._ends(value, key)
-        if isinstance(value, list) and len(value) != 1:
+        of_list = position is not None
+        several = isinstance(value, list) and len(value) != 1
+        if several or (of_list and not isinstance(value, str)):
             self._faults.report(
                 "column_type",
                 f"Column `{key}` holds {shown(value)}.",
                 expected="a text, a message or a list of messages",
                 message=position,
                 key=key,
-                hint=part_of(value, key),
+                hint=MEND if of_list else part_of(value, key),
             )
             return None
-        text = self._replied.text({key: value}, key, option)
+        return self._said(self._replied.text({key: value}, key, option), key, position)
+
+    def _said(self, text: str | None, key: str, position: int | None = None) -> Answer | None:
         if text is None:
             return None
         said = text.strip().removeprefix(f"{self._speakers[1]}:").strip()

@@ -7,13 +7,17 @@ from typing import Any
 
 from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, unread_keys
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.labels import Labels
 from rlhf.data.formats.system import SystemColumn
-from rlhf.data.formats.turns import dialogue, in_turn, merged
+from rlhf.data.formats.turns import dialogue, in_turn, merged, prompts_only
 from rlhf.data.rows import Message, Role, Row
 
 
 class Dialogues:
     """A list of texts, user first; or a list of objects that hold what each of the two says.
+
+    Where a label says that the last reply is bad, the row gives prompts only, counted as
+    ``rejected_reply``.
 
     Args:
         faults: where faults go.
@@ -25,6 +29,8 @@ class Dialogues:
         prefix: column or template that is put before the first text.
         system: column or template of a system message; null: ``system`` or ``system_prompt``, where
             it is there; an empty name: none.
+        label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
+            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class Dialogues:
         speakers: str | None = None,
         prefix: str | None = None,
         system: str | None = None,
+        label: str | None = None,
     ) -> None:
         if keys is not None and (not isinstance(keys, list | tuple) or len(keys) != 2):
             raise faults.wrong_option("keys", keys, "two keys, such as [input, output]")
@@ -42,7 +49,8 @@ class Dialogues:
         self._prefix, self._columns = prefix, Columns(faults)
         self.reads = columns_of(turns, speakers, prefix)
         self._system = SystemColumn(faults, self._columns, system, self.reads)
-        self.reads |= self._system.reads
+        self._labels = Labels(faults, label, self.reads | self._system.reads)
+        self.reads |= self._system.reads | self._labels.reads
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
@@ -68,10 +76,12 @@ class Dialogues:
             messages[0] = Message("user", f"{prefix} {messages[0].content}")
         whole = self._system.before(record, messages)
         found = None if whole is None else in_turn(self._faults, whole)
-        if found is None:
+        good = None if found is None else self._labels.says(record)
+        if found is None or good is None:
             return []
         self._count_unread(turns)
-        return dialogue(self._faults.row_id, found)
+        rows = dialogue(self._faults.row_id, found)
+        return rows if good else prompts_only(self._faults, rows, "rejected_reply")
 
     def _count_unread(self, turns: list[Any]) -> None:
         objects = [one for one in turns if isinstance(one, dict)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.formats.accounts import Account, Held, Tally
+from rlhf.data.names import printable
 from rlhf.data.rows import Role
 from rlhf.errors import ConfigError, DataError
 
@@ -117,7 +118,7 @@ class Faults:
 
     def count_unread(self, column: str, rows: int = 1) -> None:
         """Count rows that hold something in a column that is not read."""
-        name = column.encode("utf-8", "backslashreplace").decode()
+        name = printable(column)
         known = name in self.unread or len(self.unread) < NAMES
         self.unread[name if known else OTHERS] += rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ ROLES: dict[str, Role] = {"prompter": "user", "assistant": "assistant"}
 READY = "ready_for_export"
 WAITING = "prompt_lottery_waiting"  # a reviewed prompt that nobody has answered yet
 REVIEWS = {"approved": (True,), "not_rejected": (True, None), "any": (True, None, False)}
+_RANK = re.compile(r"\s*(\d+)(?:\.0*)?\s*", re.ASCII)
 FLAGS = ("deleted", "review_result", "synthetic")
 OF_MESSAGE = frozenset(
     ["message_id", "parent_id", "text", "role", "lang", "rank", "labels", "replies", *FLAGS]
@@ -383,9 +385,10 @@ def properties_of(raw: dict[str, Any]) -> Properties | None:
 
 
 def as_rank(value: Any) -> int | None:
-    """A rank as a whole number, which pandas writes as 0.0; None: it is none."""
+    """A rank as a whole number, which pandas writes as 0.0, in CSV too; None: it is none."""
     if isinstance(value, str):
-        return int(value) if value.strip().isdecimal() else None
+        match = _RANK.fullmatch(value)
+        return int(match[1]) if match else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return int(value) if whole and not isinstance(value, bool) else None
 

@@ -29,8 +29,8 @@ class Pairs(Compared):
         prompt: column or template of a text, a transcript (``Human: … Assistant:``), a list of
             texts in turn or of messages; where it is absent or empty, the dialogues hold it; null:
             they always do.
-        chosen: column of the better reply.
-        rejected: column of the worse reply; null: rows are demonstrations only.
+        chosen: column or template of the better reply.
+        rejected: column or template of the worse reply; null: rows are demonstrations only.
         speakers: names of user and assistant in a transcript.
         inline: turns of a transcript begin in the middle of a line; false: in paragraphs.
         system: column of a system message; null: ``system`` or ``system_prompt``, where it is

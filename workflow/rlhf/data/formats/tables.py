@@ -47,15 +47,21 @@ def table_rows(path: Path, faults: Faults, delimiter: str | None) -> Iterator[di
     else:
         rows = _quoted(lines, delimiter, path, faults, skipped)
     header: list[str] = []
+    width = 0
     for row in rows:
         if not header:
-            header = _header(path, row, faults.line) if any(row) else []
-        elif len(row) == len(header):
-            yield dict(zip(header, row, strict=True))
+            # Spreadsheets write columns and rows that were emptied.
+            header, width = _header(path, _stripped(row), faults.line), len(row)
+        elif len(row) > 1 and not _stripped(row):
+            faults.noticed["empty_row"] += 1
+        elif len(row) == width and len(_stripped(row)) <= len(header):
+            yield dict(zip(header, row, strict=False))
         elif row:
             faults.report_row(
                 "csv_columns",
-                f"The row has {len(row)} columns.",
+                f"The row has {len(row)} columns."
+                if len(row) != width
+                else "The row holds something in a column without a name.",
                 expected=f"{len(header)} columns, as the first line: {', '.join(header)}",
                 hint=f"put a text that holds {NAMES.get(delimiter, delimiter)} in quotes, with no "
                 "space before them, or "
@@ -149,8 +155,18 @@ def _open_quote(path: Path, start: int, delimiter: str) -> int:
     return opened
 
 
+def _stripped(row: list[str]) -> list[str]:
+    """A row without what is empty at its end."""
+    end = len(row)
+    while end and not row[end - 1].strip():
+        end -= 1
+    return row[:end]
+
+
 def _header(path: Path, row: list[str], line: int) -> list[str]:
     header = [name.strip() for name in row]
+    if not header:
+        return []
     if not header[0] and len(header) > 1 and UNNAMED not in header:
         header[0] = UNNAMED
     if not all(header) or len(set(header)) < len(header):

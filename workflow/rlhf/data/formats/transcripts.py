@@ -7,11 +7,14 @@ from typing import Any
 
 from rlhf.data.formats.columns import Columns, columns_of, shown, there
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.labels import Labels
+from rlhf.data.formats.system import SystemColumn
 from rlhf.data.formats.turns import (
     HUMAN_ASSISTANT,
     dialogue,
     in_turn,
     merged,
+    prompts_only,
     ranked,
     transcript,
     two_speakers,
@@ -32,6 +35,8 @@ class HumanAssistant:
         chosen: column of the better dialogue.
         rejected: column of the worse one.
         speakers: names of user and assistant.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
+            it is there; an empty name: none.
     """
 
     def __init__(
@@ -40,10 +45,13 @@ class HumanAssistant:
         chosen: str = "chosen",
         rejected: str = "rejected",
         speakers: Sequence[str] = HUMAN_ASSISTANT,
+        system: str | None = None,
     ) -> None:
         self._faults, self._keys = faults, {"chosen": chosen, "rejected": rejected}
         self._speakers, self._columns = two_speakers(faults, speakers), Columns(faults)
-        self.reads = columns_of(chosen, rejected)
+        taken = columns_of(chosen, rejected)
+        self._system = SystemColumn(faults, self._columns, system, taken)
+        self.reads = taken | self._system.reads
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The chosen dialogue, the pair, and the prompt that both answer."""
@@ -51,8 +59,11 @@ class HumanAssistant:
         rejected = self._dialogue(record, "rejected") if chosen else None
         if chosen is None or rejected is None:
             return []
-        history, best = chosen[:-1], chosen[-1].content
-        if rejected[:-1] != history:
+        best, same = chosen[-1].content, rejected[:-1] == chosen[:-1]
+        history = self._system.before(record, chosen[:-1])
+        if history is None:
+            return []
+        if not same:
             self._faults.filtered["history_differs"] += 1
             return ranked(self._faults, self._faults.row_id, history, [best])
         return ranked(self._faults, self._faults.row_id, history, [best, rejected[-1].content])
@@ -87,12 +98,19 @@ class HumanAssistant:
 class Transcripts:
     """Dialogues in one column, or a history in one and the reply to it in another.
 
+    Where a label says that the last reply is bad, the row gives prompts only, counted as
+    ``rejected_reply``.
+
     Args:
         faults: where faults go.
         text: column of the dialogue, or of the history.
         reply: column of the last reply; None: the dialogue is whole.
         speakers: names of user and assistant.
         inline: turns may begin in the middle of a line.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
+            it is there; an empty name: none.
+        label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
+            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
     def __init__(
@@ -102,10 +120,15 @@ class Transcripts:
         reply: str | None = None,
         speakers: Sequence[str] = HUMAN_ASSISTANT,
         inline: bool = True,
+        system: str | None = None,
+        label: str | None = None,
     ) -> None:
         self._faults, self._text, self._reply, self._inline = faults, text, reply, inline
         self._speakers, self._columns = two_speakers(faults, speakers), Columns(faults)
-        self.reads = columns_of(text, reply)
+        taken = columns_of(text, reply)
+        self._system = SystemColumn(faults, self._columns, system, taken)
+        self._labels = Labels(faults, label, taken | self._system.reads)
+        self.reads = taken | self._system.reads | self._labels.reads
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
@@ -134,5 +157,10 @@ class Transcripts:
                 )
                 return []
             found = merged([*found, Message("assistant", said)], "\n\n")
-        messages = in_turn(self._faults, found)
-        return [] if messages is None else dialogue(self._faults.row_id, messages)
+        whole = self._system.before(record, found)
+        messages = None if whole is None else in_turn(self._faults, whole)
+        good = None if messages is None else self._labels.says(record)
+        if messages is None or good is None:
+            return []
+        rows = dialogue(self._faults.row_id, messages)
+        return rows if good else prompts_only(self._faults, rows, "rejected_reply")
