@@ -126,6 +126,54 @@ def test_a_list_that_is_a_text_stays_one(read):
         read("messages", [row])
 
 
+@pytest.mark.parametrize(
+    ("format", "row", "said_of_it"),
+    [
+        ("preference", {"prompt": "q", "chosen_response": "x", "rejected_response": "y"},
+         "the right column, `chosen_response` perhaps"),
+        ("qa", {"question_id": "7", "answer": "x", "topic": "q"}, "the right column, or"),
+        ("qa", {"question": "q", "answer_len": "1", "said": "x"}, "the right column, or"),
+        ("scored", {"prompt": "q", "response": "x", "overall_score": 1},
+         "the right column, `overall_score` perhaps"),
+    ],
+)  # fmt: skip
+def test_which_column_may_be_meant(read, format, row, said_of_it):
+    """An id is no question, whatever it is called."""
+    with pytest.raises(DataError) as error:
+        read(format, [row])
+    assert said_of_it in str(error.value.hint)
+
+
+@pytest.mark.parametrize("format", ["messages", "sharegpt", "preference"])
+@pytest.mark.parametrize("nothing", ["", None, " ", []])
+def test_a_system_message_that_says_nothing_is_none(read, format, nothing):
+    system = {"role": "system", "content": nothing}
+    turns = [system, user("q"), bot("x")]
+    row = {"messages": turns, "conversations": turns, "chosen": turns,
+           "rejected": [system, user("q"), bot("y")]}  # fmt: skip
+    rows, faults = read(format, [row])
+    assert [said(one) for one in rows.conversations] == ANSWERED
+    assert not faults.dropped + faults.filtered
+    with pytest.raises(DataError):
+        read(format, [{key: [system] for key in row}])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_list"),
+    [('["q"]', True), (' ["a, \\"b\\"", "c"]\n', True), ('["a"] is a list', False), ("[1]", False),
+     ("[]", False), ("see [1]", False)],
+)  # fmt: skip
+def test_a_list_of_texts_that_is_a_text(read, text, is_list):
+    """As a well-known set of battles between models has its turns."""
+    _, faults = read("qa", [{"question": text, "answer": "x"}])
+    assert faults.noticed == ({"list_as_text": 1} if is_list else {})
+
+
+def test_a_file_without_rows(read):
+    with pytest.raises(DataError, match="No row is left of the dataset: it had none"):
+        read("qa", "question,answer\n", name="x.csv")
+
+
 class TestColumnsThatAreNotRead:
     @pytest.mark.parametrize(
         ("format", "row", "column", "said_of_it", "options", "answers"),
@@ -174,6 +222,16 @@ class TestColumnsThatAreNotRead:
     @pytest.mark.parametrize("column", ["prompt_id", "source", "uuid", "messages[].tool_call_id"])
     def test_what_says_little(self, column):
         assert advice("messages", column) == ""
+
+    def test_the_score_of_a_reply_is_not_the_reply(self):
+        assert advice("preference", "chosen_response") == (
+            "`options.chosen: chosen_response` reads it"
+        )
+        for column in ("score_chosen", "chosen_score", "rejected_rating"):
+            assert advice("preference", column).endswith("no option of `preference` reads it")
+
+    def test_another_label_than_that_of_the_right_choice(self):
+        assert "options" not in advice("choices", "activity_label")
 
     def test_calls_of_messages_that_say_something_too(self):
         said_of_it = advice("messages", "messages[].tool_calls")

@@ -107,6 +107,14 @@ SPEAKING = {
     "train": ("trained",),
     "label": ("label", "choice"),
     "kto": ("label",),
+    "accepted": ("label",),
+    "feedback": (),
+    "selected": (),
+    "deleted": (),
+    "safe": (),
+    "unsafe": (),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
     "correct": ("label",),
     "correctness": ("label", "scores", "score"),
     "score": ("scores", "score"),
@@ -153,25 +161,30 @@ def advice(format: str, column: str) -> str:
     words = [one if one in SPEAKING else one.removesuffix("s") for one in words]
     speaking = [one for one in words if one in SPEAKING and (one not in ALONE or words == [one])]
     others = [one for one in words if one in OF_OTHERS]
+    if not {*speaking} <= {*others}:  # the score of a chosen reply is a score
+        speaking = [one for one in speaking if one not in others]
+        others = []
     options = options_of(format)
     if len(path) > 1 and name in CALLS and "tool_calls" in options:
         return "`options.tool_calls: text` reads it"
     if not speaking and not others and "detail" not in words:
         return ""
-    if others and not speaking and OF_OTHERS[others[0]] != format:
-        return (
-            f"it may change what a row means, and no option of `{format}` reads it: "
-            f"`format: {OF_OTHERS[others[0]]}` does"
-        )
     begin = "key" if len(path) > 1 else "column"
     of_parts = "detail" in words  # says of parts of a text what the option says of the whole
     for option in (one for word in speaking for one in SPEAKING[word] if not of_parts):
         said = options.get(option, "")
+        if option == "label" and "good" not in said and words != ["label"]:
+            continue  # the right one of several
         if said.startswith(begin):
             if said.startswith("columns"):
                 return f"`options.{option}` reads it, with others"
             how = " as good or bad" if option == "label" and "good" in said else ""
             return f"`options.{option}: {path[-1]}` reads it{how}"
+    if others and OF_OTHERS[others[0]] != format:
+        return (
+            f"it may change what a row means, and no option of `{format}` reads it: "
+            f"`format: {OF_OTHERS[others[0]]}` does"
+        )
     filled = [one for one, said in options.items() if said.startswith("column or template")]
     if filled and len(path) == 1 and not {*speaking}.isdisjoint(ASKED):
         return (

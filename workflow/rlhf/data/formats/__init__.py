@@ -161,8 +161,9 @@ class Source:
         if empty:
             tally = self.faults.dropped + self.faults.filtered
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally.items()))
+            left = f"; {tally.total()} were dropped ({reasons})" if tally else ": it had none"
             raise DataError(
-                f"No row is left of the dataset; {tally.total()} were dropped ({reasons}).",
+                f"No row is left of the dataset{left}.",
                 where=f"{self.faults.of_dataset}{self.path}",
                 expected="at least one usable row",
                 hint="check `format` and `options`, or read the file with `invalid: error`",

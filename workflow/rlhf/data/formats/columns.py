@@ -14,6 +14,15 @@ from rlhf.data.names import kind_of, printable
 _PLACE = re.compile(r"\{([^{}?]+)(\??)\}")
 _SEPARATORS = re.compile(r"[,;|\t]")
 _MISSING = object()
+# Words of columns that stand for another one, or say something of it.
+_NO_TEXT = {
+    *("id", "ids", "uuid", "hash", "index", "idx", "url", "type"),
+    *("len", "length", "tokens", "source", "score"),
+}
+
+
+def _words(name: str) -> set[str]:
+    return set(name.lower().replace("-", "_").split("_"))
 
 
 def look_up(record: Any, path: str) -> Any:
@@ -168,7 +177,9 @@ class Columns:
         # A column that the format reads already would stand for two things.
         free = [one for one in record if one not in (self._faults.reads or ())]
         first = str(path).split(".")[0]
+        free = [one for one in free if not (_words(one) & _NO_TEXT) - _words(first)]
         close = difflib.get_close_matches(first, free, n=1)
+        close = close or [one for one in free if _words(first) <= _words(one)]
         perhaps = f", `{close[0]}` perhaps" if close and close[0] != first else ""
         place = f"`{{{path}}}` in " if template else ""
         hint = f"set {place}`options.{option}` to the right column{perhaps}"

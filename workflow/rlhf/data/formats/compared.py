@@ -236,7 +236,7 @@ class Compared:
         messages = read_messages(self._faults, raw, key, unread)
         if messages is None:
             return None
-        if messages[-1].role != "assistant":
+        if not messages or messages[-1].role != "assistant":
             self._faults.report(
                 "no_reply",
                 f"The dialogue in `{key}` does not end with a reply.",

@@ -49,6 +49,11 @@ class Contents:
         """Where the role of a message stands."""
         return _first(self._role, raw)
 
+    def says_nothing(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a message has neither a text nor calls."""
+        keys = (_first(self._content, raw), *CALLS)
+        return not any(holds_something(raw.get(key)) for key in keys)
+
     def text(self, raw: Mapping[str, Any], position: int) -> str | None:
         """What a message says, with the calls it makes, or None after reporting a fault."""
         key = _first(self._content, raw)

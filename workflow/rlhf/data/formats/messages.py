@@ -98,6 +98,8 @@ class _MessageLists:
         tools = []
         unread: set[str] = set()
         for position, one in enumerate(raw, start=1):
+            if self._is_no_system(one):
+                continue
             found = self._message(one, position)
             if found is None:
                 return None
@@ -111,6 +113,12 @@ class _MessageLists:
         for key in unread:
             self._faults.count_unread(f"{self._column}[].{key}")
         return tuple(whole)
+
+    def _is_no_system(self, raw: dict[str, Any]) -> bool:
+        """Whether a message is the system's and says nothing, which is as good as none."""
+        role = raw.get(self._contents.role_key(raw))
+        is_system = isinstance(role, str) and self._roles.get(role) == "system"
+        return is_system and self._contents.says_nothing(raw)
 
     def _message(self, raw: dict[str, Any], position: int) -> Message | None:
         key = self._contents.role_key(raw)

@@ -9,6 +9,7 @@ from rlhf.data.formats.faults import Faults
 from rlhf.data.rows import Row, texts_of
 
 _LIST = re.compile(r"""\s*\[\s*\{\s*["'](?:role|from|content|value)["']\s*:""")
+_TEXTS = re.compile(r"""\s*\[\s*"(?:[^"\\]|\\.)*"\s*[],]""", re.DOTALL)
 _TOKEN = re.compile(r"<[|｜][^|｜<>\s]{1,30}[|｜]>")
 # What chat templates put around a turn, besides tokens such as `<|im_start|>`.
 _MARKS = (
@@ -38,7 +39,7 @@ def looks_like(texts: Iterable[str]) -> set[str]:
     Returns:
         ``templated``, if a chat template was applied to one already; ``transcript``, if one holds
         turns that begin with the names of a user and an assistant; ``messages_as_text``, if one
-        is a list of messages in a notation.
+        is a list of messages in a notation, and ``list_as_text``, if of texts.
     """
     found: set[str] = set()
     for text in texts:
@@ -48,6 +49,8 @@ def looks_like(texts: Iterable[str]) -> set[str]:
             found.add("transcript")
         if _LIST.match(text):
             found.add("messages_as_text")
+        if _TEXTS.match(text) and text.rstrip().endswith("]"):
+            found.add("list_as_text")
     return found
 
 

@@ -63,6 +63,8 @@ def read_messages(
     names: set[str] = set() if unread is None else unread
     found: list[Message] = []
     for position, one in enumerate(raw, start=1):
+        if _is_no_system(one):
+            continue
         message = _message(faults, one, column, position, names)
         if message is None:
             return None
@@ -71,6 +73,15 @@ def read_messages(
         for name in names:
             faults.count_unread(name)
     return found
+
+
+def _is_no_system(raw: Any) -> bool:
+    """Whether a message is the system's and says nothing, which is as good as none."""
+    if not isinstance(raw, Mapping):
+        return False
+    name = next((raw[key] for key in ROLE_KEYS if raw.get(key) is not None), None)
+    is_system = isinstance(name, str) and ROLES.get(name.strip().casefold()) == "system"
+    return is_system and not any(holds_something(raw.get(one)) for one in (*TEXT_KEYS, *CALLS))
 
 
 def _message(
