@@ -107,6 +107,9 @@ PROMISES: dict[str, dict[str, str]] = {
             tables::TestDelimiters.test_the_line_of_excel_tells_it
             tables::TestDelimiters.test_the_advice_where_nobody_can_tell""",
         "A first column without a name": "tables::TestFirstLine.test_the_index_that_pandas_writes",
+        "Columns without a name at the end": """
+            layouts::TestTablesOfSpreadsheets.test_columns_and_rows_that_are_empty
+            layouts::TestTablesOfSpreadsheets.test_a_column_without_a_name_that_holds_something""",
         "In TSV, quotes": """tables::TestTabs.test_quotes_that_are_letters_join_no_rows
             tables::TestTabs.test_what_pandas_writes
             tables::TestTabs.test_two_letters_that_only_seem_to_belong_together""",
@@ -207,6 +210,7 @@ PROMISES: dict[str, dict[str, str]] = {
         "`templated`": "noticing::test_templates noticing::test_each_row_of_a_file_counts_once",
         "`transcript`": "noticing::test_transcripts noticing::test_each_row_of_a_file_counts_once",
         "`messages_as_text`": "noticing::test_messages_in_a_notation",
+        "`list_as_text`": "layouts::test_a_list_of_texts_that_is_a_text",
         "`prompt_repeated`": """
             pairs::TestPairsOfTexts.test_replies_that_begin_with_the_prompt_are_noticed""",
         "`invalid`": "bad_inputs::test_faulty_rows_can_be_dropped_and_nothing_else",
@@ -294,6 +298,8 @@ PROMISES: dict[str, dict[str, str]] = {
         "`prefix`": """format_options::test_a_column_before_the_first_text
             adapters::TestDialogues.test_a_narrative_goes_before_the_first_text""",
         "`system`": f"{SYSTEM} format_options::TestSystem.test_template",
+        "Where a label": "layouts::TestDialoguesOfTwoSpeakers.test_a_label",
+        "`label`": f"layouts::TestDialoguesOfTwoSpeakers.test_a_label {LABEL}",
     },
     "hh": {
         "Pairs of dialogues": "adapters::TestHumanAssistant.test_views",
@@ -303,6 +309,7 @@ PROMISES: dict[str, dict[str, str]] = {
         "`chosen`": PATH,
         "`rejected`": PATH,
         "`speakers`": "pairs::TestPairsOfTexts.test_without_a_prompt",
+        "`system`": f"{SYSTEM} layouts::TestDialoguesOfTwoSpeakers.test_a_system_message",
     },
     "labelled": {
         "`{prompt, completion, label}`": "preferences::TestLabelled.test_layouts_of_other_makers",
@@ -468,6 +475,9 @@ PROMISES: dict[str, dict[str, str]] = {
         "`speakers`": "adapters::TestTranscripts.test_names_in_brackets",
         "`inline`": """adapters::TestTranscripts.test_turns_that_one_speaker_has_in_a_row
             adapters::TestTranscripts.test_speakers_inside_of_lines_and_a_column_for_the_reply""",
+        "`system`": f"{SYSTEM} layouts::TestDialoguesOfTwoSpeakers.test_a_system_message",
+        "Where a label": "layouts::TestDialoguesOfTwoSpeakers.test_a_label",
+        "`label`": f"layouts::TestDialoguesOfTwoSpeakers.test_a_label {LABEL}",
     },
     "translation": {
         "Each row is one text": "adapters::TestTranslations.test_direction",
