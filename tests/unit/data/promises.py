@@ -389,7 +389,8 @@ PROMISES: dict[str, dict[str, str]] = {
         "A column is named": "adapters::TestQuestions.test_paths_templates_and_numbers",
         "Where a label says": REJECTED,
         "`question`": f"adapters::TestQuestions.test_paths_templates_and_numbers {PATH}",
-        "`answer`": f"adapters::TestQuestions.test_paths_templates_and_numbers {PATH}",
+        "`answer`": f"""adapters::TestQuestions.test_paths_templates_and_numbers
+            layouts::test_prompts_without_answers {PATH}""",
         "`system`": f"""{SYSTEM} format_options::TestSystem.test_template
             adapters::TestQuestions.test_system_message_where_there_is_one""",
         "`no_answer`": """adapters::TestQuestions.test_no_answer

@@ -85,6 +85,10 @@ ADVICE = {
         "qa", {"question": [user("q")], "answer": [bot("x")]},
         "by `format: preference`, with `options.chosen` for the reply and `options.rejected: null`",
         {"prompt": "question", "chosen": "answer", "rejected": None}, ANSWERED, "preference"),
+    "qa: a list of objects": Case(
+        "qa", {"question": "q", "answer": [{"text": "x", "score": 2}, {"text": "y", "score": 1}]},
+        "`answer.0` is the first of its 2 parts, the others are left", {"answer": "answer.0.text"},
+        ANSWERED),
     "sharegpt: calls of tools": Case(
         "sharegpt",
         {"conversations": [human("q"), CALL, {"from": "observation", "value": "1"}, gpt("x")]},

@@ -89,13 +89,18 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '…'}"
 
 
+def _speaks(value: Any) -> bool:
+    """Whether a value is a message; see ``objects``, which builds on this module."""
+    return isinstance(value, dict) and not value.keys().isdisjoint(("role", "from"))
+
+
 def part_of(value: Any, path: str) -> str:
     """What to do with a column that holds no text, that loses nothing unsaid."""
     if isinstance(value, bool) or not isinstance(value, int | float | list | dict):
         return MEND
     if isinstance(value, int | float):
         return f"write it as a template, which makes a text of a number: `{{{path}}}`; or {MEND}"
-    if value and isinstance(value, list) and all(isinstance(one, dict) for one in value):
+    if isinstance(value, list) and any(_speaks(one) for one in value):
         return (
             "a list of messages is read by `format: messages`, as `options.column: "
             f"{path}`; if its reply has a column of its own, by `format: preference`, with "
