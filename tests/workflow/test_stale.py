@@ -111,6 +111,11 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
     "report title": (edit_config(set_key("report.final.title", "Other")), {"report"}),
     "prompt length": (
         edit_config(set_key("tokenization.prompt.max_length", 128)),
+        # Stores are proven on rows as long as the longest.
+        {"tokenize:prompt", "export_reward_store", "export_reference_store"} | FROM_PPO,
+    ),
+    "prompt length, a little": (
+        edit_config(set_key("tokenization.prompt.max_length", 300)),
         {"tokenize:prompt"} | FROM_PPO,
     ),
     "a row of the dataset": (
