@@ -126,7 +126,9 @@ class Cluster:
 
     def __init__(self, folder: Path, *, accounting: bool = False) -> None:
         self.accounting = accounting
-        install_packages(PACKAGES | (ACCOUNTING_PACKAGES if accounting else {}))
+        # All at once: a package that makes a user replaces /etc/passwd, and with it goes what hosts
+        # that are up see in its place.
+        install_packages(PACKAGES | ACCOUNTING_PACKAGES)
         prefixes = [sys.prefix, sys.base_prefix, *filter(None, map(str, _python_path()))]
         self.disk = Disk(folder, (self.user, self.stranger), map(Path, prefixes))
         self.login = Host("login", "10.77.0.1", self.disk)
