@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,22 @@ def test_stages_that_need_a_network_are_not_submitted(login: Login) -> None:
     assert done.returncode == 0, done.stderr
     assert (login.project.folder / "results/datasets/demo/manifest.json").exists()
     assert login.slurm.submitted() == []
+
+
+QUOTED = """
+from rlhf.quoted import quote_python
+quote_python()
+quote_python()
+from snakemake_executor_plugin_slurm_jobstep import Executor
+print(Executor.get_python_executable(None))
+"""
+
+
+def test_an_environment_may_lie_in_a_path_with_a_space(tmp_path):
+    (tmp_path / "an environment").symlink_to(sys.prefix)
+    for folder in (Path(sys.prefix), tmp_path / "an environment"):
+        python = folder / "bin" / "python"
+        found = subprocess.run([python, "-c", QUOTED], capture_output=True, text=True, check=True)
+        line = f"{found.stdout.strip()} -c 'print(2 + 3)'"
+        said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+        assert said.stdout == "5\n"

@@ -21,6 +21,7 @@ from rlhf.fetching.locks import VARIABLE, Lock
 from rlhf.lost_jobs import see_lost_jobs
 from rlhf.preflight import Request, check
 from rlhf.provenance.digest import digest_code
+from rlhf.quoted import quote_python
 from rlhf.remnants import refuse_running
 from rlhf.runtime.forced import force
 from rlhf.runtime.heads import announce
@@ -29,6 +30,8 @@ from rlhf.runtime.heads import announce
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
+
+quote_python()
 
 try:
     # Snakemake's own reader takes `no` for False, and forgets the first of two equal keys.
