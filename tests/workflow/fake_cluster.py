@@ -22,7 +22,7 @@ END
 exit {code}
 """
 _SBATCH = """\
-#!{python}
+#!/usr/bin/env python3
 # Fake sbatch of the tests: keeps its arguments, runs nothing.
 import json, sys
 with open({record!r}, "a+") as record:
@@ -65,9 +65,7 @@ class FakeCluster:
 
     def sbatch(self, *, code: int) -> None:
         """Let sbatch submit, or refuse."""
-        self._write(
-            "sbatch", _SBATCH.format(python=sys.executable, record=str(self._record), code=code)
-        )
+        self._write("sbatch", _SBATCH.format(record=str(self._record), code=code))
 
     def submitted(self) -> list[list[str]]:
         """Arguments of every call of sbatch."""

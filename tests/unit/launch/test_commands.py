@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_the_tree_of_ppo_on_two_nodes_of_eight_gpus(options, monkeypatch, tmp_pa
         " --image train.sif --serve-image serve.sif --log logs/ppo.log"
     )
     inside = f"--home=/SCRATCH/home --bind={tmp_path} --bind={CODE} --bind=/SCRATCH"
-    guarded = " ".join(GUARDED)
+    guarded, python = " ".join(GUARDED), shlex.quote(PYTHON)
     common = """PYTHONNOUSERSITE=1
     PYTHONUNBUFFERED=1
     TMPDIR=/SCRATCH"""
@@ -121,7 +122,7 @@ def test_the_tree_of_ppo_on_two_nodes_of_eight_gpus(options, monkeypatch, tmp_pa
         == f"""\
 state state/ppo, owned by this launch
 srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=64 --gres=gpu:8 \
---kill-on-bad-exit=1 --wait=0 --overlap --mpi=none --unbuffered {PYTHON} -m rlhf.launch \
+--kill-on-bad-exit=1 --wait=0 --overlap --mpi=none --unbuffered {python} -m rlhf.launch \
 {" ".join(one.given)} --agent --verdicts=/VERDICTS --rendezvous=FIRST:PORT -- \
 rlhf.stages.train_ppo --name 'final run'
 on the first node, and likewise on 1 more:
