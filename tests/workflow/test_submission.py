@@ -75,7 +75,8 @@ class Login:
         """Let snakemake submit the job of one artifact; what snakemake said."""
         checked = f"rows/{artifact.replace('/', '.')}"
         sets = [f"tokenized/{view}/tiny/demo" for view in ("sft", "preference", "prompt")]
-        self.pretend(*inputs, *sets, checked)
+        # parents first: by their times nothing is stale
+        self.pretend(*dict.fromkeys(["models/tiny", "datasets/demo", *sets, *inputs, checked]))
         (self.project.folder / "results" / checked / "rows.json").write_text("{}")
         only = ["--rerun-triggers", "mtime", "--printshellcmds"]
         done = self.snakemake(f"results/{artifact}/manifest.json", *only, *arguments)
