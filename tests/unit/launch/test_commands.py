@@ -112,8 +112,9 @@ def test_the_tree_of_ppo_on_two_nodes_of_eight_gpus(options, monkeypatch, tmp_pa
         " --serve reward=store/reward --serve reference=store/reference --state state/ppo"
         " --image train.sif --serve-image serve.sif --log logs/ppo.log"
     )
-    inside = f"--home=/SCRATCH/home --bind={tmp_path} --bind={CODE} --bind=/SCRATCH"
-    guarded, python = " ".join(GUARDED), shlex.quote(PYTHON)
+    binds = [f"--bind={one}" for one in (tmp_path, CODE, "/SCRATCH")]
+    inside = shlex.join(["--home=/SCRATCH/home", *binds])
+    guarded, python = shlex.join(map(str, GUARDED)), shlex.quote(PYTHON)
     common = """PYTHONNOUSERSITE=1
     PYTHONUNBUFFERED=1
     TMPDIR=/SCRATCH"""
