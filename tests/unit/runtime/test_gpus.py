@@ -16,8 +16,6 @@ from rlhf.runtime import distributed, gpus
 
 FAKE_GPU = Path(__file__).resolve().parents[2] / "fake_gpu"
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can be used here")
-
 
 @pytest.fixture
 def two_gpus(monkeypatch):

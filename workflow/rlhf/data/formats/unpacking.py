@@ -9,6 +9,7 @@ import io
 import lzma
 import shlex
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -149,8 +150,9 @@ class _Layer(io.RawIOBase):
             self._failed = error  # what came before it is good
         return filled
 
+    @abstractmethod
     def _next(self, size: int) -> bytes:
-        raise NotImplementedError
+        """At most so many bytes more; none at the end."""
 
 
 class _Streams(_Layer):
