@@ -6,10 +6,9 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
-from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlhf.data.cutting import Part, count_system, last_part, random_part
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.pieces import Ids
 from rlhf.data.rows import Conversation, Message, Preference, Row
@@ -298,7 +297,7 @@ def _fit(
     *,
     prompt: bool = False,
     reserved: int = 0,
-) -> _Part | None:
+) -> Part | None:
     """As much of a history as the limit has room for, or None after counting it as dropped.
 
     Args:
@@ -310,7 +309,7 @@ def _fit(
         reserved: tokens that have to stay free for the longest reply.
     """
     room = limits.max_length - reserved
-    whole = _Part(dialogue.history, encoder.texts(dialogue.history), encoder, prompt)
+    whole = Part(dialogue.history, encoder.texts(dialogue.history), encoder, prompt)
     if len(whole) <= room:
         return whole
     if limits.overlong == "error":
@@ -327,10 +326,10 @@ def _fit(
         if limits.random_offset:
             draw = draws_for(limits.seed, dialogue.row, "offset")
             if draw.random() < limits.random_offset:
-                found = _random_part(whole, room, draw)
+                found = random_part(whole, room, draw)
         if found is None:
             how = set()
-            found = _last_part(whole, room, limits.min_prefix, how)
+            found = last_part(whole, room, limits.min_prefix, how)
         if found is not None:
             encoder.check(found.messages, dialogue.row, prompt)
             tally.truncated += 1
@@ -339,100 +338,6 @@ def _fit(
         reason = "long_question" if "whole" in how else reason
     tally.dropped[reason] += 1
     return None
-
-
-class _Part:
-    """Some messages of a dialogue, with the ids of their texts, in the template."""
-
-    def __init__(
-        self,
-        messages: Sequence[Message],
-        texts: Sequence[Ids],
-        encoder: Encoder,
-        prompt: bool,
-    ) -> None:
-        self.messages, self.texts = tuple(messages), list(texts)
-        self.encoded = encoder.join(self.messages, self.texts, prompt)
-        self._encoder, self._prompt = encoder, prompt
-
-    def __len__(self) -> int:
-        return len(self.encoded[0])
-
-    @cached_property
-    def first(self) -> int:
-        """The first message that is not the system's."""
-        return _count_system(self.messages)
-
-    @cached_property
-    def questions(self) -> list[int]:
-        """The messages that are the user's."""
-        return [i for i, one in enumerate(self.messages) if one.role == "user"]
-
-    def turns(self, start: int, end: int) -> _Part:
-        """What is said from message ``start`` to ``end``, after the system's first messages."""
-        kept = [*range(self.first), *range(start, end)]
-        messages = [self.messages[i] for i in kept]
-        # Not the same ids: what stands before a text now may leave it another space.
-        return _Part(messages, self._encoder.texts(messages), self._encoder, self._prompt)
-
-    def without(self, tokens: int) -> _Part:
-        """Without the first tokens of the first thing that is said."""
-        texts = [*self.texts]
-        texts[self.first] = texts[self.first][tokens:]
-        return _Part(self.messages, texts, self._encoder, self._prompt)
-
-
-def _last_part(part: _Part, room: int, least: int | None, how: set[str]) -> _Part | None:
-    """The last turns that fit, the first of them cut if it must be; None when nothing fits.
-
-    Args:
-        part: a dialogue that is too long.
-        room: tokens that there are.
-        least: tokens that a cut leaves of the question; None: it stays whole.
-        how: ways in which it was cut are added; ``whole`` if nothing fits for the whole question.
-    """
-    last = part
-    for start in part.questions[1:]:
-        how.add("turns")
-        last = part.turns(start, len(part.messages))
-        if len(last) <= room:
-            return last
-    over, length = len(last) - room, len(last.texts[last.first])
-    if least is None and length > over:
-        how.add("whole")
-    if least is None or length - over < min(least, length):
-        return None
-    how.add("question")
-    return last.without(over)
-
-
-def _random_part(part: _Part, room: int, draw: Random) -> _Part | None:
-    """Turns from a random question on, as many as fit; None when no turn fits whole.
-
-    The beginnings are all from which something has to go, at either end.
-    """
-    ends = [*part.questions[1:], len(part.messages)]
-    turns = list(zip(part.questions, ends, strict=True))
-    starts = []
-    for start, end in turns:
-        if len(part.turns(start, end)) <= room:
-            starts.append(start)
-        if len(part.turns(start, len(part.messages))) <= room:
-            break
-    if not starts:
-        return None
-    start = draw.choice(starts)
-    found = None
-    for end in (end for end in ends if end > start):
-        longer = part.turns(start, end)
-        if len(longer) > room:
-            break
-        found = longer
-    return found
-
-
-def _count_system(messages: Sequence[Message]) -> int:
-    return sum(1 for _ in itertools.takewhile(lambda one: one.role == "system", messages))
 
 
 def _shortest(
@@ -445,7 +350,7 @@ def _shortest(
     """
     if limits.overlong != "truncate":
         return len(encoder.join(history, encoder.texts(history), prompt)[0]), 0
-    kept = [*history[: _count_system(history)], history[-1]]
+    kept = [*history[: count_system(history)], history[-1]]
     texts = encoder.texts(kept)
     whole, question = len(encoder.join(kept, texts, prompt)[0]), len(texts[-1])
     if limits.min_prefix is None:
