@@ -127,8 +127,8 @@ def stage_inputs(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]
     """The stage's slice of the configuration and how it is carried out, and its inputs."""
     import yaml
 
-    from rlhf.config import load_config
-    from rlhf.config.slices import config_slice
+    from rlhf.config.load import load_config
+    from rlhf.pipeline.slices import config_slice
 
     values = yaml.safe_load(options.config.read_text())
     values["sft"][options.run] |= {
@@ -252,7 +252,7 @@ def report_losses(losses: list[Loss], interval: float) -> None:
 
 def work(arguments: list[str]) -> None:
     """The stage itself, in a process that tells what it does."""
-    from rlhf.runtime.run import Run
+    from rlhf.training.run import Run
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from containers import RLHF, Built, Machine
 
-from rlhf.images import KINDS
+from rlhf.launch.images import KINDS
 
 
 def inside(machine: Machine, built: Built, kind: str, *command: str) -> str:

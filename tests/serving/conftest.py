@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from served_models import SLOWLY, VOCABULARY, Exported, make_store
 
+from rlhf.runtime.tls import Certificates, make_certificates
 from rlhf.serving import client, health
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
-from rlhf.serving.tls import Certificates, make_certificates
 
 # A lost server is to be found within a few seconds here, and so is one that is back.
 client.MAX_PAUSE = 1.0

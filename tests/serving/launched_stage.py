@@ -28,8 +28,8 @@ def score_across_a_crash(identity: str) -> None:
 
     import numpy as np
 
+    from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
     from rlhf.serving.client import TritonScorer
-    from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 
     certificates = Certificates(Path(os.environ[FOLDER_VARIABLE]))
     rows = [np.arange(1, length) for length in range(3, 40)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
+from rlhf.core.files import write_json
 from rlhf.provenance.manifest import Manifest
-from rlhf.runtime.files import write_json
 from rlhf.serving.store import Kind, export_store, model_identity
 
 VOCABULARY, LONGEST = 512, 160

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import ServingError
 from rlhf.runtime.processes import descendants
-from rlhf.serving.tls import Certificates, make_certificates
+from rlhf.runtime.tls import Certificates, make_certificates
 
 
 def test_only_the_owner_reads_the_keys(certificates):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import Manifest
-from rlhf.runtime.files import read_json, write_json
 from rlhf.serving.parity import check_parity
 from rlhf.serving.store import export_store, model_identity
 

@@ -11,9 +11,9 @@ import sys
 import pytest
 from served_models import make_store
 
+from rlhf.core.files import read_json
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import verify
-from rlhf.runtime.files import read_json
 from rlhf.serving.parity import check_parity
 from rlhf.serving.store import export_store
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from served_models import make_artifact
 
+from rlhf.core.digest import describe_tree
+from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
-from rlhf.provenance.digest import describe_tree, digest_code
-from rlhf.runtime.files import read_json, write_json
+from rlhf.provenance.code import digest_code
 from rlhf.serving import store as store_module
 from rlhf.serving.store import export_store, model_identity, store_kind, tree_identity
 

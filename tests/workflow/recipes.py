@@ -18,9 +18,10 @@ from dataset_rows import ROWS
 from projects import REPOSITORY, Project
 from tiny_tokenizers import FAMILIES, byte_level, modern
 
-from rlhf.config import Config, load_config
+from rlhf.config.load import load_config
 from rlhf.config.registry import find
-from rlhf.config.slices import canonical_slice
+from rlhf.config.schema import Config
+from rlhf.pipeline.slices import canonical_slice
 
 RECIPES = {path.stem: path for path in sorted((REPOSITORY / "config/recipes").glob("*.yaml"))}
 ROWS_EACH = 40  # of which some are held out, and `stage_split` shares out the others

@@ -10,12 +10,13 @@ import yaml
 from fake_cluster import FakeCluster
 from projects import REPOSITORY, TINY
 
-from rlhf.config import Config, load_config
 from rlhf.config.cluster import stage_resources
+from rlhf.config.load import load_config
+from rlhf.config.schema import Config
 from rlhf.errors import ClusterError
-from rlhf.jobs import plugin_resources
-from rlhf.preflight import Request, check
-from rlhf.site import read_gpus, read_site
+from rlhf.pipeline.jobs import plugin_resources
+from rlhf.pipeline.preflight import Request, check
+from rlhf.pipeline.site import read_gpus, read_site
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 from projects import REPOSITORY, Project
 from recipes import RECIPES, Job, dry_run, expected_jobs, read, run_stages, tiny
 
-from rlhf.config import load_config_file
+from rlhf.config.load import load_config_file
 from rlhf.config.registry import is_known
-from rlhf.runtime.metrics import read_jsonl
+from rlhf.training.metrics import read_jsonl
 
 # Stores are made and checked by a real Triton, which takes 20 s: for one recipe, whose judge is
 # the odd one out (OPT 350M). Triton in PPO's loop is tested elsewhere.

@@ -7,7 +7,7 @@ import json
 import yaml
 from projects import Project
 
-from rlhf.provenance.digest import digest_file
+from rlhf.core.digest import digest_file
 
 EXTRA = "config/extra.yaml"
 MORE, EARLY = "results/sft/more/manifest.json", "results/reward/early/manifest.json"

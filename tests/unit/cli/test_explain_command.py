@@ -9,11 +9,11 @@ import pytest
 from rlhf.cli import main
 from rlhf.commands.dry_run import Job, parse_dry_run
 from rlhf.commands.explain import reasons
-from rlhf.provenance.digest import canonical_json
+from rlhf.core.digest import canonical_json
 
 SNAKEFILE = """
 import json
-from rlhf.provenance.digest import canonical_json
+from rlhf.core.digest import canonical_json
 RUN = json.load(open("run.json"))
 rule all:
     default_target: True

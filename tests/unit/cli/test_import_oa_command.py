@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.cli import main
-from rlhf.config import load_config_file
+from rlhf.config.load import load_config_file
 
 CONFIGS = Path(__file__).resolve().parents[1] / "open_assistant/configs"
 COMMIT = ["--revision", "c" * 40]

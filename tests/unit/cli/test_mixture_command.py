@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 import pytest
 
 from rlhf.cli import main
+from rlhf.core.files import write_json
 from rlhf.data.arrow import write_dataset
 from rlhf.data.left_out import DUPLICATES, write_left_out
 from rlhf.data.rows import Conversation, Message, Prompt, write_rows
 from rlhf.data.split import group_of
 from rlhf.data.tokenizing import Tally, features_of
-from rlhf.runtime.files import write_json
 
 CONFIG = """\
 models: {tiny: {source: {path: models/tiny}}}

@@ -12,7 +12,8 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.commands import recover
-from rlhf.runtime import heads, ownership
+from rlhf.pipeline import snakemakes as heads
+from rlhf.runtime import ownership
 
 pytestmark = pytest.mark.usefixtures("no_launcher", "fake_slurm")
 

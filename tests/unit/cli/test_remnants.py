@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from rlhf import remnants
 from rlhf.errors import RlhfError
-from rlhf.remnants import refuse_running
+from rlhf.pipeline import leftovers as remnants
+from rlhf.pipeline.leftovers import refuse_running
 from rlhf.runtime import ownership
 
 pytestmark = pytest.mark.usefixtures("no_launcher", "fake_slurm")

@@ -1,11 +1,11 @@
 import pytest
 from valid_config import put
 
-from rlhf.config import load_config
 from rlhf.config.cluster import least_seconds, stage_resources
+from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
-from rlhf.fetching.locks import VARIABLE
-from rlhf.jobs import job_resources, launch_options, plugin_resources, resource_names
+from rlhf.pipeline.jobs import job_resources, launch_options, plugin_resources, resource_names
+from rlhf.sources.locks import VARIABLE
 
 
 def resources(valid, rule, name="final", **cluster):

@@ -3,9 +3,9 @@
 import pytest
 from valid_config import put
 
-from rlhf.config import load_config
-from rlhf.config.slices import config_slice
+from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
+from rlhf.pipeline.slices import config_slice
 
 
 def message(values):

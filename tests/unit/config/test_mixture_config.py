@@ -1,7 +1,7 @@
 import pytest
 from valid_config import put
 
-from rlhf.config import load_config, load_config_file
+from rlhf.config.load import load_config, load_config_file
 from rlhf.errors import ConfigError
 
 FILE = """\

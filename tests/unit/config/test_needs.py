@@ -1,6 +1,6 @@
-from rlhf.config import load_config
-from rlhf.config.needs import abilities, longest_rows, longest_scored
-from rlhf.jobs import needs_options
+from rlhf.config.load import load_config
+from rlhf.pipeline.jobs import needs_options
+from rlhf.pipeline.needs import abilities, longest_rows, longest_scored
 
 
 def test_rows_of_every_run_that_goes_back_to_a_model(valid):

@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 import yaml
 
-from rlhf.config import reference
+from rlhf.pages import config_page as reference
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FOLDER = REPOSITORY / "config"

@@ -4,10 +4,10 @@ import pytest
 import yaml
 from valid_config import VALID, put
 
-from rlhf.config import load_config
-from rlhf.config.slices import canonical_slice, config_slice
-from rlhf.fetching.locks import Lock, lock_path
-from rlhf.runtime.files import write_json
+from rlhf.config.load import load_config
+from rlhf.core.files import write_json
+from rlhf.pipeline.slices import canonical_slice, config_slice
+from rlhf.sources.locks import Lock, lock_path
 
 ARTIFACTS = {
     "fetch_model": ["tiny"],

@@ -51,7 +51,7 @@ def make_tokenizer(trained: dict[bool, Any]) -> Callable[..., Any]:
     """(template, bos) → a tokenizer of one's own with that template stored."""
 
     def make(template: str | None = "chatml", bos: bool = False) -> Any:
-        from rlhf.data.templates import set_template
+        from rlhf.data.templates.chat import set_template
 
         tokenizer = copy.deepcopy(trained[bos])
         if template == "chatml":
@@ -81,7 +81,7 @@ def rows_of(write_lines: Callable[..., Path]) -> Callable[..., Any]:
     """(format, objects, options) → the rows that a file of these objects becomes."""
 
     def rows_of(name: str, *records: Any, **options: Any) -> Any:
-        from rlhf.data.formats import load
+        from rlhf.data.formats.source import load
 
         return load(name, write_lines(*records), options)
 
@@ -93,7 +93,7 @@ def read(write_lines: Callable[..., Path]) -> Callable[..., tuple[Any, list[Any]
     """(format, objects, options) → what was counted, and the rows."""
 
     def read(name: str, *records: Any, **options: Any) -> tuple[Any, list[Any]]:
-        from rlhf.data.formats import Source
+        from rlhf.data.formats.source import Source
 
         source = Source(name, write_lines(*records), options)
         return source.faults, list(source)

@@ -8,10 +8,10 @@ import pytest
 from bad_inputs import BAD, GOOD
 
 from rlhf.cli import main
-from rlhf.data.formats import FORMATS, Source, class_of
 from rlhf.data.formats.faults import NAMES, OTHERS, Faults, is_read
-from rlhf.data.reference import advice
+from rlhf.data.formats.source import FORMATS, Source, class_of
 from rlhf.errors import DataError, RlhfError
+from rlhf.pages.data_page import advice
 
 
 def reads_of(name, faults=None, **options):

@@ -8,8 +8,8 @@ import pytest
 from oasst_trees import bot, tree, user
 from read_rows import counted, said
 
-from rlhf.data.formats import FORMATS, Source
 from rlhf.data.formats.plain import pieces
+from rlhf.data.formats.source import FORMATS, Source
 from rlhf.data.formats.translations import PROMPTS
 from rlhf.errors import DataError
 

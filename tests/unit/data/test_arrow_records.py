@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from bad_inputs import GOOD
 
-from rlhf.data.formats import FORMATS, Source
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.records import read_records
+from rlhf.data.formats.source import FORMATS, Source
 from rlhf.errors import DataError
 
 READS = {"question", "answer"}

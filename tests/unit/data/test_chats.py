@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rlhf.data.formats import Source
+from rlhf.data.formats.source import Source
 from rlhf.data.rows import Conversation, Prompt, Rows
 from rlhf.errors import DataError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.registry import entries
-from rlhf.data.formats import FORMATS, class_of
-from rlhf.data.reference import _parts, fill
+from rlhf.data.formats.source import FORMATS, class_of
+from rlhf.pages.data_page import _parts, fill
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"
 

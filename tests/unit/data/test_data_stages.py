@@ -10,15 +10,15 @@ import datasets
 import pytest
 from oasst_trees import bot, tree, user
 
+from rlhf.core.digest import describe_tree
+from rlhf.core.files import read_json, write_json
 from rlhf.data.encoding import IGNORED
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.rows import Conversation, Message, Prompt, Rows, write_rows
 from rlhf.data.split import group_of
 from rlhf.errors import ConfigError, DataError, IntegrityError
-from rlhf.provenance.digest import describe_tree
 from rlhf.provenance.manifest import verify
 from rlhf.runtime import pool
-from rlhf.runtime.files import read_json, write_json
 from rlhf.stages import fetch_data, find_duplicates, tokenize
 from rlhf.stages.stage import parse
 from rlhf.stages.training import messages_of

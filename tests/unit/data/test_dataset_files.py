@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlhf.config import load_config
-from rlhf.config.slices import config_slice, local_source
+from rlhf.config.load import load_config
 from rlhf.data.files import find_files
-from rlhf.data.formats import Source, load
 from rlhf.data.formats import lines as lines_module
+from rlhf.data.formats.source import Source, load
 from rlhf.data.names import kind_of
 from rlhf.errors import DataError
+from rlhf.pipeline.slices import config_slice, local_source
 
 ROWS = [
     {"question": 'one, "two"\nthree', "answer": "ä\u2028🙂"},

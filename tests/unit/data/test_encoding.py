@@ -18,7 +18,7 @@ from rlhf.data.encoding import (
     encode_reply,
 )
 from rlhf.data.rows import Message
-from rlhf.data.templates import TEMPLATES, is_of_package
+from rlhf.data.templates.chat import TEMPLATES, is_of_package
 
 GOLDEN = Path(__file__).with_name("golden")
 DIALOGUE = (

@@ -9,12 +9,12 @@ import datasets
 import pytest
 from oasst_trees import bot, tree, user
 
-from rlhf.config import load_config
-from rlhf.config.following import rows_needed
+from rlhf.config.load import load_config
+from rlhf.core.files import read_json, write_json
 from rlhf.data.enough import demonstrations
 from rlhf.data.mixture import Mixture
 from rlhf.errors import DataError
-from rlhf.runtime.files import read_json, write_json
+from rlhf.pipeline.following import rows_needed
 from rlhf.stages import check_rows, fetch_data, find_duplicates, tokenize
 from rlhf.stages.stage import parse
 

@@ -8,11 +8,11 @@ import os
 import datasets
 import pytest
 
-from rlhf.config import load_config
-from rlhf.config.slices import config_slice
+from rlhf.config.load import load_config
 from rlhf.data.files import survey
-from rlhf.data.formats import Source, load
+from rlhf.data.formats.source import Source, load
 from rlhf.errors import DataError
+from rlhf.pipeline.slices import config_slice
 
 
 def put(folder, *names):

@@ -10,7 +10,7 @@ import pytest
 from bad_inputs import GOOD
 from read_rows import bot, counted, gpt, human, said, system, user
 
-from rlhf.data.formats import FORMATS, class_of, load
+from rlhf.data.formats.source import FORMATS, class_of, load
 from rlhf.errors import ConfigError, DataError
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from oasst_trees import bot, tree, user
 
-from rlhf.data.formats import FORMATS, Source, load
+from rlhf.data.formats.source import FORMATS, Source, load
 from rlhf.data.rows import Properties, Rows
 from rlhf.errors import ConfigError, DataError
 

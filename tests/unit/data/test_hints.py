@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rlhf.data.formats import Source
+from rlhf.data.formats.source import Source
 from rlhf.errors import DataError
 
 

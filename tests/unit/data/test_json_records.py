@@ -7,10 +7,11 @@ import json
 import pandas as pd
 import pytest
 
-from rlhf.data.formats import json_text, load
+from rlhf.data.formats import json_text
 from rlhf.data.formats import lines as lines_module
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.records import read_records
+from rlhf.data.formats.source import load
 from rlhf.errors import DataError
 
 ROWS = [{"question": f"q{i}", "answer": "a{}[]"} for i in range(5)]

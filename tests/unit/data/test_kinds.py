@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlhf.cli import main
-from rlhf.data.formats import Source, load
+from rlhf.core.files import read_json
+from rlhf.data.formats.source import Source, load
 from rlhf.errors import DataError
-from rlhf.runtime.files import read_json
 from rlhf.stages import fetch_data
 from rlhf.stages.stage import parse
 

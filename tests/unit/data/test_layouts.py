@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 from read_rows import bot, gpt, human, said, user
 
-from rlhf.data.formats import Source
-from rlhf.data.reference import advice
+from rlhf.data.formats.source import Source
 from rlhf.data.rows import Rows
 from rlhf.errors import DataError
+from rlhf.pages.data_page import advice
 
 
 @pytest.fixture

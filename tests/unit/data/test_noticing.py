@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from rlhf.data.formats import Source
 from rlhf.data.formats.noticing import looks_like
+from rlhf.data.formats.source import Source
 
 TEMPLATED = [
     "<|im_start|>user\nhi<|im_end|>",

@@ -8,7 +8,7 @@ import math
 import pytest
 from oasst_trees import bot, tree, user
 
-from rlhf.data.formats import Source, load
+from rlhf.data.formats.source import Source, load
 from rlhf.data.rows import Conversation, Preference
 from rlhf.errors import DataError
 

@@ -15,7 +15,7 @@ from tiny_tokenizers import for_oasst
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos
 from rlhf.data.rows import Conversation, Message, Preference, Properties
 from rlhf.data.tags import ReplyTags, draws_for
-from rlhf.data.templates import set_template
+from rlhf.data.templates.chat import set_template
 from rlhf.data.tokenizing import Limits, Tally, tokenize
 
 GOLDEN = json.loads(

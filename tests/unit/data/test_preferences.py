@@ -9,8 +9,8 @@ import pytest
 from bad_inputs import GOOD
 from read_rows import bot, counted, gpt, human, said, system, user
 
-from rlhf.data.formats import class_of
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.source import class_of
 from rlhf.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 from oasst_trees import user as prompter
 from read_rows import said
 
-from rlhf.data.formats import Source
+from rlhf.data.formats.source import Source
 from rlhf.errors import DataError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf.data.formats import class_of
 from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.source import class_of
 
 READS = {
     "alpaca": "instruction input output history system system_prompt",

@@ -8,7 +8,7 @@ import pytest
 from dataset_rows import ROWS
 
 from rlhf.config.registry import entries, find, resolve_datasets
-from rlhf.data.formats import FORMATS, load
+from rlhf.data.formats.source import FORMATS, load
 from rlhf.data.names import KINDS
 from rlhf.data.rows import TEXT
 from rlhf.errors import ConfigError

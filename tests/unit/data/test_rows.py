@@ -8,7 +8,7 @@ import random
 import pytest
 from oasst_trees import bot, tree, user
 
-from rlhf.data.formats import load
+from rlhf.data.formats.source import load
 from rlhf.data.rows import (
     ROW_GROUP,
     VIEWS,

@@ -8,7 +8,7 @@ import io
 import pandas as pd
 import pytest
 
-from rlhf.data.formats import Source, load
+from rlhf.data.formats.source import Source, load
 from rlhf.errors import ConfigError, DataError
 
 ROWS = [("What colour are figs?", "Mixed"), ('He said "hi"; then, a\ttab|', "two\nlines\r\nand\rx")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf.data.templates import (
+from rlhf.data.templates.chat import (
     TEMPLATES,
     check_tokenizer,
     required_tokens,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rlhf.data.formats import load
+from rlhf.data.formats.source import load
 from rlhf.errors import DataError
 
 ROWS = [{"question": f"Grün {i}?", "answer": "ä" * 40 + str(i)} for i in range(2000)]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf import images
 from rlhf.doctor.containers import check_containers
+from rlhf.launch import images
 
 FAKE_CONTAINER = Path(__file__).resolve().parents[2] / "fake_container"
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from rlhf.core.digest import canonical_json
 from rlhf.evaluation.summary import ModelSamples, summarize
-from rlhf.provenance.digest import canonical_json
 
 GROUPS = ["a", "a", "b", "b"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf import images
+from rlhf.launch import images
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf import images
+from rlhf.launch import images
 
 DEFINITIONS = sorted((images.PROJECT / "containers").glob("*.def"))
 LOCKS = sorted((images.PROJECT / "envs/locks").glob("*.txt"))

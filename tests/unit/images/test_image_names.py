@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf import images
 from rlhf.cli import main
 from rlhf.errors import RlhfError
+from rlhf.launch import images
 
 
 def names() -> dict[str, str]:

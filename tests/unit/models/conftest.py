@@ -29,7 +29,7 @@ def random_source(corpus):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory, random_source):
     """A tiny random model's folder; not to be changed."""
-    from rlhf.models.fetch import materialize
+    from rlhf.sources.base_models.materialize import materialize
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
     materialize(random_source, folder)

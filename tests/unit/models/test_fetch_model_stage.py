@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from rlhf.provenance.digest import describe_tree
+from rlhf.core.digest import describe_tree
 from rlhf.provenance.manifest import read_manifest, verify
 
 

@@ -9,8 +9,8 @@ import pytest
 from hub_stand_in import serve
 
 from rlhf.errors import DataError, IntegrityError
-from rlhf.fetching import urls
-from rlhf.fetching.urls import download, read_addresses
+from rlhf.sources import addresses as urls
+from rlhf.sources.addresses import download, read_addresses
 
 CONTENT = random.Random(1).randbytes(200_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

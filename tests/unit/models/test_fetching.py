@@ -14,14 +14,14 @@ import yaml
 from hub_stand_in import serve
 
 from rlhf.cli import main
+from rlhf.core.files import read_json
 from rlhf.data.rows import Rows
 from rlhf.errors import IntegrityError
-from rlhf.fetching.locks import VARIABLE, Lock
-from rlhf.fetching.urls import download, read_addresses
-from rlhf.provenance.digest import PACKAGE_ROOT, _module_facts, _module_path
-from rlhf.runtime.files import read_json
+from rlhf.provenance.code import PACKAGE_ROOT, _module_facts, _module_path
+from rlhf.sources.addresses import download, read_addresses
+from rlhf.sources.locks import VARIABLE, Lock
 
-FETCHING = ("fetching.hub", "fetching.urls", "models.fetch")
+FETCHING = ("sources.hub", "sources.addresses", "sources.base_models.materialize")
 
 
 def closure(module):

@@ -13,11 +13,11 @@ import yaml
 from hub_stand_in import serve
 
 from rlhf.cli import main
+from rlhf.core.files import read_json, write_json
 from rlhf.data.rows import Rows
 from rlhf.errors import ConfigError, IntegrityError
-from rlhf.fetching.locks import VARIABLE, Lock, lock_path
-from rlhf.models.fetch import materialize
-from rlhf.runtime.files import read_json, write_json
+from rlhf.sources.base_models.materialize import materialize
+from rlhf.sources.locks import VARIABLE, Lock, lock_path
 
 FIRST = "data/train-0.jsonl.gz"
 LOCK = Path("config/config.lock.json")

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from rlhf.errors import ConfigError
-from rlhf.models.tokens import prepare_tokenizer
+from rlhf.sources.tokenizers import prepare_tokenizer
 
 OWN = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{{ eos_token }}{% endfor %}"

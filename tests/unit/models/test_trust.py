@@ -9,11 +9,11 @@ import torch
 from own_architecture import own_architecture
 
 from rlhf.errors import ConfigError, DataError, IntegrityError
-from rlhf.models.fetch import materialize
 from rlhf.models.load import load_causal_lm, load_tokenizer, save_model
 from rlhf.models.trust import TRUSTED, is_trusted
 from rlhf.provenance.manifest import Manifest
 from rlhf.serving.export import export
+from rlhf.sources.base_models.materialize import materialize
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf.config import load_config
+from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.datasets import OPTIONS, OWN_VALIDATION, translate_datasets
 from rlhf.open_assistant.fates import Verdicts

@@ -1,9 +1,9 @@
 import pytest
 import yaml
 
+from rlhf.core.documents import read_document
 from rlhf.open_assistant.fates import Verdicts
 from rlhf.open_assistant.page import render
-from rlhf.runtime.documents import read_document
 
 COMMIT = "1234567e" + "1" * 32
 

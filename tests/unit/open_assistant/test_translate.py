@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 
-from rlhf.config import load_config, merge
+from rlhf.config.load import load_config, merge
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.settings import TRAINERS
 

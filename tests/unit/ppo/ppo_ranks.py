@@ -10,7 +10,7 @@ from tiny_ppo import config, prompts_in, trainer
 
 from rlhf.ppo.advantages import whiten
 from rlhf.ppo.rewards import RunningScale, leave_one_out
-from rlhf.runtime import distributed
+from rlhf.training import distributed
 
 LENGTHS = [3, 1, 8, 2, 5]  # an odd number: the ranks have different numbers of responses
 SCORES = torch.tensor([1.0, 2.0, 6.0, 0.5, -1.0, 3.0, 4.0, 4.0, 9.0])  # 3 prompts, 3 responses each

@@ -9,7 +9,7 @@ from tiny_ppo import config, judge, policy, prompts_in, trainer
 
 from rlhf.errors import NumericsError
 from rlhf.ppo.scoring import LocalScoring
-from rlhf.runtime import distributed
+from rlhf.training import distributed
 
 
 class Spoilt(LocalScoring):

@@ -12,7 +12,7 @@ from tiny_ppo import config, judge, policy, save_prompts, trainer
 
 from rlhf.errors import NumericsError
 from rlhf.ppo.scoring import LocalScoring
-from rlhf.runtime.checkpoints import Checkpoints
+from rlhf.training.checkpoints import Checkpoints
 
 INFINITY, NAN = float("inf"), float("nan")
 

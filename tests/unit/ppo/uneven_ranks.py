@@ -7,7 +7,7 @@ from pathlib import Path
 from tiny_models import rank_main
 from tiny_ppo import config, prompts_in, trainer
 
-from rlhf.runtime import distributed
+from rlhf.training import distributed
 
 RANKS, ROLLOUT, MINIBATCH = 3, 8, 2
 

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.provenance.digest import (
-    PACKAGE_ROOT,
+from rlhf.core.digest import (
     canonical_json,
     describe_tree,
-    digest_code,
     digest_file,
     digest_source,
     digest_text,
     digest_value,
 )
+from rlhf.provenance.code import PACKAGE_ROOT, digest_code
 
 PACKAGE = {
     "__init__.py": "",
@@ -154,8 +153,8 @@ def test_files_and_trees(tmp_path):
 
 
 def test_a_format_is_code_of_its_own_datasets_only(tmp_path):
-    from rlhf.data.formats import FORMATS, module_of
-    from rlhf.provenance.digest import PACKAGE_ROOT
+    from rlhf.data.formats.source import FORMATS, module_of
+    from rlhf.provenance.code import PACKAGE_ROOT
 
     root = tmp_path / "rlhf"
     shutil.copytree(PACKAGE_ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from rlhf.core.digest import digest_file
 from rlhf.errors import IntegrityError
-from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import Manifest, read_manifest, same_value, verify
 
 

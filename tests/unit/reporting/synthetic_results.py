@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.digest import digest_file
 from rlhf.evaluation.statistics import calibration_curve
-from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import Manifest
 
 HOSTILE = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"

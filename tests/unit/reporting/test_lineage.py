@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from synthetic_results import Results, full_run
 
+from rlhf.core.digest import digest_file
 from rlhf.errors import IntegrityError
-from rlhf.provenance.digest import digest_file
 from rlhf.provenance.lineage import results_root, trace
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from rlhf.provenance import manifest
-from rlhf.runtime import checkpoints, distributed
-from rlhf.runtime.run import Run
 from rlhf.stages import training
 from rlhf.stages.stage import Stage, main
+from rlhf.training import checkpoints, distributed
+from rlhf.training.run import Run
 
 STEPS = 3
 

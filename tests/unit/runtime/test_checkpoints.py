@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rlhf.errors import RlhfError
-from rlhf.runtime.checkpoints import SEAL, TENSORS, VALUES, Checkpoints
 from rlhf.runtime.options import RunOptions
-from rlhf.runtime.run import Run
+from rlhf.training.checkpoints import SEAL, TENSORS, VALUES, Checkpoints
+from rlhf.training.run import Run
 
 TYPES = [
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,

@@ -8,7 +8,7 @@ import pytest
 from rlhf.runtime import deadline
 from rlhf.runtime.deadline import DEADLINE, Deadline, Saved
 from rlhf.runtime.options import RunOptions
-from rlhf.runtime.run import Run
+from rlhf.training.run import Run
 
 NOON = 1_800_000_000.0
 

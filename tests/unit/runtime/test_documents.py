@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
+from rlhf.core.documents import read_document, read_json
 from rlhf.errors import ConfigError
-from rlhf.runtime.documents import read_document, read_json
 
 
 def values(tmp_path, text):

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from rlhf.runtime import files
-from rlhf.runtime.files import atomic_directory, keep_log, read_json, write_atomic, write_json
+from rlhf.core import files
+from rlhf.core.files import atomic_directory, keep_log, read_json, write_atomic, write_json
 
 
 def names(folder):

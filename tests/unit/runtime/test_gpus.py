@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from rlhf.errors import ClusterError
-from rlhf.runtime import distributed, gpus
+from rlhf.models import devices
+from rlhf.runtime import gpus
+from rlhf.training import distributed
 
 FAKE_GPU = Path(__file__).resolve().parents[2] / "fake_gpu"
 
@@ -41,7 +43,7 @@ def test_the_environment_names_them_as_cuda_reads_it(named, seen):
     assert gpus.visible({}) is None
 
 
-@pytest.mark.parametrize("look", [distributed.device, distributed.check_device, distributed.start])
+@pytest.mark.parametrize("look", [devices.own_device, devices.check_device, distributed.start])
 def test_a_gpu_that_was_given_and_can_not_be_used_is_an_error(look, two_gpus, monkeypatch):
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -57,8 +59,8 @@ def test_a_gpu_that_was_given_and_can_not_be_used_is_an_error(look, two_gpus, mo
 def test_without_a_gpu_the_cpu_it_is(named, two_gpus, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(gpus.VISIBLE, named)
-    distributed.check_device()
-    assert distributed.device() == torch.device("cpu")
+    devices.check_device()
+    assert devices.own_device() == torch.device("cpu")
     assert "computing on the CPU, beside 2 GPUs: cluster.gpus_per_node" in caplog.text
 
 
@@ -86,13 +88,13 @@ def one_failing_gpu(two_gpus, monkeypatch):
 
 def test_a_gpu_that_fails_is_an_error(one_failing_gpu):
     with pytest.raises(ClusterError, match="can't be used: Torch not compiled with CUDA"):
-        distributed.check_device()
+        devices.check_device()
 
 
 def test_more_ranks_than_gpus_is_an_error(one_failing_gpu, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ClusterError, match=r"process 1 of this node.* torch finds 1 GPUs"):
-        distributed.check_device()
+        devices.check_device()
 
 
 @pytest.mark.parametrize(

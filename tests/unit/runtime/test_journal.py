@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf.errors import IntegrityError
-from rlhf.runtime.metrics import Journal, TensorBoard, read_jsonl
+from rlhf.training.metrics import Journal, TensorBoard, read_jsonl
 
 
 def test_a_journal_is_cut_back_to_a_saved_position(tmp_path):

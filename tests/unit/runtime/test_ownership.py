@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.core.digest import digest_file
 from rlhf.errors import EXIT_FENCED, Fenced, RlhfError
-from rlhf.provenance.digest import digest_file
 from rlhf.runtime import fence, ownership
 
 # where the stage of lost_attempt.py halts

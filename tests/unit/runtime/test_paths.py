@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.runtime.paths import expand, path_argument
+from rlhf.core.user_paths import expand, path_argument
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf.runtime import distributed
-from rlhf.runtime.checkpoints import Checkpoints
 from rlhf.runtime.deadline import Saved, StopRequest, stop_requested
-from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.forced import force
 from rlhf.runtime.options import RunOptions
-from rlhf.runtime.run import Run
+from rlhf.training import distributed
+from rlhf.training.checkpoints import Checkpoints
+from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.run import Run
 
 
 def draws():

@@ -10,8 +10,8 @@ from tiny_models import causal_lm, rank_main, save_rows, token_sequences
 
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
-from rlhf.runtime import distributed
 from rlhf.runtime.options import RunOptions
+from rlhf.training import distributed
 from rlhf.training.loop import train
 from rlhf.training.sft import SftObjective
 

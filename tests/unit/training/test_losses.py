@@ -106,7 +106,7 @@ def test_tied_and_repeated_replies_give_no_pair(tmp_path):
     """Checklist 18"""
     import json
 
-    from rlhf.data.formats import load
+    from rlhf.data.formats.source import load
 
     def reply(text, rank):
         return {"message_id": text, "role": "assistant", "text": text.strip("1"), "rank": rank,

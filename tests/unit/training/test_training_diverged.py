@@ -14,8 +14,8 @@ from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.models.load import load_trainable_state
 from rlhf.models.precision import use_precision
-from rlhf.runtime.checkpoints import Checkpoints
 from rlhf.runtime.options import RunOptions
+from rlhf.training.checkpoints import Checkpoints
 from rlhf.training.loop import mean_over, train
 from rlhf.training.reward import RewardObjective, calibrate, score_held_out
 from rlhf.training.sft import SftObjective

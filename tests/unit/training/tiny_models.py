@@ -122,7 +122,7 @@ def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 600) 
 
 def rank_main(work: Callable[[Path, Path], dict[str, Any]]) -> None:
     """What a script of ``run_ranks`` does: keep this rank's ``work(folder, state)`` in a file."""
-    from rlhf.runtime import distributed
+    from rlhf.training import distributed
 
     torch.set_num_threads(1)
     distributed.start()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.commands.arguments import number, whole
+from rlhf.core.files import read_json
+from rlhf.core.user_paths import path_argument
 from rlhf.errors import RlhfError
-from rlhf.runtime.files import read_json
-from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
     from rlhf.data.rows import Message
@@ -111,17 +111,17 @@ class Chat:
     """
 
     def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
-        from rlhf.data.templates import check_tokenizer
+        from rlhf.data.templates.chat import check_tokenizer
+        from rlhf.models import devices
         from rlhf.models.context import context
         from rlhf.models.load import load_causal_lm, load_tokenizer
         from rlhf.models.sampling_check import check_sampling
-        from rlhf.runtime import distributed
 
         try:
             self._tokenizer: Any = load_tokenizer(folder)
             check_tokenizer(self._tokenizer, model=folder.name)
-            distributed.check_device()
-            self._model = load_causal_lm(folder).to(distributed.device()).eval()
+            devices.check_device()
+            self._model = load_causal_lm(folder).to(devices.own_device()).eval()
         except (RlhfError, MemoryError):
             raise
         except Exception as error:  # transformers and its readers raise all kinds
@@ -146,7 +146,7 @@ class Chat:
         import torch
 
         from rlhf.data.rows import Message
-        from rlhf.data.templates import encode_prompt
+        from rlhf.data.templates.chat import encode_prompt
         from rlhf.models.generate import generate, uniforms
 
         if not _is_text(text):

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from rlhf.commands.differences import arrow, changes
+from rlhf.core.user_paths import path_argument
 from rlhf.provenance.whole import read_whole_manifest
-from rlhf.runtime.paths import path_argument
 
 # What made an artifact, then what came out.
 SECTIONS = ("config", "code", "image", "parents", "facts", "counts", "metrics")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.runtime.paths import path_argument
+from rlhf.core.user_paths import path_argument
 
 if TYPE_CHECKING:
-    from rlhf.runtime.documents import Keys, Place
+    from rlhf.core.documents import Keys, Place
 
 TEXTS = ("text", "a list", "keys and values")  # what options may expect that holds text
 
@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from rlhf.config import NAMED, load_config_file, read_sections
-    from rlhf.data.formats import Source
+    from rlhf.config.load import load_config_file, read_sections
+    from rlhf.config.schema import NAMED
+    from rlhf.data.formats.source import Source
     from rlhf.errors import ConfigError
 
     config = load_config_file(*args.files)
@@ -70,8 +71,8 @@ def _as_written(key: str, places: Mapping[Keys, Place]) -> str | None:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from rlhf.config.reference import write
     from rlhf.errors import RlhfError
+    from rlhf.pages.config_page import write
 
     if not args.folder.is_dir():
         raise RlhfError(

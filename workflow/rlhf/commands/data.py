@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.commands import mixture
 from rlhf.commands.arguments import whole
-from rlhf.runtime.paths import path_argument
+from rlhf.core.user_paths import path_argument
 
 if TYPE_CHECKING:
-    from rlhf.data.formats import Source
     from rlhf.data.formats.accounts import Account
+    from rlhf.data.formats.source import Source
 
 CONFIG = Path("config/config.yaml")
 VIEWS = ("sft", "preference", "prompt")
@@ -115,10 +115,10 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from rlhf.data.reference import fill
+    from rlhf.core.documents import read_text
+    from rlhf.core.files import write_atomic
     from rlhf.errors import RlhfError
-    from rlhf.runtime.documents import read_text
-    from rlhf.runtime.files import write_atomic
+    from rlhf.pages.data_page import fill
 
     if not args.page.is_file():
         raise RlhfError(
@@ -130,13 +130,13 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _usage(name: str) -> str:
-    from rlhf.config import is_name
+    from rlhf.config.base import is_name
 
     return f"{name}: {{}}" if is_name(name) else f"mine: {{registry: {name}}}"
 
 
 def _check(args: argparse.Namespace) -> int:
-    from rlhf.data.formats import Source
+    from rlhf.data.formats.source import Source
     from rlhf.data.rows import view_of
 
     values = _values(args.name, args.config)
@@ -193,7 +193,7 @@ def _said(account: Account) -> str:
 
 def _print_unread(name: str, unread: Counter[str]) -> None:
     """The columns that are not read; what to do with those that change what a row means."""
-    from rlhf.data.reference import advice
+    from rlhf.pages.data_page import advice
 
     if not unread:
         return
@@ -209,7 +209,7 @@ def _listed(tally: Counter[str]) -> str:
 
 def _values(name: str, config: Path) -> dict[str, Any]:
     """What the configuration says of a dataset, or else the registry."""
-    from rlhf.config import load_config_file
+    from rlhf.config.load import load_config_file
     from rlhf.config.registry import find
     from rlhf.errors import RlhfError
 

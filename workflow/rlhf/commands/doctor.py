@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.commands.arguments import number
+from rlhf.core.files import read_json, write_atomic, write_json
+from rlhf.core.user_paths import path_argument
 from rlhf.runtime import slurm
-from rlhf.runtime.files import read_json, write_atomic, write_json
-from rlhf.runtime.paths import path_argument
 
 if TYPE_CHECKING:
     from rlhf.doctor.check import Check
@@ -125,7 +125,7 @@ def _anywhere(args: argparse.Namespace, gpus_expected: bool, nodes: int) -> Iter
     from rlhf.doctor.ranks import check_ranks
     from rlhf.doctor.storage import check_storage
     from rlhf.errors import RlhfError
-    from rlhf.images import image_path
+    from rlhf.launch.images import image_path
 
     in_images = False
     try:
@@ -143,7 +143,7 @@ def _anywhere(args: argparse.Namespace, gpus_expected: bool, nodes: int) -> Iter
 
 
 def _in_images(path: Path) -> bool:
-    from rlhf.config import load_config_file
+    from rlhf.config.load import load_config_file
 
     return load_config_file(path).runtime.containers != "none"
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from rlhf.commands.differences import arrow, changes
 from rlhf.commands.dry_run import Job, dry_run, parse_dry_run
+from rlhf.core.digest import digest_file
 from rlhf.errors import IntegrityError
-from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import MANIFEST
 from rlhf.provenance.whole import read_whole_manifest
 
@@ -40,7 +40,7 @@ SECTIONS = {
     "report": "report.{}",
 }
 NOT_THERE = "not there yet"
-ORPHAN = "made from an artifact that is not here"  # rlhf.adopt writes it
+ORPHAN = "made from an artifact that is not here"  # pipeline.adopt writes it
 
 _REASONS = {
     "Forced execution": "forced",
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one line for each job that would run, most upstream first; then what differs unrun."""
     if files := _config_files(args.rest):
-        from rlhf.config import read_sections
+        from rlhf.config.load import read_sections
 
         read_sections(files)  # Snakemake itself may have a traceback for what is wrong with them
     jobs = parse_dry_run(dry_run(args.rest))

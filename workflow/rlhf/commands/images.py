@@ -13,10 +13,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlhf import images
+from rlhf.core.files import fsync_path
+from rlhf.core.user_paths import path_argument
 from rlhf.errors import RlhfError
-from rlhf.runtime.files import fsync_path
-from rlhf.runtime.paths import path_argument
+from rlhf.launch import images
 
 LOGS = Path("logs/images")
 TAIL_LINES = 15

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from rlhf.commands.arguments import whole
-from rlhf.runtime.paths import path_argument
+from rlhf.core.user_paths import path_argument
 
 EPILOG = """\
 Other options are read as Open-Assistant's trainers read them: --KEY VALUE sets a key that the
@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, check, write."""
-    from rlhf.config import load_config, load_config_file, merge, read_sections
-    from rlhf.data.formats import Source
+    from rlhf.config.load import load_config, load_config_file, merge, read_sections
+    from rlhf.data.formats.source import Source
     from rlhf.open_assistant import names
     from rlhf.open_assistant.page import render, summary
     from rlhf.open_assistant.reinforced import translate_reinforced
@@ -141,8 +141,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace, text: str) -> None:
+    from rlhf.core.files import write_atomic
     from rlhf.errors import RlhfError
-    from rlhf.runtime.files import write_atomic
 
     if args.output is None:
         print(text, end="")

@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rlhf.core.user_paths import path_argument
 from rlhf.errors import RlhfError
-from rlhf.fetching.locks import DEFAULT, Entry, Lock, identity, is_downloaded, lock_path
-from rlhf.runtime.paths import path_argument
+from rlhf.sources.locks import DEFAULT, Entry, Lock, identity, is_downloaded, lock_path
 
 if TYPE_CHECKING:
-    from rlhf.config import Config
+    from rlhf.config.schema import Config
 
 SHOWN = 5  # files
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lock, or check: a line for each model and dataset that is downloaded."""
-    from rlhf.config import load_config_file
+    from rlhf.config.load import load_config_file
 
     files = args.configfile or [DEFAULT]
     config, lock = load_config_file(*files), Lock(files)
@@ -105,8 +105,9 @@ def _check_names(names: list[str], config: Config, sources: dict[tuple[str, str]
 
 def _resolve(section: str, name: str, values: dict[str, Any]) -> Entry:
     """What is there now; files whose digest nobody knows are downloaded."""
-    from rlhf.fetching import hub, urls
-    from rlhf.models.fetch.hub import wanted
+    from rlhf.sources import addresses as urls
+    from rlhf.sources import hub
+    from rlhf.sources.base_models.repository import wanted
 
     source, where = values["source"], f"{section}.{name}"
     kept = {key: value for key, value in identity(source).items() if value is not None}

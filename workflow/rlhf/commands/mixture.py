@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.commands.arguments import number, whole
-from rlhf.runtime.paths import path_argument
+from rlhf.core.user_paths import path_argument
 
 if TYPE_CHECKING:
-    from rlhf.config import Config
+    from rlhf.config.schema import Config
 
 CONFIG = Path("config/config.yaml")
 
@@ -70,9 +70,9 @@ def _add_common(parser: argparse.ArgumentParser, what: str, about: str) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
+    from rlhf.core.files import write_atomic
     from rlhf.reporting.mixtures import describe, write_counts
     from rlhf.reporting.mixtures_shown import draw, tables
-    from rlhf.runtime.files import write_atomic
 
     config = _load(args)
     runs = [f"{section}.{name}" for section in ("sft", "reward", "ppo")
@@ -101,9 +101,9 @@ def _duplicates(args: argparse.Namespace) -> int:
 
 
 def _phrases(args: argparse.Namespace) -> int:
+    from rlhf.core.documents import read_text
     from rlhf.data.phrases import PHRASES, count
     from rlhf.reporting.mixtures_shown import phrases_table
-    from rlhf.runtime.documents import read_text
 
     phrases = read_text(args.phrases, "file of phrases").splitlines() if args.phrases else PHRASES
     found = count(_rows_folders(args), [one for one in phrases if one.strip()], args.examples)
@@ -113,7 +113,7 @@ def _phrases(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> Config:
-    from rlhf.config import load_config_file
+    from rlhf.config.load import load_config_file
 
     return load_config_file(*args.configfile)
 
@@ -156,7 +156,7 @@ def _chosen(names: list[str], known: list[str], what: str) -> list[str]:
 
 
 def _write_json(args: argparse.Namespace, value: Any) -> None:
-    from rlhf.runtime.files import write_json
+    from rlhf.core.files import write_json
 
     if args.json:
         write_json(args.json, value)

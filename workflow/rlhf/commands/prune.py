@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.files import read_json
+from rlhf.core.user_paths import path_argument, require_folder
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST
 from rlhf.provenance.whole import read_whole_manifest
-from rlhf.runtime.files import read_json
-from rlhf.runtime.paths import path_argument, require_folder
 
 ARTIFACTS = {"train_sft": "sft", "train_reward": "reward", "train_ppo": "ppo"}
 STATE, RESULTS = Path("state"), Path("results")

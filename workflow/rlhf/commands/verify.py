@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf.core.user_paths import path_argument
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST, verify
 from rlhf.provenance.weights import SUFFIX, non_finite
 from rlhf.provenance.whole import read_whole_manifest
-from rlhf.runtime.paths import path_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

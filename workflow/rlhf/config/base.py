@@ -17,9 +17,9 @@ from pydantic import (
     field_validator,
 )
 
+from rlhf.core.documents import Keys, Place
+from rlhf.core.user_paths import expand
 from rlhf.errors import ConfigError
-from rlhf.runtime.documents import Keys, Place
-from rlhf.runtime.paths import expand
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 NAME_RULE = "names are letters, digits, '_' and '-', and start with a letter or digit"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from rlhf.config.base import Strict, key
 
 if TYPE_CHECKING:
-    from rlhf.config import Config
+    from rlhf.config.schema import Config
 
 Rule = Literal[
     "fetch_model",

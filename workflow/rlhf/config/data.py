@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, field_validator, model_validator
 
 from rlhf.config.base import Strict, expanded, key
-from rlhf.fetching.urls import read_addresses
+from rlhf.sources.addresses import read_addresses
 
 
 class StageSplit(Strict):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.documents import read_document
 from rlhf.errors import ConfigError
-from rlhf.runtime.documents import read_document
 
 REGISTRY = Path(__file__).resolve().parents[3] / "config" / "datasets.yaml"
 # What a dataset of the configuration takes from an entry; the rest is for people.

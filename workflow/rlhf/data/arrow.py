@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.provenance.digest import digest_file
-from rlhf.runtime.files import write_json
+from rlhf.core.digest import digest_file
+from rlhf.core.files import write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlhf.core.digest import digest_value
 from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, read_rows
-from rlhf.provenance.digest import digest_value
 
 if TYPE_CHECKING:
     from rensa import RMinHash

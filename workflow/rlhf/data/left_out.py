@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.provenance.digest import canonical_json
-from rlhf.runtime.files import write_atomic
+from rlhf.core.digest import canonical_json
+from rlhf.core.files import write_atomic
 
 DUPLICATES = "duplicates.jsonl"
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlhf.core.digest import digest_text
 from rlhf.errors import ConfigError
-from rlhf.provenance.digest import digest_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

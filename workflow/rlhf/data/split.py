@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from rlhf.provenance.digest import digest_text
+from rlhf.core.digest import digest_text
 
 VIEW_OF = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}  # what a stage draws
 

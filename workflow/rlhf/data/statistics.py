@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from rlhf.data.formats import Source
+from rlhf.core.digest import digest_value
+from rlhf.data.formats.source import Source
 from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, view_of
-from rlhf.provenance.digest import digest_value
 
 
 class _Count:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.documents import read_document
 from rlhf.doctor.check import Check, failed
 from rlhf.errors import ConfigError, RlhfError
-from rlhf.runtime.documents import read_document
-from rlhf.site import Partition, Site, read_site
+from rlhf.pipeline.site import Partition, Site, read_site
 
 PROFILE = Path("profiles/slurm/profile.v9+.yaml")
 ON_A_CLUSTER = "on a cluster, call this on a login node; elsewhere use `--profile local`"
@@ -91,7 +91,7 @@ def _describe(partition: Partition) -> str:
 
 def _profile(site: Site, given: dict[str, str], status: str) -> Iterator[Check]:
     """What Snakemake would be refused, or would wait for without end."""
-    from rlhf.preflight import account_problems, partition_problems, status_problems
+    from rlhf.pipeline.preflight import account_problems, partition_problems, status_problems
 
     account, partition = given.get("slurm_account", ""), given.get("slurm_partition", "")
     looks = {

@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf import images
 from rlhf.doctor.check import Check, failed
 from rlhf.errors import RlhfError
+from rlhf.launch import images
 from rlhf.launch.containers import place
 
 RUN_SECONDS = 120

@@ -65,11 +65,12 @@ def main() -> None:
     import torch
     import torch.distributed as dist
 
-    from rlhf.runtime import distributed
+    from rlhf.models import devices
+    from rlhf.training import distributed
 
     distributed.start()
     world, rank = distributed.world_size(), distributed.rank()
-    values = torch.full((MEGABYTES << 18,), float(rank + 1), device=distributed.device())
+    values = torch.full((MEGABYTES << 18,), float(rank + 1), device=devices.own_device())
     distributed.total([1.0])  # connect
     began = time.perf_counter()
     right = True

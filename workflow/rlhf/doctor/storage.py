@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf.core.files import fsync_path, write_atomic
 from rlhf.doctor.check import Check, Verdict
-from rlhf.runtime.files import fsync_path, write_atomic
 
 FOLDERS = ("", "results", "state", "logs")  # any of them may be a link to elsewhere
 SLOW_MS = 100.0

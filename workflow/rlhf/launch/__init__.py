@@ -8,16 +8,3 @@ passes the exit code on, and leaves nothing running.
 Exit codes: the stage's own (75: saved, run me again); 128 + n when signal n ended it; 1 when a
 server failed; 2 for a wrong command line, or a place that is not what the command line says.
 """
-
-from __future__ import annotations
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run ``rlhf launch`` and return its exit code.
-
-    To be called in the main thread of a process of its own: at the end, everything that descends
-    from this process is ended.
-    """
-    from rlhf.launch.command import run  # ranks import this package too, and need none of it
-
-    return run(argv)

@@ -2,7 +2,7 @@
 
 import sys
 
-from rlhf.launch import main
+from rlhf.launch.command import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

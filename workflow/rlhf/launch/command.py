@@ -20,7 +20,11 @@ from rlhf.runtime.ownership import claim, new_attempt
 
 
 def run(argv: list[str] | None = None) -> int:
-    """See ``rlhf.launch.main``."""
+    """Run ``rlhf launch`` and return its exit code.
+
+    To be called in the main thread of a process of its own: at the end, everything that descends
+    from this process is ended.
+    """
     options = parse(sys.argv[1:] if argv is None else argv)
     try:
         code = _launch(options)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlhf.errors import RlhfError
-from rlhf.images import RUNTIMES, find_runtime
+from rlhf.launch.images import RUNTIMES, find_runtime
 from rlhf.launch.options import Options
 from rlhf.runtime import guard
 

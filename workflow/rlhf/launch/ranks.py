@@ -11,7 +11,7 @@ from rlhf.launch.options import Options
 from rlhf.launch.topology import Topology
 from rlhf.launch.worker import EXIT_FOLDER, MODULE
 from rlhf.runtime import gpus
-from rlhf.serving.tls import FOLDER_VARIABLE
+from rlhf.runtime.tls import FOLDER_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 MEET_SECONDS = 3600  # one node may load its served models for much longer than another

@@ -15,8 +15,8 @@ from rlhf.launch.ranks import common_variables
 from rlhf.launch.say import say
 from rlhf.launch.topology import Topology
 from rlhf.runtime.killed import Memory
+from rlhf.runtime.tls import make_certificates
 from rlhf.serving.server import MODEL_LOST, Killed, TritonServer
-from rlhf.serving.tls import make_certificates
 
 RESTARTS = 2  # for each server
 READY_SECONDS = 1800.0

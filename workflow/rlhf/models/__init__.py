@@ -1,1 +1,1 @@
-"""Models: fetching, loading, heads, and the forward passes that training and scoring share."""
+"""Models: loading, heads, and the forward passes that training and scoring share."""

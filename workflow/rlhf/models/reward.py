@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rlhf.core.files import read_json, write_json
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
 from rlhf.models.forward import batches_by_prompt, states_between
 from rlhf.models.head import probe, quiet, same
 from rlhf.models.load import disable_dropout, hush
 from rlhf.models.trust import is_trusted, reading
-from rlhf.runtime.files import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.files import read_json
 from rlhf.provenance.manifest import MANIFEST
-from rlhf.runtime.files import read_json
 
 TRUSTED = "trust_remote_code"  # among a manifest's facts, if it is so
 

@@ -15,10 +15,10 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from rlhf.config import read_sections
 from rlhf.config.base import suggest
+from rlhf.config.load import read_sections
+from rlhf.core.documents import read_text
 from rlhf.errors import ConfigError
-from rlhf.runtime.documents import read_text
 
 Trainer = Literal["sft", "rm", "rl"]
 FOLDERS = ("model/model_training/configs", "configs", ".")  # of a checkout, or in one

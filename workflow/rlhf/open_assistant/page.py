@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rlhf.config import Config
+from rlhf.config.schema import Config
 from rlhf.open_assistant.fates import Verdicts
 
 WIDTH = 98  # of comments

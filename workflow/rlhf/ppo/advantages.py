@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rlhf.runtime import distributed
+from rlhf.training import distributed
 
 
 def gae(

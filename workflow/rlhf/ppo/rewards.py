@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rlhf.ppo.kl import kl_estimate
-from rlhf.runtime import distributed
+from rlhf.training import distributed
 
 ROUNDING = 2.0**-20  # float32 scores that differ by less, for their size, are equal
 

@@ -26,11 +26,10 @@ from rlhf.ppo.objective import approximate_kl, policy_loss, value_loss
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.rewards import RunningScale, leave_one_out, shape_scores, token_rewards
 from rlhf.ppo.scoring import Scoring
-from rlhf.runtime import distributed, finite
-from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.options import RunOptions
-from rlhf.runtime.run import Run
-from rlhf.training import optim
+from rlhf.training import distributed, finite, optim
+from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.run import Run
 
 SAMPLES_KEPT = 4  # texts written to the samples file in each update
 

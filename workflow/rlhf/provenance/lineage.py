@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.provenance.digest import digest_file
+from rlhf.core.digest import digest_file
+from rlhf.core.files import read_json
 from rlhf.provenance.manifest import MANIFEST, RUN, read_manifest
-from rlhf.runtime.files import read_json
 
 
 @dataclass(frozen=True)

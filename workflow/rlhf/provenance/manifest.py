@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.digest import canonical_json, describe_tree, digest_file, digest_value
+from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
-from rlhf.provenance.digest import canonical_json, describe_tree, digest_file, digest_value
-from rlhf.runtime.files import read_json, write_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.files import read_json
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import read_manifest
 from rlhf.reporting.charts import Series
-from rlhf.runtime.files import read_json
 
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.json"

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlhf.core.files import write_atomic
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import SPLITS
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST, read_manifest
-from rlhf.runtime.files import write_atomic
 
 if TYPE_CHECKING:
-    from rlhf.config import Config
+    from rlhf.config.schema import Config
 
 VIEWS = {"sft": "sft", "reward": "preference", "ppo": "prompt"}  # section → tokenized view
 BINS = 20

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from rlhf.provenance.digest import PACKAGE_ROOT
+from rlhf.provenance.code import PACKAGE_ROOT
 from rlhf.provenance.lineage import Lineage, Node, trace
 from rlhf.provenance.manifest import read_manifest
 from rlhf.reporting import numbers

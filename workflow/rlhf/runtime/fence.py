@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.core.files import read_json
 from rlhf.errors import Fenced
-from rlhf.runtime.files import read_json
 
 ATTEMPT = "RLHF_ATTEMPT"  # variable that tells ranks for which attempt and folder they work
 

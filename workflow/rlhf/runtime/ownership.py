@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.files import fsync_path, write_json
 from rlhf.errors import RlhfError
 from rlhf.runtime import slurm
 from rlhf.runtime.fence import ATTEMPT, Attempt, Owner, newest, still_mine
-from rlhf.runtime.files import fsync_path, write_json
 from rlhf.runtime.processes import start_time
 
 BEAT_SECONDS = 10.0

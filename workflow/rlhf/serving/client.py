@@ -19,9 +19,9 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
+from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving import wire
 from rlhf.serving.store import IDENTITY_PREFIX, OUTPUTS, Kind
-from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 
 logger = logging.getLogger(__name__)
 

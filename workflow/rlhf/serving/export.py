@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.files import write_json
 from rlhf.errors import IntegrityError
 from rlhf.models.trust import is_trusted
-from rlhf.runtime.files import write_json
 from rlhf.serving.parity import check_parity
 from rlhf.serving.store import Kind, export_store, model_identity
 

@@ -22,9 +22,9 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from rlhf.runtime.tls import Certificates
 from rlhf.serving import wire
 from rlhf.serving.store import Kind
-from rlhf.serving.tls import Certificates
 
 LOAD_PAUSE_SECONDS = 0.1
 PAUSE_SECONDS = 5.0

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from rlhf.core.files import read_json
 from rlhf.errors import IntegrityError, ServingError
+from rlhf.models import devices
 from rlhf.models.context import context_of
 from rlhf.models.trust import reading
-from rlhf.runtime import distributed
-from rlhf.runtime.files import read_json
+from rlhf.runtime.tls import make_certificates
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
 from rlhf.serving.store import IDENTITY, Kind
-from rlhf.serving.tls import make_certificates
 from rlhf.serving.wire import Padding
 
 SEED = 20220519
@@ -219,7 +219,7 @@ def _eager(
     model = loader.from_pretrained(
         model_dir, dtype=getattr(torch, dtype), use_safetensors=True, **reading(model_dir)
     )
-    device = distributed.device()
+    device = devices.own_device()
     model = model.eval().to(device)
     if kind == "reward":
         # Without a pad id transformers takes the last position, whatever token stands there.

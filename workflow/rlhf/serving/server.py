@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 from rlhf.errors import ServingError
 from rlhf.runtime.killed import ended_by, signal_name
 from rlhf.runtime.processes import command_line, descendants, start_time, tied
+from rlhf.runtime.tls import LOOPBACK, Certificates
 from rlhf.serving.store import store_kind
-from rlhf.serving.tls import LOOPBACK, Certificates
 
 if TYPE_CHECKING:
     from rlhf.serving.health import Health

@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rlhf.core.digest import digest_file, digest_value
+from rlhf.core.files import atomic_directory, read_json, write_atomic, write_json
 from rlhf.errors import IntegrityError
-from rlhf.provenance.digest import digest_file, digest_value
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime.files import atomic_directory, read_json, write_atomic, write_json
 
 Kind = Literal["reward", "reference"]
 

@@ -15,8 +15,8 @@ import sysconfig
 from pathlib import Path
 
 from rlhf.errors import RlhfError, ServingError
+from rlhf.runtime.onednn import few_shapes
 from rlhf.runtime.seccomp import ignore_fchmod
-from rlhf.runtime.shapes import few_shapes
 
 
 def main() -> int:

@@ -16,8 +16,8 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from rlhf.runtime.tls import Certificates
 from rlhf.serving.store import CHECKSUM, OUTPUTS, Kind
-from rlhf.serving.tls import Certificates
 
 REQUEST_SECONDS = 120.0
 Padding = Literal["none", "left", "right"]

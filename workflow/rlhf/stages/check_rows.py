@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.files import write_json
 from rlhf.data.enough import demonstrations, require_prompts, require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture
-from rlhf.runtime.files import write_json
 from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger(__name__)

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.core.files import write_json
 from rlhf.data.enough import require_prompts
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
+from rlhf.models import devices
 from rlhf.models.forward import sequence_logprobs
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
 from rlhf.models.sampling_check import check_sampling
-from rlhf.runtime import distributed, fence, finite
-from rlhf.runtime.files import write_json
+from rlhf.runtime import fence
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
+from rlhf.training import finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,14 +55,14 @@ def run(stage: Stage) -> None:
     responses: dict[str, list[Response]] = {}
     for name in MODELS:
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
-        model = load_causal_lm(stage.folder(name) / "model").to(distributed.device()).eval()
+        model = load_causal_lm(stage.folder(name) / "model").to(devices.own_device()).eval()
         check_sampling(model, stage.folder(name) / "model")
         responses[name] = generate(
             model, repeated, draws, tokenizer.eos_token_id, config["temperature"]
         )
         if name == "sft":
             reference = model
-    judge = load_reward_model(stage.folder("reward") / "model").to(distributed.device()).eval()
+    judge = load_reward_model(stage.folder("reward") / "model").to(devices.own_device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
     rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)

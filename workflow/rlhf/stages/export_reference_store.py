@@ -1,6 +1,6 @@
 """Make the Triton store of the reference (an SFT model), proven to answer like that model."""
 
-from rlhf.runtime import distributed
+from rlhf.models import devices
 from rlhf.serving.export import export
 from rlhf.stages.model_needs import check_needs
 from rlhf.stages.stage import Stage, main
@@ -8,7 +8,7 @@ from rlhf.stages.stage import Stage, main
 
 def run(stage: Stage) -> None:
     """Input: ``model`` (manifest). Outputs: ``repository``, ``parity``, ``manifest``."""
-    distributed.check_device()
+    devices.check_device()
     check_needs(stage, stage.folder("model") / "model", {})
     facts = export(
         "reference",

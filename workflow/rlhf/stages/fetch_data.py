@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.core.digest import digest_file
+from rlhf.core.files import atomic_directory, write_json
 from rlhf.data.files import find_files
-from rlhf.data.formats import Source
 from rlhf.data.formats.accounts import total
+from rlhf.data.formats.source import Source
 from rlhf.data.rows import RowsWriter, view_of
 from rlhf.data.split import LEFT_TO_OTHERS, VIEW_OF, split_of, stage_of
 from rlhf.data.statistics import Statistics
 from rlhf.errors import DataError
-from rlhf.fetching import hub, urls
-from rlhf.fetching.downloaded import Downloaded
-from rlhf.fetching.locks import Lock, Locked
-from rlhf.provenance.digest import digest_file
 from rlhf.runtime import fence
-from rlhf.runtime.files import atomic_directory, write_json
+from rlhf.sources import addresses as urls
+from rlhf.sources import hub
+from rlhf.sources.downloaded import Downloaded
+from rlhf.sources.locks import Lock, Locked
 from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger(__name__)

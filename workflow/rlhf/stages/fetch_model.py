@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rlhf.fetching.locks import Lock
-from rlhf.models.fetch import materialize
 from rlhf.provenance.facts import CANNOT
+from rlhf.sources.base_models.materialize import materialize
+from rlhf.sources.locks import Lock
 from rlhf.stages.model_needs import check_needs
 from rlhf.stages.stage import Stage, main
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from rlhf.core.files import write_atomic
 from rlhf.reporting.page import render_page
-from rlhf.runtime.files import write_atomic
 from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger("rlhf")

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rlhf.core.digest import digest_file
+from rlhf.core.files import keep_log
 from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, Fenced, RlhfError
-from rlhf.provenance.digest import digest_file
 from rlhf.provenance.manifest import MANIFEST, Manifest
 from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
-from rlhf.runtime.files import keep_log
 from rlhf.runtime.options import RunOptions
 
 logger = logging.getLogger("rlhf")

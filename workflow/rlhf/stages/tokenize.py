@@ -11,18 +11,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.core.files import atomic_directory
 from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.rows import SPLITS, Row, RowsFile
 from rlhf.data.split import LEFT_TO_OTHERS
-from rlhf.data.templates import check_tokenizer, is_of_package, template_digest, tokenizer_digest
+from rlhf.data.templates.chat import (
+    check_tokenizer,
+    is_of_package,
+    template_digest,
+    tokenizer_digest,
+)
 from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
 from rlhf.models.context import check_length, context_of
 from rlhf.models.trust import reading
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
-from rlhf.runtime.files import atomic_directory
 from rlhf.runtime.pool import in_order
 from rlhf.stages.stage import Stage, main
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from rlhf.core.digest import canonical_json
+from rlhf.core.files import atomic_directory, write_atomic
 from rlhf.errors import ServingError
+from rlhf.models import devices
 from rlhf.models.load import freeze_lower_layers, hidden_width, load_causal_lm, load_tokenizer
 from rlhf.models.precision import use_precision
 from rlhf.models.reward import load_calibration, load_reward_model
@@ -15,23 +18,22 @@ from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
-from rlhf.provenance.digest import canonical_json
-from rlhf.runtime import distributed, fence
+from rlhf.runtime import fence
 from rlhf.runtime.deadline import stop_requested
-from rlhf.runtime.files import atomic_directory, write_atomic
+from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
-from rlhf.serving.tls import FOLDER_VARIABLE, Certificates
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
+from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/``, ``value/``, ``metrics.jsonl`` and ``samples.jsonl``."""
     threads = begin()
-    config, device = stage.config, distributed.device()
+    config, device = stage.config, devices.own_device()
     check_batches("ppo", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
@@ -90,7 +92,7 @@ def run(stage: Stage) -> None:
 def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
     """In-process models, or clients that have checked that the servers hold the same models."""
     if stage.config["scoring"] == "local":
-        device = distributed.device()
+        device = devices.own_device()
         reward, reference = load_reward_model(judge).to(device), load_causal_lm(start).to(device)
         for model in (reward, reference):
             use_precision(model, stage.config["precision"])

@@ -4,17 +4,18 @@ import logging
 
 import torch
 
+from rlhf.core.files import write_json
 from rlhf.data.enough import Demonstrations, demonstrations
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.statistics import calibration_curve
+from rlhf.models import devices
 from rlhf.models.load import freeze_lower_layers, load_tokenizer
 from rlhf.models.precision import use_precision
 from rlhf.models.reward import new_reward_model, save_calibration
-from rlhf.runtime import distributed
-from rlhf.runtime.files import write_json
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.loop import train
 from rlhf.training.reward import (
@@ -37,7 +38,7 @@ def run(stage: Stage) -> None:
     check_needs(stage, start, {})
     check_tokenized(stage, start, "data")
     check_tokenized(stage, start, "demonstrations")
-    model = new_reward_model(start, config["seed"]).to(distributed.device())
+    model = new_reward_model(start, config["seed"]).to(devices.own_device())
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")

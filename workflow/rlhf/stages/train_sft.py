@@ -1,13 +1,14 @@
 """Supervised fine-tuning of a base model."""
 
+from rlhf.models import devices
 from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
 from rlhf.models.precision import use_precision
 from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime import distributed, finite
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.training import distributed, finite
 from rlhf.training.batches import check_batches
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
@@ -22,7 +23,7 @@ def run(stage: Stage) -> None:
     start = stage.folder("start") / "model"
     check_needs(stage, start, read_manifest(stage.input("start"))["facts"].get(CANNOT, {}))
     check_tokenized(stage, start)
-    model = load_causal_lm(start).to(distributed.device())
+    model = load_causal_lm(start).to(devices.own_device())
     freeze_lower_layers(model, config["freeze_layers"])
     use_precision(model, config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from rlhf.core.files import atomic_directory
 from rlhf.data.enough import require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
@@ -18,11 +19,11 @@ from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models.load import save_model
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
-from rlhf.runtime import distributed, fence, finite
-from rlhf.runtime.files import atomic_directory
-from rlhf.runtime.run import check_owner
-from rlhf.runtime.shapes import few_shapes
+from rlhf.runtime import fence
+from rlhf.runtime.onednn import few_shapes
 from rlhf.stages.stage import Stage
+from rlhf.training import distributed, finite
+from rlhf.training.run import check_owner
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 

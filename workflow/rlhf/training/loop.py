@@ -18,11 +18,10 @@ import torch
 from rlhf.data.mixture import Mixture, micro_batches
 from rlhf.errors import NumericsError
 from rlhf.models.load import load_trainable_state, trainable_state
-from rlhf.runtime import distributed, finite
-from rlhf.runtime.determinism import random_state, restore_random_state, seed_everything
 from rlhf.runtime.options import RunOptions
-from rlhf.runtime.run import Run
-from rlhf.training import optim
+from rlhf.training import distributed, finite, optim
+from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.run import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

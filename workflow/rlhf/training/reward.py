@@ -12,7 +12,7 @@ from rlhf.errors import NumericsError
 from rlhf.models.forward import branched_hidden_states, can_branch
 from rlhf.models.precision import product_type
 from rlhf.models.reward import score, score_head
-from rlhf.runtime import distributed, finite
+from rlhf.training import distributed, finite
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 

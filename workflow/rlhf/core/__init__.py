@@ -1,0 +1,1 @@
+"""Atomic files, digests, documents and random streams: what everything else stands on."""

@@ -1,1 +1,0 @@
-"""From a hub, or from addresses, to checked files; and the lock that says which they are."""

@@ -1,0 +1,60 @@
+"""The device that this process computes on: the GPU that it was given, or the CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+
+from rlhf.errors import ClusterError
+from rlhf.runtime import gpus
+
+logger = logging.getLogger(__name__)
+
+
+def own_device() -> torch.device:
+    """This process's device: its GPU, or the CPU where it was given none.
+
+    Raises:
+        ClusterError: it was given GPUs, and torch can use none.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if gpus.visible():
+        raise _unusable("torch finds no GPU that it can use")
+    return torch.device("cpu")
+
+
+def check_device() -> None:
+    """Compute something on this process's device, and say which GPUs are left alone.
+
+    Raises:
+        ClusterError: it was given a GPU, and the GPU is not there, is busy, or fails.
+    """
+    where = own_device()
+    if left := gpus.unused(own=int(where.type != "cpu")):
+        logger.info("%s", left)
+    if where.type == "cpu":
+        return
+    if (where.index or 0) >= torch.cuda.device_count():
+        raise _unusable(f"it is process {where.index} of this node, counted from 0, and torch "
+                        f"finds {torch.cuda.device_count()} GPUs")  # fmt: skip
+    try:
+        torch.ones(2, device=where).sum().item()
+    except (RuntimeError, AssertionError) as error:  # the latter by a torch without CUDA
+        raise _unusable(str(error).splitlines()[0]) from error
+    torch.cuda.set_device(where)
+
+
+def _unusable(why: str) -> ClusterError:
+    cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    return ClusterError(
+        f"The GPU that this process was given can't be used: {why}.",
+        where=f"{gpus.VISIBLE}={os.environ.get(gpus.VISIBLE, '(not set)')} on "
+        f"{os.uname().nodename}",
+        expected=f"a GPU for torch {torch.__version__}, built {cuda}; here: {gpus.driver()}",
+        hint="install a torch built for this driver's CUDA, or mend the driver; a GPU that is busy "
+        "or in exclusive mode needs its other process ended; to compute on the CPU on purpose, "
+        "set cluster.gpus_per_node: 0, or CUDA_VISIBLE_DEVICES= for a single command",
+    )

@@ -1,0 +1,1 @@
+"""Generated pages: the references of the configuration and of data."""

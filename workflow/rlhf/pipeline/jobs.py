@@ -1,0 +1,156 @@
+"""From the configuration to a job: its resources, and the options of its launcher and stage."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
+from rlhf.config.schema import Config
+from rlhf.launch.images import image_path
+from rlhf.pipeline.needs import abilities, longest_rows
+from rlhf.pipeline.slices import config_slice, local_source
+from rlhf.sources.addresses import read_addresses
+from rlhf.sources.locks import config_files, lock_path
+
+# Rules that are told what the configuration will ask of their model, and the section of their name.
+MEETS_MODEL: dict[Rule, str] = {
+    "fetch_model": "models",
+    "train_sft": "sft",
+    "train_reward": "reward",
+    "export_reward_store": "reward",
+    "export_reference_store": "sft",
+}
+
+
+def resource_names(config: Config, rule: Rule) -> list[str]:
+    """What ``job_resources`` names for every job of a rule."""
+    own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
+    saving = ["saving"] if rule in TRAINING else []
+    return [*own, "launch", *saving, *(["needs"] if rule in MEETS_MODEL else [])]
+
+
+def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int | str]:
+    """All that a job asks for, and how it is carried out; nothing that changes its result.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        wildcards: the job's, a run, model, dataset or view first.
+    """
+    name = wildcards[0]
+    own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
+    own["launch"] = launch_options(config, rule, *wildcards)
+    if rule in TRAINING:
+        own["saving"] = saving_options(config, rule, name)
+    if rule in MEETS_MODEL:
+        own["needs"] = needs_options(config, rule, name)
+    return own
+
+
+def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
+    """A job's resources under the names that Snakemake's SLURM plugin reads.
+
+    Args:
+        asked: what the job asks for.
+        gpu_type: SLURM's name for the GPUs' type; empty: any.
+    """
+    names: dict[str, int | str] = {
+        "nodes": asked.nodes,
+        "tasks": asked.nodes,
+        # With this key, even empty, the job runs right in the batch step: the launcher calls srun.
+        "mpi": "srun" if asked.nodes > 1 else "",
+        "mem_mb": asked.mem_mb,
+        "runtime": asked.runtime,
+        "total_gpus": asked.nodes * asked.gpus,  # counts towards the profile's cap
+    }
+    if not asked.gpus:
+        return names
+    names["tasks_per_gpu"] = 0  # or `tasks` would become tasks for each GPU
+    if asked.nodes > 1:  # `--gpus` would be spread over the nodes as SLURM likes
+        names["gres"] = ":".join(filter(None, ("gpu", gpu_type, str(asked.gpus))))
+    else:
+        names |= {"gpu": asked.gpus} | ({"gpu_model": gpu_type} if gpu_type else {})
+    return names
+
+
+def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
+    """Options of ``rlhf launch`` for a job, without those that the launcher defaults to.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        wildcards: the job's, a run, model, dataset or view first.
+    """
+    name = wildcards[0]
+    asked = stage_resources(config, rule, name)
+    options: list[tuple[str, object]] = [
+        ("nodes", asked.nodes if asked.nodes > 1 else 0),
+        ("processes", asked.processes if asked.processes > 1 else 0),
+        ("gpus", asked.gpus),
+        ("server-gpus", asked.server_gpus),
+        ("threads", asked.threads),
+    ]
+    if asked.servers:
+        run = config.ppo[name]
+        options += [
+            ("server-threads", config.runtime.server_threads),
+            ("serve", f"reward=results/store/reward/{run.reward}/repository"),
+            ("serve", f"reference=results/store/reference/{run.sft}/repository"),
+        ]
+    options += [("state", state_folder(rule, *wildcards))]
+    if config.runtime.containers != "none":
+        options += zip(
+            ("image", "serve-image"), map(image_path, images(config, rule, name)), strict=False
+        )
+        options += [("bind", folder) for folder in _folders_outside(config, rule, name)]
+    return " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options if value)
+
+
+def saving_options(config: Config, rule: Rule, name: str) -> str:
+    """Options of a training stage that change nothing in its result."""
+    return (
+        f"--state {state_folder(rule, name)} --save-steps {config.runtime.save_steps}"
+        f" --save-seconds {config.runtime.save_seconds:g}"
+        f" --save-margin {config.cluster.save_margin_seconds:g}"
+        f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
+    )
+
+
+def needs_options(config: Config, rule: Rule, name: str) -> str:
+    """What a model has to be able to do, in this stage and in later ones."""
+    model = config.base_model(MEETS_MODEL[rule], name)
+    needs = [f"--rows {keys}={most}" for keys, most in longest_rows(config, model).items()]
+    for ability, runs in abilities(config, model).items():
+        needs += [f"--runs {ability}={run}" for run in runs]
+    return " ".join(needs)
+
+
+def state_folder(rule: Rule, *wildcards: str) -> str:
+    """What one attempt at a job owns; where training keeps what it resumes from."""
+    return f"state/{rule}/{'.'.join(wildcards)}"
+
+
+def images(config: Config, rule: Rule, name: str) -> list[str]:
+    """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
+    own = "serve" if rule.startswith("export") else "train"
+    return [own, "serve"] if stage_resources(config, rule, name).servers else [own]
+
+
+def _folders_outside(config: Config, rule: Rule, name: str) -> Iterator[Path]:
+    """Folders that a job reads outside of the working directory: an image would not see them."""
+    if rule not in ("fetch_model", "fetch_data"):
+        return
+    values = config_slice(config, rule, name)
+    url = values.get("source", {}).get("url")
+    addresses = read_addresses(url) if url else []
+    read = [
+        local_source(values),
+        *(one.local for one in addresses),
+        *map(lock_path, config_files()),
+    ]
+    folders = [one if one.is_dir() else one.parent for one in read if one]
+    for folder in dict.fromkeys(one.resolve() for one in folders):
+        if not folder.is_relative_to(Path.cwd()):
+            yield folder

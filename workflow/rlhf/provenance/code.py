@@ -1,0 +1,85 @@
+"""Digest of the code that a stage runs."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.core.digest import digest_text, digest_value
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+def digest_code(module: str, root: Path = PACKAGE_ROOT, also: Sequence[str] = ()) -> str:
+    """Digest of what a module of this package runs: itself and all it imports from the package.
+
+    Modules enter as syntax trees without docstrings, so comments, docstrings and layout change
+    nothing. Files that are used as data (a served ``model.py``, a template) belong to the closure
+    of the modules that name them in ``CODE_FILES``, relative to their own folder.
+
+    Args:
+        module: dotted name inside the package, such as ``stages.sft``.
+        root: folder of the package ``rlhf``.
+        also: modules that it imports by name, so that nobody sees it in its text.
+    """
+    parts: dict[str, str] = {}
+    pending = [module, *also]
+    while pending:
+        name = pending.pop()
+        if name in parts:
+            continue
+        path = _module_path(name, root)
+        parts[name], imported, files = _module_facts(path, path.stat().st_mtime_ns, name, root)
+        pending.extend(imported)
+        for file in files:
+            text = (path.parent / file).read_text(encoding="utf-8")
+            parts[f"{name}:{file}"] = _strip(ast.parse(text)) if file.endswith(".py") else text
+    return digest_value(parts)
+
+
+def _module_path(name: str, root: Path) -> Path:
+    base = root.joinpath(*name.split(".")) if name else root
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+@functools.cache
+def _module_facts(
+    path: Path, _mtime: int, name: str, root: Path
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imported: set[str] = set()
+    files: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == root.name:
+                    imported.add(alias.name.partition(".")[2])
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == root.name:
+            base = (node.module or "").partition(".")[2]
+            imported.add(base)
+            for alias in node.names:  # `from rlhf.ppo import trainer` names a module
+                candidate = f"{base}.{alias.name}" if base else alias.name
+                if _module_path(candidate, root).is_file():
+                    imported.add(candidate)
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "CODE_FILES"
+        ):
+            files = list(ast.literal_eval(node.value))
+    for one in tuple(imported):  # importing a.b.c runs a/__init__ and a/b/__init__ too
+        while "." in one:
+            one = one.rpartition(".")[0]
+            imported.add(one)
+    return _strip(tree), tuple(sorted(imported)), tuple(files)
+
+
+def _strip(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return digest_text(ast.dump(tree))

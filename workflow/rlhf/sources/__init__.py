@@ -1,0 +1,1 @@
+"""Where base models and datasets come from: hub, addresses, locks, tokenizers."""

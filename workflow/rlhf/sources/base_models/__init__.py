@@ -1,0 +1,1 @@
+"""Turn a model source into one plain Hugging Face folder."""

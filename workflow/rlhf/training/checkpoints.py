@@ -1,0 +1,144 @@
+"""Resume state: written whole, verified by digest, the one before it kept in reserve.
+
+A state is a nested structure of dicts, lists, tensors and plain values. Tensors go to one
+safetensors file, the rest to JSON; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rlhf.core.digest import digest_file, digest_value
+from rlhf.core.files import atomic_directory, read_json, write_json
+from rlhf.runtime import fence
+from rlhf.runtime.forced import FORCED, PUBLISHED
+
+logger = logging.getLogger(__name__)
+
+TENSORS, VALUES, SEAL = "tensors.safetensors", "values.json", "seal.json"
+
+
+class Checkpoints:
+    """The saved states of one run, in ``root/fingerprint/step-NNNNNNNN``.
+
+    Args:
+        root: folder of the run, such as ``state/sft/chat``.
+        identity: all that decides the run's result (config, code, parents, world size); a state
+            is found again only under the same identity.
+        keep: states kept; at least two, so that a damaged one has one before it.
+    """
+
+    def __init__(self, root: str | Path, identity: Any, keep: int = 2) -> None:
+        self.folder = Path(root) / digest_value(identity)[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for private in (self.folder.parent, self.folder):
+            os.chmod(private, 0o700)
+        self._identity = identity
+        self._keep = max(2, keep)
+        if not (self.folder / "identity.json").exists():
+            write_json(self.folder / "identity.json", identity, mode=0o600)
+        self._remove_leftovers()
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Save the state reached after ``step`` steps, then drop what is of no use any more.
+
+        Raises:
+            OSError: the disk is full, for one; the states saved before are untouched.
+            Fenced: another attempt owns the state; its states are untouched.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        values = _split(state, "", tensors)
+        target = self.folder / f"step-{step:08d}"
+        with atomic_directory(target, private=True, guard=fence.check) as folder:
+            try:
+                save_file(tensors, folder / TENSORS)
+            except SafetensorError as error:  # a full disk arrives as this
+                raise OSError(str(error)) from error
+            write_json(folder / VALUES, values, allow_nan=True)  # as they are
+            seal = {name: digest_file(folder / name) for name in (TENSORS, VALUES)}
+            write_json(folder / SEAL, seal)
+        fence.check()
+        states = self._states()
+        newest = states.index(target)  # a later one is damaged: the run went on from before it
+        for old in [*states[: max(0, newest + 1 - self._keep)], *states[newest + 1 :]]:
+            shutil.rmtree(old)
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest state whose digests hold, with its step; None when there is none."""
+        for folder in reversed(self._states()):
+            problem = _damage(folder)
+            if problem:
+                logger.warning(
+                    "saved state %s is damaged (%s): using the one before", folder, problem
+                )
+                continue
+            tensors = load_file(folder / TENSORS)
+            return int(folder.name.rpartition("-")[2]), _join(read_json(folder / VALUES), tensors)
+        return None
+
+    def mark_published(self) -> None:
+        """Note that what these states lead to has been published."""
+        (self.folder / PUBLISHED).touch(mode=0o600)
+
+    def start_afresh(self) -> bool:
+        """Drop all states if the run is forced; whether it is."""
+        forced = (self.folder / FORCED).exists()
+        if forced:
+            for state in self._states():
+                shutil.rmtree(state)
+            (self.folder / FORCED).unlink()  # last: a kill before this one drops the rest later
+        return forced
+
+    def _states(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+    def _remove_leftovers(self) -> None:
+        for left in [*self.folder.glob(".step-*.tmp"), *self.folder.glob(".step-*.old")]:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _damage(folder: Path) -> str | None:
+    try:
+        for name, digest in read_json(folder / SEAL).items():
+            if digest_file(folder / name) != digest:
+                return f"{name} does not match its digest"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        while path in tensors:  # the keys 1 and "1" have one path
+            path += "'"
+        tensors[path] = value.detach().to("cpu").contiguous()
+        return {"__tensor__": path}
+    if isinstance(value, dict):
+        pairs = [[key, _split(item, f"{path}/{key}", tensors)] for key, item in value.items()]
+        return {"__dict__": pairs}  # pairs keep keys that are not strings
+    if isinstance(value, list | tuple):
+        kind = "__tuple__" if isinstance(value, tuple) else "__list__"
+        return {kind: [_split(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path}: a {type(value).__name__} can't be saved")
+
+
+def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "__tensor__":
+        return tensors[content]
+    if kind == "__dict__":
+        return {key: _join(item, tensors) for key, item in content}
+    items = [_join(item, tensors) for item in content]
+    return tuple(items) if kind == "__tuple__" else items

@@ -1,0 +1,103 @@
+"""Ranks: who am I, sums over all of us, one gradient for all.
+
+Gradients are summed after the last micro-batch of a step, so ranks may run different numbers of
+micro-batches; every loss is already divided by the *global* count of what it averages over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from rlhf.models.devices import check_device, own_device
+from rlhf.runtime.network import interface_towards
+
+# Rank 0 alone saves, publishes and digests, while the others wait. A rank that has died is noticed
+# at once, by its closed connections; this is for one that hangs.
+TIMEOUT = timedelta(minutes=30)
+
+
+def start() -> None:
+    """Join the process group that torchrun announced; one process only looks at its device.
+
+    NCCL between GPUs, gloo between CPUs.
+
+    Raises:
+        ClusterError: a GPU that this process was given can't be used.
+    """
+    check_device()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=own_device())
+        return
+    # By itself, gloo takes the interface that the machine's name stands for: on many machines that
+    # is the loopback, where other nodes are not found.
+    interface = interface_towards(os.environ["MASTER_ADDR"])
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    dist.init_process_group("gloo", timeout=TIMEOUT)
+
+
+def finish() -> None:
+    """Leave the process group, all ranks together: where the first to end is missed, others fail.
+
+    Rank 0 may have to digest a large model still.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's rank."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(values: list[float]) -> list[float]:
+    """Sums of each value over the ranks, in float64."""
+    if world_size() == 1:
+        return [float(value) for value in values]
+    summed = torch.tensor(values, dtype=torch.float64, device=own_device())
+    dist.all_reduce(summed)
+    return summed.tolist()
+
+
+def anyone(flag: bool) -> bool:
+    """Whether the flag is set on any rank; the same answer on all."""
+    return total([float(flag)])[0] > 0
+
+
+def gather(items: list[Any]) -> list[Any]:
+    """Items of all ranks in rank order, on every rank."""
+    if world_size() == 1:
+        return items
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def sum_gradients(parameters: Iterable[torch.Tensor]) -> None:
+    """Add up gradients over the ranks, in place."""
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # a rank without rows in this step
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+
+
+def wait() -> None:
+    """Wait until all ranks are here."""
+    if dist.is_initialized():
+        dist.barrier()
