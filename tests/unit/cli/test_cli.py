@@ -38,7 +38,7 @@ def test_wrong_command_line_exits_2(argv, capsys):
 
 def test_launch_gets_its_arguments_untouched(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli.launch, "main", lambda argv: seen.append(argv) or 7)
+    monkeypatch.setattr(cli, "run_launch", lambda argv: seen.append(argv) or 7)
     assert cli.main(["launch", "--threads", "2", "--", "m", "--help"]) == 7
     assert seen == [["--threads", "2", "--", "m", "--help"]]
 
