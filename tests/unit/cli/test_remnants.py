@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rlhf.errors import RlhfError
-from rlhf.pipeline import leftovers as remnants
+from rlhf.pipeline import leftovers
 from rlhf.pipeline.leftovers import refuse_running
 from rlhf.runtime import ownership
 
@@ -20,9 +20,26 @@ SFT, TOKENS = ("train_sft", "chat"), ("tokenize", "sft", "tiny", "demo")
 @pytest.fixture
 def refuse(tmp_path, monkeypatch):
     """Asks whether what is wanted may begin."""
-    monkeypatch.setattr(remnants, "PATIENCE_SECONDS", 1.5)
+    monkeypatch.setattr(leftovers, "PATIENCE_SECONDS", 1.5)
     wanted = {SFT: [str(tmp_path / "sft/manifest.json")], TOKENS: [str(tmp_path / "set")]}
     return lambda: refuse_running(tmp_path / "state", tmp_path.resolve(), wanted)
+
+
+@pytest.fixture
+def when_it_waits(monkeypatch):
+    """Does something as soon as a start waits for what is at work, which may take its time."""
+    sleep = time.sleep
+
+    def arrange(action):
+        monkeypatch.setattr(leftovers, "PATIENCE_SECONDS", 60.0)
+
+        def act_and_sleep(seconds):
+            monkeypatch.setattr(leftovers.time, "sleep", sleep)
+            action()
+
+        monkeypatch.setattr(leftovers.time, "sleep", act_and_sleep)
+
+    return arrange
 
 
 def job(project, comment, state):
@@ -47,15 +64,14 @@ def test_an_attempt_that_lives_is_left_alone(refuse, tmp_path, folder):
     refuse()
 
 
-def test_one_that_ends_soon_is_waited_for(refuse, tmp_path):
-    owned = ownership.claim(tmp_path / "state/train_sft/chat", ownership.new_attempt())
-    timer = threading.Timer(0.5, owned.release)
-    timer.start()
+def test_one_that_ends_soon_is_waited_for(refuse, when_it_waits, tmp_path):
+    when_it_waits(
+        ownership.claim(tmp_path / "state/train_sft/chat", ownership.new_attempt()).release
+    )
     refuse()
-    timer.join()
 
 
-def test_what_it_publishes_meanwhile_is_kept(refuse, tmp_path):
+def test_what_it_publishes_meanwhile_is_kept(refuse, when_it_waits, tmp_path):
     owned = ownership.claim(tmp_path / "state/train_sft/chat", ownership.new_attempt())
 
     def publish():
@@ -63,11 +79,9 @@ def test_what_it_publishes_meanwhile_is_kept(refuse, tmp_path):
         (tmp_path / "sft/manifest.json").write_text("{}")
         owned.release()
 
-    timer = threading.Timer(0.5, publish)
-    timer.start()
+    when_it_waits(publish)
     with pytest.raises(RlhfError, match="has just finished") as caught:
         refuse()
-    timer.join()
     assert "sft/manifest.json" in str(caught.value)
     refuse()  # the next start takes it as it is
 

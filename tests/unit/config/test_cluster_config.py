@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 from valid_config import put
 
@@ -161,6 +163,6 @@ def test_an_image_sees_a_dataset_outside_of_the_project(valid, tmp_path, monkeyp
     )
     monkeypatch.setenv(VARIABLE, str(tmp_path / "configs/mine.yaml"))  # its lock is beside it
     options = launch_options(elsewhere, "fetch_data", "x")
-    assert f"--bind '{rows.parent}' --bind {tmp_path}/configs" in options
+    assert f"--bind '{rows.parent}' --bind {shlex.quote(f'{tmp_path}/configs')}" in options
     config = load_config(put(valid, "runtime.containers", "none"))
     assert "--bind" not in launch_options(config, "fetch_data", "demo")

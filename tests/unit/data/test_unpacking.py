@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import shlex
 import subprocess
 import tarfile
 import zipfile
@@ -164,7 +165,7 @@ class TestEncodings:
         assert error.value.hint is not None
         command = error.value.hint.rpartition(": ")[2]
         copy = tmp_path / "copy.jsonl"
-        subprocess.run(command.replace("COPY", str(copy)), shell=True, check=True)
+        subprocess.run(command.replace("COPY", shlex.quote(str(copy))), shell=True, check=True)
         assert read(copy, copy.read_bytes()) == [("“Größe” – ok?", "5 €")]
 
     @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])

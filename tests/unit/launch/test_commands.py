@@ -115,6 +115,7 @@ def test_the_tree_of_ppo_on_two_nodes_of_eight_gpus(options, monkeypatch, tmp_pa
     binds = [f"--bind={one}" for one in (tmp_path, CODE, "/SCRATCH")]
     inside = shlex.join(["--home=/SCRATCH/home", *binds])
     guarded, python = shlex.join(map(str, GUARDED)), shlex.quote(PYTHON)
+    pwd = shlex.quote(f"--pwd={tmp_path}")
     common = """PYTHONNOUSERSITE=1
     PYTHONUNBUFFERED=1
     TMPDIR=/SCRATCH"""
@@ -131,13 +132,13 @@ on the first node, and likewise on 1 more:
     CUDA_VISIBLE_DEVICES=6
     {common}
     PYTHONPATH={CODE}
-    {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} serve.sif \
+    {guarded} apptainer exec --nv --cleanenv {inside} {pwd} serve.sif \
 python -m rlhf.serving.tritonserver store/reward …
   server reference, on GPU 7, log logs/ppo.node0.reference-server.log:
     CUDA_VISIBLE_DEVICES=7
     {common}
     PYTHONPATH={CODE}
-    {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} serve.sif \
+    {guarded} apptainer exec --nv --cleanenv {inside} {pwd} serve.sif \
 python -m rlhf.serving.tritonserver store/reference …
   6 ranks of 12, on GPU 0, 1, 2, 3, 4, 5:
     OMP_NUM_THREADS=8
@@ -152,7 +153,7 @@ python -m rlhf.serving.tritonserver store/reference …
     RLHF_EXIT_FOLDER=/SCRATCH/exit
     RLHF_GPUS=8
     PYTHONPATH={CODE}
-    {guarded} apptainer exec --nv --cleanenv {inside} --pwd={tmp_path} train.sif \
+    {guarded} apptainer exec --nv --cleanenv {inside} {pwd} train.sif \
 python -m rlhf.launch.torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=FIRST:PORT \
 --rdzv-id=FIRST:PORT --rdzv-conf=is_host=1,join_timeout=3600,read_timeout=3600 \
 --local-addr=ADDRESS --nproc-per-node=6 --log-dir=/SCRATCH/torchrun -m -- rlhf.launch.worker \

@@ -97,13 +97,8 @@ def _title(job: slurm.Job) -> str:
 
 def _lives(owner: Owner) -> bool:
     if not owner.released:
-        _note_wait(owner)
+        note_wait(owner)
     return lives(owner)
-
-
-def _note_wait(owner: Owner) -> None:
-    if not on_this_machine(owner.attempt):
-        print(f"looking for a sign of life: {owner.attempt} …", flush=True)
 
 
 def note_wait(owner: Owner) -> None:
