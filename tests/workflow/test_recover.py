@@ -13,26 +13,27 @@ from projects import Project
 from rlhf.runtime.fence import owner_of
 
 
-def wait_for_owner(state: Path, head: subprocess.Popen[bytes]) -> int:
-    """Process id of the launcher that claims the state next."""
+def train_again(project: Project) -> tuple[subprocess.Popen[bytes], int]:
+    """A Snakemake that trains the model anew, and the process id of the launcher that does it."""
+    state = project.folder / "state/train_sft/chat"
     last = owner_of(state).attempt.id
-    until = time.monotonic() + 600
-    while (owner := owner_of(state)).attempt.id == last:
-        assert head.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return owner.attempt.pid
-
-
-def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
-    expected = project.results("sft/")
     head = subprocess.Popen(
         ["snakemake", "--profile", "local", "--configfile", project.config,
          "--forcerun", "train_sft", "--until", "train_sft"],
         cwd=project.folder, env=project.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    launcher = wait_for_owner(project.folder / "state/train_sft/chat", head)
+    until = time.monotonic() + 600
+    while (owner := owner_of(state)).attempt.id == last:
+        assert head.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return head, owner.attempt.pid
+
+
+def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
+    expected = project.results("sft/")
+    head, launcher = train_again(project)
 
     alive = project.rlhf("recover", "--cancel")
     assert alive.returncode == 2
@@ -59,13 +60,7 @@ def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
 def test_what_a_killed_snakemake_left_running_is_safe_from_the_next(project: Project) -> None:
     """Even from one that was told to ignore the lock: it is refused before it deletes anything."""
     expected = project.results()
-    head = subprocess.Popen(
-        ["snakemake", "--profile", "local", "--configfile", project.config,
-         "--forcerun", "train_sft", "--until", "train_sft"],
-        cwd=project.folder, env=project.environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    launcher = wait_for_owner(project.folder / "state/train_sft/chat", head)
+    head, launcher = train_again(project)
     head.kill()
     head.wait()
     os.kill(launcher, signal.SIGSTOP)  # it still lives when the next one comes
