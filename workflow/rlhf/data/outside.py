@@ -14,6 +14,7 @@ from rlhf.errors import ConfigError
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+OURS = "set `template` to chatml, oasst, hh or deepspeed_chat"  # a hint
 CLOCK = "strftime_now"  # the one clock that transformers gives to templates
 GIVEN = {"messages", "add_generation_prompt"}
 _DRAWN = {"lipsum"}  # a function of Jinja that writes random words
@@ -43,14 +44,14 @@ def check(template: str, where: str) -> None:
             f"The tokenizer's chat template is not one of Jinja's: {error}.",
             where=where,
             expected="a template that transformers can read",
-            hint="set `template` to chatml, oasst, hh or deepspeed_chat",
+            hint=OURS,
         ) from None
     if drawing:
         raise ConfigError(
             f"The tokenizer's chat template draws at random, with {drawing!r}.",
             where=where,
             expected="a template that writes the same dialogue the same way, always",
-            hint="set `template` to chatml, oasst, hh or deepspeed_chat",
+            hint=OURS,
         )
     if clock:
         raise ConfigError(

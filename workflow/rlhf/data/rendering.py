@@ -97,7 +97,7 @@ class Rendering:
                 "The tokenizer brings no chat template.",
                 where=where,
                 expected="a template that marks what the assistant says",
-                hint="set `template` to chatml, oasst, hh or deepspeed_chat",
+                hint=outside.OURS,
             )
         outside.check(template, where)
         self._marked = bool(_MARKS.search(template))
@@ -145,8 +145,7 @@ class Rendering:
             where=f"{self._where}, for the roles {', '.join(roles)}",
             expected="a template that writes every message as it is and marks the assistant's "
             "text and EOS with {% generation %}",
-            hint="set `template` to chatml, oasst, hh or deepspeed_chat, and `eos_token` to what "
-            "ends a turn",
+            hint=f"{outside.OURS}, and `eos_token` to what ends a turn",
         )
 
     def _lay_out(self, roles: tuple[str, ...], prompt: bool) -> Layout:
@@ -159,12 +158,13 @@ class Rendering:
         spaced, _ = self._try(roles, [f"{_BEFORE}{one}{_AFTER}" for one in stand_ins], prompt)
         places = _places(_STAND_IN.split(text)[::2], _STAND_IN.split(spaced)[::2])
         spans = tuple(one.span() for one in found)
-        layout = places and Layout(text, spans, places, trained if self._marked else None)
+        if not places:
+            raise self.unfit("changes the messages' texts", roles)
+        layout = Layout(text, spans, places, trained if self._marked else None)
         for probe in _PROBES:
             contents = [probe] * len(roles)
-            if not layout or self._try(roles, contents, prompt)[0] != layout.fill(contents):
+            if self._try(roles, contents, prompt)[0] != layout.fill(contents):
                 raise self.unfit("changes the messages' texts", roles)
-        assert layout
         return layout
 
     def _try(
@@ -224,8 +224,8 @@ class Rendering:
             f"The chat template {what}.",
             where=f"row {row}, {self._where}",
             expected=expected,
-            hint="set `template` to chatml, oasst, hh or deepspeed_chat, which write every text; "
-            "or leave such rows out, by the dataset's `options.exclude`",
+            hint=f"{outside.OURS}, which write every text; or leave such rows out, by the "
+            "dataset's `options.exclude`",
         )
 
 

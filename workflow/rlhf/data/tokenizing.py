@@ -64,7 +64,8 @@ class Tally:
 
     ``truncations`` says how rows were cut, each in one way or more: ``turns`` (the oldest are
     gone), ``question`` (the beginning of the last one), ``offset`` (a random part is left).
-    ``dropped`` says why rows are not used: ``question`` is one that is too long and never cut.
+    ``dropped`` says why rows are not used: ``long_question`` is one whose last question is too
+    long, and may not be cut.
     """
 
     source_rows: int = 0
