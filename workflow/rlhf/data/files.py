@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from rlhf.data.names import KINDS, PACKINGS, TRAIN, describes, kind_of, printable, split_of_name
+from rlhf.data.names import (
+    EVALUATION,
+    KINDS,
+    PACKINGS,
+    TRAIN,
+    describes,
+    kind_of,
+    printable,
+    split_of_name,
+)
 from rlhf.data.saved import saved_files
 from rlhf.errors import DataError
 
-ABOUT, HIDDEN, BROKEN_LINK = (
-    "beside the rows: about the dataset, or a cache",
-    "hidden",
-    "a broken link",
-)
+ABOUT = "beside the rows: about the dataset, or a cache"
 ALL_SPLITS = '`files: ["*"]` reads all'
 
 
@@ -152,7 +157,7 @@ def _all(folder: Path) -> Files:
     tables = bool(set(kinds.values()) - {"", ".txt"})
     rows = [one for one, kind in kinds.items() if kind and (kind != ".txt" or not tables)]
     splits = {one: split_of_name(one.relative_to(folder)) for one in rows}
-    both = {TRAIN, "evaluation"} <= set(splits.values())
+    both = {TRAIN, EVALUATION} <= set(splits.values())
     found = Files(left=listed.left)
     for one, kind in kinds.items():
         if describes(one):

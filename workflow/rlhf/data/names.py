@@ -8,10 +8,10 @@ from pathlib import PurePath
 # Kinds by the end of a file's name; another name is read as JSON lines or a JSON list.
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 PACKINGS = (".gz", ".zst", ".xz", ".bz2")
-TRAIN = "train"
+TRAIN, EVALUATION = "train", "evaluation"
 # Words that the hub's conventions know a split by.
 SPLITS = {"train": TRAIN, "training": TRAIN} | dict.fromkeys(
-    ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"), "evaluation"
+    ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"), EVALUATION
 )
 _BREAKS = re.compile(r"[-._ 0-9]+")
 # Files that stand beside a dataset's rows in its repository.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePath
 
-from rlhf.data.names import TRAIN, split_of_name
+from rlhf.data.names import EVALUATION, TRAIN, split_of_name
 from rlhf.errors import DataError
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
@@ -23,7 +23,7 @@ def saved_files(folder: Path) -> tuple[list[Path], list[str]]:
     if (folder / _SPLITS).is_file():
         splits = [str(one) for one in _json(folder / _SPLITS, "splits")]
         kinds = {split: split_of_name(PurePath(split)) for split in splits}
-        both = {TRAIN, "evaluation"} <= set(kinds.values())
+        both = {TRAIN, EVALUATION} <= set(kinds.values())
         read = [one for one in splits if not both or kinds[one] == TRAIN]
         files = [file for split in read for file in saved_files(folder / split)[0]]
         return files, [one for one in splits if one not in read]

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rlhf.data.formats.unpacking import BLOCK, BROKEN, broken, open_unpacked
+from rlhf.data.formats.unpacking import BLOCK, BROKEN, CHUNK, broken, open_unpacked
 from rlhf.errors import DataError
 
 BOM = "\ufeff"  # some editors begin a file with it; JSON knows none
-CHUNK = 1 << 20  # bytes
 
 
 def empty(path: Path) -> DataError:

@@ -116,7 +116,6 @@ def _quoted(
 
 
 def _not_csv(error: csv.Error, path: Path, line: int, delimiter: str) -> DataError:
-    expected = 'columns with commas between them, texts with commas or lines in "quotes"'
     if "end of data" in str(error) or "field larger" in str(error):
         opened = _open_quote(path, line, delimiter)
         return DataError(
@@ -135,7 +134,7 @@ def _not_csv(error: csv.Error, path: Path, line: int, delimiter: str) -> DataErr
     return DataError(
         f"The file is not CSV: {error}.",
         where=f"{path}:{line}",
-        expected=expected,
+        expected='columns with commas between them, texts with commas or lines in "quotes"',
         hint='write a quote inside of quotes twice: ""; does a quote of this row stay open?',
     )
 
