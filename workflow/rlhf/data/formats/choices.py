@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.columns import columns_of
 from rlhf.data.formats.compared import Answer, Compared, as_number, is_nothing, same
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.turns import pick, ranked
@@ -49,12 +49,7 @@ class MultipleChoice(Compared):
         choices = self._columns.value(record, self._choices, "choices")
         if not isinstance(choices, list) or not all(isinstance(one, str) for one in choices):
             if choices is not None:
-                self._faults.report(
-                    "column_type",
-                    f"Column `{self._choices}` holds {shown(choices)}.",
-                    expected="a list of texts",
-                    key=self._choices,
-                )
+                self._faults.report_value("column_type", self._choices, choices, "a list of texts")
             return []
         right = self._right(record, len(choices))
         if right is None:
@@ -101,11 +96,11 @@ class MultipleChoice(Compared):
             if keys is None:
                 return None
             if not isinstance(keys, list) or len(keys) != count:
-                self._faults.report(
+                self._faults.report_value(
                     "column_type",
-                    f"Column `{self._keys}` holds {shown(keys)}.",
-                    expected=f"a list of {count} keys, one for each of `{self._choices}`",
-                    key=self._keys,
+                    self._keys,
+                    keys,
+                    f"a list of {count} keys, one for each of `{self._choices}`",
                 )
                 return None
             place = next((i for i, key in enumerate(keys) if same(key, label)), None)
@@ -116,13 +111,11 @@ class MultipleChoice(Compared):
             self._faults.filtered["unlabelled"] += 1
             return None
         if place is None or place != int(place) or not 0 <= place < count:
-            self._faults.report(
+            self._faults.report_value(
                 "label_invalid",
-                f"Column `{self._label}` holds {shown(label)}.",
-                expected=f"one of `{self._keys}`"
-                if self._keys
-                else f"a number from 0 to {count - 1}",
-                key=self._label,
+                self._label,
+                label,
+                f"one of `{self._keys}`" if self._keys else f"a number from 0 to {count - 1}",
             )
             return None
         return int(place)

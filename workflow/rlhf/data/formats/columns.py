@@ -81,14 +81,6 @@ def unread_keys(raw: Mapping[str, Any], read: Collection[str]) -> set[str]:
     return {printable(key) for key in held}
 
 
-def shown(value: Any) -> str:
-    """A value for an error message: its kind, and how it begins."""
-    if value is None:
-        return "nothing (null)"
-    text = repr(value)
-    return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '…'}"
-
-
 def _speaks(value: Any) -> bool:
     """Whether a value is a message; see ``objects``, which builds on this module."""
     return isinstance(value, dict) and not value.keys().isdisjoint(("role", "from"))
@@ -243,13 +235,7 @@ class Columns:
         if listed is not None and all(isinstance(one, str) for one in listed):
             value = (self._join or "").join(listed)
         if not isinstance(value, str):
-            self._faults.report(
-                "column_type",
-                f"Column `{path}` holds {shown(value)}.",
-                expected="text",
-                key=path,
-                hint=part_of(value, path),
-            )
+            self._faults.report_value("column_type", path, value, "text", hint=part_of(value, path))
             return None
         text = self._remove.sub("", value) if self._remove else value
         if not text.strip():
@@ -262,8 +248,4 @@ class Columns:
 
     def _has(self, record: dict[str, Any], path: str) -> bool:
         """Whether there is something in a column."""
-        try:
-            value = look_up(record, path)
-        except KeyError:
-            return False
-        return holds_something(value)
+        return holds_something(there(record, path))

@@ -8,21 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlhf.data.formats.columns import (
-    Columns,
-    holds_something,
-    look_up,
-    part_of,
-    shown,
-    there,
-)
-from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.columns import Columns, holds_something, look_up, part_of, there
+from rlhf.data.formats.faults import MEND, Faults, shown
 from rlhf.data.formats.objects import is_message, read_messages
 from rlhf.data.formats.system import SystemColumn
 from rlhf.data.formats.turns import (
     HUMAN_ASSISTANT,
     check_prompts,
     pick,
+    reply_of,
     spoken,
     two_speakers,
     waiting,
@@ -205,30 +199,29 @@ class Compared:
         of_list = position is not None
         several = isinstance(value, list) and len(value) != 1
         if several or (of_list and not isinstance(value, str)):
-            self._faults.report(
+            self._faults.report_value(
                 "column_type",
-                f"Column `{key}` holds {shown(value)}.",
-                expected="a text, a message or a list of messages",
+                key,
+                value,
+                "a text, a message or a list of messages",
                 message=position,
-                key=key,
                 hint=MEND if of_list else part_of(value, key),
             )
             return None
         return self._said(self._replied.text({key: value}, key, option), key, position)
 
+    def _score_in(self, record: dict[str, Any], key: str) -> int | float | None:
+        """The number in a column of scores, or None after reporting a fault."""
+        value = self._columns.value(record, key, "scores")
+        number = as_number(value)
+        if number is None and value is not None:
+            self._faults.report_value("score_invalid", key, value, "a number")
+        return number
+
     def _said(self, text: str | None, key: str, position: int | None = None) -> Answer | None:
-        if text is None:
-            return None
-        said = text.strip().removeprefix(f"{self._speakers[1]}:").strip()
-        if not said:
-            self._faults.report(
-                "text_empty",
-                f"Column `{key}` is empty.",
-                expected="a reply",
-                message=position,
-                key=key,
-            )
-        return Answer((), said) if said else None
+        if text is not None:
+            text = reply_of(self._faults, text, self._speakers, key, position)
+        return None if text is None else Answer((), text)
 
     def _ends(self, raw: list[Any], key: str) -> Answer | None:
         """The reply that a list of messages ends with."""

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rlhf.data.formats.accounts import Held
-from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.columns import columns_of
 from rlhf.data.formats.compared import (
     PROMPT,
     Compared,
-    as_number,
     is_nothing,
     same,
     without_ties,
@@ -140,37 +139,30 @@ class Comparisons(Compared):
     def _points(self, record: dict[str, Any]) -> tuple[float, float] | None:
         """Points of both replies, or None if nothing is said of them or after reporting a fault."""
         if self._choice is not None:
-            label = self._columns.value(record, self._choice, "choice", nothing="")
-            if label is None:
-                return None
-            if is_nothing(label):
-                self._faults.filtered["unlabelled"] += 1
-                return None
-            outcomes = ((self._wins[0], (1, 0)), (self._wins[1], (0, 1)), (self._ties, (0, 0)))
-            for labels, points in outcomes:
-                if any(same(label, one) for one in labels):
-                    return points
-            self._faults.report(
-                "choice_invalid",
-                f"Column `{self._choice}` holds {shown(label)}.",
-                expected=" or ".join(repr(one) for wins in self._wins for one in wins),
-                key=self._choice,
-                hint="set `options.wins` to the labels of the set, `options.ties` to those that "
-                "prefer neither",
-            )
+            return self._of_label(record, self._choice)
+        first, second = self._scores or ("", "")
+        points = self._score_in(record, first)
+        others = self._score_in(record, second) if points is not None else None
+        return None if points is None or others is None else (points, others)
+
+    def _of_label(self, record: dict[str, Any], choice: str) -> tuple[float, float] | None:
+        """One point for the reply that the label says is better, none in a tie."""
+        label = self._columns.value(record, choice, "choice", nothing="")
+        if label is None:
             return None
-        numbers = []
-        for key in self._scores or ():
-            value = self._columns.value(record, key, "scores")
-            number = as_number(value)
-            if number is None:
-                if value is not None:
-                    self._faults.report(
-                        "score_invalid",
-                        f"Column `{key}` holds {shown(value)}.",
-                        expected="a number",
-                        key=key,
-                    )
-                return None
-            numbers.append(number)
-        return numbers[0], numbers[1]
+        if is_nothing(label):
+            self._faults.filtered["unlabelled"] += 1
+            return None
+        outcomes = ((self._wins[0], (1, 0)), (self._wins[1], (0, 1)), (self._ties, (0, 0)))
+        for labels, points in outcomes:
+            if any(same(label, one) for one in labels):
+                return points
+        self._faults.report_value(
+            "choice_invalid",
+            choice,
+            label,
+            " or ".join(repr(one) for wins in self._wins for one in wins),
+            hint="set `options.wins` to the labels of the set, `options.ties` to those that "
+            "prefer neither",
+        )
+        return None

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import holds_something, shown, unread_keys
-from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.columns import holds_something, unread_keys
+from rlhf.data.formats.faults import MEND, Faults, shown
 from rlhf.data.formats.labels import as_flag
 from rlhf.data.formats.objects import CALLING, CALLS, TOOLS
 from rlhf.data.formats.parts import joined, unread_of_parts
@@ -44,6 +44,11 @@ class Contents:
         self._faults, self._role, self._content = faults, role, content
         self._write_calls = tool_calls == "text"
         self._trained = TRAINED if trained is None else tuple(filter(None, [trained]))
+
+    @property
+    def layout(self) -> str:
+        """What a message looks like, for messages of faults."""
+        return f"{{{self._role[0]}, {self._content[0]}}}"
 
     def role_key(self, raw: Mapping[str, Any]) -> str:
         """Where the role of a message stands."""
@@ -82,19 +87,13 @@ class Contents:
             elif said.strip() and role in CALLING:
                 said = _tagged("tool_call", said)
             said = "\n".join([*([said] if said.strip() else []), *written])
-        if not said.strip():
-            self._faults.report(
-                "text_empty",
-                "A message has no text.",
-                expected=f"`{key}` is a string with something in it",
-                message=position,
-                hint=MEND
-                if key in raw or len(self._content) > 1
-                else f"keys of the message are {', '.join(map(str, raw))}: name that of the text "
-                "in `options.content`",
+        hint = MEND
+        if key not in raw and len(self._content) == 1:
+            hint = (
+                f"keys of the message are {', '.join(map(str, raw))}: name that of the text in "
+                "`options.content`"
             )
-            return None
-        return said if self._faults.is_unicode(said, position) else None
+        return self._faults.text({key: said}, key, position, hint)
 
     def trained(self, raw: Mapping[str, Any], position: int) -> bool | None:
         """Whether an assistant's message is trained, or None after reporting a fault."""

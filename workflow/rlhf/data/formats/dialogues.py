@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, unread_keys
-from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, unread_keys
+from rlhf.data.formats.faults import Faults, shown
 from rlhf.data.formats.labels import Labels
 from rlhf.data.formats.system import SystemColumn
 from rlhf.data.formats.turns import dialogue, in_turn, merged, prompts_only
@@ -57,14 +57,9 @@ class Dialogues:
         turns = self._columns.value(record, self._turns, "turns")
         if not isinstance(turns, list) or not turns:
             if turns is not None:
-                self._faults.report(
-                    "column_type",
-                    f"Column `{self._turns}` holds {shown(turns)}.",
-                    expected="a list of turns",
-                    key=self._turns,
-                )
+                self._faults.report_value("column_type", self._turns, turns, "a list of turns")
             return []
-        if self._speakers is not None and not self._two_in_turn(record, len(turns)):
+        if self._speakers is not None and not self._two_in_turn(record, self._speakers, len(turns)):
             return []
         messages = self._pairs(turns) if self._keys else self._texts(turns)
         if messages is None:
@@ -89,15 +84,12 @@ class Dialogues:
         for key in held:
             self._faults.count_unread(f"{self._turns}[].{key}")
 
-    def _two_in_turn(self, record: dict[str, Any], count: int) -> bool:
-        names = self._columns.value(record, self._speakers or "", "speakers")
+    def _two_in_turn(self, record: dict[str, Any], column: str, count: int) -> bool:
+        names = self._columns.value(record, column, "speakers")
         if not isinstance(names, list) or len(names) != count:
             if names is not None:
-                self._faults.report(
-                    "column_type",
-                    f"Column `{self._speakers}` holds {shown(names)}.",
-                    expected=f"a list of {count} names, one for each turn",
-                    key=self._speakers,
+                self._faults.report_value(
+                    "column_type", column, names, f"a list of {count} names, one for each turn"
                 )
             return False
         two = names[:2] if len(set(map(str, names[:2]))) == 2 else []

@@ -22,6 +22,14 @@ def is_read(column: str, reads: Collection[str]) -> bool:
     return column in reads or ("." in column and column.split(".")[0] in reads)
 
 
+def shown(value: Any) -> str:
+    """A value for an error message: its kind, and how it begins."""
+    if value is None:
+        return "nothing (null)"
+    text = repr(value)
+    return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '…'}"
+
+
 class Faults:
     """The policy for faults of rows, and the tally.
 
@@ -111,6 +119,20 @@ class Faults:
         where += f", column {key}" if key is not None else ""
         raise DataError(what, where=where, expected=expected, hint=hint)
 
+    def report_value(
+        self,
+        reason: str,
+        key: str,
+        value: Any,
+        expected: str,
+        *,
+        message: object = None,
+        hint: str = MEND,
+    ) -> None:
+        """Count or raise a fault of what stands in a column; see ``report``."""
+        what = f"Column `{key}` holds {shown(value)}."
+        self.report(reason, what, expected=expected, message=message, key=key, hint=hint)
+
     def hold(self) -> Held:
         """Say that the row that is being read gives something when all are read, or nothing."""
         self.holding = True
@@ -170,6 +192,7 @@ class Faults:
         raw: Mapping[str, Any],
         key: str,
         message: object = None,
+        hint: str = MEND,
     ) -> str | None:
         """The message's text, or None after reporting a fault."""
         text = raw.get(key)
@@ -179,6 +202,7 @@ class Faults:
                 "A message has no text.",
                 expected=f"`{key}` is a string with something in it",
                 message=message,
+                hint=hint,
             )
             return None
         return text if self.is_unicode(text, message) else None

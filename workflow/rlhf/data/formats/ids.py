@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import holds_something, shown
+from rlhf.data.formats.columns import holds_something
 from rlhf.data.formats.faults import Faults
 
 IGNORE = "set `options.ids: ignore`: rows are numbered then, and none is lost"
@@ -57,13 +57,7 @@ class RowIds:
             value = int(value)  # pandas makes 1.0 of 1 where other rows have none
         if isinstance(value, str) or type(value) in (int, float):
             return str(value) if self._faults.is_unicode(str(value), key="id") else None
-        self._faults.report(
-            "id_invalid",
-            f"Column `id` holds {shown(value)}.",
-            expected="a text or a number",
-            key="id",
-            hint=IGNORE,
-        )
+        self._faults.report_value("id_invalid", "id", value, "a text or a number", hint=IGNORE)
         return None
 
     def _free(self, row_id: str, prompts: int) -> str:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.data.formats.accounts import Held
-from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.columns import columns_of
 from rlhf.data.formats.compared import PROMPT, Compared
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.labels import as_label
-from rlhf.data.formats.turns import HUMAN_ASSISTANT, group_of_turns, ranked
+from rlhf.data.formats.turns import HUMAN_ASSISTANT, group_of_turns, prompts_only, ranked
 from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+
+
+@dataclass
+class _Reply:
+    """The row that a reply first came from, and all labels that it has."""
+
+    row_id: str
+    held: Held
+    labels: set[bool] = field(default_factory=set)
 
 
 class Labelled(Compared):
@@ -50,9 +60,7 @@ class Labelled(Compared):
         taken = columns_of(prompt, completion, label)
         super().__init__(faults, prompt, speakers, inline, system=system, taken=taken)
         self._completion, self._label, self._pairs = completion, label, pairs
-        # history → reply → the row that it first came from, and the labels that it has
-        self._known: dict[tuple[Message, ...], dict[str, tuple[str, set[bool]]]] = {}
-        self._held: dict[tuple[Message, ...], dict[str, Held]] = {}
+        self._known: dict[tuple[Message, ...], dict[str, _Reply]] = {}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation and the prompt, or the prompt alone; with ``pairs`` in the end."""
@@ -63,51 +71,46 @@ class Labelled(Compared):
             return []
         row_id = self._faults.row_id
         if self._pairs:
-            replies = self._known.setdefault(histories[0], {})
-            if answer.text.strip() in replies:
+            replies, text = self._known.setdefault(histories[0], {}), answer.text.strip()
+            if text in replies:
                 self._faults.filtered["duplicate_reply"] += 1
             else:
-                held = self._held.setdefault(histories[0], {})
-                held[answer.text.strip()] = self._faults.hold()
-            replies.setdefault(answer.text.strip(), (row_id, set()))[1].add(accepted)
+                replies[text] = _Reply(row_id, self._faults.hold())
+            replies[text].labels.add(accepted)
             return []
         rows = ranked(self._faults, row_id, histories[0], [answer.text])
-        if accepted:
-            return rows
-        self._faults.filtered["rejected_reply"] += 1
-        return [row for row in rows if isinstance(row, Prompt)]
+        return rows if accepted else prompts_only(self._faults, rows, "rejected_reply")
 
     def finish(self) -> Iterable[Row]:
         """With ``pairs``: accepted replies to imitate, the pairs, and the prompts."""
         for history, replies in self._known.items():
             sides: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-            for text, (row_id, labels) in replies.items():
-                if len(labels) == 2:
+            for text, reply in replies.items():
+                if len(reply.labels) == 2:
                     self._faults.filtered["label_differs"] += 1
-                    self._held[history][text].leave_out("label_differs")
+                    reply.held.leave_out("label_differs")
                 else:
-                    sides[True in labels].append((row_id, text))
+                    sides[True in reply.labels].append((reply.row_id, text))
             if not sides[True] and sides[False]:
                 self._faults.filtered["rejected_reply"] += len(sides[False])
-            first = next(iter(replies.values()))[0]
+            first = next(iter(replies.values())).row_id
             group = group_of_turns(history)
             for row_id, text in sides[True]:
                 yield Conversation(row_id, group, (*history, Message("assistant", text)))
                 for number, (_, worse) in enumerate(sides[False], start=1):
                     yield Preference(f"{row_id}.{number}", group, history, (text, worse))
             yield Prompt(first, group, history)
-            for held in self._held[history].values():
-                held.use()  # the prompt at least
+            for reply in replies.values():
+                reply.held.use()  # the prompt at least
 
     def _accepted(self, record: dict[str, Any]) -> bool | None:
         label = self._columns.value(record, self._label, "label")
         accepted = as_label(label)
         if accepted is None and label is not None:
-            self._faults.report(
+            self._faults.report_value(
                 "label_invalid",
-                f"Column `{self._label}` holds {shown(label)}.",
-                expected="true, 1 or desirable for a reply that was accepted; false, 0 or "
-                "undesirable",
-                key=self._label,
+                self._label,
+                label,
+                "true, 1 or desirable for a reply that was accepted; false, 0 or undesirable",
             )
         return accepted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from rlhf.data.formats.columns import columns_of, holds_something, shown, there
+from rlhf.data.formats.columns import columns_of, holds_something, there
 from rlhf.data.formats.faults import Faults
 
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -74,11 +74,11 @@ class Labels:
         value = there(record, column)
         label = as_label(value)
         if label is None:
-            self._faults.report(
+            self._faults.report_value(
                 "label_invalid",
-                f"Column `{column}` holds {shown(value)}.",
-                expected="true, 1 or desirable for a good answer; false, 0 or undesirable",
-                key=column,
+                column,
+                value,
+                "true, 1 or desirable for a good answer; false, 0 or undesirable",
                 hint="name the label's column in `options.label`; with an empty name no label "
                 "is read, and all answers are learned",
             )

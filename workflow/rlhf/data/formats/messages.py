@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, shown, there
+from rlhf.data.formats.columns import Columns, columns_of, there
 from rlhf.data.formats.contents import Contents
-from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.faults import MEND, Faults, shown
 from rlhf.data.formats.ids import RowIds
 from rlhf.data.formats.labels import Labels
 from rlhf.data.formats.objects import CALLING, ROLES, TOOLS, lists_of_messages
@@ -44,7 +44,6 @@ class _MessageLists:
         faults: where faults go.
         column: column of the list.
         contents: reads single messages.
-        layout: what a message looks like, for messages of faults.
         system, label, ids: as the formats say.
         merge: make one of messages that one role says in a row.
         roles: role in the file → ours.
@@ -55,7 +54,6 @@ class _MessageLists:
         faults: Faults,
         column: str,
         contents: Contents,
-        layout: str,
         system: str | None,
         merge: bool,
         roles: Mapping[str, Role],
@@ -65,7 +63,7 @@ class _MessageLists:
         if not set(roles.values()) <= set(NAMES):
             raise faults.wrong_option("roles", roles, f"role in the file → {', '.join(NAMES)}")
         self._faults, self._column, self._contents = faults, column, contents
-        self._layout, self._merge, self._roles = layout, merge, roles
+        self._merge, self._roles = merge, roles
         self.reads = columns_of(column)
         self._system = SystemColumn(faults, Columns(faults), system, self.reads)
         self._labels = Labels(faults, label, self.reads | self._system.reads)
@@ -90,7 +88,7 @@ class _MessageLists:
 
     def _messages(self, record: dict[str, Any]) -> tuple[Message, ...] | None:
         raw = there(record, self._column)
-        expected = f"`{self._column}` is a list of {self._layout}; {IN_TURN}"
+        expected = f"`{self._column}` is a list of {self._contents.layout}; {IN_TURN}"
         if not isinstance(raw, list) or not raw or not all(isinstance(one, dict) for one in raw):
             self._report_no_list(record, expected)
             return None
@@ -263,8 +261,7 @@ class Messages(_MessageLists):
     ) -> None:
         contents = Contents(faults, [role], [content], tool_calls, trained)
         known = {**NAMES, **(roles or {})}
-        layout = f"{{{role}, {content}}}"
-        super().__init__(faults, column, contents, layout, system, merge, known, label, ids)
+        super().__init__(faults, column, contents, system, merge, known, label, ids)
 
 
 class ShareGpt(_MessageLists):
@@ -303,5 +300,4 @@ class ShareGpt(_MessageLists):
             faults, ["from", "role"], ["value", "content", "text"], tool_calls, trained
         )
         known = {**SHAREGPT, **(roles or {})}
-        layout = "{from, value}"
-        super().__init__(faults, column, contents, layout, system, True, known, label, ids)
+        super().__init__(faults, column, contents, system, True, known, label, ids)

@@ -248,9 +248,10 @@ class OpenAssistant:
             return "rejected" if review is False else "not_reviewed"
         if synthetic and not self._synthetic:
             return "synthetic"
-        quality = _label(raw, "quality") if self._min_quality is not None else None
-        if quality is not None and quality < (self._min_quality or 0):
-            return "quality"
+        if self._min_quality is not None:
+            quality = _labels(raw).get("quality")
+            if isinstance(quality, int | float) and quality < self._min_quality:
+                return "quality"
         return None
 
     def finish(self) -> Iterator[Row]:
@@ -365,18 +366,11 @@ class OpenAssistant:
 
 
 def properties_of(raw: dict[str, Any]) -> Properties | None:
-    """Language and reviewers' labels of a message; labels outside 0–1 count as not given.
-
-    Labels are ``{name: {value, count}}`` in exports, and lists of names and values on the hub.
-    """
-    labels = raw.get("labels")
-    labels = labels if isinstance(labels, dict) else {}
-    if isinstance(labels.get("name"), list) and isinstance(labels.get("value"), list):
-        labels = dict(zip(labels["name"], labels["value"], strict=False))
+    """Language and reviewers' labels of a message; labels outside 0–1 count as not given."""
+    labels = _labels(raw)
     values: dict[str, Any] = {}
     for name in RATINGS:
-        label = labels.get(name)
-        value = label.get("value") if isinstance(label, dict) else label
+        value = labels.get(name)
         if isinstance(value, int | float) and 0 <= value <= 1:
             values[name] = float(value)
     lang = raw.get("lang")
@@ -393,16 +387,19 @@ def as_rank(value: Any) -> int | None:
     return int(value) if whole and not isinstance(value, bool) else None
 
 
-def _label(raw: dict[str, Any], name: str) -> float | None:
-    """Mean value of a label: of ``{name: {value}}``, or of the hub's lists of names and values."""
+def _labels(raw: dict[str, Any]) -> dict[str, Any]:
+    """Name of a label → its mean value.
+
+    Labels are ``{name: {value, count}}`` in exports, and lists of names and values on the hub.
+    """
     labels = raw.get("labels")
-    if not isinstance(labels, dict):
-        return None
+    labels = labels if isinstance(labels, dict) else {}
     if isinstance(labels.get("name"), list) and isinstance(labels.get("value"), list):
         labels = dict(zip(labels["name"], labels["value"], strict=False))
-    value = labels.get(name)
-    value = value.get("value") if isinstance(value, dict) else value
-    return float(value) if isinstance(value, int | float) else None
+    return {
+        name: label.get("value") if isinstance(label, dict) else label
+        for name, label in labels.items()
+    }
 
 
 def _has_reply(raw: dict[str, Any]) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import holds_something, shown, unread_keys
-from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.columns import holds_something, unread_keys
+from rlhf.data.formats.faults import Faults, shown
 from rlhf.data.formats.parts import joined, unread_of_parts
 from rlhf.data.rows import Message, Role
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import holds_something, shown, unread_keys
-from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.columns import holds_something, unread_keys
+from rlhf.data.formats.faults import MEND, Faults, shown
 
 TEXTS = (None, "text", "input_text", "output_text")  # types of a part that is text
 

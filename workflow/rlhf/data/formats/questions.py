@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, there
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, there
 from rlhf.data.formats.faults import MEND, Faults
 from rlhf.data.formats.labels import Labels
 from rlhf.data.formats.system import SystemColumn
@@ -134,12 +134,7 @@ class Questions:
             found = self._columns.value(record, column, "each")
             if not isinstance(found, list):
                 if found is not None:
-                    self._faults.report(
-                        "column_type",
-                        f"Column `{column}` holds {shown(found)}.",
-                        expected="a list",
-                        key=column,
-                    )
+                    self._faults.report_value("column_type", column, found, "a list")
                 return []
             lists.append(found)
         if len({len(one) for one in lists}) > 1:
@@ -210,11 +205,11 @@ class Alpaca(Questions):
             listed = pair if isinstance(pair, list) else []
             texts = [one for one in listed if isinstance(one, str) and one.strip()]
             if len(listed) != 2 or len(texts) != 2:
-                self._faults.report(
+                self._faults.report_value(
                     "history_invalid",
-                    f"Column `{self._before}` holds {shown(pair)}.",
-                    expected="a list of [question, answer], each a text",
-                    key=self._before,
+                    self._before,
+                    pair,
+                    "a list of [question, answer], each a text",
                     hint="name the right column in `options.history`; with an empty name none is "
                     f"read; or {MEND}",
                 )
@@ -241,6 +236,8 @@ class Summaries(Questions):
             ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
     """
 
+    _names = ("text", "summary")
+
     def __init__(
         self,
         faults: Faults,
@@ -251,7 +248,6 @@ class Summaries(Questions):
         system: str | None = None,
         label: str | None = None,
     ) -> None:
-        self._names = ("text", "summary")
         super().__init__(
             faults,
             text,

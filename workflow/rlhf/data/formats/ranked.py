@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.formats.columns import columns_of, look_up, shown, unread_keys
+from rlhf.data.formats.columns import columns_of, there, unread_keys
 from rlhf.data.formats.compared import PROMPT, Answer, Compared, as_number, without_ties
-from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.faults import Faults, shown
 from rlhf.data.formats.objects import is_message
 from rlhf.data.formats.turns import pick, ranked
 from rlhf.data.rows import Row
@@ -59,11 +59,8 @@ class Ranked(Compared):
         raw = self._columns.value(record, self._replies, "replies")
         if not isinstance(raw, list) or not raw:
             if raw is not None:
-                self._faults.report(
-                    "column_type",
-                    f"Column `{self._replies}` holds {shown(raw)}.",
-                    expected="a list of replies, best first",
-                    key=self._replies,
+                self._faults.report_value(
+                    "column_type", self._replies, raw, "a list of replies, best first"
                 )
             return []
         placed = self._placed(raw)
@@ -104,7 +101,7 @@ class Ranked(Compared):
                 return None
             place: float = position
             if key is not None:
-                value = _part(one, key)
+                value = there(one, key)
                 number = as_number(value)
                 if number is None:
                     self._faults.report(
@@ -125,7 +122,7 @@ class Ranked(Compared):
         return found
 
     def _reply(self, one: Any, position: int) -> Answer | None:
-        value = _part(one, self._text) if self._text else one
+        value = there(one, self._text) if self._text else one
         key = f"{self._replies}[].{self._text}" if self._text else self._replies
         if isinstance(value, dict) and not is_message(value):
             self._faults.report(
@@ -146,27 +143,11 @@ class Ranked(Compared):
 
     def _worse(self, record: dict[str, Any], best: str) -> list[str] | None:
         """One of the replies that are worse than all, if there are any."""
-        try:
-            worse = look_up(record, self._worst) if self._worst else None
-        except KeyError:
-            worse = None
-        if worse is None or worse == []:
+        worse = there(record, self._worst)
+        if self._worst is None or worse is None or worse == []:
             return []
         if not isinstance(worse, list) or not all(isinstance(one, str) for one in worse):
-            self._faults.report(
-                "column_type",
-                f"Column `{self._worst}` holds {shown(worse)}.",
-                expected="a list of texts",
-                key=self._worst,
-            )
+            self._faults.report_value("column_type", self._worst, worse, "a list of texts")
             return None
         text = self._columns.text({"worst": pick(worse, best)}, "worst", "worst")
         return None if text is None else [text]
-
-
-def _part(reply: dict[str, Any], path: str) -> Any:
-    """What a reply has under a path; None, if nothing."""
-    try:
-        return look_up(reply, path)
-    except KeyError:
-        return None

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from rlhf.data.formats.accounts import Held
-from rlhf.data.formats.columns import columns_of, shown
+from rlhf.data.formats.columns import columns_of
 from rlhf.data.formats.compared import PROMPT, Compared, as_number, without_ties
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.turns import ranked
@@ -59,7 +59,7 @@ class Scored(Compared):
         """No rows yet: they come when all replies to a prompt are known."""
         answer = self._answer(record, self._reply, "reply")
         histories = self._histories(record, [answer]) if answer is not None else None
-        score = self._score(record) if histories is not None else None
+        score = self._total(record) if histories is not None else None
         if answer is None or histories is None or score is None:
             return []
         _, known = self._known.setdefault(histories[0], (self._faults.row_id, {}))
@@ -87,22 +87,14 @@ class Scored(Compared):
                 else:
                     held.leave_out("tie")
 
-    def _score(self, record: dict[str, Any]) -> Fraction | None:
-        """The weighted sum, or None after reporting a fault."""
+    def _total(self, record: dict[str, Any]) -> Fraction | None:
+        """The weighted sum of the scores, or None after reporting a fault."""
         total = Fraction(0)
         for column, weight in self._weights.items():
-            value = self._columns.value(record, column, "scores")
-            number = as_number(value)
-            if number is None:
-                if value is not None:
-                    self._faults.report(
-                        "score_invalid",
-                        f"Column `{column}` holds {shown(value)}.",
-                        expected="a number",
-                        key=column,
-                    )
+            score = self._score_in(record, column)
+            if score is None:
                 return None
-            total += weight * _exact(number)
+            total += weight * _exact(score)
         return total
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.formats.accounts import Held
-from rlhf.data.formats.columns import holds_something, shown
-from rlhf.data.formats.faults import Faults
+from rlhf.data.formats.columns import holds_something
+from rlhf.data.formats.faults import Faults, shown
 
 PLACE = "\0place"  # key of a message that is a row: where it stands, and its account
 

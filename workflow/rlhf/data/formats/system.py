@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, holds_something, shown, there
+from rlhf.data.formats.columns import Columns, columns_of, holds_something, there
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.parts import joined, unread_of_parts
 from rlhf.data.rows import Message
@@ -75,11 +75,11 @@ class SystemColumn:
             for one in unread_of_parts(value, name) if text is not None else ():
                 self._faults.count_unread(one)
         elif not isinstance(value, str):
-            self._faults.report(
+            self._faults.report_value(
                 "system_invalid",
-                f"Column `{name}` holds {shown(value)}.",
-                expected="the text of a system message",
-                key=name,
+                name,
+                value,
+                "the text of a system message",
                 hint="name the right column in `options.system`; with an empty name none is read",
             )
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.columns import Columns, columns_of, shown, there
+from rlhf.data.formats.columns import Columns, columns_of, there
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.labels import Labels
 from rlhf.data.formats.system import SystemColumn
@@ -16,6 +16,7 @@ from rlhf.data.formats.turns import (
     merged,
     prompts_only,
     ranked,
+    reply_of,
     transcript,
     two_speakers,
     without_mark,
@@ -59,24 +60,24 @@ class HumanAssistant:
         rejected = self._dialogue(record, "rejected") if chosen else None
         if chosen is None or rejected is None:
             return []
-        best, same = chosen[-1].content, rejected[:-1] == chosen[:-1]
         history = self._system.before(record, chosen[:-1])
         if history is None:
             return []
-        if not same:
+        replies = [chosen[-1].content, rejected[-1].content]
+        if rejected[:-1] != chosen[:-1]:
             self._faults.filtered["history_differs"] += 1
-            return ranked(self._faults, self._faults.row_id, history, [best])
-        return ranked(self._faults, self._faults.row_id, history, [best, rejected[-1].content])
+            replies = replies[:1]
+        return ranked(self._faults, self._faults.row_id, history, replies)
 
     def _dialogue(self, record: dict[str, Any], option: str) -> tuple[Message, ...] | None:
         key = self._keys[option]
         value = there(record, key)
         if isinstance(value, list | dict):
-            self._faults.report(
+            self._faults.report_value(
                 "column_type",
-                f"Column `{key}` holds {shown(value)}.",
-                expected="a dialogue as text",
-                key=key,
+                key,
+                value,
+                "a dialogue as text",
                 hint="read lists of messages with `format: preference`",
             )
             return None
@@ -133,13 +134,13 @@ class Transcripts:
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""
         text = self._columns.text(record, self._text, "text")
+        if text is None:
+            return []
         reply = None
-        if text is not None and self._reply is not None:
+        if self._reply is not None:
             reply = self._columns.text(record, self._reply, "reply")
             if reply is None:
                 return []
-        if text is None:
-            return []
         text = without_mark(text, self._speakers)
         found = transcript(self._faults, text, self._speakers, self._inline, self._text)
         if found is None:
@@ -147,14 +148,8 @@ class Transcripts:
         if not found[-1].content:
             found.pop()  # a history that waits for its reply
         if reply is not None:
-            said = reply.strip().removeprefix(f"{self._speakers[1]}:").strip()
-            if not said:
-                self._faults.report(
-                    "text_empty",
-                    f"Column `{self._reply}` is empty.",
-                    expected="a reply",
-                    key=self._reply,
-                )
+            said = reply_of(self._faults, reply, self._speakers, self._reply)
+            if said is None:
                 return []
             found = merged([*found, Message("assistant", said)], "\n\n")
         whole = self._system.before(record, found)

@@ -115,7 +115,7 @@ class Translations:
                 f"languages out of {', '.join(sorted(self._prompts))}, or `prompts` for others",
             )
         self._faults, self._direction, self._columns = faults, direction, Columns(faults)
-        self._pair = (pair.split("-")[0], pair.split("-")[1])
+        self._pair = (languages[0], languages[1])
         self._source = source or f"{column}.{self._pair[0]}"
         self._target = target or f"{column}.{self._pair[1]}"
         self._target_column, self._codes = target_column, dict(codes or {})

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from rlhf.data.formats.columns import shown
-from rlhf.data.formats.faults import MEND, Faults
+from rlhf.data.formats.faults import MEND, Faults, shown
 from rlhf.data.formats.objects import is_message, read_messages
 from rlhf.data.rows import ROLES, Conversation, Message, Preference, Prompt, Role, Row
 from rlhf.data.split import group_of
@@ -133,6 +132,22 @@ def without_mark(text: str, speakers: Sequence[str]) -> str:
     return re.sub(rf"\s*(?<!\w){re.escape(speakers[1])}:\s*\Z", "", text)
 
 
+def reply_of(
+    faults: Faults, text: str, speakers: Sequence[str], key: str | None, position: int | None = None
+) -> str | None:
+    """A reply without the assistant's name before it, or None after reporting that it is empty."""
+    reply = text.strip().removeprefix(f"{speakers[1]}:").strip()
+    if not reply:
+        faults.report(
+            "text_empty",
+            f"Column `{key}` is empty.",
+            expected="a reply",
+            message=position,
+            key=key,
+        )
+    return reply or None
+
+
 def transcript(
     faults: Faults, text: str, speakers: Sequence[str], inline: bool, key: str
 ) -> list[Message] | None:
@@ -199,11 +214,8 @@ def spoken(
                 return None
             found.append(Message("user" if position % 2 else "assistant", text))
         return found
-    faults.report(
-        "prompt_invalid",
-        f"Column `{key}` holds {shown(value)}.",
-        expected="a text, a list of texts in turn, or a list of messages",
-        key=key,
+    faults.report_value(
+        "prompt_invalid", key, value, "a text, a list of texts in turn, or a list of messages"
     )
     return None
 
