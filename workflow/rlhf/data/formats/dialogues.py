@@ -47,10 +47,10 @@ class Dialogues:
             raise faults.wrong_option("keys", keys, "two keys, such as [input, output]")
         self._faults, self._turns, self._keys, self._speakers = faults, turns, keys, speakers
         self._prefix, self._columns = prefix, Columns(faults)
-        self.reads = columns_of(turns, speakers, prefix)
-        self._system = SystemColumn(faults, self._columns, system, self.reads)
-        self._labels = Labels(faults, label, self.reads | self._system.reads)
-        self.reads |= self._system.reads | self._labels.reads
+        taken = columns_of(turns, speakers, prefix)
+        self._system = SystemColumn(faults, self._columns, system, taken)
+        self._labels = Labels(faults, label, taken | self._system.reads)
+        self.reads = taken | self._system.reads | self._labels.reads
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""

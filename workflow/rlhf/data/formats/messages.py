@@ -64,11 +64,11 @@ class _MessageLists:
             raise faults.wrong_option("roles", roles, f"role in the file → {', '.join(NAMES)}")
         self._faults, self._column, self._contents = faults, column, contents
         self._merge, self._roles = merge, roles
-        self.reads = columns_of(column)
-        self._system = SystemColumn(faults, Columns(faults), system, self.reads)
-        self._labels = Labels(faults, label, self.reads | self._system.reads)
         self._ids = RowIds(faults, ids)
-        self.reads |= {"id", *self._system.reads, *self._labels.reads}
+        taken = columns_of(column)
+        self._system = SystemColumn(faults, Columns(faults), system, taken)
+        self._labels = Labels(faults, label, taken | self._system.reads)
+        self.reads = taken | self._system.reads | self._labels.reads | {"id"}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The conversation up to its last reply, and each history that ends with the user."""

@@ -52,8 +52,8 @@ class Scored(Compared):
             )
         self._reply, self._min_score = reply, min_score
         self._weights = {column: _exact(weight) for column, weight in weights.items()}
-        self._known: dict[tuple[Message, ...], tuple[str, dict[str, Fraction]]] = {}
-        self._held: dict[tuple[Message, ...], dict[str, Held]] = {}
+        # history → the first row's id, and each reply with its best score and its first row
+        self._known: dict[tuple[Message, ...], tuple[str, dict[str, tuple[Fraction, Held]]]] = {}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """No rows yet: they come when all replies to a prompt are known."""
@@ -66,22 +66,24 @@ class Scored(Compared):
         text = answer.text.strip()
         if text in known:
             self._faults.filtered["duplicate_reply"] += 1
+            before, held = known[text]
+            known[text] = max(before, score), held
         else:
-            self._held.setdefault(histories[0], {})[text] = self._faults.hold()
-        known[text] = max(known.get(text, score), score)
+            known[text] = score, self._faults.hold()
         return []
 
     def finish(self) -> Iterable[Row]:
         """The ranked lists."""
         for history, (row_id, known) in self._known.items():
-            replies = without_ties(self._faults, [(-score, text) for text, score in known.items()])
-            low = self._min_score is not None and known[replies[0]] < _exact(self._min_score)
+            places = [(-score, text) for text, (score, _) in known.items()]
+            replies = without_ties(self._faults, places)
+            low = self._min_score is not None and known[replies[0]][0] < _exact(self._min_score)
             if low:
                 self._faults.filtered["low_score"] += 1
             for row in ranked(self._faults, row_id, history, replies):
                 if not (low and isinstance(row, Conversation)):
                     yield row
-            for text, held in self._held[history].items():
+            for text, (_, held) in known.items():
                 if text in replies:
                     held.use()
                 else:
