@@ -45,11 +45,11 @@ def start(tmp_path):
 @pytest.fixture
 def start_two_nodes(start, tmp_path):
     """Starts the agents of two nodes, as srun does; they share one machine here."""
-    (tmp_path / "verdicts").mkdir()
+    (tmp_path / "exit_codes").mkdir()
     with hold_port() as held:
         port = held.getsockname()[1]
         shared = ["--nodes=2", "--agent", f"--rendezvous=127.0.0.1:{port}"]
-        shared += [f"--verdicts={tmp_path / 'verdicts'}"]
+        shared += [f"--exit-codes={tmp_path / 'exit_codes'}"]
         yield lambda *stage: [start(*shared, "--", *stage, node=node) for node in (0, 1)]
 
 
@@ -61,8 +61,8 @@ def wait(*processes: subprocess.Popen[str]) -> list[int]:
     return codes
 
 
-def verdicts(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in (folder / "verdicts").iterdir()}
+def exit_codes(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (folder / "exit_codes").iterdir()}
 
 
 def test_training_is_the_same_wherever_its_ranks_are(start, start_two_nodes, tmp_path):
@@ -79,7 +79,7 @@ def test_training_is_the_same_wherever_its_ranks_are(start, start_two_nodes, tmp
     processes = start("--processes=2", "--", "supervised_ranks", str(folders["processes"]))
     nodes = start_two_nodes("supervised_ranks", str(folders["nodes"]))
     assert wait(alone, processes, *nodes) == [0, 0, 0, 0]
-    assert verdicts(tmp_path) == {"0": "0", "1": "0"}
+    assert exit_codes(tmp_path) == {"0": "0", "1": "0"}
     found = {
         (name, rank): torch.load(folders[name] / f"rank-{rank}.pt")["model"]
         for name, rank in (("alone", 0), *((n, r) for n in ("processes", "nodes") for r in (0, 1)))
@@ -103,14 +103,14 @@ def test_ranks_that_saved_on_both_nodes_are_no_failure_to_srun(start_two_nodes, 
     for agent in agents:
         agent.send_signal(signal.SIGUSR2)
     assert wait(*agents) == [0, 0]
-    assert verdicts(tmp_path) == {"0": "75", "1": "75"}
+    assert exit_codes(tmp_path) == {"0": "75", "1": "75"}
     assert [rank.read_text() for rank in ranks] == ["SIGUSR2", "SIGUSR2"]
 
 
 def test_a_failure_is_one_to_srun_and_to_the_head(start, tmp_path):
-    (tmp_path / "verdicts").mkdir()
+    (tmp_path / "exit_codes").mkdir()
     agent = start(
-        "--agent", f"--verdicts={tmp_path / 'verdicts'}", "--", "launched_stage", "exit", "3"
+        "--agent", f"--exit-codes={tmp_path / 'exit_codes'}", "--", "launched_stage", "exit", "3"
     )
     assert wait(agent) == [3]
-    assert verdicts(tmp_path) == {"0": "3"}
+    assert exit_codes(tmp_path) == {"0": "3"}

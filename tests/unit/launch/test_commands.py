@@ -11,11 +11,11 @@ import pytest
 
 from rlhf.launch.allocation import Allocation
 from rlhf.launch.command import run
-from rlhf.launch.containers import CODE, GUARDED, Bare
-from rlhf.launch.head import Head, srun_command
-from rlhf.launch.ranks import Meeting, rank_command, rank_variables
+from rlhf.launch.containers import CODE, GUARDED, Host
+from rlhf.launch.coordinator import Coordinator, srun_command
+from rlhf.launch.dry_run import describe
+from rlhf.launch.ranks import Rendezvous, rank_command, rank_variables
 from rlhf.launch.topology import plan
-from rlhf.launch.tree import describe
 from rlhf.launch.worker import exit_code, leave_code
 
 PYTHON = sys.executable
@@ -26,12 +26,12 @@ JOB = Allocation(job="7", nodes=("node1", "node2"), cpus=64, visible_gpus=tuple(
 
 def test_one_rank_is_the_stage_itself(options):
     one = options()
-    assert rank_command(one, plan(one, ()), Bare(), SCRATCH, None) == [PYTHON, "-m", *STAGE]
+    assert rank_command(one, plan(one, ()), Host(), SCRATCH, None) == [PYTHON, "-m", *STAGE]
 
 
 def test_the_ranks_of_one_node_meet_on_its_loopback(options):
     one = options("--processes 4")
-    assert rank_command(one, plan(one, ()), Bare(), SCRATCH, None) == [
+    assert rank_command(one, plan(one, ()), Host(), SCRATCH, None) == [
         PYTHON, "-m", "rlhf.launch.torchrun", "--standalone", "--local-addr=127.0.0.1",
         "--nproc-per-node=4", "--log-dir=/s/torchrun", "-m", "--", "rlhf.launch.worker", *STAGE,
     ]  # fmt: skip
@@ -40,8 +40,8 @@ def test_the_ranks_of_one_node_meet_on_its_loopback(options):
 @pytest.mark.parametrize(("first", "host"), [(True, "1"), (False, "0")])
 def test_the_ranks_of_several_nodes_meet_at_the_first(options, first, host):
     one = options("--nodes 2")
-    meeting = Meeting("10.0.0.1:29500", "10.0.0.9", first)
-    assert rank_command(one, plan(one, ()), Bare(), SCRATCH, meeting) == [
+    rendezvous = Rendezvous("10.0.0.1:29500", "10.0.0.9", first)
+    assert rank_command(one, plan(one, ()), Host(), SCRATCH, rendezvous) == [
         PYTHON, "-m", "rlhf.launch.torchrun", "--nnodes=2", "--rdzv-backend=c10d",
         "--rdzv-endpoint=10.0.0.1:29500", "--rdzv-id=10.0.0.1:29500",
         f"--rdzv-conf=is_host={host},join_timeout=3600,read_timeout=3600",
@@ -73,11 +73,13 @@ def test_srun(options):
 
 
 def test_srun_is_not_sent_what_makes_it_kill_its_tasks(options, tmp_path):
-    head = Head(options("--nodes 2"), JOB)
-    to_srun = [head._for_srun(one) for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    coordinator = Coordinator(options("--nodes 2"), JOB)
+    to_srun = [
+        coordinator._for_srun(one) for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    ]
     assert to_srun == [signal.SIGUSR2, signal.SIGUSR1, signal.SIGUSR2]
-    assert head._for_srun(signal.SIGINT) == signal.SIGTERM  # a second Ctrl-C means it
-    head.end_all()
+    assert coordinator._for_srun(signal.SIGINT) == signal.SIGTERM  # a second Ctrl-C means it
+    coordinator.end_all()
     assert not list((tmp_path / "logs").iterdir())
 
 
@@ -125,7 +127,7 @@ def test_the_tree_of_ppo_on_two_nodes_of_eight_gpus(options, monkeypatch, tmp_pa
 state state/ppo, owned by this launch
 srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=64 --gres=gpu:8 \
 --kill-on-bad-exit=1 --wait=0 --overlap --mpi=none --unbuffered {python} -m rlhf.launch \
-{" ".join(one.given)} --agent --verdicts=/VERDICTS --rendezvous=FIRST:PORT -- \
+{" ".join(one.given)} --agent --exit-codes=/EXIT_CODES --rendezvous=FIRST:PORT -- \
 rlhf.stages.train_ppo --name 'final run'
 on the first node, and likewise on 1 more:
   server reward, on GPU 6, log logs/ppo.node0.reward-server.log:

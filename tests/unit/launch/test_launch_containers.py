@@ -10,8 +10,15 @@ import pytest
 
 from rlhf.errors import RlhfError
 from rlhf.launch.allocation import Allocation
-from rlhf.launch.containers import CODE, GUARDED, Bare, place, places, python_command
-from rlhf.launch.tree import describe
+from rlhf.launch.containers import (
+    CODE,
+    GUARDED,
+    Host,
+    choose_environment,
+    environments,
+    python_command,
+)
+from rlhf.launch.dry_run import describe
 
 SCRATCH = Path("/scratch/rlhf-launch-1")
 
@@ -31,14 +38,14 @@ def runtimes(monkeypatch, tmp_path):
 
 
 def image(**changes):
-    return place(
+    return choose_environment(
         Path("images/train-1.sif"), **{"gpus": False, "binds": (), "scratch": SCRATCH} | changes
     )
 
 
 def test_bare(monkeypatch):
     monkeypatch.setenv("HERE", "1")
-    bare = place(None, gpus=True, binds=(), scratch=SCRATCH)
+    bare = choose_environment(None, gpus=True, binds=(), scratch=SCRATCH)
     bare.check()
     assert python_command(bare, "m", "a b") == [sys.executable, "-m", "m", "a b"]
     assert bare.environment({"X": "1"}) == {**os.environ, "X": "1"}
@@ -118,8 +125,8 @@ def test_no_secret_of_the_environment_is_said(runtimes, monkeypatch, options):
 
 
 def test_the_servers_may_have_an_image_of_their_own(options):
-    ranks, servers = places(options("--serve-image serve.sif"), SCRATCH)
-    assert isinstance(ranks, Bare)
+    ranks, servers = environments(options("--serve-image serve.sif"), SCRATCH)
+    assert isinstance(ranks, Host)
     assert servers.prefix()[-1] == "serve.sif"
 
 

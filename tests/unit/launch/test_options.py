@@ -26,7 +26,7 @@ def test_agents_get_the_same_command_line_and_a_few_words_more(options):
     line = agent_arguments(one, Path("/v"), "10.0.0.1:29500")
     agent = parse(line)
     assert agent.agent
-    assert agent.verdicts == Path("/v")
+    assert agent.exit_codes == Path("/v")
     assert agent.rendezvous == "10.0.0.1:29500"
     assert (agent.command, agent.nodes, agent.dry_run) == (one.command, 2, False)
     assert list(agent.stores) == ["reward", "reference"]  # GPUs are given out in this order

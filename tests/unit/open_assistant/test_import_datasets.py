@@ -5,20 +5,20 @@ import pytest
 from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.datasets import OPTIONS, OWN_VALIDATION, translate_datasets
-from rlhf.open_assistant.fates import Verdicts
+from rlhf.open_assistant.dispositions import Dispositions
 
 
 def translate(*listed, view="sft", declared=None, **given):
-    verdicts = Verdicts()
+    dispositions = Dispositions()
     known = {"subsampled": True, "limit": None, "cache": ".cache"} | given
     mixture = translate_datasets(
-        listed, view, "sft.chat", verdicts, declared=declared or {}, **known
+        listed, view, "sft.chat", dispositions, declared=declared or {}, **known
     )
     models = {"tiny": {"source": {"path": "tiny"}}}
     runs = {"chat": {"model": "tiny", "data": mixture.shares}}
     datasets = {**(declared or {}), **mixture.datasets}
     load_config({"models": models, "datasets": datasets, "sft": runs})
-    return mixture, verdicts
+    return mixture, dispositions
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_one_dataset(item, datasets, shares):
 
 
 def test_shares_need_the_sampler():
-    mixture, verdicts = translate({"joke": {"fraction": 0.5}}, subsampled=False)
+    mixture, dispositions = translate({"joke": {"fraction": 0.5}}, subsampled=False)
     assert mixture.shares == {"joke": {}}
-    assert verdicts.idle == {
+    assert dispositions.ignored == {
         "Open-Assistant heeds it with use_custom_sampler only": ["datasets.joke.fraction"]
     }
 
@@ -162,21 +162,21 @@ def test_limits_of_validation():
 
 
 def test_a_dataset_that_is_there_twice():
-    mixture, verdicts = translate("wmt2019_de-en", "wmt2019_de-en")
+    mixture, dispositions = translate("wmt2019_de-en", "wmt2019_de-en")
     assert list(mixture.shares) == ["wmt2019_de-en"]
-    assert "datasets: wmt2019_de-en stands there twice and is drawn once" in verdicts.notes
+    assert "datasets: wmt2019_de-en stands there twice and is drawn once" in dispositions.notes
 
 
 def test_one_dataset_in_two_ways():
     url = "https://huggingface.co/datasets/laion/OIG/resolve/main/{}.jsonl"
-    mixture, verdicts = translate(
+    mixture, dispositions = translate(
         {"oig_file": {"source_url": url.format("a"), "min_length": 5}},
         {"oig_file": {"source_url": url.format("b")}},
     )
     assert mixture.datasets["oig_file-2"]["files"] == ["b.jsonl"]
-    assert verdicts.carried["datasets.oig_file-2.source_url"] == "datasets.oig_file-2.files"
-    assert verdicts.carried["datasets.oig_file.source_url"] == "datasets.oig_file.files"
-    assert list(verdicts.lacking) == ["datasets.oig_file.min_length: 5"]
+    assert dispositions.carried["datasets.oig_file-2.source_url"] == "datasets.oig_file-2.files"
+    assert dispositions.carried["datasets.oig_file.source_url"] == "datasets.oig_file.files"
+    assert list(dispositions.lacking) == ["datasets.oig_file.min_length: 5"]
 
 
 def test_a_dataset_that_is_declared_already():
@@ -187,9 +187,9 @@ def test_a_dataset_that_is_declared_already():
 
 
 def test_one_size_for_two_datasets():
-    mixture, verdicts = translate({"gpt4all": {"size": 9}})
+    mixture, dispositions = translate({"gpt4all": {"size": 9}})
     assert mixture.shares == {"gpt4all": {"size": 9}}
-    assert "gpt4all alone" in verdicts.notes[0]
+    assert "gpt4all alone" in dispositions.notes[0]
 
 
 @pytest.mark.parametrize(

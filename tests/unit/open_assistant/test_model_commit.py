@@ -44,7 +44,7 @@ def test_the_newest_commit(hub):
 def test_a_draft_takes_it(hub, translate):
     draft = translate("sft", "oasst_export_eu galactica-125m --model_name acme/tiny", revision=None)
     assert draft.values["models"]["tiny"]["source"] == {"hub": "acme/tiny", "revision": "d" * 40}
-    assert "models: the newest commit of acme/tiny on the hub" in draft.verdicts.notes
+    assert "models: the newest commit of acme/tiny on the hub" in draft.dispositions.notes
 
 
 def test_no_such_model(hub):

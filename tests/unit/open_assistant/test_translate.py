@@ -23,9 +23,13 @@ def whole(*drafts):
 
 def told(draft):
     """Every key that has a verdict."""
-    verdicts = draft.verdicts
-    lacking = {key.partition(": ")[0] for key in verdicts.lacking}
-    return {*verdicts.carried, *(key for keys in verdicts.idle.values() for key in keys), *lacking}
+    dispositions = draft.dispositions
+    lacking = {key.partition(": ")[0] for key in dispositions.lacking}
+    return {
+        *dispositions.carried,
+        *(key for keys in dispositions.ignored.values() for key in keys),
+        *lacking,
+    }
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def test_sft(translate):
         "evaluations": 1,
         "seed": 17,
     }
-    assert draft.verdicts.lacking == {}
+    assert draft.dispositions.lacking == {}
 
 
 def test_steps_from_the_sizes_of_the_registry(translate):
@@ -84,14 +88,14 @@ def test_steps_from_the_sizes_of_the_registry(translate):
     steps = -(-(10_000 * 0.95 + 94_000 * 0.8 * 0.4 + 100) // 8) * 2
     assert run["optimizer"]["warmup"] == pytest.approx(100 / steps, rel=1e-2)
     assert run["evaluations"] == round(steps / 200)
-    assert any("--train-rows" in note for note in draft.verdicts.notes)
+    assert any("--train-rows" in note for note in draft.dispositions.notes)
 
 
 def test_steps_of_datasets_that_nobody_has_counted(translate, collection, monkeypatch):
     unknown = [{"augment_oasst": {"input_file_path": "a.jsonl"}}]
     monkeypatch.setitem(collection.named, "unknown", {"datasets": unknown})
     draft = translate("rm", f"{RM} unknown")
-    assert {key.partition(":")[0] for key in draft.verdicts.lacking} == {
+    assert {key.partition(":")[0] for key in draft.dispositions.lacking} == {
         "warmup_steps",
         "eval_steps",
     }
@@ -105,7 +109,7 @@ def test_every_key_of_the_settings_has_a_verdict(translate, sft, rm, collection)
         ("rl", f"defaults {RL}", translate("rl", f"defaults {RL}", base=whole(sft, rm))),
     ):
         wanted = {key for name in line.split() for key in collection.named[name]}
-        wanted -= {"rank_config", "sft_config"}  # their keys have verdicts of their own
+        wanted -= {"rank_config", "sft_config"}  # their keys have dispositions of their own
         assert wanted - told(draft) == set(), trainer
 
 
@@ -133,12 +137,12 @@ def test_every_key_of_trlx_and_of_the_models_has_a_verdict(translate, collection
 
 def test_every_key_that_a_trainer_reads_has_one_fate():
     for model in TRAINERS:
-        assert model.fates().keys() == model.model_fields.keys()
+        assert model.dispositions().keys() == model.model_fields.keys()
 
 
 def test_what_cannot_be_carried_over(translate):
     draft = translate("sft", f"{SFT} unlike")
-    assert {key.partition(":")[0] for key in draft.verdicts.lacking} == {
+    assert {key.partition(":")[0] for key in draft.dispositions.lacking} == {
         "label_masking",
         "samples_mixing",
         "residual_dropout",
@@ -156,7 +160,7 @@ def test_precision(translate, theirs, ours):
     draft = translate("sft", f"{SFT} --dtype {theirs}")
     (run,) = draft.values["sft"].values()
     assert run["precision"] == ours
-    assert any("fp16 became bfloat16" in note for note in draft.verdicts.notes) == (
+    assert any("fp16 became bfloat16" in note for note in draft.dispositions.notes) == (
         theirs == "fp16"
     )
     assert "dtype" in told(draft)
@@ -164,7 +168,7 @@ def test_precision(translate, theirs, ours):
 
 def test_a_precision_that_nobody_knows(translate):
     draft = translate("sft", f"{SFT} --dtype int4")
-    assert "dtype: int4" in draft.verdicts.lacking
+    assert "dtype: int4" in draft.dispositions.lacking
 
 
 def test_unknown_keys(translate, collection, monkeypatch):
@@ -216,7 +220,7 @@ def test_epochs(translate, collection, monkeypatch, given, epochs):
     run = whole(draft)["sft"]["galactica-125m"]
     assert run["epochs"] == epochs
     whole_number = given in (3, 0.25)
-    assert (f"num_train_epochs: {given}" in draft.verdicts.lacking) is not whole_number
+    assert (f"num_train_epochs: {given}" in draft.dispositions.lacking) is not whole_number
     if given < 1:
         assert run["data"]["vicuna"] == {"fraction": 0.1}
         assert run["data"]["joke"] == {"size": 25}
@@ -241,7 +245,7 @@ def test_digits_make_another_model(translate, sft):
     draft = translate("sft", f"{SFT} --per_digit_tokens yes", base=sft.values, name="digits")
     assert draft.values["models"]["galactica-125m-2"]["per_digit_tokens"] is True
     assert whole(sft, draft)["sft"]["digits"]["model"] == "galactica-125m-2"
-    lost = translate("rm", f"{RM} --per_digit_tokens yes", base=sft.values).verdicts.lacking
+    lost = translate("rm", f"{RM} --per_digit_tokens yes", base=sft.values).dispositions.lacking
     assert list(lost) == ["per_digit_tokens: true"]
 
 
@@ -264,12 +268,12 @@ def test_reward_model_alone_gets_an_sft_run(translate):
     values = whole(draft)
     assert values["reward"]["judge"]["sft"] == "judge"
     assert values["sft"]["judge"]["data"].keys() == values["reward"]["judge"]["data"].keys()
-    assert any("sft.judge was made up" in note for note in draft.verdicts.notes)
+    assert any("sft.judge was made up" in note for note in draft.dispositions.notes)
 
 
 def test_reward_model_of_another_base_model(translate, sft):
     draft = translate("rm", f"{RM} --model_name acme/other-1b", base=sft.values)
-    assert list(draft.verdicts.lacking) == ["model_name: acme/other-1b"]
+    assert list(draft.dispositions.lacking) == ["model_name: acme/other-1b"]
     whole(sft, draft)
 
 
@@ -315,7 +319,7 @@ def test_ppo(translate, sft, rm):
     }
     assert values["datasets"]["oasst_export-3"]["path"] == "cache/lottery.jsonl.gz"
     assert values["evaluation"]["galactica-125m"]["max_prompts"] == 64
-    assert {key.partition(":")[0] for key in draft.verdicts.lacking} == {
+    assert {key.partition(":")[0] for key in draft.dispositions.lacking} == {
         "sft_config.residual_dropout",
         "method.gen_kwargs.top_p",
     }
@@ -342,7 +346,7 @@ def test_schedules_of_ppo(translate, collection, monkeypatch, floor, schedule, l
     monkeypatch.setitem(collection.trlx, "scheduler", scheduler)
     draft = translate("rl", RL)
     assert draft.values["ppo"]["galactica-125m"]["optimizer"]["schedule"] == schedule
-    found = any(key.startswith("scheduler.kwargs.eta_min") for key in draft.verdicts.lacking)
+    found = any(key.startswith("scheduler.kwargs.eta_min") for key in draft.dispositions.lacking)
     assert found is lost
 
 

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     translate = translate_reinforced if trainer == "rl" else translate_supervised
     draft = translate(request)
     for name in collection.disputed:
-        draft.verdicts.note(f"{name}: two files define it, and the later one counts")
+        draft.dispositions.note(f"{name}: two files define it, and the later one counts")
     whole = copy.deepcopy(base)
     merge(whole, draft.values)
     config = load_config(whole, f"what {request.script}'s settings became")
@@ -133,9 +133,9 @@ def run(args: argparse.Namespace) -> int:
     ]
     if args.onto:
         origin.append(f"It adds to {', '.join(path.name for path in args.onto)}.")
-    text = render(draft.values, draft.verdicts, origin)
+    text = render(draft.values, draft.dispositions, origin)
     _write(args, text)
-    for line in summary(draft.verdicts):
+    for line in summary(draft.dispositions):
         print(line, file=sys.stderr)
     return 0
 

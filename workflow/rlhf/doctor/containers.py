@@ -10,7 +10,7 @@ from pathlib import Path
 from rlhf.doctor.check import Check, failed
 from rlhf.errors import RlhfError
 from rlhf.launch import images
-from rlhf.launch.containers import place
+from rlhf.launch.containers import choose_environment
 
 RUN_SECONDS = 120
 _GPU_PROBES = {  # each says "GPU " once for each
@@ -51,7 +51,7 @@ def _run(kind: str, image: Path, gpus: int) -> Check:
     with tempfile.TemporaryDirectory(prefix="rlhf-doctor-") as scratch:
         home = Path(scratch) / "home"
         home.mkdir()
-        inside = place(image, gpus=gpus > 0, binds=(), scratch=Path(scratch))
+        inside = choose_environment(image, gpus=gpus > 0, binds=(), scratch=Path(scratch))
         probe = _GPU_PROBES[kind] if gpus else "echo runs"
         command = [*inside.prefix(), "sh", "-c", probe]
         try:

@@ -1,7 +1,7 @@
 """``rlhf launch``: run one stage wherever it is to run. No torch in here.
 
-The head claims the state folder and starts one agent on each node, through srun inside a SLURM
-job; outside of one it is the agent itself. An agent starts its node's model servers, waits until
+The coordinator claims the state folder and starts one agent on each node, through srun inside a
+SLURM job; outside of one it is the agent itself. An agent starts its node's model servers, waits until
 each one answers, starts the stage's ranks with their endpoints, watches both, forwards signals,
 passes the exit code on, and leaves nothing running.
 

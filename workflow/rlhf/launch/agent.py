@@ -8,9 +8,9 @@ import signal
 from rlhf.errors import RlhfError
 from rlhf.launch.allocation import Allocation
 from rlhf.launch.child import Child
-from rlhf.launch.containers import places
+from rlhf.launch.containers import environments
 from rlhf.launch.options import Options
-from rlhf.launch.ranks import Meeting, rank_command, rank_variables
+from rlhf.launch.ranks import Rendezvous, rank_command, rank_variables
 from rlhf.launch.say import say
 from rlhf.launch.scratch import Scratch
 from rlhf.launch.servers import Servers
@@ -52,13 +52,13 @@ class Agent:
         self._child.catch_signals()
         options, scratch = self._options, self._scratch.path
         topology = plan(options, self._allocation.gpus(options.gpus))
-        here, served_here = places(options, scratch)
+        here, served_here = environments(options, scratch)
         for one in (here, served_here):
             one.check()
         for name in ("exit", "home"):
             (scratch / name).mkdir()
         self._servers.start(topology, served_here)
-        command = rank_command(options, topology, here, scratch, self._meeting())
+        command = rank_command(options, topology, here, scratch, self._rendezvous())
         variables = rank_variables(options, topology, scratch, self._servers.endpoints())
         self._child.start(command, here.environment(variables))
         memory = Memory()
@@ -91,7 +91,7 @@ class Agent:
             to_do = f"\n  to do:    {TO_DO}" if why else ""
             say(f"{who} on {os.uname().nodename} was ended by {signal_name(number)}{why}{to_do}")
 
-    def _meeting(self) -> Meeting | None:
+    def _rendezvous(self) -> Rendezvous | None:
         endpoint = self._options.rendezvous
         if endpoint is None:
             return None
@@ -102,4 +102,4 @@ class Agent:
                 where=f"{endpoint}, from {os.uname().nodename}",
                 hint="ask the site which interface its nodes reach each other by",
             )
-        return Meeting(endpoint, address, first=self._node == 0)
+        return Rendezvous(endpoint, address, first=self._node == 0)

@@ -84,7 +84,9 @@ def find_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
     """
     job = environment.get("SLURM_JOB_ID")
     visible = gpus.visible(environment)
-    known = environment.get(DEADLINE)  # the head has looked already; or the caller knows better
+    known = environment.get(
+        DEADLINE
+    )  # the coordinator has looked already; or the caller knows better
     ends = float(known) if known else None
     if job is None:
         return Allocation(ends=ends, visible_gpus=visible)

@@ -10,10 +10,10 @@ from rlhf.errors import EXIT_BAD_INPUT, EXIT_SAVED, RlhfError, ServingError
 from rlhf.launch.agent import Agent
 from rlhf.launch.allocation import find_allocation, this_node
 from rlhf.launch.child import Stopped
-from rlhf.launch.head import Head
+from rlhf.launch.coordinator import Coordinator
+from rlhf.launch.dry_run import describe
 from rlhf.launch.options import Options, parse
 from rlhf.launch.say import say
-from rlhf.launch.tree import describe
 from rlhf.launch.worker import leave_code
 from rlhf.runtime.deadline import DEADLINE
 from rlhf.runtime.ownership import claim, new_attempt
@@ -33,11 +33,13 @@ def run(argv: list[str] | None = None) -> int:
         code = 1 if isinstance(error, ServingError) else EXIT_BAD_INPUT
     except Stopped as stopped:
         code = 128 + stopped.args[0]
-    if options.verdicts is None:
+    if options.exit_codes is None:
         return code
-    with contextlib.suppress(FileNotFoundError):  # the head was killed, and another one cleared up
-        leave_code(options.verdicts, str(this_node()), code)
-    # srun ends all agents on the first exit code but 0: a saved state is for the head to know
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # the coordinator was killed, and another one cleared up
+        leave_code(options.exit_codes, str(this_node()), code)
+    # srun ends all agents on the first exit code but 0; the coordinator learns of a saved state
     return 0 if code == EXIT_SAVED else code
 
 
@@ -61,11 +63,11 @@ def _launch(options: Options) -> int:
             ownership = held.enter_context(claim(options.state, new_attempt()))
             os.environ.update(ownership.variables())
         if allocation.needs_steps:
-            return _carry_out(Head(options, allocation))
+            return _carry_out(Coordinator(options, allocation))
         return _carry_out(Agent(options, allocation, node=0))
 
 
-def _carry_out(launcher: Agent | Head) -> int:
+def _carry_out(launcher: Agent | Coordinator) -> int:
     try:
         return launcher.run()
     finally:

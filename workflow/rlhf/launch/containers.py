@@ -31,7 +31,7 @@ _PASSED_PATHS = ("CURL_CA_BUNDLE", "HF_HOME", "REQUESTS_CA_BUNDLE", "SSL_CERT_FI
 
 
 @dataclass(frozen=True)
-class Bare:
+class Host:
     """The environment of the launcher; see ``Image`` for the attributes."""
 
     python: ClassVar[str] = sys.executable
@@ -117,15 +117,17 @@ class Image:
         return {**os.environ, f"{runtime}_NO_EVAL": "1", **passed}
 
 
-Place = Bare | Image
+Environment = Host | Image
 
 
-def python_command(where: Place, module: str, *arguments: str) -> list[str]:
-    """The command line that runs a Python module at a place."""
+def python_command(where: Environment, module: str, *arguments: str) -> list[str]:
+    """The command line that runs a Python module in an environment."""
     return [*where.prefix(), where.python, "-m", module, *arguments]
 
 
-def place(image: Path | None, *, gpus: bool, binds: Sequence[Path], scratch: Path) -> Place:
+def choose_environment(
+    image: Path | None, *, gpus: bool, binds: Sequence[Path], scratch: Path
+) -> Environment:
     """Where to run: in an image, or bare when there is none.
 
     Args:
@@ -135,7 +137,7 @@ def place(image: Path | None, *, gpus: bool, binds: Sequence[Path], scratch: Pat
         scratch: the launcher's scratch folder.
     """
     if image is None:
-        return Bare()
+        return Host()
     named = (Path(os.environ[name]) for name in _PASSED_PATHS if os.environ.get(name))
     more = [path.absolute() for path in (*binds, *(path for path in named if path.exists()))]
     seen: list[Path] = []
@@ -145,7 +147,7 @@ def place(image: Path | None, *, gpus: bool, binds: Sequence[Path], scratch: Pat
     return Image(image, gpus, tuple(seen), scratch / "home")
 
 
-def places(options: Options, scratch: Path) -> tuple[Place, Place]:
+def environments(options: Options, scratch: Path) -> tuple[Environment, Environment]:
     """Where a node's ranks run, and where its model servers run.
 
     Args:
@@ -153,7 +155,7 @@ def places(options: Options, scratch: Path) -> tuple[Place, Place]:
         scratch: the launcher's scratch folder.
     """
     ranks, servers = (
-        place(image, gpus=options.gpus > 0, binds=options.binds, scratch=scratch)
+        choose_environment(image, gpus=options.gpus > 0, binds=options.binds, scratch=scratch)
         for image in (options.image, options.serve_image)
     )
     return ranks, servers

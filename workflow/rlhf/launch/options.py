@@ -30,9 +30,9 @@ class Options:
         dry_run: say what would run, and start nothing.
         agent: this process is one node's agent.
         rendezvous: HOST:PORT where the agents of several nodes meet, or None.
-        verdicts: folder where an agent leaves its exit code for the head, or None.
+        exit_codes: folder where an agent leaves its exit code for the coordinator, or None.
         command: module of the stage, and its arguments.
-        given: the command line itself, without those that the head adds for its agents.
+        given: the command line itself, without those that the coordinator adds for its agents.
     """
 
     nodes: int
@@ -50,7 +50,7 @@ class Options:
     dry_run: bool
     agent: bool
     rendezvous: str | None
-    verdicts: Path | None
+    exit_codes: Path | None
     command: tuple[str, ...]
     given: tuple[str, ...]
 
@@ -78,9 +78,9 @@ def parse(argv: list[str]) -> Options:
     return Options(**values, command=command, given=tuple(argv[:cut]))
 
 
-def agent_arguments(options: Options, verdicts: Path, rendezvous: str | None) -> list[str]:
+def agent_arguments(options: Options, exit_codes: Path, rendezvous: str | None) -> list[str]:
     """What ``options`` becomes as the command line of its agents."""
-    own = ["--agent", f"--verdicts={verdicts}"]
+    own = ["--agent", f"--exit-codes={exit_codes}"]
     own += [f"--rendezvous={rendezvous}"] if rendezvous else []
     given = [one for one in options.given if one != "--dry-run"]
     return [*given, *own, "--", *options.command]
@@ -120,9 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         **paths,
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run")
-    for name in ("--agent", "--verdicts", "--rendezvous"):  # the head's words to its agents
+    for name in (
+        "--agent",
+        "--exit-codes",
+        "--rendezvous",
+    ):  # the coordinator's words to its agents
         kind: dict[str, Any] = {"action": "store_true"} if name == "--agent" else {}
-        kind |= {"type": Path} if name == "--verdicts" else {}
+        kind |= {"type": Path} if name == "--exit-codes" else {}
         parser.add_argument(name, help=argparse.SUPPRESS, **kind)
     return parser
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf.launch.containers import Place, python_command
+from rlhf.launch.containers import Environment, python_command
 from rlhf.launch.options import Options
 from rlhf.launch.topology import Topology
 from rlhf.launch.worker import EXIT_FOLDER, MODULE
@@ -24,7 +24,7 @@ _THREAD_VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Where the agents of several nodes meet.
 
     Attributes:
@@ -39,33 +39,37 @@ class Meeting:
 
 
 def rank_command(
-    options: Options, topology: Topology, place: Place, scratch: Path, meeting: Meeting | None
+    options: Options,
+    topology: Topology,
+    where: Environment,
+    scratch: Path,
+    rendezvous: Rendezvous | None,
 ) -> list[str]:
     """The command line of a node's ranks: the stage's module itself, or torchrun over them.
 
     Args:
         options: the launcher's command line.
         topology: the node's processes.
-        place: where they run.
+        where: where they run.
         scratch: folder for torchrun's files, which it would leave behind elsewhere.
-        meeting: where several nodes meet; None for one node.
+        rendezvous: where several nodes meet; None for one node.
     """
     if topology.world == 1:
-        return python_command(place, *options.command)
-    if meeting is None:
+        return python_command(where, *options.command)
+    if rendezvous is None:
         torchrun = ["--standalone", f"--local-addr={LOOPBACK}"]
     else:
         timeouts = f"join_timeout={MEET_SECONDS},read_timeout={MEET_SECONDS}"
         torchrun = [
             f"--nnodes={topology.nodes}",
             "--rdzv-backend=c10d",
-            f"--rdzv-endpoint={meeting.endpoint}",
-            f"--rdzv-id={meeting.endpoint}",
-            f"--rdzv-conf=is_host={int(meeting.first)},{timeouts}",
-            f"--local-addr={meeting.address}",
+            f"--rdzv-endpoint={rendezvous.endpoint}",
+            f"--rdzv-id={rendezvous.endpoint}",
+            f"--rdzv-conf=is_host={int(rendezvous.first)},{timeouts}",
+            f"--local-addr={rendezvous.address}",
         ]
     return python_command(
-        place,
+        where,
         "rlhf.launch.torchrun",
         *torchrun,
         f"--nproc-per-node={topology.ranks}",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.errors import ServingError
-from rlhf.launch.containers import Place
+from rlhf.launch.containers import Environment
 from rlhf.launch.options import Options
 from rlhf.launch.ranks import common_variables
 from rlhf.launch.say import say
@@ -37,12 +37,12 @@ class Servers:
         self._restarts: Counter[str] = Counter()
         self._memory = Memory()
 
-    def start(self, topology: Topology, place: Place) -> None:
+    def start(self, topology: Topology, where: Environment) -> None:
         """Start all of them at once, and wait until each one answers an inference.
 
         Args:
             topology: which GPUs they have.
-            place: where they run.
+            where: where they run.
 
         Raises:
             ServingError: a store holds another kind of model, or a server did not come up: one
@@ -59,9 +59,9 @@ class Servers:
                 self._options.server_log(kind, self._node),
                 certificates=certificates,
                 threads=self._options.server_threads,
-                command_prefix=place.prefix(),
-                python=place.python,
-                env=place.environment(variables),
+                command_prefix=where.prefix(),
+                python=where.python,
+                env=where.environment(variables),
                 scratch=self._scratch,
             )
             if server.kind != kind:

@@ -11,7 +11,7 @@ from rlhf.config.base import suggest
 from rlhf.config.data import DatasetConfig
 from rlhf.config.registry import Entry, find
 from rlhf.errors import ConfigError
-from rlhf.open_assistant.fates import Verdicts
+from rlhf.open_assistant.dispositions import Dispositions
 from rlhf.open_assistant.tree import arranged
 
 VAL_SPLIT = 0.2  # Open-Assistant's, where a list says nothing
@@ -87,7 +87,7 @@ def translate_datasets(
     listed: Iterable[Any],
     view: str,
     run: str,
-    verdicts: Verdicts,
+    dispositions: Dispositions,
     *,
     subsampled: bool,
     limit: int | None,
@@ -100,7 +100,7 @@ def translate_datasets(
         listed: names, or mappings of one name to options.
         view: what the run reads: ``sft``, ``preference`` or ``prompt``.
         run: the run's key, such as ``sft.chat``.
-        verdicts: gets what became of the options.
+        dispositions: gets what became of the options.
         subsampled: whether Open-Assistant heeds ``fraction`` and ``size``.
         limit: ``eval_size``.
         cache: folder that relative files are in.
@@ -115,13 +115,15 @@ def translate_datasets(
     for item in listed:
         name, options = _read_item(item)
         if (name, options) in seen:
-            verdicts.note(f"datasets: {name} stands there twice and is drawn once")
+            dispositions.note(f"datasets: {name} stands there twice and is drawn once")
             continue
         seen.append((name, options))
         _check_options(name, options)
         parts = SEVERAL.get(name, (name,))
         if subsampled and "size" in options and len(parts) > 1:
-            verdicts.note(f"datasets: {name} is {parts[0]} alone, as its size counts one dataset")
+            dispositions.note(
+                f"datasets: {name} is {parts[0]} alone, as its size counts one dataset"
+            )
             parts = parts[:1]
         for one in parts:
             entry = find(one)
@@ -135,7 +137,7 @@ def translate_datasets(
                 )
             made = _Dataset(entry, options, cache)
             made.share(subsampled, limit)
-            made.tell(_add(mixture, made, declared), run, verdicts)
+            made.tell(_add(mixture, made, declared), run, dispositions)
     if not mixture.shares:
         raise ConfigError(
             "No dataset is named.",
@@ -185,7 +187,7 @@ class _Dataset:
         self.entry, self.options = entry, options
         self.values: dict[str, Any] = {}
         self.chosen: dict[str, Any] = {}
-        # Verdicts that wait for the name: their kind, the option, our key or the reason.
+        # Dispositions that wait for the name: their kind, the option, our key or the reason.
         self._said: list[tuple[str, str, str]] = []
         if self.name != entry.name:
             self.values["registry"] = entry.name
@@ -323,22 +325,22 @@ class _Dataset:
         held_out = self.values.get("validation_fraction", 0.1)
         return total * (1 - held_out) * self.chosen.get("fraction", 1)
 
-    def tell(self, name: str, run: str, verdicts: Verdicts) -> None:
+    def tell(self, name: str, run: str, dispositions: Dispositions) -> None:
         """Say what became of the options, now that the dataset has a name."""
         places = {"data": f"{run}.data", "datasets": "datasets"}
         if "validation_fraction" not in self.values:
-            verdicts.note(
+            dispositions.note(
                 "datasets with validation rows of their own hold out a tenth of the training rows "
                 "instead: validation_fraction changes it"
             )
         for kind, option, text in self._said:
             key = f"datasets.{name}.{option}"
             if kind == "ignore":
-                verdicts.ignore(key, text)
+                dispositions.ignore(key, text)
             elif kind == "miss":
-                verdicts.miss(key, self.options[option], text)
+                dispositions.miss(key, self.options[option], text)
             else:
-                verdicts.carry(key, f"{places[kind]}.{name}.{text}")
+                dispositions.carry(key, f"{places[kind]}.{name}.{text}")
 
     def _carry(self, option: str, to: str, share: bool = False) -> None:
         self._said.append(("data" if share else "datasets", option, to))

@@ -10,28 +10,28 @@ from typing import Any
 import yaml
 
 from rlhf.config.schema import Config
-from rlhf.open_assistant.fates import Verdicts
+from rlhf.open_assistant.dispositions import Dispositions
 
 WIDTH = 98  # of comments
 
 
-def render(values: dict[str, Any], verdicts: Verdicts, origin: list[str]) -> str:
+def render(values: dict[str, Any], dispositions: Dispositions, origin: list[str]) -> str:
     """The whole file.
 
     Args:
         values: the configuration.
-        verdicts: what became of the keys.
+        dispositions: what became of the keys.
         origin: lines that say where it comes from.
     """
     comments = [*origin, ""]
-    comments += _block("Not carried over:", _lacking(verdicts))
-    comments += _block("Assumed:", verdicts.notes)
+    comments += _block("Not carried over:", _lacking(dispositions))
+    comments += _block("Assumed:", dispositions.notes)
     comments += _block(
-        "Carried over:", (f"{key} → {ours}" for key, ours in verdicts.carried.items())
+        "Carried over:", (f"{key} → {ours}" for key, ours in dispositions.carried.items())
     )
     comments += _block(
         "Without a meaning here:",
-        (f"{', '.join(keys)}: {why}" for why, keys in verdicts.idle.items()),
+        (f"{', '.join(keys)}: {why}" for why, keys in dispositions.ignored.items()),
     )
     while comments[-1] == "":
         comments.pop()
@@ -41,13 +41,13 @@ def render(values: dict[str, Any], verdicts: Verdicts, origin: list[str]) -> str
     return f"{head}\n{body}"
 
 
-def summary(verdicts: Verdicts) -> list[str]:
+def summary(dispositions: Dispositions) -> list[str]:
     """Lines for the terminal: a warning for each key that could not be carried over, and counts."""
-    lines = [f"warning: not carried over: {line}" for line in _lacking(verdicts)]
-    lines += [f"assumed: {note}" for note in verdicts.notes]
-    idle = sum(map(len, verdicts.idle.values()))
-    counts = f"{len(verdicts.carried)} carried over, {len(verdicts.lacking)} not"
-    return [*lines, f"keys of Open-Assistant: {counts}, {idle} without a meaning here"]
+    lines = [f"warning: not carried over: {line}" for line in _lacking(dispositions)]
+    lines += [f"assumed: {note}" for note in dispositions.notes]
+    ignored = sum(map(len, dispositions.ignored.values()))
+    counts = f"{len(dispositions.carried)} carried over, {len(dispositions.lacking)} not"
+    return [*lines, f"keys of Open-Assistant: {counts}, {ignored} without a meaning here"]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -68,8 +68,8 @@ _Dumper.add_implicit_resolver(
 )
 
 
-def _lacking(verdicts: Verdicts) -> Iterator[str]:
-    return (f"{key} ({why})" for key, why in verdicts.lacking.items())
+def _lacking(dispositions: Dispositions) -> Iterator[str]:
+    return (f"{key} ({why})" for key, why in dispositions.lacking.items())
 
 
 def _block(title: str, lines: Iterable[str]) -> list[str]:

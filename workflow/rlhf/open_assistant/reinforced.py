@@ -7,7 +7,7 @@ from typing import Any
 from rlhf.config.ppo import PpoConfig
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.datasets import Mixture
-from rlhf.open_assistant.fates import Read, Settings, settle
+from rlhf.open_assistant.dispositions import Read, Settings, read_settings
 from rlhf.open_assistant.request import Draft, Request, batches
 from rlhf.open_assistant.settings import (
     TRAINERS,
@@ -47,9 +47,9 @@ class _Reinforced:
                 hint="give --repo, or a second --config-file",
             )
         self.request, self.draft = request, Draft(request)
-        self.verdicts = self.draft.verdicts
-        self.settings = settle(
-            request.settings, RlSettings, self.verdicts, request.script, TRAINERS
+        self.dispositions = self.draft.dispositions
+        self.settings = read_settings(
+            request.settings, RlSettings, self.dispositions, request.script, TRAINERS
         )
         self.run: dict[str, Any] = {}
         self.all_read: list[tuple[Settings, str]] = [(self.settings, "")]
@@ -66,15 +66,17 @@ class _Reinforced:
         self.draft.values["ppo"] = {name: arranged(self.run, PpoConfig)}
         self._measure(name)
         for settings, prefix in self.all_read:
-            self.verdicts.close(settings, prefix)
+            self.dispositions.close(settings, prefix)
 
     def _read(self, model: type[Read], values: Any, prefix: str) -> Read:
-        settings = settle(values or {}, model, self.verdicts, self.request.script, (), prefix)
+        settings = read_settings(
+            values or {}, model, self.dispositions, self.request.script, (), prefix
+        )
         self.all_read.append((settings, prefix))
         return settings
 
     def _carry(self, settings: Settings, prefix: str) -> None:
-        for to, value in self.verdicts.judge(settings, self.key, prefix).items():
+        for to, value in self.dispositions.judge(settings, self.key, prefix).items():
             place(self.run, to, value)
 
     def _start(self, policy: RlModelSettings) -> str:
@@ -116,11 +118,11 @@ class _Reinforced:
         self.draft.place_precision(self.run, self.key, "sft_config.dtype", policy.dtype)
         given = self.settings.rank_config or {}
         for key in given:
-            self.verdicts.ignore(
+            self.dispositions.ignore(
                 f"rank_config.{key}", f"reward.{self.run['reward']} says what the reward model is"
             )
-        if policy.model_name and "sft_config.model_name" not in self.verdicts.carried:
-            self.verdicts.ignore(
+        if policy.model_name and "sft_config.model_name" not in self.dispositions.carried:
+            self.dispositions.ignore(
                 "sft_config.model_name", f"the policy is what sft.{self.run['sft']} makes"
             )
 
@@ -143,7 +145,7 @@ class _Reinforced:
         prompt: dict[str, Any] = {"overlong": "truncate"}
         if train.seq_length is not None:
             prompt["max_length"] = train.seq_length - tokens
-            self.verdicts.carry(
+            self.dispositions.carry(
                 "train.seq_length", "tokenization.prompt.max_length (less max_new_tokens)"
             )
         place(self.draft.values, "tokenization.prompt", prompt)
@@ -156,13 +158,13 @@ class _Reinforced:
         run["minibatch_size"], run["rollout_batch_size"] = size * gpus, whole * gpus
         for key, ours in (("batch_size", "minibatch_size"), ("num_rollouts", "rollout_batch_size")):
             if key in settings.model_fields_set:
-                self.verdicts.carry(key, f"{self.key}.{ours}")
+                self.dispositions.carry(key, f"{self.key}.{ours}")
         if whole != rollouts:
-            self.verdicts.note(
+            self.dispositions.note(
                 f"{self.key}.rollout_batch_size: {whole} and not {rollouts} for each GPU, "
                 f"so that minibatches of {size} divide it"
             )
-        self.verdicts.note(
+        self.dispositions.note(
             f"{self.key}: batches are for {gpus} GPU{'s' if gpus > 1 else ''} of the policy; "
             "--num-gpus says how many Open-Assistant had"
         )
@@ -170,9 +172,9 @@ class _Reinforced:
         if settings.total_steps:
             each = run.get("epochs", PPO_EPOCHS) * (whole // size)
             rounds.append(batches(settings.total_steps, each))
-            self.verdicts.carry("total_steps", f"{self.key}.updates")
+            self.dispositions.carry("total_steps", f"{self.key}.updates")
         if train.epochs:
-            self.verdicts.carry("train.epochs", f"{self.key}.updates")
+            self.dispositions.carry("train.epochs", f"{self.key}.updates")
         if rounds:
             run["updates"] = min(rounds)
 
@@ -184,7 +186,7 @@ class _Reinforced:
         if adam.betas:
             place(self.run, "optimizer.beta1", adam.betas[0])
             place(self.run, "optimizer.beta2", adam.betas[1])
-            self.verdicts.carry("optimizer.kwargs.betas", f"{self.key}.optimizer.beta1, beta2")
+            self.dispositions.carry("optimizer.kwargs.betas", f"{self.key}.optimizer.beta1, beta2")
         if adam.lr:
             place(self.run, "value.learning_rate", adam.lr)  # one for all of trlX's model
         place(self.run, "optimizer.warmup", 0.0)
@@ -195,21 +197,21 @@ class _Reinforced:
             place(self.run, "optimizer.schedule", "constant")
             if scheduler.name is not None:
                 why = "of trlX's schedules only cosine_annealing is known: constant was taken"
-                self.verdicts.miss("scheduler.name", scheduler.name, why)
+                self.dispositions.miss("scheduler.name", scheduler.name, why)
             return
         constant = adam.lr is not None and floor >= adam.lr
         place(self.run, "optimizer.schedule", "constant" if constant else "cosine")
-        self.verdicts.carry("scheduler.name", f"{self.key}.optimizer.schedule")
+        self.dispositions.carry("scheduler.name", f"{self.key}.optimizer.schedule")
         if constant:
             why = "it is not less than the learning rate, which so is constant"
-            self.verdicts.ignore("scheduler.kwargs.eta_min", why)
+            self.dispositions.ignore("scheduler.kwargs.eta_min", why)
         elif floor:
-            self.verdicts.miss("scheduler.kwargs.eta_min", floor, "the schedule ends at 0")
+            self.dispositions.miss("scheduler.kwargs.eta_min", floor, "the schedule ends at 0")
         if cosine.T_max in (None, self.settings.total_steps) or constant:
-            self.verdicts.ignore("scheduler.kwargs.T_max", "the schedule ends with the run")
+            self.dispositions.ignore("scheduler.kwargs.T_max", "the schedule ends with the run")
         else:
             why = "the schedule ends with the run"
-            self.verdicts.miss("scheduler.kwargs.T_max", cosine.T_max, why)
+            self.dispositions.miss("scheduler.kwargs.T_max", cosine.T_max, why)
 
     def _rewards(self, method: TrlxMethod) -> None:
         if method.target is None:
@@ -217,14 +219,14 @@ class _Reinforced:
         else:
             place(self.run, "kl.controller", "adaptive")
             place(self.run, "kl.target", method.target)
-        self.verdicts.carry("method.target", f"{self.key}.kl.controller, kl.target")
+        self.dispositions.carry("method.target", f"{self.key}.kl.controller, kl.target")
         scaling = method.scale_reward or "none"
         if scaling in ("none", "running"):
             place(self.run, "rewards.scaling", scaling)
-            self.verdicts.carry("method.scale_reward", f"{self.key}.rewards.scaling")
+            self.dispositions.carry("method.scale_reward", f"{self.key}.rewards.scaling")
         else:
             why = "scores are set to mean 0 and deviation 1; running scales them on"
-            self.verdicts.miss("method.scale_reward", scaling, why)
+            self.dispositions.miss("method.scale_reward", scaling, why)
         # trlX subtracts nothing from a response that never ended.
         place(self.run, "rewards.missing_eos_penalty", 0.0)
 
@@ -233,7 +235,7 @@ class _Reinforced:
         evaluation: dict[str, Any] = {"ppo": name}
         if self.settings.num_eval_prompts:
             evaluation["max_prompts"] = self.settings.num_eval_prompts
-            self.verdicts.carry("num_eval_prompts", f"evaluation.{name}.max_prompts")
+            self.dispositions.carry("num_eval_prompts", f"evaluation.{name}.max_prompts")
         evaluation |= self.run["sampling"]
         self.draft.values["evaluation"] = {name: evaluation}
         self.draft.values["report"] = {name: {"evaluations": [name]}}

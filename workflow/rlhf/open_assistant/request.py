@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.datasets import Mixture, translate_datasets
-from rlhf.open_assistant.fates import Verdicts
+from rlhf.open_assistant.dispositions import Dispositions
 from rlhf.open_assistant.hub import commit_of
 from rlhf.open_assistant.names import Trainer
 
@@ -90,7 +90,7 @@ class Draft:
 
     request: Request
     values: dict[str, Any] = field(default_factory=dict)
-    verdicts: Verdicts = field(default_factory=Verdicts)
+    dispositions: Dispositions = field(default_factory=Dispositions)
 
     def name_run(self, model: str) -> str:
         """A name for the run, that no other one has.
@@ -129,13 +129,13 @@ class Draft:
         for known, entry in self.request.declared("models").items():
             digits = entry.get("per_digit_tokens", False)
             if entry["source"].get(kind) == name and digits == per_digit:
-                self.verdicts.carry(key, f"models.{known}")
+                self.dispositions.carry(key, f"models.{known}")
                 return known
         source = {kind: name}
         if kind == "hub":
             source["revision"] = self.request.revision or commit_of(name)
             if not self.request.revision:
-                self.verdicts.note(f"models: the newest commit of {name} on the hub")
+                self.dispositions.note(f"models: the newest commit of {name} on the hub")
         plain = re.sub(r"[^A-Za-z0-9_-]", "_", Path(name).name).lstrip("_-") or "model"
         names = itertools.chain([plain], (f"{plain}-{n}" for n in itertools.count(2)))
         own = next(one for one in names if one not in self.request.declared("models"))
@@ -144,7 +144,7 @@ class Draft:
         if per_digit:
             entry["per_digit_tokens"] = True
         self.values["models"] = {own: entry}
-        self.verdicts.carry(key, f"models.{own}")
+        self.dispositions.carry(key, f"models.{own}")
         self._size(name)
         return own
 
@@ -157,7 +157,7 @@ class Draft:
         known = (self.request.base.get("cluster") or {}).get("model_billions", 0)
         if billions > known:
             self.values["cluster"] = {"model_billions": round(billions, 4)}
-            self.verdicts.note(f"cluster.model_billions: from the name {name}")
+            self.dispositions.note(f"cluster.model_billions: from the name {name}")
 
     def mix(self, settings: Any, run: str, subsampled: bool) -> Mixture:
         """Declare the datasets; returns what the run takes from them."""
@@ -165,7 +165,7 @@ class Draft:
             [*(settings.datasets or []), *(settings.datasets_extra or [])],
             VIEWS[self.request.trainer],
             run,
-            self.verdicts,
+            self.dispositions,
             subsampled=subsampled,
             limit=settings.eval_size,
             cache=settings.cache_dir or ".cache",
@@ -174,14 +174,14 @@ class Draft:
         self.values["datasets"] = mixture.datasets
         for key in ("datasets", "datasets_extra"):
             if getattr(settings, key):
-                self.verdicts.carry(key, f"datasets, {run}.data")
+                self.dispositions.carry(key, f"datasets, {run}.data")
         if settings.eval_size:
-            self.verdicts.carry("eval_size", f"{run}.data.*.max_validation")
+            self.dispositions.carry("eval_size", f"{run}.data.*.max_validation")
         return mixture
 
     def made_up(self, what: str, why: str) -> None:
         """A run that the stage starts from, and that nobody asked for, was added."""
-        self.verdicts.note(
+        self.dispositions.note(
             f"{what} was made up, with this pipeline's defaults: {why}; "
             "--onto FILE names a configuration that has one"
         )
@@ -191,12 +191,12 @@ class Draft:
         if dtype is None:
             return
         if dtype not in PRECISIONS:
-            self.verdicts.miss(key, dtype, f"`precision` is one of {', '.join(PRECISIONS)}")
+            self.dispositions.miss(key, dtype, f"`precision` is one of {', '.join(PRECISIONS)}")
             return
         run["precision"] = PRECISIONS[dtype]
-        self.verdicts.carry(key, f"{at}.precision")
+        self.dispositions.carry(key, f"{at}.precision")
         if dtype in ("fp16", "float16"):
-            self.verdicts.note(
+            self.dispositions.note(
                 f"{key} {dtype} became bfloat16, which is as fast and needs no scaling of the "
                 "loss; GPUs before Ampere lack it: set precision: float32 there"
             )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from rlhf.open_assistant.fates import Carried, Idle, Only, Settings, Used
+from rlhf.open_assistant.dispositions import Carried, Ignored, MustBe, Settings, Used
 
-SAVED = Idle("state is saved by time (runtime.save_seconds) and a stopped run goes on by itself")
-LOGGED = Idle("every step is logged, to metrics.jsonl and TensorBoard; wandb is not used")
-PLACED = Idle("results and caches have their places under results/ and state/")
-LAUNCHED = Idle("processes and GPUs follow from the section cluster")
-SPEED = Idle("it changes speed or memory and not results; runtime.micro_batch_tokens limits memory")
+SAVED = Ignored("state is saved by time (runtime.save_seconds) and a stopped run goes on by itself")
+LOGGED = Ignored("every step is logged, to metrics.jsonl and TensorBoard; wandb is not used")
+PLACED = Ignored("results and caches have their places under results/ and state/")
+LAUNCHED = Ignored("processes and GPUs follow from the section cluster")
+SPEED = Ignored(
+    "it changes speed or memory and not results; runtime.micro_batch_tokens limits memory"
+)
 NO_PEFT = "all weights are trained: there is no LoRA and no prefix tuning"
 NO_ROPE = "positions are not scaled: a sequence may be as long as the model was made for"
 NO_DROPOUT = "dropout is off in training here"
@@ -49,14 +51,14 @@ class SupervisedSettings(Settings):
     gradient_checkpointing: Annotated[Flag, SPEED] = None
     use_flash_attention: Annotated[Flag, SPEED] = None
     fuse_gelu: Annotated[Flag, SPEED] = None
-    int8_training: Annotated[Flag, Only((False,), NO_8BIT)] = None
-    quantization: Annotated[Flag, Only((False,), NO_8BIT)] = None
-    seq2seqmodel: Annotated[Flag, Only((False,), NO_SEQ2SEQ)] = None
-    peft_model: Annotated[Flag, Only((False,), NO_PEFT)] = None
-    peft_type: Annotated[Text, Idle("it says something of peft_model only")] = None
-    peft_config: Annotated[Any, Idle("it says something of peft_model only")] = None
-    residual_dropout: Annotated[Number, Only((0,), NO_DROPOUT)] = None
-    residual_dropout_lima: Annotated[Flag, Only((False,), NO_DROPOUT)] = None
+    int8_training: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
+    quantization: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
+    seq2seqmodel: Annotated[Flag, MustBe((False,), NO_SEQ2SEQ)] = None
+    peft_model: Annotated[Flag, MustBe((False,), NO_PEFT)] = None
+    peft_type: Annotated[Text, Ignored("it says something of peft_model only")] = None
+    peft_config: Annotated[Any, Ignored("it says something of peft_model only")] = None
+    residual_dropout: Annotated[Number, MustBe((0,), NO_DROPOUT)] = None
+    residual_dropout_lima: Annotated[Flag, MustBe((False,), NO_DROPOUT)] = None
     max_length: Annotated[Whole, Used()] = None
     dtype: Annotated[Text, Used()] = None
     model_name: Annotated[Text, Used()] = None
@@ -80,7 +82,7 @@ class SupervisedSettings(Settings):
     log_wandb: Annotated[Flag, LOGGED] = None
     wandb_entity: Annotated[Text, LOGGED] = None
     verbose: Annotated[Flag, LOGGED] = None
-    show_dataset_stats: Annotated[Flag, Idle("`rlhf data stats` shows them")] = None
+    show_dataset_stats: Annotated[Flag, Ignored("`rlhf data stats` shows them")] = None
     deepspeed_config: Annotated[Text, LAUNCHED] = None
     deepspeed: Annotated[Flag, LAUNCHED] = None
     local_rank: Annotated[Whole, LAUNCHED] = None
@@ -90,28 +92,28 @@ class SupervisedSettings(Settings):
 class SftSettings(SupervisedSettings):
     """What trainer_sft reads."""
 
-    is_reward_model: Annotated[Flag, Only((False,), "it is true: use --stage rm")] = None
-    loss_fn: Annotated[Text, Only(("CrossEntropyLoss",), "the loss is cross-entropy")] = None
-    poly_eps: Annotated[Number, Idle("it says something of the loss Poly only")] = None
+    is_reward_model: Annotated[Flag, MustBe((False,), "it is true: use --stage rm")] = None
+    loss_fn: Annotated[Text, MustBe(("CrossEntropyLoss",), "the loss is cross-entropy")] = None
+    poly_eps: Annotated[Number, Ignored("it says something of the loss Poly only")] = None
     val_max_length: Annotated[Whole, Used()] = None
-    samples_mixing: Annotated[Flag, Only((False,), "a sequence holds one dialogue")] = None
+    samples_mixing: Annotated[Flag, MustBe((False,), "a sequence holds one dialogue")] = None
     random_offset_probability: Annotated[Number, Used()] = None
-    label_masking: Annotated[Flag, Only((True,), FULL_LOSS)] = None
+    label_masking: Annotated[Flag, MustBe((True,), FULL_LOSS)] = None
     use_system_prefix: Annotated[Flag, Used()] = None
     system_prefix: Annotated[Text, Used()] = None
-    superhot: Annotated[Flag, Only((False,), NO_ROPE)] = None
-    superhot_config: Annotated[Any, Idle("it says something of superhot only")] = None
+    superhot: Annotated[Flag, MustBe((False,), NO_ROPE)] = None
+    superhot_config: Annotated[Any, Ignored("it says something of superhot only")] = None
 
 
 class RmSettings(SupervisedSettings):
     """What trainer_rm reads."""
 
-    is_reward_model: Annotated[Flag, Idle("the stage says it")] = None
-    loss_fn: Annotated[Text, Only(("RMLoss",), "the loss is the mean over pairs (RMLoss)")] = None
+    is_reward_model: Annotated[Flag, Ignored("the stage says it")] = None
+    loss_fn: Annotated[Text, MustBe(("RMLoss",), "the loss is the mean over pairs (RMLoss)")] = None
     score_l2_reg: Annotated[Number, Carried("score_l2")] = None
-    pooling: Annotated[Text, Only(("last",), "the score is that of the last token")] = None
+    pooling: Annotated[Text, MustBe(("last",), "the score is that of the last token")] = None
     max_replies: Annotated[Whole, Used()] = None
-    metrics: Annotated[Any, Idle("accuracy and Kendall τ are always measured")] = None
+    metrics: Annotated[Any, Ignored("accuracy and Kendall τ are always measured")] = None
 
 
 class RlSettings(Settings):
@@ -128,19 +130,19 @@ class RlSettings(Settings):
     num_eval_prompts: Annotated[Whole, Used()] = None
     rank_config: Annotated[dict[str, Any] | None, Used()] = None
     sft_config: Annotated[dict[str, Any] | None, Used()] = None
-    debug: Annotated[Flag, Only((False,), "write the few prompts and rollouts down yourself")] = (
+    debug: Annotated[Flag, MustBe((False,), "write the few prompts and rollouts down yourself")] = (
         None
     )
-    dtype: Annotated[Text, Idle("trainer_rl.py reads that of sft_config")] = None
+    dtype: Annotated[Text, Ignored("trainer_rl.py reads that of sft_config")] = None
     cache_dir: Annotated[Text, PLACED] = None
     output_dir: Annotated[Text, PLACED] = None
     log_dir: Annotated[Text, LOGGED] = None
     wandb_entity: Annotated[Text, LOGGED] = None
     local_rank: Annotated[Whole, LAUNCHED] = None
-    triton_host_rm: Annotated[Text, Idle("model servers are started by the stage")] = None
-    triton_host_sft: Annotated[Text, Idle("model servers are started by the stage")] = None
-    rank_model: Annotated[Text, Idle("trainer_rl.py does not read it")] = None
-    sft_model: Annotated[Text, Idle("trainer_rl.py does not read it")] = None
+    triton_host_rm: Annotated[Text, Ignored("model servers are started by the stage")] = None
+    triton_host_sft: Annotated[Text, Ignored("model servers are started by the stage")] = None
+    rank_model: Annotated[Text, Ignored("trainer_rl.py does not read it")] = None
+    sft_model: Annotated[Text, Ignored("trainer_rl.py does not read it")] = None
 
 
 class RlModelSettings(Settings):
@@ -149,14 +151,14 @@ class RlModelSettings(Settings):
     model_name: Annotated[Text, Used()] = None
     freeze_layer: Annotated[Whole, Carried("freeze_layers")] = None
     num_layers_unfrozen: Annotated[
-        Whole, Only((-1,), "freeze_layers counts from below: say how many layers stay frozen")
+        Whole, MustBe((-1,), "freeze_layers counts from below: say how many layers stay frozen")
     ] = None
-    residual_dropout: Annotated[Number, Only((0,), NO_DROPOUT)] = None
+    residual_dropout: Annotated[Number, MustBe((0,), NO_DROPOUT)] = None
     dtype: Annotated[Text, Used()] = None
-    pooling: Annotated[Text, Only(("last",), "the score is that of the last token")] = None
-    is_reward_model: Annotated[Flag, Idle("the stage says it")] = None
-    quantization: Annotated[Flag, Only((False,), NO_8BIT)] = None
-    seq2seqmodel: Annotated[Flag, Only((False,), NO_SEQ2SEQ)] = None
+    pooling: Annotated[Text, MustBe(("last",), "the score is that of the last token")] = None
+    is_reward_model: Annotated[Flag, Ignored("the stage says it")] = None
+    quantization: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
+    seq2seqmodel: Annotated[Flag, MustBe((False,), NO_SEQ2SEQ)] = None
     use_flash_attention: Annotated[Flag, SPEED] = None
     batch_size: Annotated[Whole, SPEED] = None
     cache_dir: Annotated[Text, PLACED] = None
@@ -167,11 +169,11 @@ class TrlxTrain(Settings):
 
     seq_length: Annotated[Whole, Used()] = None
     epochs: Annotated[Whole, Used()] = None
-    total_steps: Annotated[Whole, Idle("trainer_rl.py overwrites it")] = None
-    batch_size: Annotated[Whole, Idle("trainer_rl.py overwrites it")] = None
-    seed: Annotated[Whole, Idle("rng_seed goes before")] = None
+    total_steps: Annotated[Whole, Ignored("trainer_rl.py overwrites it")] = None
+    batch_size: Annotated[Whole, Ignored("trainer_rl.py overwrites it")] = None
+    seed: Annotated[Whole, Ignored("rng_seed goes before")] = None
     checkpoint_interval: Annotated[Whole, SAVED] = None
-    eval_interval: Annotated[Whole, Idle("the stage evaluate measures the result")] = None
+    eval_interval: Annotated[Whole, Ignored("the stage evaluate measures the result")] = None
     pipeline: Annotated[Text, LAUNCHED] = None
     trainer: Annotated[Text, LAUNCHED] = None
     tracker: Annotated[Text, LOGGED] = None
@@ -182,25 +184,25 @@ class TrlxTrain(Settings):
 class TrlxModel(Settings):
     """``model``."""
 
-    model_path: Annotated[Text, Idle("trainer_rl.py overwrites it")] = None
-    model_arch_type: Annotated[Text, Only(("causal",), NO_SEQ2SEQ)] = None
-    num_layers_unfrozen: Annotated[Whole, Idle("trainer_rl.py reads that of sft_config")] = None
+    model_path: Annotated[Text, Ignored("trainer_rl.py overwrites it")] = None
+    model_arch_type: Annotated[Text, MustBe(("causal",), NO_SEQ2SEQ)] = None
+    num_layers_unfrozen: Annotated[Whole, Ignored("trainer_rl.py reads that of sft_config")] = None
 
 
 class TrlxTokenizer(Settings):
     """``tokenizer``."""
 
-    tokenizer_path: Annotated[Text, Idle("trainer_rl.py overwrites it")] = None
+    tokenizer_path: Annotated[Text, Ignored("trainer_rl.py overwrites it")] = None
     truncation_side: Annotated[
-        Text, Only(("left",), "prompts are cut from the left, or dropped")
+        Text, MustBe(("left",), "prompts are cut from the left, or dropped")
     ] = None
-    padding_side: Annotated[Text, Idle("batches are padded as they have to be")] = None
+    padding_side: Annotated[Text, Ignored("batches are padded as they have to be")] = None
 
 
 class TrlxOptimizer(Settings):
     """``optimizer``."""
 
-    name: Annotated[Text, Only(("adamw",), "the optimizer is AdamW")] = None
+    name: Annotated[Text, MustBe(("adamw",), "the optimizer is AdamW")] = None
     kwargs: Annotated[dict[str, Any] | None, Used()] = None
 
 
@@ -230,9 +232,9 @@ class TrlxCosine(Settings):
 class TrlxMethod(Settings):
     """``method``: PPO."""
 
-    name: Annotated[Text, Only(("ppoconfig", "PPOConfig"), "the method is PPO")] = None
-    num_rollouts: Annotated[Whole, Idle("trainer_rl.py overwrites it")] = None
-    chunk_size: Annotated[Whole, Idle("trainer_rl.py overwrites it")] = None
+    name: Annotated[Text, MustBe(("ppoconfig", "PPOConfig"), "the method is PPO")] = None
+    num_rollouts: Annotated[Whole, Ignored("trainer_rl.py overwrites it")] = None
+    chunk_size: Annotated[Whole, Ignored("trainer_rl.py overwrites it")] = None
     ppo_epochs: Annotated[Whole, Carried("epochs")] = None
     init_kl_coef: Annotated[Number, Carried("kl.coefficient")] = None
     target: Annotated[Number, Used()] = None
@@ -244,8 +246,8 @@ class TrlxMethod(Settings):
     vf_coef: Annotated[Number, Carried("value.coefficient")] = None
     cliprange_reward: Annotated[Number, Carried("rewards.clip")] = None
     scale_reward: Annotated[Any, Used()] = None
-    ref_mean: Annotated[Number, Idle("scores are set to mean 0 and deviation 1")] = None
-    ref_std: Annotated[Number, Idle("scores are set to mean 0 and deviation 1")] = None
+    ref_mean: Annotated[Number, Ignored("scores are set to mean 0 and deviation 1")] = None
+    ref_std: Annotated[Number, Ignored("scores are set to mean 0 and deviation 1")] = None
     gen_kwargs: Annotated[dict[str, Any] | None, Used()] = None
 
 
@@ -254,9 +256,9 @@ class TrlxSampling(Settings):
 
     max_new_tokens: Annotated[Whole, Carried("sampling.max_new_tokens")] = None
     temperature: Annotated[Number, Carried("sampling.temperature")] = None
-    top_k: Annotated[Whole, Only((0,), "all tokens can be drawn")] = None
-    top_p: Annotated[Number, Only((1,), "all tokens can be drawn")] = None
-    do_sample: Annotated[Flag, Only((True,), "responses are sampled")] = None
+    top_k: Annotated[Whole, MustBe((0,), "all tokens can be drawn")] = None
+    top_p: Annotated[Number, MustBe((1,), "all tokens can be drawn")] = None
+    do_sample: Annotated[Flag, MustBe((True,), "responses are sampled")] = None
 
 
 TRAINERS: tuple[type[Settings], ...] = (SftSettings, RmSettings, RlSettings)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.config.training import RewardConfig, SftConfig
 from rlhf.open_assistant.datasets import Mixture
-from rlhf.open_assistant.fates import AS_HERE, settle
+from rlhf.open_assistant.dispositions import AS_HERE, read_settings
 from rlhf.open_assistant.request import (
     SECTIONS,
     VIEWS,
@@ -33,14 +33,16 @@ def translate_supervised(request: Request) -> Draft:
 class _Supervised:
     def __init__(self, request: Request) -> None:
         self.request, self.draft = request, Draft(request)
-        self.verdicts = self.draft.verdicts
+        self.dispositions = self.draft.dispositions
         model: type[SupervisedSettings] = SftSettings if request.trainer == "sft" else RmSettings
-        settings = settle(request.settings, model, self.verdicts, request.script, TRAINERS)
+        settings = read_settings(
+            request.settings, model, self.dispositions, request.script, TRAINERS
+        )
         self.settings, self.section = settings, SECTIONS[request.trainer]
         self.run: dict[str, Any] = {}
         name = self._start()
         self.key = f"{self.section}.{name}"
-        for to, value in self.verdicts.judge(settings, self.key).items():
+        for to, value in self.dispositions.judge(settings, self.key).items():
             place(self.run, to, value)
         mixture = self._mixture()
         if self.made_up:
@@ -48,7 +50,7 @@ class _Supervised:
         self._fill(mixture)
         self._tokens()
         self.draft.place_precision(self.run, self.key, "dtype", settings.dtype)
-        self.verdicts.close(settings)
+        self.dispositions.close(settings)
         shape = SftConfig if request.trainer == "sft" else RewardConfig
         run = arranged(self.run, shape, "model", "sft", "data")
         self.draft.values.setdefault(self.section, {})[name] = run
@@ -64,9 +66,9 @@ class _Supervised:
             return draft.name_run(self._given(sft, digits))
         model = draft.declare_model(settings.model_name, digits)
         if digits:
-            self.verdicts.carry("per_digit_tokens", f"models.{model}.per_digit_tokens")
+            self.dispositions.carry("per_digit_tokens", f"models.{model}.per_digit_tokens")
         elif "per_digit_tokens" in settings.model_fields_set:
-            self.verdicts.ignore("per_digit_tokens", AS_HERE)
+            self.dispositions.ignore("per_digit_tokens", AS_HERE)
         name = draft.name_run(model)
         self.run |= {"sft": name} if self.made_up else {"model": model}
         self.model = model
@@ -79,14 +81,14 @@ class _Supervised:
         source = entry["source"]
         wanted = self.settings.model_name
         if wanted in (source.get("hub"), source.get("path")):
-            self.verdicts.carry("model_name", f"models.{model}")
+            self.dispositions.carry("model_name", f"models.{model}")
         elif wanted:
             why = f"the reward model starts from sft.{sft}, which comes from models.{model}"
-            self.verdicts.miss("model_name", wanted, why)
+            self.dispositions.miss("model_name", wanted, why)
         if digits != bool(entry.get("per_digit_tokens")):
-            self.verdicts.miss("per_digit_tokens", digits, f"models.{model} is there already")
+            self.dispositions.miss("per_digit_tokens", digits, f"models.{model} is there already")
         elif "per_digit_tokens" in self.settings.model_fields_set:
-            self.verdicts.carry("per_digit_tokens", f"models.{model}.per_digit_tokens")
+            self.dispositions.carry("per_digit_tokens", f"models.{model}.per_digit_tokens")
         return model
 
     def _make_up(self, name: str, mixture: Mixture) -> None:
@@ -101,14 +103,14 @@ class _Supervised:
         mixture = self.draft.mix(settings, self.key, subsampled=sampler)
         self.run["data"] = mixture.shares
         if "use_custom_sampler" in settings.model_fields_set:
-            self.verdicts.ignore("use_custom_sampler", "shares are always drawn anew")
+            self.dispositions.ignore("use_custom_sampler", "shares are always drawn anew")
         if settings.sort_by_length and sampler:
             self.run["length_grouping"] = GROUPED
-            self.verdicts.carry("sort_by_length", f"{self.key}.length_grouping")
+            self.dispositions.carry("sort_by_length", f"{self.key}.length_grouping")
         elif settings.sort_by_length:
-            self.verdicts.ignore("sort_by_length", "it needs use_custom_sampler")
+            self.dispositions.ignore("sort_by_length", "it needs use_custom_sampler")
         elif "sort_by_length" in settings.model_fields_set:
-            self.verdicts.ignore("sort_by_length", AS_HERE)
+            self.dispositions.ignore("sort_by_length", AS_HERE)
         return mixture
 
     def _fill(self, mixture: Mixture) -> None:
@@ -122,9 +124,9 @@ class _Supervised:
         for key, value in parts.items():
             run["global_batch_size"] *= value
             if getattr(settings, key) is not None:
-                self.verdicts.carry(key, f"{self.key}.global_batch_size")
+                self.dispositions.carry(key, f"{self.key}.global_batch_size")
         product = " × ".join(f"{value}" for value in parts.values())
-        self.verdicts.note(
+        self.dispositions.note(
             f"{self.key}.global_batch_size: {product} × {self.request.gpus} GPU"
             + ("s" if self.request.gpus > 1 else "")
             + "; --num-gpus says how many Open-Assistant had"
@@ -139,18 +141,20 @@ class _Supervised:
         if warmup is not None and (steps or not warmup):
             share = warmup / steps if steps else 0.0
             place(run, "optimizer.warmup", float(f"{min(share, 0.99):.3g}"))
-            self.verdicts.carry("warmup_steps", f"{self.key}.optimizer.warmup")
+            self.dispositions.carry("warmup_steps", f"{self.key}.optimizer.warmup")
         elif warmup:
             why = "a share of all steps here, and nobody knows how many these are: "
-            self.verdicts.miss("warmup_steps", warmup, why + HOW_LONG.format("optimizer.warmup"))
+            self.dispositions.miss(
+                "warmup_steps", warmup, why + HOW_LONG.format("optimizer.warmup")
+            )
         if every and steps:
             run["evaluations"] = max(1, round(steps / every))
-            self.verdicts.carry("eval_steps", f"{self.key}.evaluations")
+            self.dispositions.carry("eval_steps", f"{self.key}.evaluations")
         elif every:
             why = "a number for the whole run here, and nobody knows how many steps it has: "
-            self.verdicts.miss("eval_steps", every, why + HOW_LONG.format("evaluations"))
+            self.dispositions.miss("eval_steps", every, why + HOW_LONG.format("evaluations"))
         if steps and (warmup or every):
-            self.verdicts.note(
+            self.dispositions.note(
                 f"{self.key}: optimizer.warmup and evaluations are for {steps} steps"
                 + ("" if self.request.rows else ", as the registry's sizes say")
                 + (f" (without {', '.join(left_out)})" if left_out else "")
@@ -169,12 +173,14 @@ class _Supervised:
                 else:
                     fraction = share.get("fraction", 1.0) * wanted
                     share["fraction"] = float(f"{fraction:.6g}")
-            self.verdicts.carry("num_train_epochs", f"{self.key}.epochs, and less of each dataset")
+            self.dispositions.carry(
+                "num_train_epochs", f"{self.key}.epochs, and less of each dataset"
+            )
         elif wanted != epochs:
             why = f"epochs are whole: {epochs} were taken"
-            self.verdicts.miss("num_train_epochs", wanted, why)
+            self.dispositions.miss("num_train_epochs", wanted, why)
         elif given is not None:
-            self.verdicts.carry("num_train_epochs", f"{self.key}.epochs")
+            self.dispositions.carry("num_train_epochs", f"{self.key}.epochs")
         return epochs, min(1.0, wanted)
 
     def _tokens(self) -> None:
@@ -184,7 +190,7 @@ class _Supervised:
         tokens: dict[str, Any] = {}
         if settings.max_length is not None:
             tokens["max_length"] = settings.max_length
-            self.verdicts.carry("max_length", f"{place_of}.max_length")
+            self.dispositions.carry("max_length", f"{place_of}.max_length")
         tags = ("use_system_tag", "system_property_dropout", "system_add_length")
         given = [key for key in tags if key in settings.model_fields_set]
         if settings.use_system_tag:
@@ -195,31 +201,31 @@ class _Supervised:
             }
         for key in given:
             if settings.use_system_tag:
-                self.verdicts.carry(key, f"{place_of}.reply_tags")
+                self.dispositions.carry(key, f"{place_of}.reply_tags")
             else:
-                self.verdicts.ignore(key, "use_system_tag is off")
+                self.dispositions.ignore(key, "use_system_tag is off")
         place(self.draft.values, place_of, tokens)
         if isinstance(settings, SftSettings):
             self._sft_tokens(settings, tokens)
         elif isinstance(settings, RmSettings) and settings.max_replies:
             tokens["max_replies"] = settings.max_replies
-            self.verdicts.carry("max_replies", f"{place_of}.max_replies")
+            self.dispositions.carry("max_replies", f"{place_of}.max_replies")
 
     def _sft_tokens(self, settings: SftSettings, tokens: dict[str, Any]) -> None:
         longest = settings.val_max_length
         if longest not in (None, settings.max_length):
             why = "validation rows are as long as training rows"
-            self.verdicts.miss("val_max_length", longest, why)
+            self.dispositions.miss("val_max_length", longest, why)
         elif longest is not None:
-            self.verdicts.ignore("val_max_length", "it is that of max_length")
+            self.dispositions.ignore("val_max_length", "it is that of max_length")
         if settings.random_offset_probability is not None:
             tokens["random_offset"] = settings.random_offset_probability
-            self.verdicts.carry("random_offset_probability", "tokenization.sft.random_offset")
+            self.dispositions.carry("random_offset_probability", "tokenization.sft.random_offset")
         for key in ("use_system_prefix", "system_prefix"):
             if settings.use_system_prefix:
-                self.verdicts.carry(key, "tokenization.*.system_prefix")
+                self.dispositions.carry(key, "tokenization.*.system_prefix")
             elif key in settings.model_fields_set:
-                self.verdicts.ignore(key, "use_system_prefix is off")
+                self.dispositions.ignore(key, "use_system_prefix is off")
         if settings.use_system_prefix:
             for view in VIEWS.values():
                 place(

@@ -12,6 +12,6 @@ CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 KEPT = "64"
 
 
-def few_shapes() -> dict[str, str]:
+def limit_onednn_cache() -> dict[str, str]:
     """Environment of a process that remembers few, unless its caller says how many."""
     return {name: os.environ.get(name, KEPT) for name in CACHES}

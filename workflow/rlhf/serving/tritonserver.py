@@ -15,7 +15,7 @@ import sysconfig
 from pathlib import Path
 
 from rlhf.errors import RlhfError, ServingError
-from rlhf.runtime.onednn import few_shapes
+from rlhf.runtime.onednn import limit_onednn_cache
 from rlhf.runtime.seccomp import ignore_fchmod
 
 
@@ -85,7 +85,7 @@ def _variables(threads: str) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RLHF_SERVER_THREADS")
     return {
         **dict.fromkeys(names, threads),
-        **few_shapes(),
+        **limit_onednn_cache(),
         "HF_HUB_OFFLINE": "1",
         **{
             key: os.pathsep.join(filter(None, (value, os.environ.get(key))))

@@ -20,7 +20,7 @@ from rlhf.models.load import save_model
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
-from rlhf.runtime.onednn import few_shapes
+from rlhf.runtime.onednn import limit_onednn_cache
 from rlhf.stages.stage import Stage
 from rlhf.training import distributed, finite
 from rlhf.training.run import check_owner
@@ -34,7 +34,7 @@ def begin() -> int:
     Raises:
         ClusterError: a GPU that this process was given can't be used.
     """
-    os.environ.update(few_shapes())  # torch looks when it computes its first product
+    os.environ.update(limit_onednn_cache())  # torch looks when it computes its first product
     distributed.start()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(threads)

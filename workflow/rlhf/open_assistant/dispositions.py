@@ -27,25 +27,25 @@ class Used:
 
 
 @dataclass(frozen=True)
-class Idle:
+class Ignored:
     """It has no meaning here, whatever its value."""
 
     why: str
 
 
 @dataclass(frozen=True)
-class Only:
+class MustBe:
     """Some values ask for what happens here anyway; others cannot be carried over."""
 
     fine: tuple[Any, ...]
     lacking: str
 
 
-Fate = Carried | Used | Idle | Only
+Disposition = Carried | Used | Ignored | MustBe
 
 
 class Settings(BaseModel):
-    """Keys that a trainer reads, each annotated with its type and its fate; None: not given.
+    """Keys that a trainer reads, each annotated with its type and its disposition; None: not given.
 
     Numbers may be text, as PyYAML reads ``1e-5``.
     """
@@ -53,10 +53,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     @classmethod
-    def fates(cls) -> dict[str, Fate]:
+    def dispositions(cls) -> dict[str, Disposition]:
         """Key → what becomes of it."""
         return {
-            name: next(one for one in info.metadata if isinstance(one, Fate))
+            name: next(one for one in info.metadata if isinstance(one, Disposition))
             for name, info in cls.model_fields.items()
         }
 
@@ -65,18 +65,18 @@ Read = TypeVar("Read", bound=Settings)
 
 
 @dataclass
-class Verdicts:
+class Dispositions:
     """What became of all keys.
 
     Attributes:
         carried: their key → ours.
-        idle: reason → keys that have no meaning here.
+        ignored: reason → keys that have no meaning here.
         lacking: key and value → why it could not be carried over.
         notes: what had to be assumed.
     """
 
     carried: dict[str, str] = field(default_factory=dict)
-    idle: dict[str, list[str]] = field(default_factory=dict)
+    ignored: dict[str, list[str]] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ class Verdicts:
 
     def ignore(self, key: str, why: str) -> None:
         """A key says nothing here."""
-        self.idle.setdefault(why, []).append(key)
+        self.ignored.setdefault(why, []).append(key)
 
     def miss(self, key: str, value: Any, why: str) -> None:
         """A key's value is lost."""
@@ -99,14 +99,14 @@ class Verdicts:
 
     def close(self, settings: Settings, prefix: str = "") -> None:
         """Settings that hold nothing, and that nobody said anything of, say nothing here."""
-        told = {*self.carried, *(key for keys in self.idle.values() for key in keys)}
-        for key in settings.fates():
+        told = {*self.carried, *(key for keys in self.ignored.values() for key in keys)}
+        for key in settings.dispositions():
             given = key in settings.model_fields_set
             if given and prefix + key not in told and getattr(settings, key) in (None, [], {}):
                 self.ignore(prefix + key, "it is empty")
 
     def judge(self, settings: Settings, run: str, prefix: str = "") -> dict[str, Any]:
-        """Values that are carried over as they are, by our key; verdicts on all but `Used` keys.
+        """Values that are carried over as they are, by our key; notes all keys but the `Used`.
 
         Args:
             settings: a trainer's settings.
@@ -114,28 +114,28 @@ class Verdicts:
             prefix: what stands before their keys, such as ``method.``.
         """
         carried = {}
-        for key, fate in settings.fates().items():
+        for key, disposition in settings.dispositions().items():
             value = getattr(settings, key)
             name = prefix + key
-            if key not in settings.model_fields_set or isinstance(fate, Used):
+            if key not in settings.model_fields_set or isinstance(disposition, Used):
                 continue
-            if isinstance(fate, Idle):
-                self.ignore(name, fate.why)
-            elif isinstance(fate, Only):
-                if value is None or value in fate.fine:
+            if isinstance(disposition, Ignored):
+                self.ignore(name, disposition.why)
+            elif isinstance(disposition, MustBe):
+                if value is None or value in disposition.fine:
                     self.ignore(name, AS_HERE)
                 else:
-                    self.miss(name, value, fate.lacking)
+                    self.miss(name, value, disposition.lacking)
             elif value is not None:
-                carried[fate.to] = value
-                self.carry(name, f"{run}.{fate.to}")
+                carried[disposition.to] = value
+                self.carry(name, f"{run}.{disposition.to}")
         return carried
 
 
-def settle(
+def read_settings(
     values: dict[str, Any],
     model: type[Read],
-    verdicts: Verdicts,
+    dispositions: Dispositions,
     where: str,
     others: tuple[type[Settings], ...] = (),
     prefix: str = "",
@@ -145,7 +145,7 @@ def settle(
     Args:
         values: merged settings.
         model: keys that the trainer reads.
-        verdicts: gets those that only the other trainers read.
+        dispositions: gets those that only the other trainers read.
         where: the trainer, for messages.
         others: keys of all trainers.
         prefix: what stands before the keys, for messages.
@@ -164,7 +164,7 @@ def settle(
         )
     for key in values:
         if key not in model.model_fields:
-            verdicts.ignore(prefix + key, f"{where} does not read it")
+            dispositions.ignore(prefix + key, f"{where} does not read it")
     try:
         return model.model_validate({k: v for k, v in values.items() if k in model.model_fields})
     except ValidationError as error:

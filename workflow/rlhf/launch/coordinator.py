@@ -1,4 +1,4 @@
-"""The head of a SLURM job: one agent on each node, through srun."""
+"""The coordinator of a SLURM job: one agent on each node, through srun."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def srun_command(options: Options, cpus: int, agent: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-class Head:
+class Coordinator:
     """Starts the agents of a job and comes to one exit code.
 
     Args:
@@ -81,7 +81,7 @@ class Head:
             rendezvous = None
             if options.nodes > 1:
                 port = held.enter_context(hold_port()).getsockname()[1]
-                rendezvous = f"{meeting_address(allocation)}:{port}"
+                rendezvous = f"{rendezvous_address(allocation)}:{port}"
             agent = agent_arguments(options, self._verdicts, rendezvous)
             command = srun_command(options, allocation.cpus, agent)
             self._child.start(command, step_environment())
@@ -100,7 +100,7 @@ class Head:
         return signal.SIGUSR2 if number == signal.SIGTERM else number
 
 
-def meeting_address(allocation: Allocation) -> str:
+def rendezvous_address(allocation: Allocation) -> str:
     """Where the first node is reached by the others.
 
     On the first node itself its name may mean the loopback; the way to another node does not.

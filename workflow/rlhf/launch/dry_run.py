@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlhf.launch.allocation import Allocation
-from rlhf.launch.containers import Place, places, python_command
-from rlhf.launch.head import srun_command
+from rlhf.launch.containers import Environment, environments, python_command
+from rlhf.launch.coordinator import srun_command
 from rlhf.launch.options import Options, agent_arguments
-from rlhf.launch.ranks import Meeting, common_variables, rank_command, rank_variables
+from rlhf.launch.ranks import Rendezvous, common_variables, rank_command, rank_variables
 from rlhf.launch.topology import plan
 
 # What is known only when it runs.
-SCRATCH, VERDICTS = Path("/SCRATCH"), Path("/VERDICTS")
+SCRATCH, EXIT_CODES = Path("/SCRATCH"), Path("/EXIT_CODES")
 ENDPOINT = "127.0.0.1:PORT"
-MEETING = Meeting("FIRST:PORT", "ADDRESS", first=True)
+RENDEZVOUS = Rendezvous("FIRST:PORT", "ADDRESS", first=True)
 
 
 def describe(options: Options, allocation: Allocation) -> str:
@@ -28,17 +28,19 @@ def describe(options: Options, allocation: Allocation) -> str:
     lines = [f"state {options.state}, owned by this launch"] if options.state else []
     if not allocation.needs_steps and options.nodes == 1:
         return "\n".join([*lines, *_agent(options, allocation)])
-    meeting = MEETING if options.nodes > 1 else None
-    agent = agent_arguments(options, VERDICTS, meeting.endpoint if meeting else None)
+    rendezvous = RENDEZVOUS if options.nodes > 1 else None
+    agent = agent_arguments(options, EXIT_CODES, rendezvous.endpoint if rendezvous else None)
     lines.append(shlex.join(srun_command(options, allocation.cpus, agent)))
     others = f", and likewise on {options.nodes - 1} more" if options.nodes > 1 else ""
     lines.append(f"on the first node{others}:")
-    return "\n".join([*lines, *_indent(_agent(options, allocation, meeting))])
+    return "\n".join([*lines, *_indent(_agent(options, allocation, rendezvous))])
 
 
-def _agent(options: Options, allocation: Allocation, meeting: Meeting | None = None) -> list[str]:
+def _agent(
+    options: Options, allocation: Allocation, rendezvous: Rendezvous | None = None
+) -> list[str]:
     topology = plan(options, allocation.gpus(options.gpus))
-    here, served_here = places(options, SCRATCH)
+    here, served_here = environments(options, SCRATCH)
     lines = []
     for kind, store in options.stores.items():
         gpus = topology.server_gpus[kind]
@@ -46,14 +48,14 @@ def _agent(options: Options, allocation: Allocation, meeting: Meeting | None = N
         lines.append(f"server {kind}, on {_gpus(gpus)}, log {options.server_log(kind, 0)}:")
         lines += _process([*command, str(store), "…"], served_here, common_variables(gpus, SCRATCH))
     endpoints = dict.fromkeys(options.stores, ENDPOINT)
-    command = rank_command(options, topology, here, SCRATCH, meeting)
+    command = rank_command(options, topology, here, SCRATCH, rendezvous)
     ranks = f"{topology.ranks} ranks" if topology.ranks > 1 else "1 rank"
     lines.append(f"{ranks} of {topology.world}, on {_gpus(topology.rank_gpus)}:")
     return lines + _process(command, here, rank_variables(options, topology, SCRATCH, endpoints))
 
 
-def _process(command: list[str], place: Place, variables: Mapping[str, str]) -> list[str]:
-    seen = [f"{name}={value}" for name, value in {**variables, **place.added}.items()]
+def _process(command: list[str], where: Environment, variables: Mapping[str, str]) -> list[str]:
+    seen = [f"{name}={value}" for name, value in {**variables, **where.added}.items()]
     return _indent([*seen, _line(command)])
 
 
