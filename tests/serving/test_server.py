@@ -52,3 +52,15 @@ def test_a_server_that_was_given_a_gpu_does_not_compute_on_the_cpu(reward, certi
     with pytest.raises(ServingError, match="the GPU that this server was given") as caught, server:
         pass
     assert torch.__version__ in str(caught.value)
+
+
+def test_a_folder_that_triton_could_not_start_from(reward, certificates, tmp_path):
+    """Its Python backend is started through a shell that takes a space for the path's end."""
+    scratch = tmp_path / "my scratch"
+    scratch.mkdir()
+    server = TritonServer(
+        reward.store, tmp_path / "log", certificates=certificates, scratch=scratch
+    )
+    with pytest.raises(ServingError, match="TMPDIR=/tmp") as caught, server:
+        pass
+    assert str(scratch) in str(caught.value)

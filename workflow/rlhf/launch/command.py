@@ -35,9 +35,7 @@ def run(argv: list[str] | None = None) -> int:
         code = 128 + stopped.args[0]
     if options.exit_codes is None:
         return code
-    with contextlib.suppress(
-        FileNotFoundError
-    ):  # the coordinator was killed, and another one cleared up
+    with contextlib.suppress(FileNotFoundError):  # another launch has cleared up after this one
         leave_code(options.exit_codes, str(this_node()), code)
     # srun ends all agents on the first exit code but 0; the coordinator learns of a saved state
     return 0 if code == EXIT_SAVED else code

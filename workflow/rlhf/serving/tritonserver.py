@@ -27,6 +27,7 @@ def main() -> int:
         command = [str(binary), *arguments]
         command.append(f"--model-repository={_view(Path(store), kind, Path(scratch, 'models'))}")
         if wheel is not None:
+            _refuse_spaces(scratch)
             backends = _assemble_backends(wheel, Path(scratch, "backends"))
             command.append(f"--backend-directory={backends}")
         # Requests and answers pass through memory that the server shares with its Python process,
@@ -102,6 +103,21 @@ def _view(store: Path, kind: str, folder: Path) -> Path:
     for name in ("model.py", "hf"):
         (version / name).symlink_to(store / kind / "1" / name)
     return folder
+
+
+def _refuse_spaces(scratch: str) -> None:
+    """Refuse a folder that Triton could not start its Python backend from.
+
+    Raises:
+        ServingError: its path holds white space.
+    """
+    if scratch.split() != [scratch]:
+        raise ServingError(
+            "Triton starts its Python backend through a shell, without quoting the path.",
+            where=scratch,
+            expected="a folder for temporary files whose path holds no space",
+            hint="set TMPDIR to one, such as TMPDIR=/tmp",
+        )
 
 
 def _assemble_backends(wheel: Path, folder: Path) -> Path:
