@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from tiny_tokenizers import for_oasst
 
+from rlhf.core.seeds import row_draws
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos
 from rlhf.data.rows import Conversation, Message, Preference, Properties
-from rlhf.data.tags import ReplyTags, draws_for
+from rlhf.data.tags import ReplyTags
 from rlhf.data.templates.chat import set_template
 from rlhf.data.tokenizing import Limits, Tally, tokenize
 
@@ -60,13 +61,13 @@ def render(row, messages, draw):
 
 @pytest.mark.parametrize("row", SFT, ids=lambda row: row["id"])
 def test_text_of_demonstrations(row):
-    draw = draws_for(SEED, row["id"], "tags")
+    draw = row_draws(SEED, "tags", row["id"])
     assert render(row, dialogue(row), draw) == "".join(row["text"])
 
 
 @pytest.mark.parametrize("row", RM, ids=lambda row: row["id"])
 def test_text_of_ranked_replies(row):
-    draw = draws_for(SEED, row["id"], "tags")
+    draw = row_draws(SEED, "tags", row["id"])
     history, replies = row["text"]
     assert render(row, map(message, row["history"]), draw) == history
     for reply, text in zip(row["replies"], replies, strict=True):

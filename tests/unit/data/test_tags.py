@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from rlhf.core.seeds import row_draws
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.rows import Conversation, Message, Preference, Prompt, Properties
-from rlhf.data.tags import ReplyTags, draws_for
+from rlhf.data.tags import ReplyTags
 from rlhf.data.tokenizing import Limits, Tally, tokenize
 
 KNOWN = Properties("en", quality=0.75, humor=0.0, creativity=1, context="Some\ncontext.")
@@ -75,7 +76,7 @@ def test_a_tag_belongs_to_its_row_whatever_comes_before(make_tokenizer):
     assert made(reversed(many)) == found
     assert made(many[200:201]) == {"p200": found["p200"]}
     assert made(many, seed=1) != found
-    assert draws_for(0, "a", "tags").random() != draws_for(0, "a", "offset").random()
+    assert row_draws(0, "tags", "a").random() != row_draws(0, "offset", "a").random()
 
 
 def test_where_tags_stand(make_tokenizer):

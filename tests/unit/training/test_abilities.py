@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from test_own_heads import OWN, PLAIN, SIZES, XLSTM, saved
@@ -50,7 +51,7 @@ def test_windows_are_kept_in_sampling(tmp_path, architecture):
 
     model = load_causal_lm(saved(tmp_path, architecture, WINDOWED[architecture]))
     prompts = token_sequences([21, 30, 9], seed=4)
-    responses = generate(model, prompts, uniforms((0,), 3, 15), eos_id=-1)
+    responses = generate(model, prompts, uniforms(np.random.default_rng(0), 3, 15), eos_id=-1)
     for prompt, response in zip(prompts, responses, strict=True):
         whole = torch.cat([prompt, response.ids])
         with torch.no_grad():

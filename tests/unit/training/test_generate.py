@@ -6,6 +6,7 @@ import torch
 from tiny_models import causal_lm, token_sequences
 from tolerances import assert_near
 
+from rlhf.core.seeds import generator
 from rlhf.models import generate as module
 from rlhf.models.forward import continuation_logprobs
 from rlhf.models.generate import generate, uniforms
@@ -26,7 +27,7 @@ def small():
 def test_greedy_equals_transformers_on_ragged_prompts():
     model, steps = causal_lm(1), 12
     prompts = token_sequences([3, 17, 8, 8, 1, 11], seed=4)
-    draws = uniforms([0], len(prompts), steps)
+    draws = uniforms(np.random.default_rng(0), len(prompts), steps)
     free = ids_of(generate(model, prompts, draws, NEVER, temperature=0))
     eos = free[1][4]  # an EOS that some rows reach early
     width = max(map(len, prompts))
@@ -61,7 +62,7 @@ def test_left_padding_changes_no_logit(monkeypatch, make):
     """Checklist 3"""
     model = make()
     prompts = token_sequences([4, 23, 10], seed=5)
-    draws = uniforms([1], 3, 6)
+    draws = uniforms(np.random.default_rng(1), 3, 6)
     seen = []
     original = module._sample
     monkeypatch.setattr(
@@ -79,7 +80,7 @@ def test_left_padding_changes_no_logit(monkeypatch, make):
 
 def test_compaction_changes_nothing(monkeypatch, small):
     prompts = token_sequences([1 + i % 7 for i in range(24)], seed=6, vocabulary=24)
-    draws = uniforms([2], 24, 40)
+    draws = uniforms(np.random.default_rng(2), 24, 40)
     selections = []
     original = module._Slots.batch_select_indices
     monkeypatch.setattr(
@@ -99,7 +100,7 @@ def test_compaction_changes_nothing(monkeypatch, small):
 def test_a_row_does_not_depend_on_its_batch(small):
     """Checklist 36"""
     prompts = token_sequences([2 + i % 5 for i in range(20)], seed=7, vocabulary=24)
-    draws = uniforms([3], 20, 15)
+    draws = uniforms(np.random.default_rng(3), 20, 15)
     whole = ids_of(generate(small, prompts, draws, 2))
     assert len({tuple(row) for row in whole}) > 15
     assert whole == ids_of(generate(small, prompts, draws, 2, max_rows=3))
@@ -112,7 +113,7 @@ def test_a_row_does_not_depend_on_its_batch(small):
 def test_rows_with_one_prompt_compute_it_once(small):
     seen, layer = [], small.base_model.layers[0]
     one, other = token_sequences([6, 4], seed=9, vocabulary=24)
-    prompts, draws = [one, other, one, one], uniforms([5], 4, 8)
+    prompts, draws = [one, other, one, one], uniforms(np.random.default_rng(5), 4, 8)
     alone = [generate(small, [p], draws[[i]], 2)[0].ids.tolist() for i, p in enumerate(prompts)]
     hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:2]))
     assert ids_of(generate(small, prompts, draws, 2)) == alone
@@ -122,16 +123,17 @@ def test_rows_with_one_prompt_compute_it_once(small):
 
 def test_other_draws_give_other_responses(small):
     prompts = token_sequences([4] * 4, seed=8, vocabulary=24)
-    one, other = (ids_of(generate(small, prompts, uniforms([s], 4, 10), NEVER)) for s in (1, 2))
+    first, second = (uniforms(np.random.default_rng(seed), 4, 10) for seed in (1, 2))
+    one, other = (ids_of(generate(small, prompts, draws, NEVER)) for draws in (first, second))
     assert one != other
     same = [prompts[0]] * 4
-    assert len({tuple(row) for row in ids_of(generate(small, same, uniforms([1], 4, 10), 2))}) == 4
+    assert len({tuple(row) for row in ids_of(generate(small, same, first, 2))}) == 4
 
 
 def test_eos_ends_a_response_and_is_part_of_it(small):
     """Checklist 34"""
     prompts = token_sequences([5] * 64, seed=9, vocabulary=24)
-    responses = generate(small, prompts, uniforms([4], 64, 30), eos_id=2)
+    responses = generate(small, prompts, uniforms(np.random.default_rng(4), 64, 30), eos_id=2)
     assert {response.ended for response in responses} == {True, False}
     for response in responses:
         assert response.ended == (2 in response.ids)
@@ -144,7 +146,7 @@ def test_eos_ends_a_response_and_is_part_of_it(small):
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_max_new_tokens(small, steps):
     prompts = token_sequences([5, 2], seed=10, vocabulary=24)
-    responses = generate(small, prompts, uniforms([5], 2, steps), NEVER)
+    responses = generate(small, prompts, uniforms(np.random.default_rng(5), 2, steps), NEVER)
     assert [len(response.ids) for response in responses] == [steps, steps]
     assert not any(response.ended for response in responses)
 
@@ -154,9 +156,8 @@ def test_sampled_frequencies_are_the_softmax(small, temperature):
     """Checklist 9, 10"""
     (prompt,) = token_sequences([6], seed=11, vocabulary=24)
     count = 6000
-    responses = generate(
-        small, [prompt] * count, uniforms([6], count, 1), NEVER, temperature, max_rows=count
-    )
+    draws = uniforms(np.random.default_rng(6), count, 1)
+    responses = generate(small, [prompt] * count, draws, NEVER, temperature, max_rows=count)
     with torch.no_grad():
         logits = small(input_ids=prompt[None]).logits[0, -1]
     expected = (logits / temperature).softmax(-1).double().numpy() * count
@@ -200,7 +201,7 @@ def test_nothing_without_probability_is_drawn():
 
 
 def test_draws_tell_tokens_apart_that_a_float32_does_not():
-    draws = uniforms((1,), 2000, 50)
+    draws = uniforms(np.random.default_rng(1), 2000, 50)
     assert not torch.equal(draws, draws.float().double())
     low = (draws * 2**24).frac()
     assert (low >= 0).all()
@@ -210,7 +211,8 @@ def test_draws_tell_tokens_apart_that_a_float32_does_not():
 
 def test_a_response_knows_its_log_probability():
     model, prompts = causal_lm(), token_sequences([4, 7])
-    responses = generate(model, prompts, uniforms((1,), 2, 6), eos_id=2, temperature=0.7)
+    draws = uniforms(np.random.default_rng(1), 2, 6)
+    responses = generate(model, prompts, draws, eos_id=2, temperature=0.7)
     for prompt, response in zip(prompts, responses, strict=True):
         sequence = torch.cat([prompt, response.ids])
         logprobs, _, _ = continuation_logprobs(model, [sequence], [len(prompt)], 0.7)
@@ -219,10 +221,10 @@ def test_a_response_knows_its_log_probability():
 
 def test_uniforms_are_the_same_for_any_number_of_ranks():
     """Checklist 36"""
-    whole = uniforms((7, 3), 8, 5)
+    whole = uniforms(generator(7, "rollout", 3), 8, 5)
     assert whole.shape == (8, 5)
     assert whole.dtype == torch.float64
     assert 0 <= whole.min() < whole.max() < 1
-    assert torch.equal(whole, uniforms((7, 3), 8, 5))
-    assert not torch.equal(whole, uniforms((7, 4), 8, 5))
-    assert not torch.equal(whole, uniforms((8, 3), 8, 5))
+    assert torch.equal(whole, uniforms(generator(7, "rollout", 3), 8, 5))
+    assert not torch.equal(whole, uniforms(generator(7, "rollout", 4), 8, 5))
+    assert not torch.equal(whole, uniforms(generator(8, "rollout", 3), 8, 5))

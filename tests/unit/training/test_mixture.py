@@ -130,7 +130,7 @@ class TestHeldOut:
         mixture = Mixture(held, {"a": Share(0.5)}, "train", left_out)
         assert mixture.sizes == {"a": 48, "b": 50}
         assert mixture.epoch_rows == {"a": 24, "b": 50}
-        seen = {mixture[int(i)]["id"] for epoch in range(9) for i in mixture.order(0, epoch)}
+        seen = {mixture[int(i)]["id"] for epoch in range(30) for i in mixture.order(0, epoch)}
         assert seen == set(self.ids(mixture)) == {f"{n}{i}" for n in "ab" for i in range(50)} - {
             "a3", "a40"
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import VOCABULARY, causal_lm, token_sequences
@@ -107,7 +108,8 @@ def test_sft_has_the_gradients_of_the_models_own_loss(monkeypatch, tmp_path, arc
 def test_samples_are_the_models_own(tmp_path, architecture):
     model = load_causal_lm(saved(tmp_path, architecture, OWN[architecture]))
     (prompt,) = token_sequences([5], seed=4)
-    (response,) = generate(model, [prompt], uniforms((0,), 1, 6), eos_id=-1, temperature=0.9)
+    draws = uniforms(np.random.default_rng(0), 1, 6)
+    (response,) = generate(model, [prompt], draws, eos_id=-1, temperature=0.9)
     with torch.no_grad():
         logprobs = own_logprobs(model, torch.cat([prompt, response.ids]), 5, 0.9)
     assert response.logprob == pytest.approx(float(logprobs.sum()), abs=1e-3)

@@ -102,7 +102,8 @@ def test_a_new_head_is_drawn_with_its_seed(tmp_path):
     language_model.save_pretrained(tmp_path)
     model = new_reward_model(tmp_path, seed=3)
     weights = torch.cat([new_reward_model(tmp_path, s).score.weight.detach() for s in range(20)])
-    assert float(weights.std()) == pytest.approx(1 / math.sqrt(65), rel=0.05)
+    # 1280 draws: four standard errors of their standard deviation are 8 %.
+    assert float(weights.std()) == pytest.approx(1 / math.sqrt(65), rel=0.08)
     assert abs(float(weights.mean())) < 0.02
     assert model.score.bias is None
     assert torch.equal(model.score.weight, new_reward_model(tmp_path, seed=3).score.weight)

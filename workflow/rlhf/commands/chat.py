@@ -145,6 +145,7 @@ class Chat:
         """
         import torch
 
+        from rlhf.core.seeds import generator
         from rlhf.data.rows import Message
         from rlhf.data.templates.chat import encode_prompt
         from rlhf.models.generate import generate, uniforms
@@ -161,7 +162,7 @@ class Chat:
                 f"does not fit into the model's {self._context}.",
                 hint="/reset, or a smaller --max-new-tokens",
             )
-        draws = uniforms((self._seed, len(history)), 1, self._max_new_tokens)
+        draws = uniforms(generator(self._seed, "chat", len(history)), 1, self._max_new_tokens)
         (response,) = generate(
             self._model,
             [torch.tensor(ids)],

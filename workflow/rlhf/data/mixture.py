@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhf.core.digest import digest_text
+from rlhf.core.seeds import generator
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Mixture:
             batch: rows of a global batch.
             grouping: sort the rows of so many batches by length, then shuffle the batches; 0: no.
         """
-        random = np.random.default_rng([seed, epoch])
+        random = generator(seed, "order of an epoch", epoch)
         drawn = [
             offset + _draw(random, len(kept), self.epoch_rows[name])
             for name, kept, offset in zip(self._names, self._kept, self._offsets, strict=False)

@@ -18,11 +18,6 @@ _WORD = re.compile(r"\w+")
 WORDS_A_STEP = 5  # one step of ``length``
 
 
-def draws_for(seed: int, row: str, purpose: str) -> Random:
-    """Random numbers that belong to one row: the same in any order, on any number of workers."""
-    return Random(f"{seed}/{purpose}/{row}")
-
-
 @dataclass(frozen=True)
 class ReplyTags:
     """How tags are written.

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlhf.core.seeds import row_draws
 from rlhf.data.cutting import Part, count_system, last_part, random_part
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.pieces import Ids
 from rlhf.data.rows import Conversation, Message, Preference, Row
-from rlhf.data.tags import ReplyTags, draws_for
+from rlhf.data.tags import ReplyTags
 from rlhf.errors import DataError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
             (Message("assistant", text, of),) for text, of in zip(row.replies, known, strict=False)
         )
     if limits.reply_tags is not None:
-        draw = draws_for(limits.seed, row.id, "tags")
+        draw = row_draws(limits.seed, "tags", row.id)
         history = tuple(limits.reply_tags.insert(history, draw))
         replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
     if limits.system_prefix is not None and any(one.role == "user" for one in history):
@@ -325,7 +326,7 @@ def _fit(
     if limits.overlong == "truncate":
         found, how = None, {"offset"}
         if limits.random_offset:
-            draw = draws_for(limits.seed, dialogue.row, "offset")
+            draw = row_draws(limits.seed, "offset", dialogue.row)
             if draw.random() < limits.random_offset:
                 found = random_part(whole, room, draw)
         if found is None:

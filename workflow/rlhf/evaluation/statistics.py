@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlhf.core.seeds import generator
+
 DRAWS_AT_ONCE = 2**22  # bounds the bootstrap's memory to some 100 MB for any number of clusters
 NORMAL_95 = 1.959963984540054
 
@@ -54,7 +56,7 @@ def bootstrap_mean(
     data = _vector(values)
     sums, sizes = _cluster(data, groups)
     clusters = len(sums)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "bootstrap")
     means = np.empty(resamples)
     rows = max(1, DRAWS_AT_ONCE // clusters)
     for start in range(0, resamples, rows):

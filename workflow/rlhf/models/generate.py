@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -83,19 +84,16 @@ class _Slots(DynamicLayer):
         return self._length
 
 
-def uniforms(seed: Sequence[int], rows: int, steps: int) -> torch.Tensor:
+def uniforms(random: np.random.Generator, rows: int, steps: int) -> torch.Tensor:
     """One uniform number in [0, 1) for each row and step, float64 [rows, steps].
 
     It has 48 random bits: the 24 of a float32 pass over tokens that are less probable than 6e-8.
 
     Args:
-        seed: parts of the seed, such as run seed and update.
+        random: a stream of its own, which is used up.
         rows: rows of the *global* batch; a rank takes its own.
         steps: longest response.
     """
-    import numpy as np
-
-    random = np.random.default_rng(list(seed))
     high, low = (random.random((rows, steps), np.float32).astype(np.float64) for _ in range(2))
     return torch.from_numpy(high + low * 2.0**-24)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError
 from rlhf.models.context import context
 from rlhf.models.precision import product_type, products
@@ -172,7 +173,7 @@ def probe(model: PreTrainedModel) -> torch.Tensor:
     rows, tokens = PROBE
     most = context(model.config).tokens
     tokens = tokens if most is None else max(1, min(tokens, most - SAMPLED))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(derived_seed(0, "probe"))
     ids = torch.randint(vocabulary, (rows, tokens), generator=generator)
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     ids[ids == pad] = (pad + 1) % vocabulary if isinstance(pad, int) else 0

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from rlhf.core.files import read_json, write_json
+from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
 from rlhf.models.forward import batches_by_prompt, states_between
@@ -67,7 +68,7 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, config=config, dtype=dtype, use_safetensors=True, **reading(folder)
     )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "score head"))
     with torch.no_grad():
         weight = model.score.weight
         std = 1 / math.sqrt(weight.shape[1] + 1)

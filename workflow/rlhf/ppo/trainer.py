@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from rlhf.core.seeds import generator
 from rlhf.data.mixture import micro_batches
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.load import load_trainable_state, trainable_state
@@ -142,7 +142,7 @@ class PpoTrainer:
         asked = self.prompts.take(count // each)
         rows = [row for row in asked for _ in range(each)][ranks]
         prompts = [torch.tensor(row["input_ids"]) for row in rows]
-        draws = uniforms((config["seed"], update), count, steps)[ranks]
+        draws = uniforms(generator(config["seed"], "rollout", update), count, steps)[ranks]
         eos = self.tokenizer.eos_token_id
         responses = generate(self.actor.policy, prompts, draws, eos, temperature)
 
@@ -272,7 +272,7 @@ class PpoTrainer:
         config, rank, ranks = self.config, distributed.rank(), distributed.world_size()
         size = config["minibatch_size"]
         prompts = self._by_prompt(range(rows))
-        shuffle = np.random.default_rng([config["seed"], update, epoch, rank])
+        shuffle = generator(config["seed"], "minibatches", update, epoch, rank)
         order = [row for i in shuffle.permutation(len(prompts)) for row in prompts[i]]
         parts: list[list[int]] = [[] for _ in range(config["rollout_batch_size"] // size)]
         for place, row in enumerate(order):

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.core.files import read_json
+from rlhf.core.seeds import generator
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.models import devices
 from rlhf.models.context import context_of
@@ -178,7 +179,7 @@ def _served(case: _Case, kind: Kind, scorer: TritonScorer, starts: list[int]) ->
 
 def _cases(kind: Kind, vocabulary: int, longest: int, beyond: int) -> Iterator[_Case]:
     """Cases of rows of up to ``longest`` tokens, and of one row that leaves the window behind."""
-    random = np.random.default_rng(SEED)
+    random = generator(SEED, "parity")
 
     def rows(*lengths: int) -> list[np.ndarray]:
         return [random.integers(0, vocabulary, length, dtype=np.int64) for length in lengths]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.core.files import write_json
+from rlhf.core.seeds import generator
 from rlhf.data.enough import require_prompts
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
@@ -49,7 +50,8 @@ def run(stage: Stage) -> None:
     repeats = config["samples_per_prompt"]
     repeated = [prompt for prompt in prompts for _ in range(repeats)]
     groups = [i for i in range(len(prompts)) for _ in range(repeats)]
-    draws = uniforms((config["seed"],), len(repeated), config["max_new_tokens"])
+    random = generator(config["seed"], "evaluation")
+    draws = uniforms(random, len(repeated), config["max_new_tokens"])
 
     # One model is in memory at a time, and the reference (SFT) to the end.
     responses: dict[str, list[Response]] = {}

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlhf.core.seeds import derived_seed
+
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch; ask torch for deterministic kernels where there is a choice."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    random.seed(derived_seed(seed, "python"))
+    np.random.seed(derived_seed(seed, "numpy") % 2**32)  # it takes 32 bits
+    torch.manual_seed(derived_seed(seed, "torch"))
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.core.digest import digest_file
+from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, DataError
 from rlhf.sources.base_models.loaded import Loaded
 
@@ -74,7 +75,7 @@ def load_random(source: dict[str, Any], dtype: str | None, where: str, _trust: b
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):  # the caller's random state is none of our business
-        torch.manual_seed(values["seed"])
+        torch.manual_seed(derived_seed(values["seed"], "random model"))
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model = model.to(getattr(torch, dtype or "float32"))
     text = values.pop("tokenizer_text")
