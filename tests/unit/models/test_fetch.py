@@ -13,6 +13,7 @@ from rlhf.core.digest import describe_tree
 from rlhf.errors import ConfigError, DataError
 from rlhf.sources.base_models import materialize as fetch
 from rlhf.sources.base_models.materialize import check_source, materialize
+from rlhf.sources.base_models.package import _gguf_read_once
 
 FILES = {
     "chat_template.jinja",
@@ -322,7 +323,7 @@ def test_gguf_is_patched_only_while_loading():
     import gguf
 
     before = gguf.GGUFReader, gguf.get_tensor_name_map
-    with fetch.package._gguf_read_once():
+    with _gguf_read_once():
         assert gguf.get_tensor_name_map is not before[1]
     assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
 
