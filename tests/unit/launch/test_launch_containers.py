@@ -94,17 +94,19 @@ def test_what_is_seen_inside(runtimes, monkeypatch, runtime):
     assert "own HF_TOKEN" not in " ".join(image().prefix()), "everybody can read a command line"
 
 
-def test_certificates_and_the_cache_of_the_hub_are_seen_inside(runtimes, monkeypatch, tmp_path):
+def test_certificates_and_caches_are_seen_inside(runtimes, monkeypatch, tmp_path):
     runtimes("apptainer")
     site = tmp_path.parent / "site"
     (site / "cache").mkdir(parents=True)
     (site / "ca.pem").touch()
+    (site / "compiled").mkdir()
     (tmp_path / "own.pem").touch()
     paths = {
         "SSL_CERT_FILE": site / "ca.pem",
         "REQUESTS_CA_BUNDLE": tmp_path / "own.pem",
         "CURL_CA_BUNDLE": site / "missing.pem",
         "HF_HOME": site / "cache",
+        "TORCHINDUCTOR_CACHE_DIR": site / "compiled",
     }
     for name, path in paths.items():
         monkeypatch.setenv(name, str(path))
@@ -112,7 +114,12 @@ def test_certificates_and_the_cache_of_the_hub_are_seen_inside(runtimes, monkeyp
     assert {name: started[f"APPTAINERENV_{name}"] for name in paths} == {
         name: str(path) for name, path in paths.items()
     }
-    assert image().binds == (tmp_path, CODE, SCRATCH, site / "cache", site / "ca.pem")
+    assert image().binds == (
+        tmp_path,
+        CODE,
+        SCRATCH,
+        *(site / name for name in ("cache", "ca.pem", "compiled")),
+    )
 
 
 def test_no_secret_of_the_environment_is_said(runtimes, monkeypatch, options):

@@ -26,8 +26,16 @@ CODE = Path(__file__).resolve().parents[2]  # the folder that holds the package
 _PASSED = ("CUDA_", "GLOO_", "HF_", "MLFLOW_", "NCCL_", "PYTORCH_", "RLHF_", "TORCH", "UCX_",
            "WANDB_")  # fmt: skip
 _PASSED_NAMES = ("LANG", "SLURM_JOB_ID", "SLURM_NODEID", "TZ")
-# Passed on together with what they name: the hub's cache, and whom a site's proxy is signed by.
-_PASSED_PATHS = ("CURL_CA_BUNDLE", "HF_HOME", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+# Passed on together with what they name: caches, and whom a site's proxy is signed by.
+_PASSED_PATHS = (
+    "CURL_CA_BUNDLE",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_HOME",
+)
 
 
 @dataclass(frozen=True)
