@@ -1,0 +1,96 @@
+"""docs/metrics.md names what tiny trainings log, and nothing else.
+
+The stages' own figures are compared in tests/workflow/test_logged_figures.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_ppo
+from pages import names, tables
+from supervised_ranks import config, make_rows
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_models import causal_lm, reward_model, save_rows, token_sequences
+
+from rlhf.config.training import RewardConfig
+from rlhf.data.mixture import Mixture
+from rlhf.evaluation.statistics import calibration_curve
+from rlhf.evaluation.summary import ModelSamples, summarize
+from rlhf.runtime.options import RunOptions
+from rlhf.runtime.run import Run
+from rlhf.training.loop import mean_over, train
+from rlhf.training.reward import RewardObjective, score_held_out
+from rlhf.training.sft import SftObjective
+
+FIGURES = tables("metrics.md", "figure")
+
+
+def documented(section: str) -> set[str]:
+    found = names(FIGURES[section])
+    assert len(set(found)) == len(found), "a figure is in the section twice"
+    return set(found)
+
+
+def train_sft(folder: Path) -> Run:
+    save_rows(folder / "set", train=make_rows())
+    rows, model, objective = (
+        Mixture({"d": folder / "set"}, {}, "train"),
+        causal_lm(),
+        SftObjective(),
+    )
+
+    def validate() -> dict[str, float]:
+        measures = mean_over(model, objective, [rows[0]], 64)
+        return {f"validation_{name}": value for name, value in measures.items()}
+
+    options = RunOptions("sft.x", folder / "state", {}, tensorboard=folder / "events")
+    return train(model, objective, rows, config(), options, 64, validate)
+
+
+def train_reward(folder: Path) -> Run:
+    history, *replies = (one.tolist() for one in token_sequences([4, 5, 3, 6], seed=1))
+    rows = [{"history_ids": history, "reply_ids": replies[:k]} for k in (2, 3)]
+    save_rows(folder / "set", train=rows)
+    model, objective = reward_model(), RewardObjective(0.001, 64)
+    values = {"model": "m", "data": {"d": {}}, "global_batch_size": 2, "precision": "float32"}
+    return train(
+        model, objective, Mixture({"d": folder / "set"}, {}, "train"),
+        RewardConfig.model_validate(values).model_dump(),
+        RunOptions("reward.x", folder / "state", {}, tensorboard=folder / "events"), 64,
+        lambda: objective.validate(score_held_out(model, rows, 64)),
+    )  # fmt: skip
+
+
+def train_ppo(folder: Path) -> Run:
+    prompts = tiny_ppo.save_prompts(folder / "set")
+    return tiny_ppo.trainer(
+        prompts, folder / "state", tiny_ppo.config(), tensorboard=folder / "events"
+    ).train()
+
+
+@pytest.mark.parametrize(
+    ("section", "training"),
+    [("SFT", train_sft), ("Reward model", train_reward), ("PPO", train_ppo)],
+)
+def test_a_trainings_figures(tmp_path, section, training):
+    records = training(tmp_path).journals["metrics"].records()
+    logged = {name for record in records for name in record}
+    assert logged == documented(section)
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    assert set(events.Tags()["scalars"]) == logged - {"step"} | documented("TensorBoard only")
+
+
+def test_an_evaluations_figures():
+    samples = ModelSamples([0.0, 1.0], [1, 2], [True, False], [0.0, 0.5], [[1], [1, 2]], ["a", "b"])
+    found = summarize({"sft": samples, "ppo": samples}, seed=0)
+    figures: list[dict[str, Any]] = [*found["models"].values(), *found["comparisons"].values()]
+    inner = [value for part in figures for value in part.values() if isinstance(value, dict)]
+    assert {name for part in [*figures, *inner] for name in part} == documented("Evaluation")
+
+
+def test_a_calibration_curves_figures():
+    (point,) = calibration_curve([0.5])
+    assert point.keys() == documented("Reward model: calibration curve")
