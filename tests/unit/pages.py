@@ -10,12 +10,12 @@ DOCS = REPOSITORY / "docs"
 
 
 def tables(page: str, first: str) -> dict[str, list[list[str]]]:
-    """Heading → rows of its tables whose first column is called ``first``, as texts of cells."""
+    """Section (``##``) → rows of its tables whose first column is called ``first``, as texts."""
     found: dict[str, list[list[str]]] = {}
-    heading, inside = "", False
+    section, inside = "", False
     for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            heading = line.lstrip("#").strip()
+        if line.startswith("## "):
+            section = line[3:]
         if not line.startswith("|"):
             inside = False
             continue
@@ -23,7 +23,7 @@ def tables(page: str, first: str) -> dict[str, list[list[str]]]:
         if cells[0] == first:
             inside = True
         elif inside and not re.fullmatch(r"[-:| ]+", line):
-            found.setdefault(heading, []).append(cells)
+            found.setdefault(section, []).append(cells)
     return found
 
 

@@ -1,0 +1,60 @@
+"""The options on docs/algorithms.md are the configuration's, all of them and with its defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from pages import DOCS, names, tables
+
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.training import RewardConfig, SftConfig
+
+SECTIONS = {"Supervised fine-tuning": SftConfig, "Reward model": RewardConfig, "PPO": PpoConfig}
+RUNS = ("model", "sft", "reward", "data", "duplicates")  # what a run is made of, not how it learns
+
+
+def options(model: Any, prefix: str = "") -> dict[str, Any]:
+    """Key with its sections → default."""
+    found = {}
+    for name, field in model.model_fields.items():
+        default = field.default
+        if hasattr(default, "model_fields_set"):
+            found |= options(type(default), f"{prefix}{name}.")
+        else:
+            found[prefix + name] = default
+    return found
+
+
+def documented(section: str) -> dict[str, Any]:
+    rows = tables("algorithms.md", "key")[section]
+    defaults = [yaml.safe_load(row[1].strip("`")) for row in rows]
+    return {name: _number(value) for name, value in zip(names(rows), defaults, strict=True)}
+
+
+def _number(value: Any) -> Any:
+    try:  # YAML 1.1 takes 1e-5 for text
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_options(section):
+    expected = {
+        name: default
+        for name, default in options(SECTIONS[section]).items()
+        if name.partition(".")[0] not in RUNS
+    }
+    shared = documented("What all of them share")
+    assert shared | documented(section) == expected
+
+
+def test_every_section_has_the_same_parts():
+    text = (DOCS / "algorithms.md").read_text(encoding="utf-8")
+    for part in text.split("\n## ")[2:]:
+        section, *lines = part.splitlines()
+        parts = [line[4:] for line in lines if line.startswith("### ")]
+        assert parts == ["Objective", "Procedure", "Options", "Sources",
+                         "Differences from other systems"], section  # fmt: skip
