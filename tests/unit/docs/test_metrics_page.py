@@ -25,6 +25,8 @@ from rlhf.training.loop import mean_over, train
 from rlhf.training.reward import RewardObjective, score_held_out
 from rlhf.training.sft import SftObjective
 
+pytestmark = pytest.mark.usefixtures("leave_no_trace")
+
 FIGURES = tables("metrics.md", "figure")
 
 
