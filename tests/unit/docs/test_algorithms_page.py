@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import yaml
-from pages import DOCS, names, tables
+from pages import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.training import RewardConfig, SftConfig
@@ -58,3 +59,10 @@ def test_every_section_has_the_same_parts():
         parts = [line[4:] for line in lines if line.startswith("### ")]
         assert parts == ["Objective", "Procedure", "Options", "Sources",
                          "Differences from other systems"], section  # fmt: skip
+
+
+def test_code_is_where_the_page_says():
+    (rows,) = tables("algorithms.md", "algorithm").values()
+    paths = [path for row in rows for path in re.findall(r"`([^`]+)`", row[3])]
+    assert len(paths) >= len(SECTIONS)
+    assert [path for path in paths if not (REPOSITORY / "workflow/rlhf" / path).exists()] == []

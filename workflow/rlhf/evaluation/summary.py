@@ -18,7 +18,7 @@ class ModelSamples:
     """What one model answered, sample by sample, over the same prompts as its rivals.
 
     Attributes:
-        rewards: [n] calibrated rewards (standard deviations of the SFT model's samples).
+        rewards: [n] calibrated rewards, in standard deviations of the scores of demonstrations.
         lengths: [n] response lengths in tokens.
         ended: [n] bool, whether the model ended the response itself.
         kl: [n] KL from the reference per response, in nats.
