@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pages import DOCS, REPOSITORY, names, tables
+from page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.training import RewardConfig, SftConfig

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from pages import REPOSITORY
+from page_tables import REPOSITORY
 
 
 def pages() -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tiny_ppo
-from pages import names, tables
+from page_tables import names, tables
 from supervised_ranks import config, make_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import causal_lm, reward_model, save_rows, token_sequences
@@ -20,9 +20,9 @@ from rlhf.data.mixture import Mixture
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.runtime.options import RunOptions
-from rlhf.runtime.run import Run
 from rlhf.training.loop import mean_over, train
 from rlhf.training.reward import RewardObjective, score_held_out
+from rlhf.training.run import Run
 from rlhf.training.sft import SftObjective
 
 pytestmark = pytest.mark.usefixtures("leave_no_trace")
