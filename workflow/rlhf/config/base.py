@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,7 @@ _PERIODIC = re.compile(r"(.+?)\1{19}$")  # Snakemake refuses these: it fears a c
 _CLOCK = re.compile(r"(\d+-)?\d+(:\d\d){1,2}")
 
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off")
+_FROM_SLICE = "slice"  # pydantic's context of values that were written out before
 _NOT_A_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
@@ -36,6 +37,18 @@ class Strict(BaseModel):
     """A section of the configuration: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def from_slice(cls, values: Mapping[str, Any]) -> Self:
+        """Read back what ``model_dump`` wrote into a stage's slice of the configuration.
+
+        Every default is filled in there and every path expanded, so what concerns the way people
+        write a key is not looked at again.
+
+        Raises:
+            ValidationError: the values are not of this section.
+        """
+        return cls.model_validate(values, context=_FROM_SLICE)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -60,9 +73,14 @@ def key(
     return Field(default, description=about, json_schema_extra=extra or None, **constraints)
 
 
-def expanded(path: str | None) -> str | None:
+def is_written_out(info: ValidationInfo) -> bool:
+    """Whether a validator looks at a slice, which has every default and expanded paths."""
+    return info.context == _FROM_SLICE
+
+
+def expanded(path: str | None, info: ValidationInfo) -> str | None:
     """A path with what ``~`` and ``$NAME`` stand for; a validator of keys that hold one."""
-    return None if path is None else expand(path)
+    return path if path is None or is_written_out(info) else expand(path)
 
 
 def is_name(text: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, field_validator, model_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator, model_validator
 
-from rlhf.config.base import Strict, expanded, key
+from rlhf.config.base import Strict, expanded, is_written_out, key
 from rlhf.sources.addresses import read_addresses
 
 
@@ -97,6 +97,13 @@ class DatasetConfig(Strict):
         return self
 
 
+class DatasetSlice(DatasetConfig):
+    """What ``fetch_data`` gets: a dataset's section, and what stands outside of it."""
+
+    content: str | None = key(None, about="digest of a local source")
+    lock: str | None = key(None, about="digest of the dataset's entry in the lock")
+
+
 class ReplyTagsConfig(Strict):
     """Open-Assistant's tags before replies: language, ratings, length, context."""
 
@@ -176,6 +183,15 @@ class PreferenceViewConfig(ReplyViewConfig):
     )
 
 
+class TokenizeSlice(SftViewConfig, PreferenceViewConfig):
+    """What ``tokenize`` gets: one view, and which it is.
+
+    A key that the view does not have keeps its default.
+    """
+
+    view: Literal["sft", "preference", "prompt"] = key(about="the view")
+
+
 class TokenizationConfig(Strict):
     """The three views."""
 
@@ -213,8 +229,9 @@ class Share(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Share:
-        if self.size is not None and "fraction" in self.model_fields_set:
+    def _one_way(self, info: ValidationInfo) -> Share:
+        given = "fraction" in self.model_fields_set and not is_written_out(info)
+        if self.size is not None and given:
             raise ValueError("give `fraction` or `size`, not both")
         return self
 
@@ -242,3 +259,9 @@ class DuplicatesConfig(Strict):
         0.8, gt=0, le=1, about="least Jaccard similarity of the word sequences of two rows"
     )
     words: int = key(5, ge=1, about="length of the word sequences", unit="words")
+
+
+class DuplicatesSlice(DuplicatesConfig):
+    """What ``find_duplicates`` gets: a run's part about duplicates, and where the run stands."""
+
+    section: str = key(about="section of the run")

@@ -110,3 +110,10 @@ class ModelConfig(Strict):
                 f"template_date is for a template that reads a clock; {self.template!r} has none"
             )
         return self
+
+
+class ModelSlice(ModelConfig):
+    """What ``fetch_model`` gets: a model's section, and what stands outside of it."""
+
+    content: str | None = key(None, about="digest of a local source")
+    lock: str | None = key(None, about="digest of the model's entry in the lock")

@@ -24,6 +24,12 @@ class StoreConfig(Strict):
     )
 
 
+class StoreSlice(StoreConfig):
+    """What the exports get: the section about stores, and how long rows are."""
+
+    longest: int = key(ge=1, about="tokens of the longest row that is scored", unit="tokens")
+
+
 class RuntimeConfig(Strict):
     """Threads, micro-batches, saving."""
 

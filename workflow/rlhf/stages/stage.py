@@ -16,17 +16,22 @@ import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from pydantic import ValidationError
+
+from rlhf.config.base import Strict
 from rlhf.core.digest import digest_file
 from rlhf.core.files import keep_log
-from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, Fenced, RlhfError
+from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, ConfigError, Fenced, RlhfError
 from rlhf.provenance.manifest import MANIFEST, Manifest
 from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 
 logger = logging.getLogger("rlhf")
+
+Section = TypeVar("Section", bound=Strict)
 
 
 @dataclass
@@ -36,7 +41,7 @@ class Stage:
     Attributes:
         stage: the stage's name, such as ``sft``.
         name: name of the artifact that it makes.
-        config: the stage's slice of the configuration.
+        config: the stage's slice of the configuration, as it came; ``read`` gives it a type.
         inputs: role → path(s) of the parents' manifests or other files.
         outputs: role → path; ``manifest`` is always among them.
         code: digest of the code closure.
@@ -67,6 +72,29 @@ class Stage:
     started: float
     rows: dict[str, int]
     runs: dict[str, list[str]]
+
+    def read(self, section: type[Section]) -> Section:
+        """The stage's slice of the configuration, as an object of its class.
+
+        Args:
+            section: the section's class, such as ``SftConfig``; or, where the slice holds more
+                than one section of the configuration does, the class of the slice that stands
+                beside it, such as ``StoreSlice``.
+
+        Raises:
+            ConfigError: the slice is not of that class: a key is missing, unknown or wrong.
+        """
+        try:
+            return section.from_slice(self.config)
+        except ValidationError as error:
+            keys = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())
+            raise ConfigError(
+                "The stage's slice of the configuration is not valid:\n    "
+                + "\n    ".join(": ".join(filter(None, key)) for key in keys),
+                where=f"{self.stage}.{self.name}, --config",
+                expected=f"the keys of {section.__name__}",
+                hint="let snakemake compose the command line; config/README.md explains every key",
+            ) from error
 
     def input(self, role: str) -> Path:
         """The only input of a role."""

@@ -1,0 +1,86 @@
+"""A stage reads its slice of the configuration back into the class that describes it."""
+
+import copy
+import json
+
+import pytest
+from valid_config import VALID, put
+
+from rlhf.config.data import DatasetSlice, DuplicatesSlice, TokenizeSlice
+from rlhf.config.evaluation import EvaluationConfig, ReportConfig
+from rlhf.config.load import load_config
+from rlhf.config.models import ModelSlice
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.rows import RowsSlice
+from rlhf.config.runtime import StoreSlice
+from rlhf.config.training import RewardConfig, SftConfig
+from rlhf.errors import ConfigError
+from rlhf.pipeline.slices import canonical_slice
+from rlhf.stages.stage import parse
+
+SLICES = {
+    "fetch_model tiny": ModelSlice,
+    "fetch_model random": ModelSlice,
+    "fetch_data demo": DatasetSlice,
+    "fetch_data downloaded": DatasetSlice,
+    "tokenize sft": TokenizeSlice,
+    "tokenize preference": TokenizeSlice,
+    "tokenize prompt": TokenizeSlice,
+    "find_duplicates sft.chat": DuplicatesSlice,
+    "find_duplicates ppo.final": DuplicatesSlice,
+    "check_rows sft.chat": RowsSlice,
+    "train_sft chat": SftConfig,
+    "train_reward helpful": RewardConfig,
+    "export_reward_store helpful": StoreSlice,
+    "export_reference_store chat": StoreSlice,
+    "train_ppo final": PpoConfig,
+    "evaluate final": EvaluationConfig,
+    "report final": ReportConfig,
+}
+
+
+def stage(config: str):
+    return parse(["--name", "x", "--config", config, "--output", "manifest=x/manifest.json"])[0]
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Every kind of source; what people write in two ways; and a path that holds a ``$``."""
+    text = tmp_path / "$text.jsonl"
+    text.write_text("{}\n")
+    escaped = str(text).replace("$", "$$")
+    values = copy.deepcopy(VALID)
+    put(values, "models.random", {"source": {"random": {"tokenizer_text": escaped}}})
+    put(values, "datasets.demo.path", escaped)
+    put(values, "datasets.demo.stage_split", {"sft": 2, "reward": 4, "ppo": 4})
+    put(values, "datasets.downloaded", {"source": {"url": "file:///rows.csv"}, "format": "qa"})
+    put(values, "sft.chat.data.demo", {"size": 7, "max_validation": 3})
+    put(values, "tokenization.sft.reply_tags", {"length": True})
+    return load_config(values)
+
+
+@pytest.mark.parametrize("artifact", SLICES)
+def test_nothing_is_lost(config, artifact):
+    values = canonical_slice(config, *artifact.split(" "))
+    section = stage(values).read(SLICES[artifact])
+    assert section.model_dump(mode="json", exclude_unset=True) == json.loads(values)
+
+
+def test_attributes_have_their_types(config):
+    read = stage(canonical_slice(config, "train_sft", "chat")).read(SftConfig)
+    assert read == config.sft["chat"]
+    assert (read.data["demo"].size, read.optimizer.warmup) == (7, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"clipp": 0.3}, "clipp: Extra inputs"),
+        ({"gamma": 2.0}, "gamma: Input should be less than"),
+        ({"kl": {"target": "far"}}, "kl.target: "),
+    ],
+)
+def test_a_slice_of_another_class_is_refused(config, change, said):
+    values = config.ppo["final"].model_dump(mode="json") | change
+    with pytest.raises(ConfigError, match=said):
+        stage(json.dumps(values)).read(PpoConfig)
