@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from faults import ONE, TWO_PROCESSES, Fault
-from runs import INPUTS, ClusterProject, Played, Run
-from slurm import Cluster
+from support.cluster.faults import ONE, TWO_PROCESSES, Fault
+from support.cluster.runs import INPUTS, ClusterProject, Played, Run
+from support.cluster.slurm import Cluster
 
 # Most of a fault is waiting: for SLURM, and until Snakemake looks at its jobs again.
 AT_ONCE = 6

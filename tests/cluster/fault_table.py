@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests/workflow")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-from faults import FAULTS, Fault  # noqa: E402
+from support.cluster.faults import FAULTS, Fault  # noqa: E402
 
 PAGE = ROOT / "docs/faults.md"
 RESULTS = ROOT / ".pytest_cache/v/rlhf/faults"

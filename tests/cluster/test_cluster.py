@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import ClusterProject, Topology, tiny_pipeline
-from slurm import Cluster
+from support.cluster.runs import ClusterProject, Topology, tiny_pipeline
+from support.cluster.slurm import Cluster
 
 NUMBERS = itertools.count(1)
 PROFILE = "profiles/slurm/profile.v9+.yaml"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from faults import FAULTS, Fault
-from runs import Played
+from support.cluster.faults import FAULTS, Fault
+from support.cluster.runs import Played
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)

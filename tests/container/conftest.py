@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))  # projects
-
-from containers import CACHE, Built, Machine
-from projects import TINY, Project
+from support.container.containers import CACHE, Built, Machine
+from support.projects import TINY, Project
 
 ONLY_IN_IMAGES = ("torch", "transformers", "datasets", "pyarrow", "pytriton")
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from containers import RLHF, Built, Machine
+from support.container.containers import RLHF, Built, Machine
 
 from rlhf.launch.images import KINDS
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from containers import Machine
-from projects import TINY, Project
+from support.container.containers import Machine
+from support.projects import TINY, Project
 
 
 def manifest(project: Project, artifact: str) -> dict:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from containers import APPTAINER, Built, Machine
-from hosts import SYSTEM_PATH
-from projects import Project
-from runs import ClusterProject, Topology, tiny_pipeline
-from slurm import Cluster
+from support.cluster.hosts import SYSTEM_PATH
+from support.cluster.runs import ClusterProject, Topology, tiny_pipeline
+from support.cluster.slurm import Cluster
+from support.container.containers import APPTAINER, Built, Machine
+from support.projects import Project
 
 
 class ProjectInImages(ClusterProject):

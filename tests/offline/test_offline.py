@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from projects import TINY, Project
+from support.programs import FOLDER
+from support.projects import TINY, Project
 
 FETCHED = ["results/models/tiny/manifest.json", "results/datasets/demo/manifest.json"]
 INTERFACES = "import socket; print([name for _, name in socket.if_nameindex()])"
@@ -17,7 +17,7 @@ INTERFACES = "import socket; print([name for _, name in socket.if_nameindex()])"
 def without_network(*command: str) -> list[str]:
     """The command line that runs a command in a network of its own."""
     own = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
-    return [*own, sys.executable, str(Path(__file__).with_name("loopback.py")), *command]
+    return [*own, sys.executable, str(FOLDER / "loopback.py"), *command]
 
 
 def run(command: list[str], project: Project) -> str:

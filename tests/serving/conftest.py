@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-from served_models import SLOWLY, VOCABULARY, Exported, make_store
+from support.served_models import SLOWLY, VOCABULARY, Exported, make_store
 
 from rlhf.runtime.tls import Certificates, make_certificates
 from rlhf.serving import client, health

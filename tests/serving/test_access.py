@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+from support.programs import FOLDER
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -127,7 +128,7 @@ def test_another_user_of_the_machine(servers, certificates):
         "pids": processes,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "intruder"], cwd=Path(__file__).parent, input=json.dumps(given),
+        [sys.executable, "-m", "intruder"], cwd=FOLDER, input=json.dumps(given),
         text=True, capture_output=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

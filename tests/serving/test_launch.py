@@ -14,7 +14,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from served_models import make_store
+from support.programs import python_path
+from support.served_models import make_store
 
 from rlhf.runtime.processes import command_line, descendants
 
@@ -31,9 +32,8 @@ class Launch:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         key, _, value = self.mark.partition("=")
         self.scratch.mkdir(exist_ok=True)
-        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
         environment = {**os.environ, key: value}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment["PYTHONPATH"] = python_path()
         environment["TMPDIR"] = str(self.scratch)
         return subprocess.Popen(
             [*LAUNCH, *arguments], cwd=self.folder, env=environment, text=True,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from served_models import make_store
+from support.served_models import make_store
 
 from rlhf.core.files import read_json
 from rlhf.errors import IntegrityError

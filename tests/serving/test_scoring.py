@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from served_models import LONGEST, VOCABULARY
-from tolerances import assert_near
+from support.served_models import LONGEST, VOCABULARY
+from support.tolerances import assert_near
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException

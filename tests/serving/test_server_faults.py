@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from served_models import SLOW
+from support.served_models import SLOW
 from tritonclient.utils import InferenceServerException
 
 from rlhf.runtime.processes import command_line, descendants

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from served_models import make_artifact
+from support.served_models import make_artifact
 
 from rlhf.core.digest import describe_tree
 from rlhf.core.files import read_json, write_json

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -13,8 +12,7 @@ import random
 import signal
 
 import pytest
-
-FAKE_SLURM = Path(__file__).resolve().parents[1] / "fake_slurm"
+from support import fakes
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def fake_slurm(tmp_path_factory, monkeypatch):
     """Fakes of SLURM's commands, and a function that sets what they know: jobs, and faults."""
     path = tmp_path_factory.mktemp("fake_slurm") / "cluster.json"
     monkeypatch.setenv("FAKE_SLURM", str(path))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(FAKE_SLURM), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(fakes.SLURM), os.environ["PATH"]]))
 
     def put(*jobs: dict, **cluster) -> None:
         path.write_text(json.dumps({"jobs": jobs} | cluster))

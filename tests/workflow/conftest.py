@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from projects import Project
+from support.projects import Project
 
 
 @pytest.fixture(scope="session")

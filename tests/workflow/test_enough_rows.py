@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import yaml
-from projects import TINY, Project
+from support.projects import TINY, Project
 
 
 def test_nothing_trains_for_a_reward_model_that_could_not_be_calibrated(tmp_path: Path) -> None:

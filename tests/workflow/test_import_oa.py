@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from projects import REPOSITORY, Project
+from support.projects import REPOSITORY, Project
 
 CONFIGS = str(REPOSITORY / "tests/unit/open_assistant/configs")
 

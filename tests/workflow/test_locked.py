@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import TINY, Project
+from support.projects import TINY, Project
 
 ROWS = "results/datasets/{}/manifest.json"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import yaml
-from projects import TINY, Project
-from test_stale import FROM_SFT
+from support.jobs import FROM_SFT
+from support.projects import TINY, Project
 
 EXTRA = "config/extra.yaml"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_cluster import FakeCluster
-from projects import REPOSITORY, TINY
+from support.fakes.cluster import FakeCluster
+from support.projects import REPOSITORY, TINY
 
 from rlhf.config.cluster import stage_resources
 from rlhf.config.load import load_config

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import REPOSITORY, Project
-from recipes import RECIPES, Job, dry_run, expected_jobs, read, run_stages, tiny
+from support.projects import REPOSITORY, Project
+from support.recipes import RECIPES, Job, dry_run, expected_jobs, read, run_stages, tiny
 
 from rlhf.config.load import load_config_file
 from rlhf.config.registry import is_known

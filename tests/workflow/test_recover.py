@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from projects import Project
+from support.projects import Project
 
 from rlhf.runtime.fence import owner_of
 

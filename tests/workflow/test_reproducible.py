@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import TINY, Project
+from support.projects import TINY, Project
 
 STAGES = {
     "train_sft": ("sft", "chat"),

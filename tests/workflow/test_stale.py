@@ -8,15 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import TINY, Project
-
-VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
-LATE = {"evaluate", "report"}
-FROM_PPO = {"train_ppo"} | LATE
-FROM_REWARD = {"train_reward", "export_reward_store"} | FROM_PPO
-FROM_SFT = {"train_sft", "export_reference_store"} | FROM_REWARD
-TRAINING = {"train_sft", "train_reward", "train_ppo"}
-EVERYTHING = {"fetch_model", "fetch_data"} | VIEWS | FROM_SFT
+from support.jobs import EVERYTHING, FROM_PPO, FROM_REWARD, FROM_SFT, LATE, VIEWS
+from support.projects import TINY, Project
 
 
 def edit_config(change: Callable[[dict], None]) -> Callable[[Project], None]:

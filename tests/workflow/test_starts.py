@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import yaml
-from projects import Project
+from support.projects import Project
 
 from rlhf.core.digest import digest_file
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_cluster import FakeCluster
-from projects import TINY, Project
+from support.fakes.cluster import FakeCluster
+from support.projects import TINY, Project
 
 from rlhf.pipeline.lost_jobs import plain_state
 

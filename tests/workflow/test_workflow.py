@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import REPOSITORY, Project
+from support.projects import REPOSITORY, Project
 
 from rlhf.data.rows import read_rows
 from rlhf.evaluation.sampling_report import prompt_text

@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from support.programs import claimant
 
 from rlhf.cli import main
 from rlhf.commands import recover
@@ -167,9 +167,8 @@ def test_a_finished_owner_is_no_remnant(project, fake_slurm):
 @pytest.fixture
 def launcher(project):
     """A launcher that owns a state and lives on, though its Snakemake is gone."""
-    script = Path(__file__).parents[1] / "runtime/claimant.py"
     process = subprocess.Popen(
-        [sys.executable, str(script), str(project / "state/train_sft/chat")],
+        [sys.executable, claimant.__file__, str(project / "state/train_sft/chat")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout.readline().startswith("owner")

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from valid_config import VALID
+from support.valid_config import VALID
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Nothing in a configuration is taken otherwise than it is written."""
 
 import pytest
-from valid_config import put
+from support.valid_config import put
 
 from rlhf.config.load import load_config, load_config_file
 from rlhf.errors import ConfigError, DataError

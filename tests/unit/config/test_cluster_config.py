@@ -1,7 +1,7 @@
 import shlex
 
 import pytest
-from valid_config import put
+from support.valid_config import put
 
 from rlhf.config.cluster import least_seconds, stage_resources
 from rlhf.config.load import load_config

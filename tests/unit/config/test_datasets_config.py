@@ -1,7 +1,7 @@
 """Datasets of the configuration: from the registry, from the hub, or local."""
 
 import pytest
-from valid_config import put
+from support.valid_config import put
 
 from rlhf.config.load import load_config
 from rlhf.errors import ConfigError

@@ -1,5 +1,5 @@
 import pytest
-from valid_config import put
+from support.valid_config import put
 
 from rlhf.config.load import load_config, load_config_file
 from rlhf.errors import ConfigError

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import yaml
-from valid_config import VALID, put
+from support.valid_config import VALID, put
 
 from rlhf.config.load import load_config
 from rlhf.core.files import write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bad_inputs import BAD, GOOD
+from support.bad_inputs import BAD, GOOD
 
 from rlhf.cli import main
 from rlhf.data.formats.faults import NAMES, OTHERS, Faults, is_read

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from oasst_trees import bot, tree, user
-from read_rows import counted, said
+from support.oasst_trees import bot, tree, user
+from support.read_rows import counted, said
 
 from rlhf.data.formats.plain import pieces
 from rlhf.data.formats.source import FORMATS, Source

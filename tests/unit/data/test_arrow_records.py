@@ -9,7 +9,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bad_inputs import GOOD
+from support.bad_inputs import GOOD
 
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.records import read_records

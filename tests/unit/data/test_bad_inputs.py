@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bad_inputs import BAD, GOOD
+from support.bad_inputs import BAD, GOOD
 
 from rlhf.data.formats.source import FORMATS, Source
 from rlhf.errors import ConfigError, DataError

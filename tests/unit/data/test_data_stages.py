@@ -8,7 +8,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 from rlhf.core.digest import describe_tree
 from rlhf.core.files import read_json, write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 from rlhf.config.load import load_config
 from rlhf.core.files import read_json, write_json

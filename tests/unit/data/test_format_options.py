@@ -7,8 +7,8 @@ import inspect
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bad_inputs import GOOD
-from read_rows import bot, counted, gpt, human, said, system, user
+from support.bad_inputs import GOOD
+from support.read_rows import bot, counted, gpt, human, said, system, user
 
 from rlhf.data.formats.source import FORMATS, class_of, load
 from rlhf.errors import ConfigError, DataError

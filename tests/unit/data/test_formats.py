@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 from rlhf.data.formats.source import FORMATS, Source, load
 from rlhf.data.rows import Properties, Rows

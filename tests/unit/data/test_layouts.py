@@ -7,7 +7,7 @@ import os
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
-from read_rows import bot, gpt, human, said, user
+from support.read_rows import bot, gpt, human, said, user
 
 from rlhf.data.formats.source import Source
 from rlhf.data.rows import Rows

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 from rlhf.data.formats.source import Source, load
 from rlhf.data.rows import Conversation, Preference

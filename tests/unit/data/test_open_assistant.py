@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_tokenizers import for_oasst
+from support.tiny_tokenizers import for_oasst
 
 from rlhf.core.seeds import row_draws
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos

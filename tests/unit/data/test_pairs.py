@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from read_rows import bot, counted, gpt, human, said, system, user
+from support.read_rows import bot, counted, gpt, human, said, system, user
 
 from rlhf.errors import DataError
 

@@ -6,8 +6,8 @@ import random
 from collections import Counter, defaultdict
 
 import pytest
-from bad_inputs import GOOD
-from read_rows import bot, counted, gpt, human, said, system, user
+from support.bad_inputs import GOOD
+from support.read_rows import bot, counted, gpt, human, said, system, user
 
 from rlhf.data.formats.faults import Faults
 from rlhf.data.formats.source import class_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from oasst_trees import user as prompter
-from read_rows import said
+from support.oasst_trees import user as prompter
+from support.read_rows import said
 
 from rlhf.data.formats.source import Source
 from rlhf.errors import DataError

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from promises import NOTHING, PROMISES
+from support.promises import NOTHING, PROMISES
 
 TESTS = Path(__file__).resolve().parents[2]
 PAGE = TESTS.parent / "docs" / "data.md"

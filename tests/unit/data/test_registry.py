@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from dataset_rows import ROWS
+from support.dataset_rows import ROWS
 
 from rlhf.config.registry import entries, find, resolve_datasets
 from rlhf.data.formats.source import FORMATS, load

@@ -6,7 +6,7 @@ import filecmp
 import random
 
 import pytest
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 from rlhf.data.formats.source import load
 from rlhf.data.rows import (

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
+from support import fakes
 
 from rlhf.doctor.containers import check_containers
 from rlhf.launch import images
-
-FAKE_CONTAINER = Path(__file__).resolve().parents[2] / "fake_container"
 
 
 @pytest.fixture
 def fake_runtime(tmp_path, monkeypatch):
     """A fake Apptainer, and a function that makes images that it runs as they say."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(FAKE_CONTAINER), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(fakes.CONTAINER), os.environ["PATH"]]))
 
     def make(kind: str, script: str) -> None:
         path = images.image_path(kind)

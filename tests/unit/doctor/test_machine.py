@@ -3,13 +3,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import socket
-from pathlib import Path
 
 import pytest
+from support import fakes
 
 from rlhf.doctor import machine
-
-FAKE_GPU = Path(__file__).resolve().parents[2] / "fake_gpu"
 
 
 def test_every_machine_is_looked_at():
@@ -59,7 +57,7 @@ def test_ports_that_can_not_be_had(monkeypatch):
 @pytest.fixture
 def fake_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(FAKE_GPU), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(fakes.GPU), os.environ["PATH"]]))
 
 
 def test_gpus_are_those_that_this_process_may_use(fake_gpus, monkeypatch):

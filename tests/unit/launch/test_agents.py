@@ -13,18 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.programs import python_path
 
 from rlhf.runtime.network import hold_port
 
-TESTS = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "rlhf.launch"]
 
 
 @pytest.fixture
 def start(tmp_path):
     """Starts a launcher as on the given node; all of them end with the test."""
-    paths = [str(TESTS / "unit/training"), str(TESTS / "serving"), os.environ.get("PYTHONPATH")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = os.environ | {"PYTHONPATH": python_path()}
     environment |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
     with contextlib.ExitStack() as running:
@@ -68,10 +67,8 @@ def exit_codes(folder: Path) -> dict[str, str]:
 def test_training_is_the_same_wherever_its_ranks_are(start, start_two_nodes, tmp_path):
     """Checklist 32, 36"""
     prepare = f"from supervised_ranks import *; save_set(Path({str(tmp_path / 'alone')!r}))"
-    path = os.pathsep.join([str(TESTS / "unit/training"), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [sys.executable, "-c", prepare], env=os.environ | {"PYTHONPATH": path}, check=True
-    )
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    subprocess.run([sys.executable, "-c", prepare], env=environment, check=True)
     folders = {name: tmp_path / name for name in ("alone", "processes", "nodes")}
     for name in ("processes", "nodes"):
         shutil.copytree(folders["alone"], folders[name])

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_stand_in import serve
+from support.hub_stand_in import serve
 
 
 @pytest.fixture(scope="session")

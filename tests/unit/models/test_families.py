@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from golden_ids import DIALOGUE, written
-from tiny_tokenizers import FAMILIES
+from support.golden_ids import DIALOGUE, written
+from support.tiny_tokenizers import FAMILIES
 
 from rlhf.data.encoding import IGNORED, Encoder, adds_bos
 from rlhf.data.pieces import Pieces
@@ -112,7 +112,7 @@ def test_padding_with_eos_is_for_families_that_have_nothing_else():
 @pytest.mark.parametrize("family", ["cerebras", "codegen", "falcon", "gpt-j"])
 def test_where_eos_pads_ends_are_learned_all_the_same(family):
     import torch
-    from tolerances import assert_near
+    from support.tolerances import assert_near
 
     from rlhf.models.forward import hidden_states
 
@@ -137,7 +137,7 @@ def test_where_eos_pads_ends_are_learned_all_the_same(family):
 
 
 def test_ids_are_the_golden_ones():
-    """``python tests/unit/models/test_families.py`` writes the file; look at what changes."""
+    """``PYTHONPATH=tests python <this file>`` writes the golden file; look at what changes."""
     lines = [line(family, template) for family in FAMILIES for template in TEMPLATES]
     assert lines == GOLDEN.read_text(encoding="utf-8").splitlines()
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden_ids import written
+from support.golden_ids import written
 
 from rlhf.core.digest import describe_tree
 from rlhf.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 
 import pytest
-from hub_stand_in import digest
+from support.hub_stand_in import digest
 
 from rlhf.core.files import read_json
 from rlhf.data.rows import Rows

@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from hub_stand_in import serve
+from support.hub_stand_in import serve
 
 from rlhf.core.digest import describe_tree
 from rlhf.errors import DataError

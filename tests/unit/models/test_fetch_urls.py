@@ -6,7 +6,7 @@ import hashlib
 import random
 
 import pytest
-from hub_stand_in import serve
+from support.hub_stand_in import serve
 
 from rlhf.errors import DataError, IntegrityError
 from rlhf.sources import addresses as urls

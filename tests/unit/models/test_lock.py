@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_stand_in import serve
+from support.hub_stand_in import serve
 
 from rlhf.cli import main
 from rlhf.core.files import read_json, write_json

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hub_stand_in import serve
+from support.hub_stand_in import serve
 
 SECRETS = {
     name: f"secret-{name.lower()}-0123456789"

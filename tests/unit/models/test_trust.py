@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_architecture import own_architecture
+from support.own_architecture import own_architecture
 
 from rlhf.errors import ConfigError, DataError, IntegrityError
 from rlhf.models.load import load_causal_lm, load_tokenizer, save_model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # tiny_models
+sys.path.insert(0, str(Path(__file__).parent))  # tiny_ppo, and scripts of ranks
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tiny_models import rank_main
+from support.tiny_models import rank_main
 from tiny_ppo import config, prompts_in, trainer
 
 from rlhf.ppo.advantages import whiten

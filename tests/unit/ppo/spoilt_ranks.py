@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_models import rank_main
+from support.tiny_models import rank_main
 from tiny_ppo import config, judge, policy, prompts_in, trainer
 
 from rlhf.errors import NumericsError

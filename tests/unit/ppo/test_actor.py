@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
-from tiny_models import token_sequences
+from support.tiny_models import token_sequences
+from support.tolerances import assert_near
 from tiny_ppo import CALIBRATION, VOCABULARY, judge, policy
-from tolerances import assert_near
 
 from rlhf.models.reward import score
 from rlhf.models.value import Critic, ValueHead

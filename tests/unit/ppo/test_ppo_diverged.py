@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import spoilt_ranks
 import torch
-from tiny_models import run_ranks
+from support.tiny_models import run_ranks
 from tiny_ppo import config, judge, policy, save_prompts, trainer
 
 from rlhf.errors import NumericsError

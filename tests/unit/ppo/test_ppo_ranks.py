@@ -9,9 +9,9 @@ import pytest
 import torch
 import uneven_ranks
 from ppo_ranks import parts, work
-from tiny_models import run_ranks
+from support.tiny_models import run_ranks
+from support.tolerances import assert_near
 from tiny_ppo import save_prompts, trainer
-from tolerances import assert_near
 
 from rlhf.ppo.advantages import whiten
 

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 import torch
-from tiny_models import gradients
+from support.tiny_models import gradients
+from support.tolerances import assert_gradients_near
 from tiny_ppo import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
-from tolerances import assert_gradients_near
 
 from rlhf.ppo import trainer as module
 from rlhf.ppo.rewards import leave_one_out

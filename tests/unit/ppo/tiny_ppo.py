@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import causal_lm, reward_model, save_rows, token_sequences
+from support.tiny_models import causal_lm, reward_model, save_rows, token_sequences
 
 from rlhf.config.ppo import PpoConfig
 from rlhf.data.mixture import Mixture

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from synthetic_results import Results
+from support.synthetic_results import Results
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from synthetic_results import HOSTILE, Results, full_run
+from support.synthetic_results import HOSTILE, Results, full_run
 
 from rlhf.provenance.lineage import Edge, Lineage, trace
 from rlhf.reporting.axes import nice_ticks, tick_labels

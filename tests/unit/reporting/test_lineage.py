@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic_results import Results, full_run
+from support.synthetic_results import Results, full_run
 
 from rlhf.core.digest import digest_file
 from rlhf.errors import IntegrityError

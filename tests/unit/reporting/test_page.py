@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic_results import HOSTILE, Results, full_run
+from support.synthetic_results import HOSTILE, Results, full_run
 
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import verify

@@ -6,23 +6,21 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from support import fakes
 
 from rlhf.errors import ClusterError
 from rlhf.models import devices
 from rlhf.runtime import gpus
 from rlhf.training import distributed
 
-FAKE_GPU = Path(__file__).resolve().parents[2] / "fake_gpu"
-
 
 @pytest.fixture
 def two_gpus(monkeypatch):
     """A machine with a driver and two GPUs, none of which torch can use."""
-    monkeypatch.setenv("PATH", os.pathsep.join([str(FAKE_GPU), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(fakes.GPU), os.environ["PATH"]]))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
     monkeypatch.delenv(gpus.USED, raising=False)
 

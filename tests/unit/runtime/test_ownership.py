@@ -8,9 +8,9 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from support.programs import claimant, python_path
 
 from rlhf.core.digest import digest_file
 from rlhf.errors import EXIT_FENCED, Fenced, RlhfError
@@ -19,15 +19,13 @@ from rlhf.runtime import fence, ownership
 # where the stage of lost_attempt.py halts
 POINTS = ("start", "step", "save", "publish model", "model", "publish journal", "manifest")
 
-HERE = Path(__file__).parent
-
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 def start_claimant(folder, **variables):
     return subprocess.Popen(
-        [sys.executable, str(HERE / "claimant.py"), str(folder)],
+        [sys.executable, claimant.__file__, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | variables,
     )  # fmt: skip
 
@@ -220,9 +218,8 @@ def start_stage(work, point, variables, processes=1):
     if processes > 1:
         command = [sys.executable, "-m", "rlhf.launch", f"--processes={processes}"]
         command += [f"--log={work / 'launch.log'}", "--", *arguments]
-    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        command, env=os.environ | variables | {"PYTHONPATH": path}, text=True,
+        command, env=os.environ | variables | {"PYTHONPATH": python_path()}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_own_heads import OWN, PLAIN, SIZES, XLSTM, saved
-from tiny_models import token_sequences
+from support.architectures import OWN, PLAIN, SIZES, XLSTM, saved
+from support.tiny_models import token_sequences
 
 from rlhf.errors import ConfigError
 from rlhf.models.abilities import scores_problem, what_it_cannot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_own_heads import GPT, SIZES
+from support.architectures import GPT, SIZES
 
 from rlhf.errors import ConfigError
 from rlhf.models.context import check_length, context, context_of
@@ -75,7 +75,7 @@ def test_longer_rows_are_refused_with_their_keys():
 def test_dynamic_positions_depend_on_the_longest_row_of_a_batch():
     """Why rows beyond are refused: the same row, alone and beside a longer one."""
     import torch
-    from tiny_models import causal_lm, token_sequences
+    from support.tiny_models import causal_lm, token_sequences
 
     from rlhf.models.forward import hidden_states
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import causal_lm, token_sequences
-from tolerances import assert_near
+from support.tiny_models import causal_lm, token_sequences
+from support.tolerances import assert_near
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

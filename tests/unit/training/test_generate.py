@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import causal_lm, token_sequences
-from tolerances import assert_near
+from support.tiny_models import causal_lm, token_sequences
+from support.tolerances import assert_near
 
 from rlhf.core.seeds import generator
 from rlhf.models import generate as module

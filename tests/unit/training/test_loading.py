@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import causal_lm, reward_model
+from support.tiny_models import causal_lm, reward_model
 
 from rlhf.errors import ConfigError
 from rlhf.models.load import (

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from tiny_models import gradients, reward_model, token_sequences
+from support.tiny_models import gradients, reward_model, token_sequences
 
 from rlhf.training.losses import ranking_loss
 from rlhf.training.reward import (

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from tiny_models import save_rows
+from support.tiny_models import save_rows
 
 from rlhf.data.mixture import Mixture, Share, micro_batches, rows_per_epoch
 from rlhf.errors import ConfigError

@@ -8,8 +8,7 @@ import sys
 
 import pytest
 import torch
-from test_sft_objective import labelled
-from tiny_models import causal_lm, gradients, reward_model, token_sequences
+from support.tiny_models import causal_lm, gradients, labelled, reward_model, token_sequences
 
 from rlhf.models.forward import (
     branched_hidden_states,

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from tiny_models import causal_lm, gradients, reward_model, token_sequences
-from tolerances import assert_gradients_near, assert_near
+from support.tiny_models import causal_lm, gradients, reward_model, token_sequences
+from support.tolerances import assert_gradients_near, assert_near
 
 from rlhf.models.forward import ALIKE, batches_by_length
 from rlhf.models.load import disable_dropout

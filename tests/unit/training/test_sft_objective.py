@@ -2,21 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import assert_close, causal_lm, gradients, token_sequences
+from support.tiny_models import assert_close, causal_lm, gradients, labelled
 
 from rlhf.models.load import freeze_lower_layers
 from rlhf.training.sft import IGNORED, SftObjective
-
-
-def labelled(lengths, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for ids in token_sequences(lengths, seed):
-        masked = torch.rand(len(ids), generator=generator) < 0.5
-        labels = torch.where(masked, torch.tensor(IGNORED), ids)
-        labels[-1] = ids[-1]
-        rows.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
-    return rows
 
 
 def plain_loss(model, rows):
@@ -76,7 +65,7 @@ def test_masked_labels_are_not_learned():
 
 def test_dropout_is_off_in_training_mode():
     """Checklist 16"""
-    from tiny_models import configuration
+    from support.tiny_models import configuration
     from transformers import LlamaForCausalLM
 
     from rlhf.models.load import disable_dropout

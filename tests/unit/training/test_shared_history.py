@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import causal_lm, gradients, reward_model, token_sequences
-from tolerances import assert_gradients_near, assert_near, rounding
+from support.tiny_models import causal_lm, gradients, reward_model, token_sequences
+from support.tolerances import assert_gradients_near, assert_near, rounding
 
 from rlhf.models import forward
 from rlhf.models.forward import continuation_logprobs, hidden_states, sequence_logprobs

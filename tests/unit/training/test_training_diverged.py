@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import diverging_ranks
 import pytest
 import torch
-from supervised_ranks import config, make_rows, save_set
-from tiny_models import causal_lm, reward_model, run_ranks, save_rows, token_sequences
+from support.programs import diverging_ranks
+from support.programs.supervised_ranks import config, make_rows, save_set
+from support.tiny_models import causal_lm, reward_model, run_ranks, save_rows, token_sequences
 
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError

@@ -5,11 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-import supervised_ranks
 import torch
-from supervised_ranks import config, make_rows, save_set
-from tiny_models import assert_close, causal_lm, gradients, run_ranks, save_rows
-from tolerances import assert_gradients_near
+from support.programs import supervised_ranks
+from support.programs.supervised_ranks import config, make_rows, save_set
+from support.tiny_models import assert_close, causal_lm, gradients, run_ranks, save_rows
+from support.tolerances import assert_gradients_near
 
 from rlhf.data.mixture import Mixture, Share
 from rlhf.models.load import freeze_lower_layers

@@ -5,7 +5,7 @@ the path, in a folder of its own with only ``custom_datasets/{formatting,dialogu
 ranking_collator}.py`` and empty ``__init__.py`` files (the others import half of the hub), and
 pydantic 1.10 before ours:
 
-    PYTHONPATH=<pydantic 1.10>:<that folder>:workflow:tests/unit python <this file>
+    PYTHONPATH=<pydantic 1.10>:<that folder>:workflow:tests python <this file>
 
 Its random state is seeded for each row, right before the row is formatted, so that shuffles and
 dropout can be compared too.
@@ -21,7 +21,7 @@ from typing import Any
 from model_training.custom_datasets import formatting
 from model_training.custom_datasets.dialogue_collator import DialogueDataCollator
 from model_training.custom_datasets.ranking_collator import RankingDataCollator
-from tiny_tokenizers import for_oasst
+from support.tiny_tokenizers import for_oasst
 
 TOKENIZERS = ("pythia", "opt", "llama", "qwen")
 TEXTS = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 ANSWERS = {"text": ["first", "second"], "answer_start": [3, 9]}
 INSTRUCTION = {"INSTRUCTION": "Do it.", "RESPONSE": "Done.", "SOURCE": "web", "METADATA": {"a": 1}}

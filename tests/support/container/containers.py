@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from projects import Project
+
+from support.projects import Project
 
 HERE = Path(__file__).parent
 # Kept from run to run. Not below a home that only root may enter: an ordinary user builds here.

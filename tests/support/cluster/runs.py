@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hosts import Host, HostError, Process, wait_until
-from projects import REPOSITORY, TINY, Project
-from slurm import Cluster
 
 from rlhf.runtime.processes import command_line
+from support.cluster.hosts import Host, HostError, Process, wait_until
+from support.cluster.slurm import Cluster
+from support.projects import REPOSITORY, TINY, Project
 
 CONFIG = "tests/config/cluster.yaml"
 OVERLAY = "tests/cluster/profile"

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 FOLDER=$1 PYTHON=$2
-ENVS=$(cd "$(dirname "$0")/../../envs" && pwd)
+ENVS=$(cd "$(dirname "$0")/../../../envs" && pwd)
 LOCKS=("$ENVS"/locks/{train,serve,tritonserver}.txt)
 TORCH=$(sed -n 's/^\(torch==[0-9.]*\).*/\1+cpu/p' "$ENVS/train.txt")
 TREE=$FOLDER/base

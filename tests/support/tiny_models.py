@@ -66,6 +66,20 @@ def token_sequences(
     return [torch.randint(3, vocabulary, (n,), generator=generator) for n in lengths]
 
 
+def labelled(lengths: list[int], seed: int = 0) -> list[dict[str, list[int]]]:
+    """Rows of such ids, half of whose labels are masked; never the last."""
+    from rlhf.training.sft import IGNORED
+
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for ids in token_sequences(lengths, seed):
+        masked = torch.rand(len(ids), generator=generator) < 0.5
+        labels = torch.where(masked, torch.tensor(IGNORED), ids)
+        labels[-1] = ids[-1]
+        rows.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
+    return rows
+
+
 def save_rows(folder: Path, **splits: list[dict[str, Any]]) -> Path:
     """A tokenized set in the layout that ``Mixture`` reads."""
     from datasets import Dataset
@@ -92,7 +106,7 @@ def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 600) 
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    path = [str(script.parent), str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+    path = [str(script.parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
     shared = {
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from supervised_ranks import config
-from tiny_models import causal_lm, rank_main, save_rows, token_sequences
 
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
@@ -14,6 +12,8 @@ from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed
 from rlhf.training.loop import train
 from rlhf.training.sft import SftObjective
+from support.programs.supervised_ranks import config
+from support.tiny_models import causal_lm, rank_main, save_rows, token_sequences
 
 POISON = 299  # a token that one row alone has
 

@@ -12,7 +12,7 @@ import gzip
 import json
 from typing import Any, NamedTuple
 
-from oasst_trees import bot, tree, user
+from support.oasst_trees import bot, tree, user
 
 
 class Bad(NamedTuple):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_models import causal_lm, rank_main, save_rows, token_sequences
-
 from rlhf.config.training import SftConfig
 from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
+from support.tiny_models import causal_lm, rank_main, save_rows, token_sequences
 
 ROWS, BATCH = 9, 4  # three steps, the last of one row
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dataset_rows import ROWS
-from projects import REPOSITORY, Project
-from tiny_tokenizers import FAMILIES, byte_level, modern
 
 from rlhf.config.load import load_config
 from rlhf.config.registry import find
 from rlhf.config.schema import Config
 from rlhf.pipeline.slices import canonical_slice
+from support.dataset_rows import ROWS
+from support.projects import REPOSITORY, Project
+from support.tiny_tokenizers import FAMILIES, byte_level, modern
 
 RECIPES = {path.stem: path for path in sorted((REPOSITORY / "config/recipes").glob("*.yaml"))}
 ROWS_EACH = 40  # of which some are held out, and `stage_split` shares out the others

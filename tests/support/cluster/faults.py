@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hosts import wait_until
-from runs import END_SECONDS, START_SECONDS, Run, Topology
-from slurm import OVER
-
 from rlhf.runtime.processes import command_line, descendants
+from support.cluster.hosts import wait_until
+from support.cluster.runs import END_SECONDS, START_SECONDS, Run, Topology
+from support.cluster.slurm import OVER
 
 ONE = Topology()
 TWO_PROCESSES = Topology(processes=2)

@@ -22,9 +22,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hosts import SHARED, SYSTEM_PATH, Disk, Host, HostError, Network, Process, User, wait_until
-
 from rlhf.runtime.processes import command_line
+from support.cluster.hosts import (
+    SHARED,
+    SYSTEM_PATH,
+    Disk,
+    Host,
+    HostError,
+    Network,
+    Process,
+    User,
+    wait_until,
+)
 
 PACKAGES = {
     "slurmctld": "slurmctld",

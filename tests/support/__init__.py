@@ -1,0 +1,1 @@
+"""What several tests start from: projects, tiny models, a SLURM, fakes, tables."""

@@ -1,0 +1,1 @@
+"""A real SLURM on this machine, and what is done to runs on it."""

@@ -1,0 +1,1 @@
+"""A real Apptainer, and images built with it."""

@@ -1,0 +1,11 @@
+"""Jobs of the tiny pipeline, as ``Project.would_run`` names them, and what comes from them."""
+
+from __future__ import annotations
+
+VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
+LATE = {"evaluate", "report"}
+FROM_PPO = {"train_ppo"} | LATE
+FROM_REWARD = {"train_reward", "export_reward_store"} | FROM_PPO
+FROM_SFT = {"train_sft", "export_reference_store"} | FROM_REWARD
+TRAINING = {"train_sft", "train_reward", "train_ppo"}
+EVERYTHING = {"fetch_model", "fetch_data"} | VIEWS | FROM_SFT
