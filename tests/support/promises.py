@@ -1,7 +1,8 @@
 """What docs/data.md promises, and the tests that fail where it is untrue.
 
 heading → how a sentence or a row of a table begins → tests, as ``file::test`` or
-``file::Class.test``, where ``file`` stands for ``test_file.py``.
+``file::Class.test``, where ``file`` stands for ``test_file.py``, and
+``folder/file`` for that of one folder, where the name alone is not enough.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ PROMISES: dict[str, dict[str, str]] = {
             registry::TestResolution.test_a_copy_on_disk_takes_format_and_options_only""",
         "An id of the hub": "registry::test_name_of_the_inventory_is_found",
         "A misspelt name is an error": """registry::test_misspelt_names_get_suggestions
-            datasets_config::test_problems data_command::test_show_misspelt""",
-        "`config/datasets.yaml` is the registry": """data_command::test_write
+            config/datasets::test_problems commands/data::test_show_misspelt""",
+        "`config/datasets.yaml` is the registry": """commands/data::test_write
             data_page::test_page_is_in_step
             data_page::test_every_dataset_and_format_is_on_the_page""",
         "`<src>` and `<tgt>` are languages": """registry::test_parameters_go_everywhere
-            data_command::test_show_a_name_with_parameters""",
+            commands/data::test_show_a_name_with_parameters""",
         "Files of the training split are read": """
             file_survey::TestSplits.test_files_for_training_only
             split::test_the_held_out_share_is_about_the_fraction
@@ -124,54 +125,54 @@ PROMISES: dict[str, dict[str, str]] = {
             fetch_dataset::test_without_a_network_the_message_sends_to_a_login_node""",
         "cuts the connection": """fetch_hub::test_cut_connection_is_resumed
             fetch_hub::test_download_goes_on_where_an_earlier_run_was_cut
-            fetch_urls::test_cut_connection_is_resumed_to_the_same_bytes
-            fetch_urls::test_a_later_call_goes_on_where_an_earlier_one_was_cut""",
+            addresses::test_cut_connection_is_resumed_to_the_same_bytes
+            addresses::test_a_later_call_goes_on_where_an_earlier_one_was_cut""",
         "is busy or away": "fetching::test_a_server_that_is_away_is_asked_again_each_time_later",
-        "limits the rate": """fetch_urls::test_busy_server_is_asked_again_when_it_says
+        "limits the rate": """addresses::test_busy_server_is_asked_again_when_it_says
             fetch_dataset::test_server_that_limits_the_rate_is_asked_again_when_it_says""",
         "sends other bytes": """fetch_dataset::test_wrong_bytes_publish_nothing_and_are_not_kept
-            fetch_urls::test_wrong_bytes_name_file_expected_and_found_and_are_not_kept""",
+            addresses::test_wrong_bytes_name_file_expected_and_found_and_are_not_kept""",
         "wants a token": """fetch_dataset::test_refusals fetch_hub::test_gated_repository
             fetch_dataset::test_token_opens_a_dataset""",
         "lacks the repository": "fetch_dataset::test_refusals",
         "Files are compared with the digests": """
             fetch_dataset::test_wrong_bytes_publish_nothing_and_are_not_kept
-            fetch_urls::test_a_digest_makes_up_for_a_server_without_tags
+            addresses::test_a_digest_makes_up_for_a_server_without_tags
             fetching::test_a_digest_in_the_address_is_compared""",
         "Without a digest": """fetching::test_without_a_digest_the_length_alone_is_known
-            fetch_urls::test_cut_connection_is_resumed_to_the_same_bytes""",
+            addresses::test_cut_connection_is_resumed_to_the_same_bytes""",
         "`HF_ENDPOINT` names a mirror": """
             fetching::test_downloads_are_kept_in_hf_home_and_come_from_there_alone
             secrets::test_behind_a_proxy_its_password_is_written_nowhere""",
         "Downloads are kept in `HF_HOME`": """
             fetching::test_downloads_are_kept_in_hf_home_and_come_from_there_alone
-            fetch_urls::test_offline_only_what_is_known_is_there""",
+            addresses::test_offline_only_what_is_known_is_there""",
         "`HF_TOKEN` is sent": """fetch_dataset::test_token_opens_a_dataset
-            fetch_urls::test_refusals_name_the_address_and_say_what_to_do""",
+            addresses::test_refusals_name_the_address_and_say_what_to_do""",
     },
     "Locks": {
         "`rlhf lock` writes down": """
-            lock::test_commits_and_digests_are_written_beside_the_configuration""",
+            locks::test_commits_and_digests_are_written_beside_the_configuration""",
         "The hub knows the digests": """
-            lock::test_commits_and_digests_are_written_beside_the_configuration""",
+            locks::test_commits_and_digests_are_written_beside_the_configuration""",
         "What is in the lock": """
-            lock::test_the_locked_commit_is_fetched_though_the_branch_has_moved
-            lock::test_an_address_is_held_to_its_lock""",
+            locks::test_the_locked_commit_is_fetched_though_the_branch_has_moved
+            locks::test_an_address_is_held_to_its_lock""",
         "Another list of files": """
-            lock::test_a_lock_that_does_not_match_refuses_and_says_what_to_type""",
+            locks::test_a_lock_that_does_not_match_refuses_and_says_what_to_type""",
         "What is not in the lock": """
             fetching::test_what_is_not_in_the_lock_is_fetched_as_the_configuration_says""",
         "A changed entry": """slices::test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it
             locked::test_a_changed_entry_runs_its_fetch_again_and_what_is_from_another_file_is_refused""",
         "Of several configuration files": """
-            lock::test_locks_of_several_files_add_up_as_their_keys_do""",
+            locks::test_locks_of_several_files_add_up_as_their_keys_do""",
     },
     "Faults": {
         "The first faulty row": """bad_inputs::test_message
             kinds::test_the_first_faulty_row_is_an_error_that_says_all""",
         "`options.invalid: drop` counts": """
             bad_inputs::test_faulty_rows_can_be_dropped_and_nothing_else
-            data_command::test_check_a_copy""",
+            commands/data::test_check_a_copy""",
         "What the options leave out": """formats::TestTrees.test_lang_keeps_trees_by_their_root
             preferences::TestComparisons.test_ties_are_dropped_and_counted
             adapters::TestOpenAssistant.test_state_of_the_review

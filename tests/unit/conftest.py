@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -13,6 +16,8 @@ import signal
 
 import pytest
 from support import fakes
+from support.trained_tokenizers import train
+from support.valid_config import VALID
 
 
 @pytest.fixture
@@ -68,3 +73,71 @@ def small_disk(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    rows = [
+        {"id": i, "messages": [{"role": "user", "content": f"How many legs have {i} spiders?"},
+                               {"role": "assistant", "content": f"They have {8 * i} legs."}]}
+        for i in range(50)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_source(corpus):
+    return {"random": {"vocab_size": 300, "tokenizer_text": str(corpus), "seed": 1}}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, random_source):
+    """A tiny random model's folder; not to be changed."""
+    from rlhf.sources.base_models.materialize import materialize
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    materialize(random_source, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained() -> dict[bool, Any]:
+    return {bos: train(bos) for bos in (False, True)}
+
+
+@pytest.fixture
+def make_tokenizer(trained: dict[bool, Any]) -> Callable[..., Any]:
+    """(template, bos) → a tokenizer of one's own with that template stored."""
+
+    def make(template: str | None = "chatml", bos: bool = False) -> Any:
+        from rlhf.data.templates.chat import set_template
+
+        tokenizer = copy.deepcopy(trained[bos])
+        if template == "chatml":
+            tokenizer.eos_token = "<|im_end|>"
+        if template is not None:
+            set_template(tokenizer, template)
+        return tokenizer
+
+    return make
+
+
+@pytest.fixture
+def write_lines(tmp_path: Path) -> Callable[..., Path]:
+    """Objects (or raw text lines) → a JSON lines file."""
+
+    def write(*lines: Any, name: str = "data.jsonl") -> Path:
+        texts = [one if isinstance(one, str) else json.dumps(one) for one in lines]
+        path = tmp_path / name
+        path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def valid() -> dict[str, Any]:
+    """A configuration in order, to be changed."""
+    return copy.deepcopy(VALID)

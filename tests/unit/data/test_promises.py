@@ -65,7 +65,9 @@ def test_every_statement_is_in_one_of_the_tables_once():
 def test_every_test_that_is_named_exists():
     files = {}
     for path in TESTS.rglob("test_*.py"):
-        files.setdefault(path.stem.removeprefix("test_"), []).append(path)
+        name = path.stem.removeprefix("test_")
+        for key in (name, f"{path.parent.name}/{name}"):
+            files.setdefault(key, []).append(path)
     missing = []
     for heading, starts in PROMISES.items():
         for start, names in starts.items():

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
+from rlhf.launch import images
 from rlhf.launch.options import Options, parse
 
 
@@ -26,3 +29,14 @@ def options():
         return parse([*line.split(), "--", "rlhf.stages.train_ppo", "--name", "final run"])
 
     return read
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the definitions and locks, and a working directory without images."""
+    root = tmp_path / "project"
+    for folder in ("containers", "envs"):
+        shutil.copytree(images.PROJECT / folder, root / folder)
+    monkeypatch.setattr(images, "PROJECT", root)
+    monkeypatch.chdir(root)
+    return root
