@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlhf.config.training import SftConfig
+from rlhf.config.sft import SftConfig
 from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over, train

@@ -6,14 +6,18 @@ import json
 import pytest
 from valid_config import VALID, put
 
-from rlhf.config.data import DatasetSlice, DuplicatesSlice, TokenizeSlice
-from rlhf.config.evaluation import EvaluationConfig, ReportConfig
+from rlhf.config.data import DatasetSlice
+from rlhf.config.evaluation import EvaluationConfig
 from rlhf.config.load import load_config
+from rlhf.config.mixture import DuplicatesSlice
 from rlhf.config.models import ModelSlice
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.report import ReportConfig
+from rlhf.config.reward import RewardConfig
 from rlhf.config.rows import RowsSlice
-from rlhf.config.runtime import StoreSlice
-from rlhf.config.training import RewardConfig, SftConfig
+from rlhf.config.sft import SftConfig
+from rlhf.config.store import StoreSlice
+from rlhf.config.tokenization import TokenizeSlice
 from rlhf.errors import ConfigError
 from rlhf.pipeline.slices import canonical_slice
 from rlhf.stages.stage import parse

@@ -43,6 +43,7 @@ def test_stage_makes_the_same_bytes_in_another_process(random_source, tiny, tmp_
 def test_stage_says_what_is_wrong_with_the_configuration(tmp_path):
     done = run({"source": {"hub": "acme/tiny", "revision": "main"}}, tmp_path)
     assert done.returncode == 2
-    assert "models.base.source.revision" in done.stderr
+    assert "source: " in done.stderr
+    assert "revision must be a commit" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -130,7 +130,7 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _usage(name: str) -> str:
-    from rlhf.config.base import is_name
+    from rlhf.config.problems import is_name
 
     return f"{name}: {{}}" if is_name(name) else f"mine: {{registry: {name}}}"
 

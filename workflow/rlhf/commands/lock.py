@@ -86,7 +86,7 @@ def _sources(config: Config) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]
 
 
 def _check_names(names: list[str], config: Config, sources: dict[tuple[str, str], Any]) -> None:
-    from rlhf.config.base import suggest
+    from rlhf.config.problems import suggest
 
     known = {name for _, name in sources}
     for name in names:

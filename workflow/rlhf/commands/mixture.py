@@ -144,7 +144,7 @@ def _chosen(names: list[str], known: list[str], what: str) -> list[str]:
     Raises:
         ConfigError: the configuration has no such name.
     """
-    from rlhf.config.base import suggest
+    from rlhf.config.problems import suggest
     from rlhf.errors import ConfigError
 
     for name in names:

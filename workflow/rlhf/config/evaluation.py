@@ -1,4 +1,4 @@
-"""Evaluation and report."""
+"""Evaluation: the models compared on held-out prompts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,3 @@ class EvaluationConfig(Strict):
     temperature: float = key(1.0, gt=0, about="sampling temperature")
     max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
     seed: int = key(0, ge=0, about="seed of sampling and of the bootstrap")
-
-
-class ReportConfig(Strict):
-    """One report."""
-
-    evaluations: list[str] = key(about="names of the evaluations shown", min_length=1)
-    title: str = key("RLHF report", about="title of the page")

@@ -8,10 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlhf.config.base import (
-    explain,
-    invalid,
-)
+from rlhf.config.problems import explain, invalid
 from rlhf.config.schema import NAMED, Config
 from rlhf.core.documents import Document, Keys, Place, read_document
 from rlhf.errors import ConfigError

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
-from rlhf.config.data import DuplicatesConfig, Shares
+from rlhf.config.mixture import DuplicatesConfig, Shares
 from rlhf.config.training import PRECISION, OptimizerConfig, Precision
 
 

@@ -7,29 +7,6 @@ from typing import Literal
 from rlhf.config.base import Strict, key
 
 
-class StoreConfig(Strict):
-    """The Triton model stores (these do change the stores)."""
-
-    max_batch_size: int = key(64, ge=1, about="requests that Triton joins into one batch")
-    max_batch_tokens: int = key(8192, ge=64, about="padded tokens in one forward pass")
-    dtype: Literal["float32", "bfloat16"] = key(
-        "float32",
-        about="type of the served weights and of what is computed from them; bfloat16 takes half "
-        "the memory and needs a larger `tolerance`",
-    )
-    tolerance: float = key(
-        1e-3,
-        gt=0,
-        about="largest difference that the parity check accepts, in a log probability or raw score",
-    )
-
-
-class StoreSlice(StoreConfig):
-    """What the exports get: the section about stores, and how long rows are."""
-
-    longest: int = key(ge=1, about="tokens of the longest row that is scored", unit="tokens")
-
-
 class RuntimeConfig(Strict):
     """Threads, micro-batches, saving."""
 

@@ -7,20 +7,20 @@ from typing import Any
 
 from pydantic import model_validator
 
-from rlhf.config.base import (
-    Strict,
-    key,
-    name_problem,
-    suggest,
-)
+from rlhf.config.base import Strict, key
 from rlhf.config.cluster import ClusterConfig, cluster_problems
-from rlhf.config.data import DatasetConfig, TokenizationConfig
-from rlhf.config.evaluation import EvaluationConfig, ReportConfig
+from rlhf.config.data import DatasetConfig
+from rlhf.config.evaluation import EvaluationConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.problems import name_problem, suggest
 from rlhf.config.registry import is_known, resolve_datasets
-from rlhf.config.runtime import RuntimeConfig, StoreConfig
-from rlhf.config.training import RewardConfig, SftConfig
+from rlhf.config.report import ReportConfig
+from rlhf.config.reward import RewardConfig
+from rlhf.config.runtime import RuntimeConfig
+from rlhf.config.sft import SftConfig
+from rlhf.config.store import StoreConfig
+from rlhf.config.tokenization import TokenizationConfig
 
 # Sections whose entries have names that a user chose, and the keys that refer to one.
 NAMED = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")

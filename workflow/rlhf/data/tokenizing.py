@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,12 +51,6 @@ class Limits:
     reply_tags: ReplyTags | None = None
     random_offset: float = 0.0
     seed: int = 0
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Limits:
-        """From a view's part of the configuration."""
-        tags = config.get("reply_tags")
-        return cls(**dict(config) | {"reply_tags": ReplyTags(**tags) if tags else None})
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf.config.base import suggest
 from rlhf.config.data import DatasetConfig
+from rlhf.config.problems import suggest
 from rlhf.config.registry import Entry, find
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.dispositions import Dispositions

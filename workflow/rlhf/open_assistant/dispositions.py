@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlhf.config.base import suggest
+from rlhf.config.problems import suggest
 from rlhf.errors import ConfigError
 
 AS_HERE = "what it asks for is what happens here"

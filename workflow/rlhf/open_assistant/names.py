@@ -15,8 +15,8 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from rlhf.config.base import suggest
 from rlhf.config.load import read_sections
+from rlhf.config.problems import suggest
 from rlhf.core.documents import read_text
 from rlhf.errors import ConfigError
 

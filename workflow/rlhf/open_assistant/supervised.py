@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.config.training import RewardConfig, SftConfig
+from rlhf.config.reward import RewardConfig
+from rlhf.config.sft import SftConfig
 from rlhf.open_assistant.datasets import Mixture
 from rlhf.open_assistant.dispositions import AS_HERE, read_settings
 from rlhf.open_assistant.request import (

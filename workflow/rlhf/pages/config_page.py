@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rlhf.config.base import NAME_LENGTH, NAME_PATTERN, NAME_RULE
+from rlhf.config.base import NAME_PATTERN
+from rlhf.config.problems import NAME_LENGTH, NAME_RULE
 from rlhf.config.schema import NAMED, Config
 
 SCHEMA = "schema.json"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rlhf.config.base import suggest
 from rlhf.config.cluster import TRAINING, Rule, least_seconds
+from rlhf.config.problems import suggest
 from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.launch.images import find_runtime, require_image

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.store import StoreSlice
 from rlhf.core.files import write_json
 from rlhf.errors import IntegrityError
 from rlhf.models.trust import is_trusted
@@ -14,7 +15,7 @@ from rlhf.serving.store import Kind, export_store, model_identity
 
 
 def export(
-    kind: Kind, artifact: Path, repository: Path, parity: Path, config: dict[str, Any]
+    kind: Kind, artifact: Path, repository: Path, parity: Path, config: StoreSlice
 ) -> dict[str, Any]:
     """Write the store of a model, serve it, and compare it with the model.
 
@@ -23,7 +24,7 @@ def export(
         artifact: folder of the trained model: ``manifest.json`` and ``model/``.
         repository: the store to make.
         parity: report of the comparison to write (JSON).
-        config: a ``StoreConfig`` as a dict, and ``longest``, tokens of the rows to compare.
+        config: how the store is made, and how long the rows are that are compared.
 
     Returns:
         Facts for the manifest: the store's ``identity``.
@@ -45,9 +46,9 @@ def export(
         artifact / "model",
         repository,
         identity,
-        max_batch_size=config["max_batch_size"],
-        max_batch_tokens=config["max_batch_tokens"],
-        dtype=config["dtype"],
+        max_batch_size=config.max_batch_size,
+        max_batch_tokens=config.max_batch_tokens,
+        dtype=config.dtype,
     )
     log = parity.with_suffix(".server.log")
     report = check_parity(
@@ -56,9 +57,9 @@ def export(
         repository,
         log,
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
-        tolerance=config["tolerance"],
-        dtype=config["dtype"],
-        longest=config["longest"],
+        tolerance=config.tolerance,
+        dtype=config.dtype,
+        longest=config.longest,
     )
     write_json(parity, report)
     log.unlink()

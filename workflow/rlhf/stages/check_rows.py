@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.rows import RowsNeeded, RowsSlice
 from rlhf.core.files import write_json
 from rlhf.data.enough import demonstrations, require_prompts, require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
@@ -18,21 +18,22 @@ logger = logging.getLogger(__name__)
 
 def run(stage: Stage) -> None:
     """Write ``rows.json``, what each run has, and the manifest."""
-    counts = {name: _check(stage, name, needs) for name, needs in stage.config["runs"].items()}
+    runs = stage.read(RowsSlice).runs
+    counts = {name: _check(stage, name, needs) for name, needs in runs.items()}
     logger.info("%s: %s", stage.name, counts)
     write_json(stage.outputs["rows"], counts)
     stage.finish(counts=counts)
 
 
-def _check(stage: Stage, name: str, needs: Mapping[str, Any]) -> dict[str, Any]:
+def _check(stage: Stage, name: str, needs: RowsNeeded) -> dict[str, Any]:
     """What a run has.
 
     Raises:
         DataError: it has nothing to train on, or too little to measure on.
     """
     counts: dict[str, Any] = {}
-    if "train" in needs:
-        manifests = _manifests(stage, needs["train"], needs["data"])
+    if needs.train is not None:
+        manifests = _manifests(stage, needs.train, needs.data)
         lists = [
             one.parent for one in stage.inputs.get("duplicates", []) if one.parent.name == name
         ]
@@ -40,14 +41,14 @@ def _check(stage: Stage, name: str, needs: Mapping[str, Any]) -> dict[str, Any]:
         rows = _mixture(manifests, "train", left_out)
         require_training(name, manifests, rows)
         counts["train"] = len(rows)
-    if "demonstrations" in needs:
-        rows = _mixture(_manifests(stage, needs["demonstrations"], needs["data"]), "validation")
-        found = demonstrations(name, rows, needs["calibration_samples"])
+    if needs.demonstrations is not None:
+        rows = _mixture(_manifests(stage, needs.demonstrations, needs.data), "validation")
+        found = demonstrations(name, rows, needs.calibration_samples)
         counts["demonstrations"] = len(found.rows)
         if found.warning:
             logger.warning("%s: %s", name, found.warning)
-    if "prompts" in needs:
-        rows = _mixture(_manifests(stage, needs["prompts"], needs["data"]), "validation")
+    if needs.prompts is not None:
+        rows = _mixture(_manifests(stage, needs.prompts, needs.data), "validation")
         require_prompts(name, rows)
         counts["prompts"] = len(rows)
     return counts

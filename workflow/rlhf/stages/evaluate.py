@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf.config.evaluation import EvaluationConfig
 from rlhf.core.files import write_json
 from rlhf.core.seeds import generator
 from rlhf.data.enough import require_prompts
@@ -39,19 +40,19 @@ Messages = list[dict[str, str]]  # role and content of each turn
 def run(stage: Stage) -> None:
     """Sample, score, compare; write ``evaluation.json`` and the samples."""
     threads = begin()
-    config, tokens = stage.config, stage.micro_batch_tokens
+    config, tokens = stage.read(EvaluationConfig), stage.micro_batch_tokens
     facts = tokenizer_facts(stage, *MODELS, "reward", "data")
-    response = f"evaluation.{stage.name}.max_new_tokens", config["max_new_tokens"]
+    response = f"evaluation.{stage.name}.max_new_tokens", config.max_new_tokens
     for name in (*MODELS, "reward"):
         check_tokenized(stage, stage.folder(name) / "model", new=response)
     tokenizer = load_tokenizer(stage.folder("ppo") / "model")
-    rows = _held_out(stage)
+    rows = _held_out(stage, config.max_prompts)
     prompts = [torch.tensor(row["input_ids"]) for row in rows]
-    repeats = config["samples_per_prompt"]
+    repeats = config.samples_per_prompt
     repeated = [prompt for prompt in prompts for _ in range(repeats)]
     groups = [i for i in range(len(prompts)) for _ in range(repeats)]
-    random = generator(config["seed"], "evaluation")
-    draws = uniforms(random, len(repeated), config["max_new_tokens"])
+    random = generator(config.seed, "evaluation")
+    draws = uniforms(random, len(repeated), config.max_new_tokens)
 
     # One model is in memory at a time, and the reference (SFT) to the end.
     responses: dict[str, list[Response]] = {}
@@ -60,7 +61,7 @@ def run(stage: Stage) -> None:
         model = load_causal_lm(stage.folder(name) / "model").to(devices.own_device()).eval()
         check_sampling(model, stage.folder(name) / "model")
         responses[name] = generate(
-            model, repeated, draws, tokenizer.eos_token_id, config["temperature"]
+            model, repeated, draws, tokenizer.eos_token_id, config.temperature
         )
         if name == "sft":
             reference = model
@@ -69,7 +70,7 @@ def run(stage: Stage) -> None:
     eos = tokenizer.eos_token_id
     rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
     others = {name: found for name, found in responses.items() if name != "sft"}
-    referred = _logprobs(reference, repeated, others, config["temperature"], tokens)
+    referred = _logprobs(reference, repeated, others, config.temperature, tokens)
     samples = {}
     for name in MODELS:
         own = [one.logprob for one in responses[name]]
@@ -91,7 +92,7 @@ def run(stage: Stage) -> None:
             groups=groups,
         )
     fence.check()
-    summary = summarize(samples, config["seed"])
+    summary = summarize(samples, config.seed)
     write_json(stage.outputs["evaluation"], summary)
     texts = {
         name: [tokenizer.decode(r.ids, skip_special_tokens=True) for r in responses[name]]
@@ -99,7 +100,7 @@ def run(stage: Stage) -> None:
     }
     asked = messages_of(stage, rows)
     write_json(stage.outputs["samples"], _side_by_side(asked, repeats, texts, rewards))
-    write_json(stage.outputs["sampling_report"], _report(stage, asked, repeats, texts))
+    write_json(stage.outputs["sampling_report"], _report(config, asked, repeats, texts))
     stage.finish(
         counts={"prompts": len(prompts), "samples": len(repeated)},
         metrics={
@@ -110,8 +111,8 @@ def run(stage: Stage) -> None:
     )
 
 
-def _held_out(stage: Stage) -> list[dict[str, Any]]:
-    """Held-out prompts, at most ``max_prompts``, chosen by hash.
+def _held_out(stage: Stage, most: int) -> list[dict[str, Any]]:
+    """Held-out prompts, at most ``most``, chosen by hash.
 
     Raises:
         DataError: there are none.
@@ -119,7 +120,7 @@ def _held_out(stage: Stage) -> list[dict[str, Any]]:
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
     mixture = Mixture(folders, {}, "validation")
     require_prompts(f"evaluation.{stage.name}", mixture)
-    return mixture.by_hash(stage.config["max_prompts"])
+    return mixture.by_hash(most)
 
 
 @torch.no_grad()
@@ -187,16 +188,15 @@ def _side_by_side(
 
 
 def _report(
-    stage: Stage,
+    config: EvaluationConfig,
     prompts: Sequence[Messages],
     repeats: int,
     texts: dict[str, list[str]],
 ) -> dict[str, Any]:
     """The samples of the PPO model in Open-Assistant's form, with SFT and base beside it."""
-    config = stage.config
     params = {
-        "max_new_tokens": config["max_new_tokens"],
-        "temperature": config["temperature"],
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
         "top_k": 0,
         "top_p": 1.0,
         "do_sample": True,
@@ -208,7 +208,7 @@ def _report(
             for name in reversed(MODELS)
         ]
         entries.append((prompt_text(prompt), results))
-    return sampling_report(config["ppo"], {"seed": config["seed"]} | params, entries)
+    return sampling_report(config.ppo, {"seed": config.seed} | params, entries)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Make the Triton store of a reward model, proven to answer like that model."""
 
+from rlhf.config.store import StoreSlice
 from rlhf.models import devices
 from rlhf.serving.export import export
 from rlhf.stages.model_needs import check_needs
@@ -15,7 +16,7 @@ def run(stage: Stage) -> None:
         stage.folder("model"),
         stage.outputs["repository"],
         stage.outputs["parity"],
-        stage.config,
+        stage.read(StoreSlice),
     )
     stage.finish(facts=facts)
 

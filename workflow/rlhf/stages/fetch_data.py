@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.data import DatasetSlice, DatasetSource
 from rlhf.core.digest import digest_file
 from rlhf.core.files import atomic_directory, write_json
 from rlhf.data.files import find_files
@@ -30,20 +31,20 @@ logger = logging.getLogger(__name__)
 
 def run(stage: Stage) -> None:
     """Read ``config.path`` or ``config.source``, write ``rows``, ``statistics`` and manifest."""
-    config = stage.config
+    config = stage.read(DatasetSlice)
     found = _locate(config, stage.name)
-    source = Source(
-        config["format"], found.path, config.get("options"), found.files, dataset=stage.name
-    )
+    source = Source(config.format, found.path, config.options, found.files, dataset=stage.name)
     statistics = Statistics()
-    parts, salt = config.get("stage_split"), config["split_salt"]
+    # In the order of their names, which decides who draws what.
+    parts = dict(sorted(config.stage_split)) if config.stage_split else None
+    salt = config.split_salt
     elsewhere: Counter[str] = Counter()
     with (
         atomic_directory(stage.outputs["rows"], guard=fence.check) as folder,
         RowsWriter(folder) as writer,
     ):
         for row in source:
-            split = split_of(row.group, config["validation_fraction"], salt)
+            split = split_of(row.group, config.validation_fraction, salt)
             view = view_of(row)
             # What is held out trains no stage: all may measure on it.
             if parts and split == "train" and view != VIEW_OF[stage_of(row.group, parts, salt)]:
@@ -84,17 +85,18 @@ class _Found:
     downloaded: Downloaded | None = None
 
 
-def _locate(config: dict[str, Any], name: str) -> _Found:
+def _locate(config: DatasetSlice, name: str) -> _Found:
     """The dataset on this machine, after downloading what is not on it."""
-    files = config.get("files")
-    if "path" in config:
-        return _Found(Path(config["path"]), files)
-    source = config["source"]
-    locked = Lock.of_environment().locked("datasets", name, source, config.get("lock"))
+    files, source = config.files, config.source
+    if config.path is not None:
+        return _Found(Path(config.path), files)
+    assert source is not None  # else there is a path, says the configuration
+    given = source.model_dump(mode="json", exclude_none=True)
+    locked = Lock.of_environment().locked("datasets", name, given, config.lock)
     made = _download(source, files or ["*"], f"datasets.{name}", locked)
     if locked:
         locked.check_files(made.files)
-    if "url" not in source:
+    if source.url is None:
         return _Found(made.folder, files, made)
     names = list(made.files)
     if len(names) == 1:
@@ -103,38 +105,41 @@ def _locate(config: dict[str, Any], name: str) -> _Found:
 
 
 def _download(
-    source: dict[str, Any], patterns: list[str], where: str, locked: Locked | None
+    source: DatasetSource, patterns: list[str], where: str, locked: Locked | None
 ) -> Downloaded:
-    if "url" in source:
+    if source.url is not None:
         files = locked.entry["files"] if locked else {}
         digests = {one: file["sha256"] for one, file in files.items()}
-        return urls.download(urls.read_addresses(source["url"]), where, digests)
-    revision = locked.entry["commit"] if locked else source["revision"]
-    made = hub.download(hub.Repository(source["hub"], revision, where, "dataset"), patterns)
+        return urls.download(urls.read_addresses(source.url), where, digests)
+    assert source.hub is not None  # else there is an address
+    assert source.revision is not None
+    revision = locked.entry["commit"] if locked else source.revision
+    made = hub.download(hub.Repository(source.hub, revision, where, "dataset"), patterns)
     if not made.files:
         raise DataError(
             f"No file of the repository matches {', '.join(map(repr, patterns))}.",
-            where=f"{where}.files: {source['hub']} at {source['revision']}",
+            where=f"{where}.files: {source.hub} at {source.revision}",
             expected="a file for each of `files`",
             hint="look at the repository's files and correct `files`",
         )
     return made
 
 
-def _describe(config: dict[str, Any], found: _Found) -> dict[str, Any]:
+def _describe(config: DatasetSlice, found: _Found) -> dict[str, Any]:
     """Where the rows are from: the source, and the digest of each file that was read."""
     path, made = found.path, found.downloaded
     read = find_files(path, found.files)
     if made is None and read == [path]:
-        return {"path": config["path"], "sha256": digest_file(path)}
+        return {"path": config.path, "sha256": digest_file(path)}
     root = path if path.is_dir() else path.parent if made else Path()
     names = [str(one.relative_to(root) if one.is_relative_to(root) else one) for one in read]
     if made is None:
         digests = {name: digest_file(one) for name, one in zip(names, read, strict=True)}
-        return {"path": config["path"], "files": digests}
+        return {"path": config.path, "files": digests}
     commit = {"commit": made.commit} if made.commit else {}
     digests = {name: made.files[name]["sha256"] for name in names}
-    return {**config["source"], **commit, "files": digests}
+    source = config.source.model_dump(mode="json", exclude_none=True) if config.source else {}
+    return source | commit | {"files": digests}
 
 
 if __name__ == "__main__":

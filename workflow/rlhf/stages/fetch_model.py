@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlhf.config.models import ModelSlice
 from rlhf.provenance.facts import CANNOT
 from rlhf.sources.base_models.materialize import materialize
 from rlhf.sources.locks import Lock
@@ -11,21 +12,21 @@ from rlhf.stages.stage import Stage, main
 
 def run(stage: Stage) -> None:
     """Fetch, settle tokens and template, write the folder and the manifest."""
-    config = stage.config
-    source = config["source"]
-    locked = Lock.of_environment().locked("models", stage.name, source, config.get("lock"))
+    config = stage.read(ModelSlice)
+    source = config.source.model_dump(mode="json")
+    locked = Lock.of_environment().locked("models", stage.name, source, config.lock)
     facts = materialize(
         source,
         stage.outputs["model"],
-        template=config.get("template"),
-        template_date=config.get("template_date"),
-        pad_token=config.get("pad_token"),
-        eos_token=config.get("eos_token"),
-        new_tokens=config.get("new_tokens", []),
-        per_digit_tokens=config.get("per_digit_tokens", False),
-        pad_vocab_to_multiple=config.get("pad_vocab_to_multiple", 1),
-        dtype=config.get("dtype"),
-        trust_remote_code=config.get("trust_remote_code", False),
+        template=config.template,
+        template_date=config.template_date,
+        pad_token=config.pad_token,
+        eos_token=config.eos_token,
+        new_tokens=config.new_tokens,
+        per_digit_tokens=config.per_digit_tokens,
+        pad_vocab_to_multiple=config.pad_vocab_to_multiple,
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
         where=f"models.{stage.name}",
         check=locked.check_files if locked else None,
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from rlhf.config.mixture import DuplicatesSlice
 from rlhf.data.duplicates import Method, Place, Prompts, Text, find, whole_text
 from rlhf.data.left_out import write_left_out
 from rlhf.data.rows import SPLITS, read_rows
@@ -18,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 def run(stage: Stage) -> None:
     """Write ``duplicates``, the list of rows to leave out, and the manifest."""
-    config = stage.config
-    method = Method(config["remove"] == "near", config["threshold"], config["words"])
-    view = VIEW_OF[config["section"]]
+    config = stage.read(DuplicatesSlice)
+    method = Method(config.remove == "near", config.threshold, config.words)
+    view = VIEW_OF[config.section]
     folders = {path.parent.name: path.parent / "rows" for path in stage.inputs["rows"]}
     prompts = Prompts()
     trained: list[tuple[Place, str]] = []

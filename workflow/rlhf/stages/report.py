@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from rlhf.config.report import ReportConfig
 from rlhf.core.files import write_atomic
 from rlhf.reporting.page import render_page
 from rlhf.stages.stage import Stage, main
@@ -18,8 +19,7 @@ def run(stage: Stage) -> None:
     HTML file, and ``manifest``. The page shows run times, so the manifest does not digest it.
     """
     page = stage.outputs["page"]
-    title = stage.config.get("title", stage.name)
-    write_atomic(page, render_page(title, stage.inputs))
+    write_atomic(page, render_page(stage.read(ReportConfig).title, stage.inputs))
     logger.info("report.%s: open %s in a browser", stage.name, page)
     stage.finish(
         counts={role: len(paths) for role, paths in sorted(stage.inputs.items())},

@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.config.tokenization import TokenizeSlice
 from rlhf.core.files import atomic_directory
 from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.rows import SPLITS, Row, RowsFile
 from rlhf.data.split import LEFT_TO_OTHERS
+from rlhf.data.tags import ReplyTags
 from rlhf.data.templates.chat import (
     check_tokenizer,
     is_of_package,
@@ -43,7 +45,7 @@ GROUPS_A_PROCESS = 16  # row groups at least: with fewer it takes longer to star
 
 def run(stage: Stage) -> None:
     """Write ``data/train``, ``data/validation`` and the manifest."""
-    limits = Limits.of(stage.config)
+    limits = _limits(stage.read(TokenizeSlice))
     left = read_manifest(stage.input("data"))["counts"].get(LEFT_TO_OTHERS, {})
     tokenizer = _load_tokenizer(stage.input("model"))
     facts = tokenizer_facts(tokenizer)
@@ -66,6 +68,21 @@ def run(stage: Stage) -> None:
         _check_rows(counts, rows, limits)
     elsewhere = left.get(ROWS_VIEW[limits.view], 0)
     stage.finish(counts=counts, facts=facts | ({LEFT_TO_OTHERS: elsewhere} if elsewhere else {}))
+
+
+def _limits(config: TokenizeSlice) -> Limits:
+    tags = config.reply_tags
+    return Limits(
+        view=config.view,
+        max_length=config.max_length,
+        overlong=config.overlong,
+        min_prefix=config.min_prefix,
+        max_replies=config.max_replies,
+        system_prefix=config.system_prefix,
+        reply_tags=ReplyTags(tags.dropout, tags.length) if tags else None,
+        random_offset=config.random_offset,
+        seed=config.seed,
+    )
 
 
 @dataclass

@@ -1,0 +1,46 @@
+"""What the runs share that learn from a dataset alone: SFT and reward models."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from rlhf.config.base import NAME_PATTERN, Strict, key
+from rlhf.config.mixture import DuplicatesConfig, Shares
+from rlhf.config.training import PRECISION, OptimizerConfig, Precision
+
+
+class SupervisedConfig(Strict):
+    """SFT and reward models."""
+
+    model: str | None = key(
+        None, about="name of the base model that it starts from", pattern=NAME_PATTERN
+    )
+    sft: str | None = key(
+        None, about="or: name of the SFT run that it starts from", pattern=NAME_PATTERN
+    )
+    data: Shares = key(about="dataset name → what is taken from it", min_length=1)
+    duplicates: DuplicatesConfig = key(
+        DuplicatesConfig(), about="repeated rows, within the datasets and between them"
+    )
+    epochs: int = key(1, ge=1, about="passes over the data")
+    global_batch_size: int = key(16, ge=1, about="rows in one update", unit="rows")
+    length_grouping: int = key(
+        0,
+        ge=0,
+        about="batches of like lengths: rows are sorted by length among this many batches, then "
+        "the batches are shuffled; 0: batches of any lengths",
+        unit="batches",
+    )
+    optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
+    freeze_layers: int = key(
+        0, ge=0, about="decoder layers, from the bottom, that stay as they are (embeddings too)"
+    )
+    precision: Precision = PRECISION
+    evaluations: int = key(2, ge=1, about="times that the validation rows are evaluated in a run")
+    seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> SupervisedConfig:
+        if (self.model is None) == (self.sft is None):
+            raise ValueError("give exactly one of model, sft: what it starts from")
+        return self
