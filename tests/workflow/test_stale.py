@@ -26,6 +26,14 @@ def edit_file(file: str, old: str, new: str) -> Callable[[Project], None]:
     return lambda project: project.replace(file, old, new)
 
 
+def edit_files(*edits: tuple[str, str, str]) -> Callable[[Project], None]:
+    def edit(project: Project) -> None:
+        for file, old, new in edits:
+            project.replace(file, old, new)
+
+    return edit
+
+
 def touch_everything(project: Project) -> None:
     for path in project.folder.rglob("*"):
         if path.is_file() and ".snakemake/" not in path.as_posix():
@@ -139,6 +147,32 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
     "what looks for rows": (
         edit_file("workflow/rlhf/data/enough.py", "FEW = 10", "FEW = 12"),
         FROM_SFT,
+    ),
+    "what carries a run out: terminal, TensorBoard, deadline, certificates, launcher": (
+        edit_files(
+            ("workflow/rlhf/runtime/progress.py", "every: float = 10.0", "every: float = 5.0"),
+            ("workflow/rlhf/runtime/trackers.py", '!= "step"', 'not in ("step", "epoch")'),
+            ("workflow/rlhf/runtime/deadline.py", "SAVING_SHARE = 0.05", "SAVING_SHARE = 0.1"),
+            ("workflow/rlhf/runtime/tls.py", "days=366", "days=30"),
+            ("workflow/rlhf/launch/worker.py", "code = 1\n", "code = 3\n"),
+        ),
+        set(),
+    ),
+    "sums over processes": (
+        edit_file("workflow/rlhf/training/distributed.py", "dist.all_reduce(", "dist.reduce("),
+        FROM_SFT,
+    ),
+    "what the journal of metrics holds": (
+        edit_file("workflow/rlhf/training/metrics.py", 'b"\\n"', 'b" \\n"'),
+        FROM_SFT,
+    ),
+    "what a key is said to mean": (
+        edit_file("workflow/rlhf/config/evaluation.py", "sampling temperature", "temperature"),
+        set(),
+    ),
+    "a bound of an evaluation's key": (
+        edit_file("workflow/rlhf/config/evaluation.py", "256, ge=1", "256, ge=2"),
+        LATE,
     ),
     "another PPO run": (
         edit_config(lambda v: v["ppo"].update(second=v["ppo"]["final"])),

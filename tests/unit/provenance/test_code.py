@@ -10,7 +10,9 @@ from rlhf.provenance.code import PACKAGE_ROOT, digest_code
 PACKAGE = {
     "__init__.py": "",
     "stages/__init__.py": "",
-    "stages/sft.py": '"""A stage."""\nfrom rlhf.training import loop\n\nRATE = 0.1\n\n\n'
+    "stages/sft.py": '"""A stage."""\nfrom rlhf.config import sft\n'
+    "from rlhf.runtime import progress\n"
+    "from rlhf.training import loop\n\nRATE = 0.1\n\n\n"
     'def run(x):\n    """Run."""\n    return loop.step(x, RATE)  # go\n',
     "training/__init__.py": "",
     "training/loop.py": "import rlhf.models.load\nfrom rlhf.errors import Fault\n\n\n"
@@ -21,6 +23,10 @@ PACKAGE = {
     "models/chat.jinja": "{{ text }}\n",
     "errors.py": "class Fault(Exception):\n    pass\n",
     "unrelated.py": "X = 1\n",
+    "config/__init__.py": "",
+    "config/sft.py": 'epochs = key(1, ge=1, about="passes", unit="passes", source="TRL")\n',
+    "runtime/__init__.py": "",
+    "runtime/progress.py": "EVERY = 10.0\n",
 }
 
 
@@ -57,6 +63,12 @@ SAME = {
     "unrelated module": {"unrelated.py": "X = 2\n"},
     "new module": {"models/other.py": "X = 2\n"},
     "file that nobody names": {"models/other.jinja": "x"},
+    "what a key means": {"config/sft.py": PACKAGE["config/sft.py"].replace('"passes"', '"rounds"')},
+    "what a key is measured in": {
+        "config/sft.py": PACKAGE["config/sft.py"].replace(', unit="passes"', "")
+    },
+    "where a default is from": {"config/sft.py": PACKAGE["config/sft.py"].replace("TRL", "OA")},
+    "what carries a run out": {"runtime/progress.py": "EVERY = 1.0\n"},
 }
 DIFFERENT = {
     "constant": {"stages/sft.py": STAGE.replace("0.1", "0.2")},
@@ -69,6 +81,9 @@ DIFFERENT = {
     "dotted import": {"models/load.py": PACKAGE["models/load.py"] + "MORE = 1\n"},
     "package of a dotted import": {"models/__init__.py": "LAYERS = 3\n"},
     "code file": {"models/served.py": PACKAGE["models/served.py"].replace("1", "2")},
+    "a key's default": {"config/sft.py": PACKAGE["config/sft.py"].replace("(1,", "(2,")},
+    "a key's bound": {"config/sft.py": PACKAGE["config/sft.py"].replace("ge=1", "ge=2")},
+    "text of another call": {"config/sft.py": PACKAGE["config/sft.py"].replace("key(", "made(")},
     "template": {"models/chat.jinja": "{{ text }}!\n"},
     "order of statements": {"models/served.py": "A = 1\nB = 2\n"},
 }

@@ -17,27 +17,16 @@ from rlhf.cli import main
 from rlhf.core.files import read_json
 from rlhf.data.rows import Rows
 from rlhf.errors import IntegrityError
-from rlhf.provenance.code import PACKAGE_ROOT, _module_facts, _module_path
+from rlhf.provenance.code import PACKAGE_ROOT, closure
 from rlhf.sources.addresses import download, read_addresses
 from rlhf.sources.locks import VARIABLE, Lock
 
 FETCHING = ("sources.hub", "sources.addresses", "sources.base_models.materialize")
 
 
-def closure(module):
-    found, pending = set(), [module]
-    while pending:
-        name = pending.pop()
-        if name not in found:
-            found.add(name)
-            path = _module_path(name, PACKAGE_ROOT)
-            pending += _module_facts(path, path.stat().st_mtime_ns, name, PACKAGE_ROOT)[1]
-    return found
-
-
 def test_only_the_fetch_stages_download():
     stages = [path.stem for path in (PACKAGE_ROOT / "stages").glob("[a-z]*.py")]
-    assert {one for one in stages if closure(f"stages.{one}") & set(FETCHING)} == {
+    assert {one for one in stages if set(FETCHING) & set(closure(f"stages.{one}"))} == {
         "fetch_data",
         "fetch_model",
     }

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from rlhf.errors import IntegrityError
-from rlhf.training.metrics import Journal, TensorBoard, read_jsonl
+from rlhf.runtime.trackers import TensorBoard
+from rlhf.training.metrics import Journal, read_jsonl
 
 
 def test_a_journal_is_cut_back_to_a_saved_position(tmp_path):
@@ -82,3 +83,17 @@ def test_tensorboard_gets_every_number(tmp_path):
     assert sorted(events.Tags()["scalars"]) == ["loss", "tokens"]
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
     TensorBoard(None).add({"loss": 1.0}, 1)
+
+
+@pytest.mark.parametrize("saved", [0, 2])
+def test_tensorboard_hides_what_an_earlier_attempt_did_not_save(tmp_path, saved):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for attempt, steps in enumerate((range(1, 5), range(saved + 1, 4))):
+        board = TensorBoard(tmp_path, step=steps[0] - 1)
+        for step in steps:
+            board.add({"loss": float(attempt)}, step)
+        board.close()
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    own = [(step, 1.0) for step in range(saved + 1, 4)]
+    assert [(e.step, e.value) for e in events] == [(s, 0.0) for s in range(1, saved + 1)] + own

@@ -7,8 +7,6 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from rlhf.core.user_paths import expand
-
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off")
@@ -58,8 +56,3 @@ def key(
 def is_written_out(info: ValidationInfo) -> bool:
     """Whether a validator looks at a slice, which has every default and expanded paths."""
     return info.context == _FROM_SLICE
-
-
-def expanded(path: str | None, info: ValidationInfo) -> str | None:
-    """A path with what ``~`` and ``$NAME`` stand for; a validator of keys that hold one."""
-    return path if path is None or is_written_out(info) else expand(path)

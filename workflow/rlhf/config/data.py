@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from rlhf.config.base import Strict, expanded, key
+from rlhf.config.base import Strict, key
+from rlhf.config.paths import expanded
 from rlhf.sources.addresses import read_addresses
 
 

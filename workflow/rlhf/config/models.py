@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from rlhf.config.base import Strict, expanded, key
+from rlhf.config.base import Strict, key
+from rlhf.config.paths import expanded
 
 
 class RandomModel(Strict):

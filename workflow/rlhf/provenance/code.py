@@ -4,39 +4,58 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlhf.core.digest import digest_text, digest_value
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+# Packages that carry a stage out and decide no byte of its result: when it stops, who may write,
+# what the terminal shows, how processes are started and find each other.
+CARRY_OUT = ("runtime", "launch")
+_PROSE = ("about", "unit", "source")  # of `config.base.key`: what the documentation says of a key
+
+# Of a module: digest of its code, names of the modules that it imports, names of its data files.
+_Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 
 def digest_code(module: str, root: Path = PACKAGE_ROOT, also: Sequence[str] = ()) -> str:
     """Digest of what a module of this package runs: itself and all it imports from the package.
 
     Modules enter as syntax trees without docstrings, so comments, docstrings and layout change
-    nothing. Files that are used as data (a served ``model.py``, a template) belong to the closure
-    of the modules that name them in ``CODE_FILES``, relative to their own folder.
+    nothing; nor does what ``key`` is told for the documentation alone. Files that are used as
+    data (a served ``model.py``, a template) belong to the closure of the modules that name them
+    in ``CODE_FILES``, relative to their own folder. The packages ``CARRY_OUT`` are left out.
 
     Args:
-        module: dotted name inside the package, such as ``stages.sft``.
+        module: dotted name inside the package, such as ``stages.train_sft``.
         root: folder of the package ``rlhf``.
         also: modules that it imports by name, so that nobody sees it in its text.
     """
     parts: dict[str, str] = {}
-    pending = [module, *also]
-    while pending:
-        name = pending.pop()
-        if name in parts:
-            continue
-        path = _module_path(name, root)
-        parts[name], imported, files = _module_facts(path, path.stat().st_mtime_ns, name, root)
-        pending.extend(imported)
+    for name, path, (parts[name], _, files) in _closure([module, *also], root):
         for file in files:
             text = (path.parent / file).read_text(encoding="utf-8")
             parts[f"{name}:{file}"] = _strip(ast.parse(text)) if file.endswith(".py") else text
     return digest_value(parts)
+
+
+def closure(module: str, root: Path = PACKAGE_ROOT, also: Sequence[str] = ()) -> list[str]:
+    """Names of the modules that ``digest_code`` covers, sorted; the package itself is ``""``."""
+    return sorted(name for name, _, _ in _closure([module, *also], root))
+
+
+def _closure(pending: list[str], root: Path) -> Iterator[tuple[str, Path, _Facts]]:
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in seen or name.partition(".")[0] in CARRY_OUT:
+            continue
+        seen.add(name)
+        path = _module_path(name, root)
+        facts = _module_facts(path, path.stat().st_mtime_ns, name, root)
+        pending.extend(facts[1])
+        yield name, path, facts
 
 
 def _module_path(name: str, root: Path) -> Path:
@@ -45,9 +64,7 @@ def _module_path(name: str, root: Path) -> Path:
 
 
 @functools.cache
-def _module_facts(
-    path: Path, _mtime: int, name: str, root: Path
-) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _module_facts(path: Path, _mtime: int, name: str, root: Path) -> _Facts:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imported: set[str] = set()
     files: list[str] = []
@@ -78,6 +95,8 @@ def _module_facts(
 
 def _strip(tree: ast.Module) -> str:
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "key":
+            node.keywords = [word for word in node.keywords if word.arg not in _PROSE]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):

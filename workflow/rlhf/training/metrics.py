@@ -1,7 +1,7 @@
-"""What a run reports: a journal that resumes with the run, TensorBoard, and progress.
+"""What a run reports as its result: a journal that resumes with the run.
 
 The journal (``metrics.jsonl``) holds only what the run decides, so equal runs write equal bytes.
-Speeds and times go to TensorBoard and the terminal.
+Speeds and times go to TensorBoard (``rlhf.runtime.trackers``) and the terminal.
 """
 
 from __future__ import annotations
@@ -81,31 +81,3 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Every line of a JSON lines file."""
     with open(path, encoding="utf-8") as stream:  # splitlines() would split at U+2028 as well
         return [json.loads(line) for line in stream]
-
-
-class TensorBoard:
-    """TensorBoard events; each number of a record becomes a curve.
-
-    Args:
-        folder: folder of the events, or None for none.
-        step: step that the run goes on from; later events of an earlier attempt are hidden.
-    """
-
-    def __init__(self, folder: str | Path | None, step: int = 0) -> None:
-        self._writer: Any = None
-        if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder), purge_step=step or None)
-
-    def add(self, record: dict[str, Any], step: int) -> None:
-        """Write every number of ``record`` at ``step``."""
-        if self._writer is not None:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flush and close."""
-        if self._writer is not None:
-            self._writer.close()

@@ -14,9 +14,10 @@ from rlhf.runtime import fence
 from rlhf.runtime.deadline import Deadline, Saved, StopRequest
 from rlhf.runtime.options import RunOptions
 from rlhf.runtime.progress import Progress
+from rlhf.runtime.trackers import TensorBoard
 from rlhf.training import distributed, finite
 from rlhf.training.checkpoints import Checkpoints
-from rlhf.training.metrics import Journal, TensorBoard
+from rlhf.training.metrics import Journal
 
 logger = logging.getLogger(__name__)
 
