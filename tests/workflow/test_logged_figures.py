@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_tables import names, tables
+from support.page_tables import names, tables
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 FIGURES = tables("metrics.md", "figure")

@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from valid_config import VALID, put
+from support.valid_config import VALID, put
 
 from rlhf.config.data import DatasetSlice
 from rlhf.config.evaluation import EvaluationConfig

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from page_tables import DOCS, REPOSITORY, names, tables
+from support.page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.ppo import PpoConfig
-from rlhf.config.training import RewardConfig, SftConfig
+from rlhf.config.reward import RewardConfig
+from rlhf.config.sft import SftConfig
 
 SECTIONS = {"Supervised fine-tuning": SftConfig, "Reward model": RewardConfig, "PPO": PpoConfig}
 RUNS = ("model", "sft", "reward", "data", "duplicates")  # what a run is made of, not how it learns

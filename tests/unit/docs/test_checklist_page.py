@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from page_tables import DOCS, REPOSITORY
+from support.page_tables import DOCS, REPOSITORY
 
 TESTS = REPOSITORY / "tests"
 

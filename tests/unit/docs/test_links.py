@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from page_tables import REPOSITORY
+from support.page_tables import REPOSITORY
 
 
 def pages() -> list[Path]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import tiny_ppo
-from page_tables import names, tables
-from supervised_ranks import config, make_rows
+from support.page_tables import names, tables
+from support.programs.supervised_ranks import config, make_rows
+from support.tiny_models import causal_lm, reward_model, save_rows, token_sequences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_models import causal_lm, reward_model, save_rows, token_sequences
 
-from rlhf.config.training import RewardConfig
+from rlhf.config.reward import RewardConfig
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.evaluation.summary import ModelSamples, summarize

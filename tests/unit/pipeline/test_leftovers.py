@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,16 +29,15 @@ def refuse(tmp_path, monkeypatch):
 @pytest.fixture
 def when_it_waits(monkeypatch):
     """Does something as soon as a start waits for what is at work, which may take its time."""
-    sleep = time.sleep
 
     def arrange(action):
-        monkeypatch.setattr(leftovers, "PATIENCE_SECONDS", 60.0)
-
-        def act_and_sleep(seconds):
-            monkeypatch.setattr(leftovers.time, "sleep", sleep)
+        def act(seconds):
+            monkeypatch.setattr(leftovers, "time", time)
             action()
 
-        monkeypatch.setattr(leftovers.time, "sleep", act_and_sleep)
+        monkeypatch.setattr(leftovers, "PATIENCE_SECONDS", 60.0)
+        own = SimpleNamespace(monotonic=time.monotonic, sleep=act)  # other threads sleep as ever
+        monkeypatch.setattr(leftovers, "time", own)
 
     return arrange
 

@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 
+from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.errors import ConfigError
 from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import Manifest, read_manifest
@@ -110,18 +112,19 @@ def artifact(tmp_path):
     return make
 
 
+SAMPLING = {"sampling": {"max_new_tokens": 21}, "rollout_batch_size": 1, "minibatch_size": 1}
+
+
 @pytest.mark.parametrize("short", ["sft/chat", "reward/helpful"])
 @pytest.mark.parametrize("module", [train_ppo, evaluate])
 def test_prompt_and_response_are_to_fit_into_every_model(
     artifact, tmp_path, leave_no_trace, no_launcher, module, short
 ):
-    section = {train_ppo: "ppo", evaluate: "evaluation"}[module]
-    sampling = {"max_new_tokens": 21}
-    config = sampling | {
-        "sampling": sampling, "rollout_batch_size": 1, "minibatch_size": 1,
-        "responses_per_prompt": 1, "seed": 0, "samples_per_prompt": 1,
-    }  # fmt: skip
-    line = ["--name", "final", "--config", json.dumps(config)]
+    section, config = {
+        train_ppo: ("ppo", PpoConfig(sft="chat", reward="helpful", data={"demo": {}}, **SAMPLING)),
+        evaluate: ("evaluation", EvaluationConfig(ppo="run", max_new_tokens=21)),
+    }[module]
+    line = ["--name", "final", "--config", config.model_dump_json()]
     places = {
         "base": "models/base",
         "sft": "sft/chat",
