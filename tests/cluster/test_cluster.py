@@ -54,7 +54,7 @@ def test_the_pipeline_in_the_words_of_the_documentation(
 ) -> None:
     project = as_the_documentation_says(cluster, "documented")
     project.replace(PROFILE, "status-checks: 20", "status-checks: 2")  # the tests' only own edit
-    project.run_command("snakemake", "--profile", "slurm", seconds=600)
+    project.run_command("snakemake", "--profile", "slurm", seconds=3000)
     assert "Nothing to be done" in project.run_command("snakemake", "--profile", "slurm")
     assert "all as their manifests say" in project.run_command("rlhf", "verify")
     kinds = ("models/", "datasets/", "tokenized/", "sft/", "reward/", "store/")
@@ -63,7 +63,7 @@ def test_the_pipeline_in_the_words_of_the_documentation(
 
 def test_doctor_looks_at_the_login_node_and_into_a_job(cluster: Cluster) -> None:
     project = as_the_documentation_says(cluster, "doctor")
-    done = project.start_command("rlhf", "doctor", "--json", "--job", "--", "--nodes=2").wait(120)
+    done = project.start_command("rlhf", "doctor", "--json", "--job", "--", "--nodes=2").wait(600)
     found = json.loads(done.stdout)
     assert found.keys() == {"login", "a job"}
     failed = {
@@ -90,7 +90,7 @@ def test_what_the_cluster_does_not_have_is_refused(
     project = prepared.copy_to(prepared.cluster, f"refused-{next(NUMBERS)}")
     project.configure(Topology(), **asked)
     target = "results/sft/long/manifest.json"
-    done = project.start_snakemake(target, "--default-resources", *resources).wait(60)
+    done = project.start_snakemake(target, "--default-resources", *resources).wait(600)
     assert done.returncode == 1
     assert refusal in done.stderr
     assert "Traceback" not in done.stderr

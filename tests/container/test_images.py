@@ -111,7 +111,7 @@ def test_root_is_refused(machine, project):
         env=machine.environment(project),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 2
     assert "Images are not built by root." in done.stderr

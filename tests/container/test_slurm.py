@@ -39,7 +39,7 @@ def submitted(
             values = tiny_pipeline(Topology())
             values["runtime"]["containers"] = "apptainer"
             (project.folder / project.config).write_text(yaml.safe_dump(values))
-            print(project.run_command(*project.snakemake_command(), seconds=600))
+            print(project.run_command(*project.snakemake_command(), seconds=3000))
             yield project
         finally:
             cluster.down()

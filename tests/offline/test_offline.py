@@ -28,7 +28,7 @@ def run(command: list[str], project: Project) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -129,7 +129,7 @@ def test_another_user_of_the_machine(servers, certificates):
     }
     done = subprocess.run(
         [sys.executable, "-m", "intruder"], cwd=FOLDER, input=json.dumps(given),
-        text=True, capture_output=True, timeout=300,
+        text=True, capture_output=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)

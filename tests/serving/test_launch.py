@@ -42,7 +42,7 @@ class Launch:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=1800)
         assert not self.left_behind()
         assert not list(self.scratch.iterdir())
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -76,7 +76,7 @@ def launch(tmp_path):
     return Launch(tmp_path)
 
 
-def wait_for(process: subprocess.Popen[str], condition, seconds: float = 300.0) -> None:
+def wait_for(process: subprocess.Popen[str], condition, seconds: float = 900.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -165,7 +165,7 @@ def test_signals_reach_every_rank(launch, tmp_path, processes, number):
         process, lambda: all(rank.exists() and rank.read_text() == "waiting" for rank in ranks)
     )
     process.send_signal(number)
-    process.communicate(timeout=300)
+    process.communicate(timeout=900)
     assert process.returncode == 75
     assert [rank.read_text() for rank in ranks] == [number.name] * len(ranks)
     assert not launch.left_behind()
@@ -220,7 +220,7 @@ def test_a_server_that_never_starts_is_reported(launch, tmp_path):
 def test_a_server_that_is_killed_before_it_is_ready_is_restarted(launch, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     kill_new_servers(process, 2)
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert json.loads(out)["rank"] is None
     assert err.count("ended with exit code -9 (SIGKILL) before it was ready; restarting it") == 2
@@ -230,7 +230,7 @@ def test_a_server_that_is_killed_before_it_is_ready_is_restarted(launch, reward)
 def test_a_server_that_is_killed_again_and_again_before_it_is_ready(launch, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     kill_new_servers(process, 3)
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 1
     assert not out
     assert "(SIGKILL) before it was ready after 2 restarts" in err
@@ -241,7 +241,7 @@ def test_a_server_whose_model_is_killed_as_it_loads_is_restarted(launch, reward)
     """Triton would wait for it until the end of the job."""
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     kill_first(process, "/triton_python_backend_stub")
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert json.loads(out)["rank"] is None
     assert err.count("lost the process that holds its model before it was ready; restarting") == 1
@@ -282,7 +282,7 @@ def test_a_signal_before_the_stage_starts(launch, tmp_path, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     wait_for(process, (tmp_path / "logs" / "launch.reward-server.log").exists)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=900)
     assert process.returncode == 128 + signal.SIGTERM
     assert not out
     assert not launch.left_behind()

@@ -65,7 +65,7 @@ def test_stage_writes_store_report_and_manifest(reward, tmp_path):
     command += ["--config", json.dumps(config), "--input", f"model={reward.artifact}/manifest.json"]
     for role, name in outputs.items():
         command += ["--output", f"{role}={tmp_path / name}"]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600)
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800)
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["facts"]["identity"] == reward.identity
     assert manifest["stage"] == "export_reward_store"

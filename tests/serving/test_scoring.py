@@ -178,7 +178,7 @@ def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer
     sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
     scoring = TritonScoring(reward_scorer, reference_scorer)
     alone = scoring.rewards(sequences, [1, 1]), scoring.reference_logprobs(sequences, [1, 1], 1.0)
-    meeting = threading.Barrier(2, timeout=300)
+    meeting = threading.Barrier(2, timeout=900)
     for scorer, name in ((reward_scorer, "rewards"), (reference_scorer, "logprobs")):
         ask = getattr(scorer, name)
         monkeypatch.setattr(scorer, name, lambda *a, ask=ask: (meeting.wait(), ask(*a))[1])

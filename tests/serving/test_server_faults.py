@@ -49,7 +49,7 @@ def scoring(scorer, sequences) -> Iterator[set[bytes]]:
             working.result()
 
 
-def mend(server: TritonServer, seconds: float = 300.0) -> str:
+def mend(server: TritonServer, seconds: float = 900.0) -> str:
     """As the launcher does: restart the server once it is in trouble; what the trouble was."""
     until = time.monotonic() + seconds
     while not (trouble := server.trouble()):

@@ -70,7 +70,7 @@ class Project:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=3000,
         )
         if check and done.returncode:
             raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
@@ -84,7 +84,7 @@ class Project:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
         )
 
     def would_run(self, *arguments: str) -> set[str]:

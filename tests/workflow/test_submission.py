@@ -61,7 +61,7 @@ class Login:
             env=self.project.environment() | {"PATH": self.slurm.path()},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
         )
 
     def pretend(self, *artifacts: str) -> None:

@@ -124,7 +124,7 @@ def time_limit_while_frozen(run: Run) -> None:
     for pid in run.ranks():
         os.kill(pid, signal.SIGSTOP)
     run.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-    assert run.cluster.wait_for(job, seconds=150) == "TIMEOUT"
+    assert run.cluster.wait_for(job, seconds=600) == "TIMEOUT"
     run.finish()
 
 
@@ -156,7 +156,7 @@ def preempt(run: Run, partition: str) -> None:
     urgent = ["--partition=urgent", "--exclusive", f"--nodes={run.topology.nodes}"]
     urgent += [f"--nodelist={run.cluster.node_of(job)}"]
     run.cluster.sbatch("sleep 3", *urgent, user=run.cluster.stranger)
-    run.cluster.wait_for(job, seconds=60)
+    run.cluster.wait_for(job, seconds=300)
     run.finish()
 
 
@@ -265,7 +265,7 @@ def head_interrupted(run: Run) -> None:
     run.wait_for_step(3)
     job = run.job()
     head.press_control_c()
-    assert head.wait(60).returncode != 0
+    assert head.wait(600).returncode != 0
     run.cluster.wait_for(job)
     run.go_on()
 
@@ -320,8 +320,8 @@ def kill_head(run: Run) -> str:
     run.wait_for_step(3)
     job = run.job()
     head.signal(signal.SIGKILL)
-    head.wait(10)
-    listed = run.project.start_command("rlhf", "recover").wait(60)
+    head.wait(120)
+    listed = run.project.start_command("rlhf", "recover").wait(600)
     assert listed.returncode == 1, listed
     assert f"job {job} RUNNING" in listed.stdout, listed
     return job
@@ -457,7 +457,7 @@ def state_damaged(run: Run) -> None:
     run.wait_for_step(4)
     job = run.job()
     head.press_control_c()
-    head.wait(60)
+    head.wait(600)
     run.cluster.wait_for(job)
     newest = max(run.state.glob("*/step-*"))
     tensors = newest / "tensors.safetensors"

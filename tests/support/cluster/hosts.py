@@ -292,7 +292,7 @@ class Host:
         *,
         folder: Path | str = "/",
         variables: Mapping[str, str] | None = None,
-        seconds: float = 60.0,
+        seconds: float = 300.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command here to its end; arguments as for ``start_command``.

@@ -197,7 +197,7 @@ class Cluster:
         user: User | None = None,
         folder: Path | None = None,
         variables: Mapping[str, str] | None = None,
-        seconds: float = 60.0,
+        seconds: float = 300.0,
         check: bool = True,
     ) -> str:
         """Run a command like ``start_command``; what it writes.
@@ -233,7 +233,7 @@ class Cluster:
         listed = self.run("squeue", "-h", "-j", job, "-o", "%N").strip()
         return self.run("scontrol", "show", "hostnames", listed).split()[0]
 
-    def wait_for(self, job: str, *states: str, seconds: float = 60.0) -> str:
+    def wait_for(self, job: str, *states: str, seconds: float = 300.0) -> str:
         """Wait until a job is in one of the states (default: it is over); its state.
 
         Raises:
@@ -247,7 +247,7 @@ class Cluster:
         )
         return self.state(job)
 
-    def wait_until_idle(self, seconds: float = 30.0) -> None:
+    def wait_until_idle(self, seconds: float = 300.0) -> None:
         """Wait until every node is up and nothing runs on it.
 
         Raises:
@@ -290,7 +290,7 @@ class Cluster:
     def kill_slurmd(self, node: str) -> None:
         """Kill the daemon of a node: SLURM loses the node, the jobs on it run on."""
         self._slurmd[node].signal(signal.SIGKILL)
-        self._slurmd[node].wait(10)
+        self._slurmd[node].wait(60)
 
     # How it is brought up
 
@@ -357,7 +357,7 @@ class Cluster:
 
     def _check_software(self) -> None:
         """Whether the user can run what is installed outside."""
-        done = self.start_command(["python", "-c", "import snakemake, pydantic"]).wait(60)
+        done = self.start_command(["python", "-c", "import snakemake, pydantic"]).wait(600)
         if done.returncode:
             raise HostError(
                 f"An ordinary user cannot run the Python of {sys.prefix}: are its files readable "
@@ -390,7 +390,7 @@ def install_packages(programs: Mapping[str, str]) -> None:
     for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
         try:
             done = subprocess.run(
-                [*apt, *command], env=environment, capture_output=True, text=True, timeout=600
+                [*apt, *command], env=environment, capture_output=True, text=True, timeout=1800
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             said, done = str(error), None
