@@ -1,8 +1,9 @@
-# make demo   set up, then run the pipeline on this machine: a real 135M model to PPO and a report
-# make test   set up, then run the tests
-# make check  lint, format and types
-# make setup  only set up
-# make locks  write envs/locks anew: what the container images install, with hashes
+# make demo      set up, then run the pipeline on this machine: a real 135M model to PPO and a report
+# make test      set up, then run the tests that any user can run
+# make test-all  set up, then run all tests, as root: on a real SLURM and in container images too
+# make check     lint, format and types
+# make setup     only set up
+# make locks     write envs/locks anew: what the container images install, with hashes
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,8 +11,10 @@ BIN := $(VENV)/bin
 LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
+# Processes that `make test` runs tests in.
+JOBS ?= 2
 
-.PHONY: demo test check setup locks
+.PHONY: demo test test-all root check setup locks
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -34,8 +37,19 @@ $(VENV)/.ready-test: $(VENV)/.ready envs/test.txt
 demo: $(VENV)/.ready
 	$(BIN)/snakemake --profile local
 
+# A file's tests run in one process, and the long files begin first.
 test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	  tests/workflow tests/serving tests/unit
+
+test-all: root $(VENV)/.ready-test
 	$(BIN)/python -m pytest
+
+root:
+	@echo 'make test-all runs every test, for about 45 minutes on two cores. It needs root, /dev/fuse,'
+	@echo 'the right to make namespaces and to mount, and Debian with its package index and pip'"'"'s:'
+	@echo 'it installs SLURM and MariaDB, adds a user, fetches Apptainer, and brings both up here.'
+	@[ "$$(id -u)" = 0 ] || { echo 'You are not root. `make test` runs what any user can run.'; exit 1; }
 
 check: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -3,15 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.once import once
 from support.projects import Project
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny pipeline, run to its end once; copy it, don't change it."""
-    project = Project.clone(tmp_path_factory.mktemp("project") / "finished")
-    project.snakemake()
-    return project
+    return Project(once(tmp_path_factory, "finished", lambda at: Project.clone(at).snakemake()))
 
 
 @pytest.fixture
