@@ -192,7 +192,7 @@ def test_a_launcher_on_this_machine(project, launcher, monkeypatch, capsys):
 def test_a_snakemake_that_is_alive_keeps_its_lock(project, fake_slurm, capsys):
     fake_slurm(job(7, project))
     code = (
-        "import sys; from pathlib import Path; from rlhf.runtime import heads;"
+        "import sys; from pathlib import Path; from rlhf.pipeline import snakemakes as heads;"
         "heads.announce(Path('.snakemake')); print('on', flush=True); sys.stdin.read()"
     )
     head = subprocess.Popen(
@@ -213,7 +213,7 @@ def test_a_snakemake_that_is_alive_keeps_its_lock(project, fake_slurm, capsys):
 
 def test_a_snakemake_that_was_killed_leaves_a_record_that_is_cleared_away(project, fake_slurm):
     code = (
-        "import os; from pathlib import Path; from rlhf.runtime import heads;"
+        "import os; from pathlib import Path; from rlhf.pipeline import snakemakes as heads;"
         "heads.announce(Path('.snakemake')); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code])
