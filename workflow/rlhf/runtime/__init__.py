@@ -1,1 +1,1 @@
-"""What a running job needs: files, checkpoints, signals, determinism, progress, metrics."""
+"""What carries a run out and decides no byte of its result; no torch; no code of any stage."""
