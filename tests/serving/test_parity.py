@@ -33,17 +33,16 @@ def test_reference_passes(reference, tmp_path):
 @pytest.mark.parametrize("kind", ["reward", "reference"])
 def test_bfloat16_passes_within_its_own_bounds(request, kind, tmp_path):
     given = request.getfixturevalue(kind)
-    store = tmp_path / "narrow"
-    export_store(kind, given.model, store, given.identity, dtype="bfloat16")
+    other = make_store(tmp_path / "other", kind, seed=9)
 
-    def check(tolerance):
-        return check_parity(
-            kind, given.model, store, tmp_path / "log", 1, tolerance, dtype="bfloat16"
-        )
+    def check(model):
+        store = tmp_path / model.store.parent.name / "narrow"
+        export_store(kind, model.model, store, model.identity, dtype="bfloat16")
+        return check_parity(kind, given.model, store, tmp_path / "log", 1, 0.1, dtype="bfloat16")
 
-    assert check(0.1)["passed"]
+    assert check(given)["passed"]
     with pytest.raises(IntegrityError, match="bfloat16"):
-        check(1e-5)
+        check(other)
 
 
 def test_other_weights_fail(reward, tmp_path):
