@@ -20,15 +20,17 @@ if not workflow.config_settings.configfiles:
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/fetch.smk"
+include: "workflow/rules/fetch_model.smk"
+include: "workflow/rules/fetch_data.smk"
 include: "workflow/rules/tokenize.smk"
-include: "workflow/rules/duplicates.smk"
-include: "workflow/rules/rows.smk"
-include: "workflow/rules/sft.smk"
-include: "workflow/rules/reward.smk"
-include: "workflow/rules/store.smk"
-include: "workflow/rules/ppo.smk"
-include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/find_duplicates.smk"
+include: "workflow/rules/check_rows.smk"
+include: "workflow/rules/train_sft.smk"
+include: "workflow/rules/train_reward.smk"
+include: "workflow/rules/export_store.smk"
+include: "workflow/rules/train_ppo.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -37,4 +39,4 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        get_targets(),
+        parents.targets(CONFIG),

@@ -93,8 +93,9 @@ class Trial:
         self._command = [
             *(sys.executable, __file__, "--worker", "--name", options.run),
             *("--config", json.dumps(config["slice"]), *inputs),
-            *("--output", f"model={folder}/model", "--output", f"metrics={folder}/metrics.jsonl"),
-            *("--output", f"manifest={folder}/manifest.json", "--state", f"{folder}/state"),
+            *("--output", "model", f"{folder}/model"),
+            *("--output", "metrics", f"{folder}/metrics.jsonl"),
+            *("--output", "manifest", f"{folder}/manifest.json", "--state", f"{folder}/state"),
             *("--save-seconds", str(save_seconds), "--log", f"{folder}/stage.log"),
             *("--micro-batch-tokens", str(config["micro_batch_tokens"])),
         ]
@@ -138,9 +139,9 @@ def stage_inputs(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]
     }
     config = load_config(values, str(options.config))
     run = config.sft[options.run]
-    inputs = ["--input", f"model=results/models/{run.model}/manifest.json"]
+    inputs = ["--input", "model", f"results/models/{run.model}/manifest.json"]
     for dataset in run.data:
-        inputs += ["--input", f"data=results/tokenized/sft/{run.model}/{dataset}/manifest.json"]
+        inputs += ["--input", "data", f"results/tokenized/sft/{run.model}/{dataset}/manifest.json"]
     carried = {
         "slice": config_slice(config, "train_sft", options.run),
         "threads": config.runtime.threads,

@@ -58,16 +58,17 @@ def test_other_weights_fail(reward, tmp_path):
 
 def test_stage_writes_store_report_and_manifest(reward, tmp_path):
     config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": 1e-4, "dtype": "float32"}
-    config["longest"] = 48
+    config |= {"kind": "reward", "longest": 48}
     outputs = {"repository": "repository", "parity": "parity.json", "manifest": "manifest.json"}
-    command = [sys.executable, "-m", "rlhf.stages.export_reward_store", "--name", "helpful"]
-    command += ["--config", json.dumps(config), "--input", f"model={reward.artifact}/manifest.json"]
+    command = [sys.executable, "-m", "rlhf.stages.export_store", "--name", "helpful"]
+    command += ["--config", json.dumps(config)]
+    command += ["--input", "model", f"{reward.artifact}/manifest.json"]
     for role, name in outputs.items():
-        command += ["--output", f"{role}={tmp_path / name}"]
+        command += ["--output", role, str(tmp_path / name)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800)
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["facts"]["identity"] == reward.identity
-    assert manifest["stage"] == "export_reward_store"
+    assert manifest["stage"] == "export_store"
     assert verify(tmp_path) == []
     assert not any("__pycache__" in name or name.endswith(".log") for name in manifest["files"])
     report = read_json(tmp_path / "parity.json")

@@ -5,7 +5,8 @@ from __future__ import annotations
 VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
 LATE = {"evaluate", "report"}
 FROM_PPO = {"train_ppo"} | LATE
-FROM_REWARD = {"train_reward", "export_reward_store"} | FROM_PPO
-FROM_SFT = {"train_sft", "export_reference_store"} | FROM_REWARD
+STORES = {"export_store:reward", "export_store:reference"}
+FROM_REWARD = {"train_reward", "export_store:reward"} | FROM_PPO
+FROM_SFT = {"train_sft", "export_store:reference"} | FROM_REWARD
 TRAINING = {"train_sft", "train_reward", "train_ppo"}
 EVERYTHING = {"fetch_model", "fetch_data"} | VIEWS | FROM_SFT

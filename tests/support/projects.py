@@ -88,14 +88,14 @@ class Project:
         )
 
     def would_run(self, *arguments: str) -> set[str]:
-        """Jobs that would run, as ``rule`` or ``rule:view`` for the tokenized views."""
+        """Jobs that would run, as ``rule``, ``tokenize:view`` or ``export_store:kind``."""
         done = self.snakemake("--dry-run", *arguments)
         text = done.stdout + done.stderr
         jobs = set()
         for block in re.split(r"\n(?=(?:local)?(?:rule|checkpoint) \w+:)", text)[1:]:
             (rule,) = re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", block).groups()
-            view = re.search(r"wildcards: view=(\w+)", block)
-            jobs.add(f"{rule}:{view.group(1)}" if view else rule)
+            part = re.search(r"wildcards: (?:view|kind)=(\w+)", block)
+            jobs.add(f"{rule}:{part.group(1)}" if part else rule)
         return jobs - {"all"}
 
     def replace(self, file: str, old: str, new: str) -> None:

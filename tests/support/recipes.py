@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -80,12 +81,16 @@ class Job:
         Model stores are left out: a PPO run that scores by itself needs none.
         """
         module, *arguments = self.command[self.command.index("--") + 1 :]
-        pairs = [list(one) for one in zip(arguments[::2], arguments[1::2], strict=True)]
-        for pair in pairs:
-            if pair[0] == "--config":
-                pair[1] = canonical_slice(config, self.rule, self.wildcards[0])
-        kept = [one for one in pairs if not one[1].startswith("store=")]
-        return [module, *(part for pair in kept for part in pair)]
+        options: list[list[str]] = []
+        for one in arguments:
+            if one.startswith("--"):
+                options.append([])
+            options[-1].append(one)
+        for option in options:
+            if option[0] == "--config":
+                option[1] = canonical_slice(config, self.rule, *self.wildcards)
+        kept = [one for one in options if one[:2] != ["--input", "store"]]
+        return [module, *itertools.chain(*kept)]
 
 
 def dry_run(project: Project, recipe: Path) -> list[Job]:
@@ -131,8 +136,8 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
             tokenize(view, config.base_model("reward", name), reward.data)
     for name, ppo in config.ppo.items():
         jobs |= {("train_ppo", name), ("check_rows", f"ppo.{name}")}
-        jobs.add(("export_reward_store", ppo.reward))
-        jobs.add(("export_reference_store", ppo.sft))
+        jobs.add(("export_store", "reward", ppo.reward))
+        jobs.add(("export_store", "reference", ppo.sft))
         tokenize("prompt", config.base_model("ppo", name), ppo.data)
     jobs |= {("evaluate", name) for name in config.evaluation}
     return jobs | {("report", name) for name in config.report}

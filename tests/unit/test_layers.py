@@ -12,6 +12,8 @@ PACKAGE = Path(rlhf.__file__).parent
 # Each name is a layer of its own: it may import those before it.
 LAYERS = [
     "errors",
+    "catalog",
+    "paths",
     "core",
     "provenance",
     "runtime",

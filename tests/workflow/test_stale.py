@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.jobs import EVERYTHING, FROM_PPO, FROM_REWARD, FROM_SFT, LATE, VIEWS
+from support.jobs import EVERYTHING, FROM_PPO, FROM_REWARD, FROM_SFT, LATE, STORES, VIEWS
 from support.projects import TINY, Project
 
 
@@ -113,7 +113,7 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
     "prompt length": (
         edit_config(set_key("tokenization.prompt.max_length", 128)),
         # Stores are proven on rows as long as the longest.
-        {"tokenize:prompt", "export_reward_store", "export_reference_store"} | FROM_PPO,
+        {"tokenize:prompt"} | STORES | FROM_PPO,
     ),
     "prompt length, a little": (
         edit_config(set_key("tokenization.prompt.max_length", 300)),
@@ -180,7 +180,7 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
     ),
     "the served model file": (
         edit_file("workflow/rlhf/serving/model_files/model.py", "import ", "import math\nimport "),
-        {"export_reward_store", "export_reference_store"} | FROM_PPO,
+        STORES | FROM_PPO,
     ),
     "PPO's manifest deleted": (
         lambda project: (project.folder / "results/ppo/final/manifest.json").unlink(),

@@ -8,23 +8,22 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from rlhf.pipeline.adopt import adopt_results
-from rlhf.config.load import load_config_file
+from rlhf import paths
+from rlhf.catalog import DRAWING, STORES, VIEWS
 from rlhf.config.cluster import stage_resources
-from rlhf.pipeline.following import SETS
-from rlhf.pipeline.slices import canonical_slice, config_slice
-from rlhf.data.formats.source import module_of
+from rlhf.config.load import load_config_file
 from rlhf.errors import RlhfError
-from rlhf.launch.images import image_id
-from rlhf.pipeline.jobs import images, job_resources, resource_names, state_folder
-from rlhf.sources.locks import VARIABLE, Lock
+from rlhf.pipeline import parents
+from rlhf.pipeline.adopt import adopt_results
+from rlhf.pipeline.jobs import code_id, images_id, job_resources, resource_names
+from rlhf.pipeline.leftovers import refuse_running
 from rlhf.pipeline.lost_jobs import see_lost_jobs
 from rlhf.pipeline.preflight import Request, check
-from rlhf.provenance.code import digest_code
 from rlhf.pipeline.quoted import quote_python
-from rlhf.pipeline.leftovers import refuse_running
-from rlhf.runtime.forced import force
+from rlhf.pipeline.slices import canonical_slice
 from rlhf.pipeline.snakemakes import announce
+from rlhf.runtime.forced import force
+from rlhf.sources.locks import VARIABLE, Lock
 
 # `python` and `rlhf` in shell commands are those beside this snakemake, activated or not.
 os.environ.update(
@@ -40,19 +39,11 @@ try:
     )
     LOCK = Lock(workflow.configfiles)
     if workflow.is_main_process:
-        adopt_results(Path("results"), Path(".snakemake"))
+        adopt_results(paths.RESULTS, Path(".snakemake"))
 except RlhfError as error:
     raise WorkflowError(str(error)) from None
 
 os.environ[VARIABLE] = LOCK.variable  # for the fetch stages
-
-
-# These need a network, or next to nothing.
-localrules:
-    fetch_model,
-    fetch_data,
-    check_rows,
-    report,
 
 
 onstart:
@@ -64,54 +55,46 @@ wildcard_constraints:
     name="[A-Za-z0-9][A-Za-z0-9_-]*",
     model="[A-Za-z0-9][A-Za-z0-9_-]*",
     dataset="[A-Za-z0-9][A-Za-z0-9_-]*",
-    view="sft|preference|prompt",
-    run="(sft|reward|ppo)[.][A-Za-z0-9][A-Za-z0-9_-]*",
+    view="|".join(VIEWS),
+    kind="|".join(STORES),
+    run=f"({'|'.join(DRAWING)})[.][A-Za-z0-9][A-Za-z0-9_-]*",
 
 
-def get_config(stage, key="name"):
-    """The stage's own slice of the configuration, as canonical JSON."""
+# How every command begins: with the launcher, and the stage that is called like the rule.
+STAGE = (
+    "rlhf launch {resources.launch} --log {log} -- rlhf.stages.{rule} --log {log}"
+    " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
+)
+
+
+def get_params(rule):
+    """What decides a job's result beside its parents: its configuration, code and image."""
 
     def config(wildcards):
         try:
-            return canonical_slice(CONFIG, stage, wildcards[key], LOCK)
+            return canonical_slice(CONFIG, rule, *wildcards, lock=LOCK)
         except RlhfError as error:
             raise WorkflowError(str(error)) from None
 
-    return config
+    return {
+        "config": config,
+        "code": lambda wildcards: code_id(CONFIG, rule, wildcards[0]),
+        "image": lambda wildcards: images_id(CONFIG, rule, wildcards[0]),
+    }
 
 
-def get_code(stage, *modules):
-    """Digest of the code that a stage runs; `modules` are those that it imports by name."""
-    digest = "untracked"
-    if CONFIG.runtime.track_code:
-        digest = digest_code(f"stages.{stage}", also=modules)
-    return f"code:{digest}"  # Snakemake shows and compares values without their keys
+def get_threads(rule):
+    """CPUs that a job keeps busy on each node."""
+    return lambda wildcards: stage_resources(CONFIG, rule, wildcards[0]).cpus
 
 
-def get_data_code(wildcards):
-    """Digest of the code that makes a dataset: that of other formats does not count."""
-    return get_code("fetch_data", module_of(CONFIG.datasets[wildcards.dataset].format))
-
-
-def get_image(stage):
-    """Identity of the container images that a stage runs in."""
-    if CONFIG.runtime.containers == "none":
-        return "image:none"
-    return lambda wildcards: image_id(*images(CONFIG, stage, wildcards[0]))
-
-
-def get_threads(stage):
-    """CPUs that a job of a stage keeps busy on each node."""
-    return lambda wildcards: stage_resources(CONFIG, stage, wildcards[0]).cpus
-
-
-def get_resources(stage):
-    """What a job of a stage asks for, and how it is carried out."""
+def get_resources(rule):
+    """What a job asks for, and how it is carried out."""
 
     def resource(name):
-        return lambda wildcards: job_resources(CONFIG, stage, *wildcards)[name]
+        return lambda wildcards: job_resources(CONFIG, rule, *wildcards)[name]
 
-    return {name: resource(name) for name in resource_names(CONFIG, stage)}
+    return {name: resource(name) for name in resource_names(CONFIG, rule)}
 
 
 def check_jobs():
@@ -120,7 +103,7 @@ def check_jobs():
     titles = {job: (job.rule.name, *job.wildcards) for job in jobs}
     try:
         wanted = {titles[job]: list(job.output) for job in jobs}
-        refuse_running(Path("state"), Path.cwd().resolve(), wanted)
+        refuse_running(paths.STATE, Path.cwd().resolve(), wanted)
     except RlhfError as error:
         raise WorkflowError(str(error)) from None
     submitted = [job for job in jobs if not workflow.is_local(job.rule)]
@@ -141,7 +124,7 @@ def check_jobs():
         logger.info(note)
     for job in jobs:
         if is_forced(job):
-            force(Path(state_folder(*titles[job])))
+            force(paths.state(*titles[job]))
 
 
 def is_forced(job):
@@ -156,155 +139,71 @@ def is_forced(job):
     return settings.forceall or not forced.isdisjoint({job.rule.name, *job.output})
 
 
-def get_tokenized(view, section):
-    """Manifests of the tokenized sets that a run draws from."""
-
-    def inputs(wildcards):
-        run = getattr(CONFIG, section)[wildcards.name]
-        model = CONFIG.base_model(section, wildcards.name)
-        folder = f"results/tokenized/{view}/{model}"
-        return [f"{folder}/{dataset}/manifest.json" for dataset in run.data]
-
-    return inputs
+def of_run(parents_of, section, *more):
+    """What `parents_of` says of the run of a section that `{name}` stands for."""
+    return lambda wildcards: parents_of(CONFIG, section, wildcards.name, *more)
 
 
-def get_duplicates(section):
+def of_named_run(parents_of):
+    """What `parents_of` says of the run that `{run}` stands for, such as `sft.chat`."""
+    return lambda wildcards: parents_of(CONFIG, *wildcards.run.split("."))
+
+
+def start(section):
+    """Manifest of what a run starts from; of an evaluation, the run that it evaluates."""
+    return of_run(parents.start, section)
+
+
+def base(section):
+    """Manifest of the base model that a run goes back to."""
+    return of_run(parents.base, section)
+
+
+def parent(section, key):
+    """Manifest of the artifact that a run, or the run that it evaluates, names under a key."""
+    return of_run(parents.parent, section, key)
+
+
+def tokenized(section, role="train"):
+    """Manifests of the tokenized sets that a run trains on, or needs held-out rows of."""
+    return of_run(parents.tokenized, section, role)
+
+
+def rows(section):
+    """Manifests of the datasets that a run draws from."""
+    return of_run(parents.rows, section)
+
+
+def duplicates(section):
     """Manifest of the list of rows that a run leaves out; none when it keeps them all."""
-
-    def inputs(wildcards):
-        name = wildcards.name
-        if getattr(CONFIG, section)[name].duplicates.remove == "none":
-            return []
-        return [f"results/duplicates/{section}.{name}/manifest.json"]
-
-    return inputs
+    return of_run(parents.duplicates, section)
 
 
-def await_rows(section):
+def stores(section):
+    """Manifests of the model stores that serve a run; none when it scores in-process."""
+    return of_run(parents.stores, section)
+
+
+def stored(wildcards):
+    """Manifest of the model that a store serves."""
+    return parents.stored(wildcards.kind, wildcards.name)
+
+
+def reported(section):
+    """Manifests of the runs of a section that a report is about."""
+    return lambda wildcards: parents.reported(CONFIG, wildcards.name, section)
+
+
+def checked(section):
     """Nothing; but a run that is not there yet waits until `check_rows` has been content.
 
     A file that is waited for would be an input: a run would be stale when another one is added.
     """
 
     def inputs(wildcards):
-        manifest = Path(f"results/{section}/{wildcards.name}/manifest.json")
+        manifest = Path(parents.manifest(section, wildcards.name))
         if workflow.is_main_process and not manifest.exists():
             checkpoints.check_rows.get(run=f"{section}.{wildcards.name}")
         return []
 
     return inputs
-
-
-def get_needed_sets(wildcards):
-    """Manifests of the tokenized sets that a run and those that build on it need rows of."""
-    runs = config_slice(CONFIG, "check_rows", wildcards.run)["runs"].values()
-    needed = [
-        f"results/tokenized/{needs[key]}/{dataset}/manifest.json"
-        for needs in runs
-        for key in SETS
-        if key in needs
-        for dataset in needs["data"]
-    ]
-    return list(dict.fromkeys(needed))
-
-
-def get_needed_duplicates(wildcards):
-    """Manifests of the lists of rows that these runs leave out."""
-    runs = [
-        one.split(".")
-        for one in config_slice(CONFIG, "check_rows", wildcards.run)["runs"]
-    ]
-    return [
-        f"results/duplicates/{section}.{name}/manifest.json"
-        for section, name in runs
-        if section != "evaluation"
-        and getattr(CONFIG, section)[name].duplicates.remove != "none"
-    ]
-
-
-def get_run_rows(wildcards):
-    """Manifests of the datasets of a run, which is named with its section."""
-    section, name = wildcards.run.split(".")
-    run = getattr(CONFIG, section)[name]
-    return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
-
-
-def get_start(section):
-    """Manifest of the base model or SFT run that a run starts from."""
-    return lambda wildcards: (
-        "results/{}/{}/manifest.json".format(*CONFIG.start(section, wildcards.name))
-    )
-
-
-def get_parent(kind, section, key):
-    """Manifest of the artifact that a run names under `key`."""
-    return lambda wildcards: (
-        f"results/{kind}/{getattr(getattr(CONFIG, section)[wildcards.name], key)}/manifest.json"
-    )
-
-
-def get_stores(wildcards):
-    """Manifests of the model stores that serve a PPO run; none when it scores in-process."""
-    run = CONFIG.ppo[wildcards.name]
-    if run.scoring == "local":
-        return []
-    return [
-        f"results/store/reward/{run.reward}/manifest.json",
-        f"results/store/reference/{run.sft}/manifest.json",
-    ]
-
-
-def get_evaluated(kind):
-    """Manifest of an artifact that the evaluated PPO run goes back to."""
-
-    def inputs(wildcards):
-        ppo = CONFIG.evaluation[wildcards.name].ppo
-        if kind == "models":
-            return f"results/models/{CONFIG.base_model('ppo', ppo)}/manifest.json"
-        return f"results/{kind}/{getattr(CONFIG.ppo[ppo], kind)}/manifest.json"
-
-    return inputs
-
-
-def get_evaluation_prompts(wildcards):
-    """Manifests of the tokenized prompts that the evaluated PPO run draws from."""
-    ppo = CONFIG.evaluation[wildcards.name].ppo
-    folder = f"results/tokenized/prompt/{CONFIG.base_model('ppo', ppo)}"
-    return [f"{folder}/{dataset}/manifest.json" for dataset in CONFIG.ppo[ppo].data]
-
-
-def get_rows(section):
-    """Manifests of the datasets that the prompts of a PPO run, or of one's evaluation, are from."""
-
-    def inputs(wildcards):
-        name = wildcards.name
-        run = CONFIG.ppo[name if section == "ppo" else CONFIG.evaluation[name].ppo]
-        return [f"results/datasets/{dataset}/manifest.json" for dataset in run.data]
-
-    return inputs
-
-
-def get_reported(kind):
-    """Manifests of one kind behind a report's evaluations, each once."""
-
-    def inputs(wildcards):
-        evaluations = CONFIG.report[wildcards.name].evaluations
-        if kind == "evaluation":
-            names = evaluations
-        else:
-            names = [CONFIG.evaluation[name].ppo for name in evaluations]
-            if kind != "ppo":
-                names = [getattr(CONFIG.ppo[name], kind) for name in names]
-        return [f"results/{kind}/{name}/manifest.json" for name in dict.fromkeys(names)]
-
-    return inputs
-
-
-def get_targets():
-    """Every run that the configuration names, and so all that they need."""
-    sections = ("sft", "reward", "ppo", "evaluation", "report")
-    return [
-        f"results/{section}/{name}/manifest.json"
-        for section in sections
-        for name in getattr(CONFIG, section)
-    ]

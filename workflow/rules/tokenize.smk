@@ -15,13 +15,8 @@ rule tokenize:
     resources:
         **get_resources("tokenize"),
     params:
-        config=get_config("tokenize", "view"),
-        code=get_code("tokenize"),
-        image=get_image("tokenize"),
+        **get_params("tokenize"),
     shell:
-        "rlhf launch {resources.launch} --log {log}"
-        " -- rlhf.stages.tokenize --name {wildcards.dataset}"
-        " --config {params.config:q} --code '{params.code}' --image '{params.image}'"
-        " --input model={input.model} --input data={input.data}"
-        " --output data={output.data} --output manifest={output.manifest}"
-        " --log {log}"
+        STAGE + " --name {wildcards.dataset}"
+        " --input model {input.model} --input data {input.data}"
+        " --output data {output.data} --output manifest {output.manifest}"

@@ -31,7 +31,7 @@ rule report:
     shell:
         "cp report.json {output}"
         " # --config {params.config:q} --code '{params.code}' --image '{params.image}'"
-        " $(printf -- ' --input ppo=%s' {input})"
+        " --input ppo {input}"
 """
 
 DRY_RUN = """\

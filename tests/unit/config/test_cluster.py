@@ -43,7 +43,7 @@ def test_without_gpus_the_ranks_are_said(valid):
 
 @pytest.mark.parametrize(
     ("rule", "gpus"),
-    [("fetch_model", 0), ("tokenize", 0), ("export_reward_store", 1), ("evaluate", 1)],
+    [("fetch_model", 0), ("tokenize", 0), ("export_store", 1), ("evaluate", 1)],
 )
 def test_only_training_spreads(valid, rule, gpus):
     asked = resources(valid, rule, nodes=4, gpus_per_node=8)
@@ -140,7 +140,7 @@ def test_images_are_named_to_the_launcher(valid):
         for rule, name in [
             ("train_sft", "chat"),
             ("train_ppo", "final"),
-            ("export_reward_store", "helpful"),
+            ("export_store", "helpful"),
         ]
     )
     assert "--image images/train-" in sft

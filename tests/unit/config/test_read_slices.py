@@ -35,8 +35,8 @@ SLICES = {
     "check_rows sft.chat": RowsSlice,
     "train_sft chat": SftConfig,
     "train_reward helpful": RewardConfig,
-    "export_reward_store helpful": StoreSlice,
-    "export_reference_store chat": StoreSlice,
+    "export_store reward helpful": StoreSlice,
+    "export_store reference chat": StoreSlice,
     "train_ppo final": PpoConfig,
     "evaluate final": EvaluationConfig,
     "report final": ReportConfig,
@@ -44,7 +44,7 @@ SLICES = {
 
 
 def stage(config: str):
-    return parse(["--name", "x", "--config", config, "--output", "manifest=x/manifest.json"])[0]
+    return parse(["--name", "x", "--config", config, "--output", "manifest", "x/manifest.json"])[0]
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ RUNS = ["sft.chat", "reward.helpful", "ppo.final", "evaluation.final"]
 def stage(name, config, outputs, *inputs):
     line = ["--name", name, "--config", json.dumps(config)]
     for role, path in outputs.items():
-        line += ["--output", f"{role}={path}"]
+        line += ["--output", role, str(path)]
     for role, path in inputs:
-        line += ["--input", f"{role}={path}"]
+        line += ["--input", role, str(path)]
     return parse(line)[0]
 
 
@@ -67,11 +67,11 @@ def build(tmp_path, make_tokenizer):
                 stage("toy", config, {"data": out / "data", "manifest": out / "manifest.json"},
                       ("model", base), ("data", data / "manifest.json"))
             )  # fmt: skip
-            inputs.append((f"{view}/tiny", out / "manifest.json"))
+            inputs.append(("tokenized", out / "manifest.json"))
         if remove != "none":
             out = root / "duplicates/sft.chat"
             find_duplicates.run(
-                stage("sft.chat", {"section": "sft", "remove": remove, "threshold": 1, "words": 5},
+                stage("sft.chat", {"view": "sft", "remove": remove, "threshold": 1, "words": 5},
                       {"duplicates": out / "duplicates.jsonl", "manifest": out / "manifest.json"},
                       ("rows", data / "manifest.json"))
             )  # fmt: skip

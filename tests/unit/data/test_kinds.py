@@ -133,7 +133,7 @@ def test_what_was_counted_is_in_statistics_and_manifest(mixed, tmp_path):
     line = ["--name", "mine", "--config", json.dumps(config)]
     files = {"rows": "rows", "statistics": "statistics.json", "manifest": "manifest.json"}
     for role, name in files.items():
-        line += ["--output", f"{role}={tmp_path / 'out' / name}"]
+        line += ["--output", role, str(tmp_path / "out" / name)]
     fetch_data.run(parse(line)[0])
     statistics = read_json(tmp_path / "out/statistics.json")
     manifest = read_json(tmp_path / "out/manifest.json")

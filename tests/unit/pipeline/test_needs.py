@@ -18,8 +18,8 @@ def test_rows_of_every_run_that_goes_back_to_a_model(valid):
     }
     assert longest_rows(config, "other") == {}
     assert abilities(config, "tiny") == {"sampling": ["ppo.final"], "scores": ["reward.helpful"]}
-    assert longest_scored(config, "sft", "chat") == 256
-    told = needs_options(config, "export_reward_store", "helpful")
+    assert longest_scored(config, "reference", "chat") == 256
+    told = needs_options(config, "export_store", "reward", "helpful")
     assert told == needs_options(config, "fetch_model", "tiny")
     assert f"--rows {prompt}+ppo.final.sampling.max_new_tokens=150" in told
     assert "--runs sampling=ppo.final --runs scores=reward.helpful" in told

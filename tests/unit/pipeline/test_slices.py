@@ -17,19 +17,18 @@ ARTIFACTS = {
     "check_rows": ["sft.chat", "reward.helpful", "ppo.final"],
     "train_sft": ["chat"],
     "train_reward": ["helpful"],
-    "export_reward_store": ["helpful"],
-    "export_reference_store": ["chat"],
+    "export_store": ["reward helpful", "reference chat"],
     "train_ppo": ["final"],
     "evaluate": ["final"],
     "report": ["final"],
 }
-STORES = {"export_reward_store helpful", "export_reference_store chat"}
+STORES = {"export_store reward helpful", "export_store reference chat"}
 
 
 def slices(values):
     config = load_config(values)
     return {
-        f"{stage} {name}": canonical_slice(config, stage, name)
+        f"{stage} {name}": canonical_slice(config, stage, *name.split())
         for stage, names in ARTIFACTS.items()
         for name in names
     }
@@ -142,7 +141,7 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
         lock = Lock([tmp_path / "config.yaml"])
         artifacts = ARTIFACTS | {"fetch_data": ["demo", "local"]}
         return {
-            f"{stage} {name}": config_slice(config, stage, name, lock)
+            f"{stage} {name}": config_slice(config, stage, *name.split(), lock=lock)
             for stage, names in artifacts.items()
             for name in names
         }

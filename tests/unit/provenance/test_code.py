@@ -125,7 +125,7 @@ def test_an_edit_in_place_is_seen(tmp_path):
     assert digest_code("one", root) != first
 
 
-@pytest.mark.parametrize("stage", ["train_sft", "train_ppo", "export_reward_store"])
+@pytest.mark.parametrize("stage", ["train_sft", "train_ppo", "export_store"])
 def test_real_stages_have_digests_of_their_own(stage):
     assert (PACKAGE_ROOT / "stages" / f"{stage}.py").is_file()
     found = digest_code(f"stages.{stage}")

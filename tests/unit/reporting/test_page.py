@@ -188,8 +188,10 @@ def test_damaged_files_say_so(results: Results, file: str) -> None:
 
 def run_stage(folder: Path, inputs: dict[str, list[Path]]) -> Path:
     argv = ["--name", "final", "--config", "{}"]
-    argv += [f"--input={role}={path}" for role, paths in inputs.items() for path in paths]
-    argv += [f"--output=page={folder}/report.html", f"--output=manifest={folder}/manifest.json"]
+    for role, paths in inputs.items():
+        argv += ["--input", role, *map(str, paths)]
+    argv += ["--output", "page", f"{folder}/report.html"]
+    argv += ["--output", "manifest", f"{folder}/manifest.json"]
     stage, _ = parse(argv)
     report.run(stage)
     return stage.outputs["manifest"]

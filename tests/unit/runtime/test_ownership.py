@@ -209,9 +209,9 @@ def test_a_process_that_no_launcher_started_has_nothing_to_check(tmp_path, monke
 def start_stage(work, point, variables, processes=1):
     arguments = [
         "lost_attempt", point, str(work), "--name", "x", "--config", "{}",
-        "--output", f"model={work / 'results/model'}",
-        "--output", f"metrics={work / 'results/metrics.jsonl'}",
-        "--output", f"manifest={work / 'results/manifest.json'}",
+        "--output", "model", str(work / 'results/model'),
+        "--output", "metrics", str(work / 'results/metrics.jsonl'),
+        "--output", "manifest", str(work / 'results/manifest.json'),
         "--state", str(work / "state"), "--save-steps", "1",
     ]  # fmt: skip
     command = [sys.executable, "-m", *arguments]

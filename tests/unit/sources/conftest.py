@@ -64,7 +64,7 @@ def fetch_set(set_hub, tmp_path):
         files = {"rows": "rows", "statistics": "statistics.json", "manifest": "manifest.json"}
         line = ["--name", "mine", "--config", json.dumps(config)]
         for role, name in files.items():
-            line += ["--output", f"{role}={out / name}"]
+            line += ["--output", role, str(out / name)]
         fetch_data.run(parse(line)[0])
         return out
 

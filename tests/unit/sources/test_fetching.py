@@ -46,7 +46,7 @@ def test_downloads_are_kept_in_hf_home_and_come_from_there_alone(set_hub, tmp_pa
         outputs = {"rows": "rows", "statistics": "statistics.json", "manifest": "manifest.json"}
         line = ["--name", "mine", "--config", json.dumps(config)]
         for role, name in outputs.items():
-            line += ["--output", f"{role}={tmp_path / out / name}"]
+            line += ["--output", role, str(tmp_path / out / name)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
         environment |= {"HF_ENDPOINT": set_hub.url, "HF_HOME": str(tmp_path / "kept"), **variables}
         command = [sys.executable, "-m", "rlhf.stages.fetch_data", *line]

@@ -37,8 +37,8 @@ def fetch(hub, folder, launcher, **variables):
     ]
     stage = [
         *("rlhf.stages.fetch_model", "--name", "base", "--config", json.dumps(config)),
-        *("--output", f"model={folder / 'results/model'}"),
-        *("--output", f"manifest={folder / 'results/manifest.json'}"),
+        *("--output", "model", str(folder / "results/model")),
+        *("--output", "manifest", str(folder / "results/manifest.json")),
         *("--log", str(folder / "logs/base.log"), "--debug"),
     ]
     (folder / "tmp").mkdir(parents=True)

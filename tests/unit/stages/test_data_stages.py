@@ -31,7 +31,7 @@ def stage(config, outputs, **inputs):
     line = ["--name", "toy", "--config", json.dumps(config)]
     for option, paths in (("--output", outputs), ("--input", inputs)):
         for role, path in paths.items():
-            line += [option, f"{role}={path}"]
+            line += [option, role, str(path)]
     return parse(line)[0]
 
 
@@ -285,11 +285,11 @@ class TestFindDuplicates:
         return [tmp_path / name / "manifest.json" for name in rows]
 
     def run(self, sets, out, remove):
-        config = {"section": "sft", "remove": remove, "threshold": 0.8, "words": 5}
+        config = {"view": "sft", "remove": remove, "threshold": 0.8, "words": 5}
         line = ["--name", "sft.chat", "--config", json.dumps(config)]
-        line += [f"--input=rows={path}" for path in sets]
-        line += ["--output", f"duplicates={out / DUPLICATES}"]
-        line += ["--output", f"manifest={out}/manifest.json"]
+        line += ["--input", "rows", *map(str, sets)]
+        line += ["--output", "duplicates", str(out / DUPLICATES)]
+        line += ["--output", "manifest", f"{out}/manifest.json"]
         find_duplicates.run(parse(line)[0])
         return read_left_out(out / DUPLICATES), read_json(out / "manifest.json")["counts"]
 
@@ -376,8 +376,8 @@ def test_messages_of_prompts_whose_ids_recur_in_another_dataset(tmp_path):
     for name, messages in dialogues.items():
         (tmp_path / name / "rows").mkdir(parents=True)
         write_rows(tmp_path / name / "rows", [(Prompt("1/1", "g", messages), "train")])
-    line = ["--name", "x", "--config", "{}", "--output", f"manifest={tmp_path}/manifest.json"]
-    line += [f"--input=rows={tmp_path}/{name}/manifest.json" for name in dialogues]
+    line = ["--name", "x", "--config", "{}", "--output", "manifest", f"{tmp_path}/manifest.json"]
+    line += ["--input", "rows", *(f"{tmp_path}/{name}/manifest.json" for name in dialogues)]
     found = messages_of(parse(line)[0], [{"dataset": name, "id": "1/1"} for name in "bab"])
     assert [messages[1]["content"] for messages in found] == [
         f"I am from {name}." for name in "bab"

@@ -14,8 +14,8 @@ def run(config, folder):
         [
             *(sys.executable, "-m", "rlhf.stages.fetch_model", "--name", "base"),
             *("--config", json.dumps(config), "--code", "c0de"),
-            *("--output", f"model={folder / 'model'}"),
-            *("--output", f"manifest={folder / 'manifest.json'}"),
+            *("--output", "model", str(folder / "model")),
+            *("--output", "manifest", str(folder / "manifest.json")),
         ],
         capture_output=True,
         text=True,

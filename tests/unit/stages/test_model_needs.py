@@ -36,8 +36,8 @@ def source(tiny, tmp_path):
 
 def fetch(source, folder, *needs):
     line = ["--name", "base", "--config", json.dumps({"source": source}), *needs]
-    line += ["--output", f"model={folder / 'model'}"]
-    fetch_model.run(parse([*line, "--output", f"manifest={folder / 'manifest.json'}"])[0])
+    line += ["--output", "model", str(folder / "model")]
+    fetch_model.run(parse([*line, "--output", "manifest", str(folder / "manifest.json")])[0])
     return read_manifest(folder)["facts"]
 
 
@@ -68,10 +68,11 @@ def test_it_is_refused_where_later_runs_need_more(
     assert f"where:    {need.partition('=')[2]}" in str(caught.value)
     assert not (folder / "manifest.json").exists()
     fetch({"path": str(tmp_path / "source")}, folder)  # for SFT alone; PPO is thought of later
-    line = ["--name", "chat", "--input", f"start={folder / 'manifest.json'}", "--runs", need]
+    line = ["--name", "chat", "--input", "start", str(folder / "manifest.json"), "--runs", need]
     config = {"global_batch_size": 1, "epochs": 1}
-    line += ["--config", json.dumps(config), "--output", f"manifest={tmp_path / 'manifest.json'}"]
-    stage = parse([*line, "--input", f"data={folder / 'manifest.json'}"])[0]
+    line += ["--config", json.dumps(config)]
+    line += ["--output", "manifest", str(tmp_path / "manifest.json")]
+    stage = parse([*line, "--input", "data", str(folder / "manifest.json")])[0]
     with pytest.raises(ConfigError, match=said):
         train_sft.run(stage)
 
@@ -133,9 +134,10 @@ def test_prompt_and_response_are_to_fit_into_every_model(
     }
     for role, place in places.items():
         context = 60 if place == short else 64
-        line += ["--input", f"{role}={artifact(place, {}, context)}"]
+        line += ["--input", role, f"{artifact(place, {}, context)}"]
     prompts = artifact("tokenized/demo", {"view": "prompt", "max_length": 40})
-    line += ["--input", f"data={prompts}", "--output", f"manifest={tmp_path / 'manifest.json'}"]
+    line += ["--input", "data", str(prompts)]
+    line += ["--output", "manifest", str(tmp_path / "manifest.json")]
     with pytest.raises(ConfigError) as caught:
         module.run(parse(line)[0])
     named = short.replace("/", ".")

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from rlhf.errors import ConfigError
-from rlhf.training.batches import check_batches
+from rlhf.training.batches import check_batches, check_rollouts
 
 PPO = {"rollout_batch_size": 24, "minibatch_size": 8}
 
@@ -13,7 +13,7 @@ PPO = {"rollout_batch_size": 24, "minibatch_size": 8}
 @pytest.mark.parametrize(("ranks", "nearest"), [(25, 32), (32, 32), (100, 104)])
 def test_more_ranks_than_responses_are_refused_with_the_nearest_size(ranks, nearest):
     with pytest.raises(ConfigError, match=f"24 responses can't be shared by {ranks} ranks") as it:
-        check_batches("ppo", "final", PPO, ranks)
+        check_rollouts("ppo", "final", PPO, ranks)
     assert it.value.where == "ppo.final.rollout_batch_size: 24"
     assert f"{nearest} is the nearest multiple of minibatch_size 8" in str(it.value)
     assert "at most 24 ranks" in str(it.value)
@@ -31,5 +31,6 @@ def test_more_ranks_than_responses_are_refused_with_the_nearest_size(ranks, near
 )  # fmt: skip
 def test_idle_ranks_are_mentioned(caplog, section, config, ranks, said):
     caplog.set_level(logging.INFO)
-    check_batches(section, "x", config, ranks)
+    check = check_rollouts if config is PPO else check_batches
+    check(section, "x", config, ranks)
     assert caplog.messages == ([said] if said else [])

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from rlhf.catalog import SECTIONS
     from rlhf.config.load import load_config_file, read_sections
-    from rlhf.config.schema import NAMED
     from rlhf.data.formats.source import Source
     from rlhf.errors import ConfigError
 
@@ -55,7 +55,7 @@ def _check(args: argparse.Namespace) -> int:
             raise ConfigError(
                 error.what, where=error.where, expected=error.expected, hint=hint
             ) from None
-    counts = {section: len(getattr(config, section)) for section in NAMED}
+    counts = {section: len(getattr(config, section)) for section in SECTIONS}
     found = ", ".join(f"{section} {count}" for section, count in counts.items() if count)
     print(f"{', '.join(map(str, args.files))}: valid ({found})")
     return 0

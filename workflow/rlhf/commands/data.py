@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.catalog import VIEWS
 from rlhf.commands import mixture
 from rlhf.commands.arguments import whole
 from rlhf.core.user_paths import path_argument
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from rlhf.data.formats.source import Source
 
 CONFIG = Path("config/config.yaml")
-VIEWS = ("sft", "preference", "prompt")
 # What a row of a dataset serves: names of the rows, and names of the views that are tokenized.
 SERVES = dict(zip(("conversation", "preference", "prompt"), VIEWS, strict=True))
 SHOWN = 300  # characters of a text

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf import paths
 from rlhf.commands.arguments import number
 from rlhf.core.files import read_json, write_atomic, write_json
 from rlhf.core.user_paths import path_argument
@@ -24,7 +25,7 @@ from rlhf.runtime import slurm
 if TYPE_CHECKING:
     from rlhf.doctor.check import Check
 
-LOGS = Path("logs/doctor")
+LOGS = paths.LOGS / "doctor"
 JOB = ("--job-name=rlhf-doctor", "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=2",
        "--mem=4G", "--time=15")  # fmt: skip
 

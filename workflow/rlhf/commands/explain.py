@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlhf.catalog import RULES
 from rlhf.commands.differences import arrow, changes
 from rlhf.commands.dry_run import Job, dry_run, parse_dry_run
 from rlhf.core.digest import digest_file
@@ -24,21 +25,6 @@ from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import MANIFEST
 from rlhf.provenance.whole import read_whole_manifest
 
-# Rule → where its slice stands in the configuration; {} is the name of the artifact.
-SECTIONS = {
-    "fetch_model": "models.{}",
-    "fetch_data": "datasets.{}",
-    "tokenize": "tokenization.{}",
-    "find_duplicates": "{}.duplicates",
-    "check_rows": "rows that {} needs",
-    "train_sft": "sft.{}",
-    "train_reward": "reward.{}",
-    "train_ppo": "ppo.{}",
-    "export_reward_store": "store",
-    "export_reference_store": "store",
-    "evaluate": "evaluation.{}",
-    "report": "report.{}",
-}
 NOT_THERE = "not there yet"
 ORPHAN = "made from an artifact that is not here"  # pipeline.adopt writes it
 
@@ -198,8 +184,7 @@ def _changed_params(job: Job, detail: str) -> Iterator[str]:
 
 
 def _changed_keys(job: Job, old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    name = job.name.split("/")[0]  # of a tokenized set, the view
-    section = SECTIONS.get(job.rule, job.rule).format(name)
+    section = RULES[job.rule].slice.format(job.name.split("/")[0])  # of a tokenized set, the view
     for path, before, after in changes(old, new):
         if path == "content":
             source = new.get("path") or new.get("source", {}).get("path") or "its source"

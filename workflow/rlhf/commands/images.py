@@ -13,12 +13,13 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf import paths
 from rlhf.core.files import fsync_path
 from rlhf.core.user_paths import path_argument
 from rlhf.errors import RlhfError
 from rlhf.launch import images
 
-LOGS = Path("logs/images")
+LOGS = paths.LOGS / "images"
 TAIL_LINES = 15
 WHEELS = "/mnt"  # where a build sees the folder of wheels; every base has this folder
 # Several times faster than the default, to write and to read, and no larger.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf import paths
 from rlhf.commands.arguments import number, whole
 from rlhf.core.user_paths import path_argument
 
@@ -63,20 +64,20 @@ def _add_common(parser: argparse.ArgumentParser, what: str, about: str) -> None:
     parser.add_argument(
         "--configfile", nargs="+", type=path_argument, default=[CONFIG], metavar="FILE"
     )
-    parser.add_argument("--results", type=path_argument, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("--results", type=path_argument, default=paths.RESULTS, metavar="FOLDER")
     parser.add_argument(
         "--json", type=path_argument, metavar="FILE", help="also write all of it as JSON"
     )
 
 
 def _stats(args: argparse.Namespace) -> int:
+    from rlhf.catalog import DRAWING
     from rlhf.core.files import write_atomic
     from rlhf.reporting.mixtures import describe, write_counts
     from rlhf.reporting.mixtures_shown import draw, tables
 
     config = _load(args)
-    runs = [f"{section}.{name}" for section in ("sft", "reward", "ppo")
-            for name in getattr(config, section)]  # fmt: skip
+    runs = [f"{section}.{name}" for section in DRAWING for name in getattr(config, section)]
     found = describe(config, args.results, _chosen(args.names, runs, "run"))
     print(tables(found))
     _write_json(args, found)
@@ -127,13 +128,13 @@ def _rows_folders(args: argparse.Namespace) -> dict[str, Path]:
     from rlhf.errors import IntegrityError
 
     names = _chosen(args.names, list(_load(args).datasets), "dataset")
-    folders = {name: args.results / "datasets" / name / "rows" for name in names}
+    folders = {name: paths.dataset(name, args.results) / "rows" for name in names}
     for name, folder in folders.items():
         if not folder.is_dir():
             raise IntegrityError(
                 f"The dataset {name!r} has not been fetched.",
                 where=folder,
-                hint=f"snakemake --profile local {args.results}/datasets/{name}/manifest.json",
+                hint=f"snakemake --profile local {folder.parent}/manifest.json",
             )
     return folders
 

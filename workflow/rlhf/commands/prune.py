@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.catalog import RULES
 from rlhf.core.files import read_json
 from rlhf.core.user_paths import path_argument, require_folder
 from rlhf.errors import IntegrityError
+from rlhf.paths import RESULTS, STATE
 from rlhf.provenance.manifest import MANIFEST
 from rlhf.provenance.whole import read_whole_manifest
 
-ARTIFACTS = {"train_sft": "sft", "train_reward": "reward", "train_ppo": "ppo"}
-STATE, RESULTS = Path("state"), Path("results")
 IDENTITY = ("config", "code", "image", "parents")
 
 
@@ -77,7 +77,8 @@ def find_states(root: Path, results: Path) -> Iterator[State]:
     for folder in sorted(path for path in root.glob("*/*/*") if _is_folder(path)):
         stage, name = folder.parts[-3], folder.parts[-2]
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        yield State(folder, size, _judge(folder, results / ARTIFACTS.get(stage, stage) / name))
+        artifacts = RULES[stage].folder if stage in RULES else stage
+        yield State(folder, size, _judge(folder, results / artifacts / name))
 
 
 def _is_folder(path: Path) -> bool:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rlhf.core.user_paths import path_argument, require_folder
 from rlhf.errors import RlhfError
+from rlhf.paths import STATE
 from rlhf.pipeline import snakemakes as heads
 from rlhf.pipeline.leftovers import SNAKEMAKE, Remnant, find_remnants, note_wait
 from rlhf.runtime import slurm
 from rlhf.runtime.fence import Owner
 from rlhf.runtime.processes import send
 
-STATE = Path("state")
 POLL_SECONDS = 5.0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlhf.core.user_paths import path_argument
 from rlhf.errors import IntegrityError
+from rlhf.paths import RESULTS
 from rlhf.provenance.manifest import MANIFEST, verify
 from rlhf.provenance.weights import SUFFIX, non_finite
 from rlhf.provenance.whole import read_whole_manifest
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         type=path_argument,
-        default=[Path("results")],
+        default=[RESULTS],
         metavar="PATH",
         help="folder of one or many artifacts, or a manifest; results/ if absent",
     )

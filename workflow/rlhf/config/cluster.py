@@ -8,28 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from rlhf.catalog import RULES, RUNS, TRAINING
 from rlhf.config.base import Strict, key
 
 if TYPE_CHECKING:
     from rlhf.config.schema import Config
 
-Rule = Literal[
-    "fetch_model",
-    "fetch_data",
-    "tokenize",
-    "find_duplicates",
-    "check_rows",
-    "train_sft",
-    "train_reward",
-    "export_reward_store",
-    "export_reference_store",
-    "train_ppo",
-    "evaluate",
-    "report",
-]
-TRAINING: tuple[Rule, ...] = ("train_sft", "train_reward", "train_ppo")
+    Rule = str
+else:
+    Rule = Literal[tuple(RULES)]
 
 WEIGHTS_GB = 4.0  # of a billion parameters, in float32
 STATE_GB = 16.0  # the same with a gradient and two moments of Adam each
@@ -69,7 +58,7 @@ class ClusterConfig(Strict):
         1, ge=1, about="ranks on each node without GPUs; with GPUs: one for each that no server has"
     )
     server_gpus: int = key(
-        1, ge=0, about="GPUs of each of PPO's two model servers; 0: they share those of the policy"
+        1, ge=0, about="GPUs of each model server of a run; 0: they share those of the policy"
     )
     model_billions: float = key(
         1.0,
@@ -90,31 +79,6 @@ class ClusterConfig(Strict):
         unit="seconds",
     )
     stages: dict[Rule, StageConfig] = key({}, about="stage → what only its jobs ask for")
-
-
-class _Usual(NamedTuple):
-    """What a stage needs for a model of a billion parameters; training on a node of 8 GPUs."""
-
-    hours: float
-    memory_gb: float  # beside the models
-    models: int = 0  # held in memory at once; training has its own rule
-    gpu: bool = True
-
-
-_USUAL: dict[Rule, _Usual] = {
-    "fetch_model": _Usual(4, 4, models=2, gpu=False),
-    "fetch_data": _Usual(4, 16, gpu=False),
-    "tokenize": _Usual(4, 16, gpu=False),
-    "find_duplicates": _Usual(4, 16, gpu=False),
-    "check_rows": _Usual(1, 4, gpu=False),
-    "train_sft": _Usual(12, 4),
-    "train_reward": _Usual(12, 4),
-    "export_reward_store": _Usual(1, 8, models=3),
-    "export_reference_store": _Usual(1, 8, models=3),
-    "train_ppo": _Usual(24, 4),
-    "evaluate": _Usual(4, 8, models=3),
-    "report": _Usual(1, 4, gpu=False),
-}
 
 
 @dataclass(frozen=True)
@@ -152,23 +116,24 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
         rule: the job's rule.
         name: the job's first wildcard: a run, model, dataset or view; empty: any.
     """
-    cluster, usual = config.cluster, _USUAL[rule]
+    cluster, row = config.cluster, RULES[rule]
     size = cluster.model_billions
     own = {k: v for k, v in cluster.stages.get(rule, StageConfig()) if v is not None}
     asked: dict[str, Any] = dict(cluster) | own
     nodes, gpus = asked["nodes"], asked["gpus_per_node"]
     processes = gpus or asked["processes_per_node"]
-    if rule not in TRAINING:
-        nodes, gpus, processes = 1, min(gpus, int(usual.gpu)), 1
-    judges = 2 if rule == "train_ppo" else 0  # reward model and reference
-    servers = 0 if name in config.ppo and config.ppo[name].scoring == "local" else judges
+    if not row.trains:
+        nodes, gpus, processes = 1, min(gpus, int(row.gpu)), 1
+    judges = len(row.servers)
+    run = getattr(config, row.section).get(name) if judges else None
+    servers = 0 if run and run.scoring == "local" else judges
     server_gpus = cluster.server_gpus if servers and gpus else 0
     processes -= servers * server_gpus
-    threads = _threads(config, rule)
-    memory_gb = usual.memory_gb + usual.models * WEIGHTS_GB * size
-    if rule in TRAINING:
+    threads = getattr(config.runtime, row.threads) if row.threads else 1
+    memory_gb = row.memory_gb + row.models * WEIGHTS_GB * size
+    if row.trains:
         memory_gb += _training_gb(size, processes, gpus, judges - servers, servers)
-    hours = min(usual.hours * (max(size, 1.0) if usual.gpu else 1.0), cluster.max_hours)
+    hours = min(row.hours * (max(size, 1.0) if row.gpu else 1.0), cluster.max_hours)
     return Resources(
         nodes=nodes,
         gpus=gpus,
@@ -180,12 +145,6 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
         mem_mb=round(1000 * own.get("memory_gb", memory_gb)),
         runtime=math.ceil(60 * own.get("hours", hours)),
     )
-
-
-def _threads(config: Config, rule: Rule) -> int:
-    if rule.startswith("export"):
-        return config.runtime.server_threads
-    return config.runtime.threads if rule in (*TRAINING, "evaluate", "tokenize") else 1
 
 
 def _training_gb(size: float, ranks: int, gpus: int, judges: int, servers: int) -> float:
@@ -217,18 +176,19 @@ def cluster_problems(config: Config) -> Iterator[str]:
     """What can't be: one line for each, which starts with its key."""
     for rule, own in config.cluster.stages.items():
         where = f"cluster.stages.{rule}"
-        if rule not in TRAINING:
+        if not RULES[rule].trains:
             for one in ("nodes", "processes_per_node"):
                 if getattr(own, one) is not None:
                     yield f"{where}.{one}: only {', '.join(TRAINING)} use more than one process"
-            most = int(_USUAL[rule].gpu)
+            most = int(RULES[rule].gpu)
             if (own.gpus_per_node or 0) > most:
                 yield f"{where}.gpus_per_node: at most {most} for this stage"
-    for name in config.ppo:
-        ppo = stage_resources(config, "train_ppo", name)
-        if ppo.processes < 1:
-            yield (
-                f"cluster.server_gpus: ppo.{name} has {ppo.servers} servers; with {ppo.server_gpus}"
-                f" each they leave none of {ppo.gpus} GPUs for the policy: write 0 to share them,"
-                " or raise gpus_per_node"
-            )
+    for section, row in RUNS.items():
+        for name in getattr(config, section) if row.servers else ():
+            run = stage_resources(config, row.rule, name)
+            if run.processes < 1:
+                yield (
+                    f"cluster.server_gpus: {section}.{name} has {run.servers} servers; with "
+                    f"{run.server_gpus} each they leave none of {run.gpus} GPUs for the policy: "
+                    "write 0 to share them, or raise gpus_per_node"
+                )

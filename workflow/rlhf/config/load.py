@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rlhf.catalog import SECTIONS
 from rlhf.config.problems import explain, invalid
-from rlhf.config.schema import NAMED, Config
+from rlhf.config.schema import Config
 from rlhf.core.documents import Document, Keys, Place, read_document
 from rlhf.errors import ConfigError
 
@@ -104,7 +105,7 @@ def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
 def _unquoted_names(places: Mapping[Keys, Place]) -> Iterator[str]:
     """Names that YAML takes for something else than text."""
     for keys, place in places.items():
-        named = len(keys) == 2 and keys[0] in NAMED
+        named = len(keys) == 2 and keys[0] in SECTIONS
         if place.unquoted and (named or (len(keys) == 4 and keys[2] == "data")):
             name = str(keys[-1])
             advice = f'write "{name}" in quotes' if name else "nothing stands there"

@@ -69,6 +69,6 @@ class DuplicatesConfig(Strict):
 
 
 class DuplicatesSlice(DuplicatesConfig):
-    """What ``find_duplicates`` gets: a run's part about duplicates, and where the run stands."""
+    """What ``find_duplicates`` gets: a run's part about duplicates, and the view it trains on."""
 
-    section: str = key(about="section of the run")
+    view: Literal["sft", "preference", "prompt"] = key(about="the view")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import model_validator
 
+from rlhf.catalog import ONLINE, SECTIONS
 from rlhf.config.base import Strict, key
 from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.data import DatasetConfig
@@ -22,10 +23,7 @@ from rlhf.config.sft import SftConfig
 from rlhf.config.store import StoreConfig
 from rlhf.config.tokenization import TokenizationConfig
 
-# Sections whose entries have names that a user chose, and the keys that refer to one.
-NAMED = ("models", "datasets", "sft", "reward", "ppo", "evaluation", "report")
 TOKENIZER = ("template", "pad_token", "eos_token", "new_tokens", "per_digit_tokens")
-REFERENCES = {"model": "models", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 
 
 class Config(Strict):
@@ -66,7 +64,7 @@ class Config(Strict):
         return self
 
     def _bad_names(self) -> Iterator[str]:
-        for section in NAMED:
+        for section in SECTIONS:
             folded: dict[str, str] = {}
             for name in getattr(self, section):
                 if problem := name_problem(name):
@@ -94,30 +92,33 @@ class Config(Strict):
 
     def _references(self) -> Iterator[tuple[str, str, str]]:
         """Every use of a name: the key, the section that should declare it, the name."""
-        for section in NAMED:
+        for section, row in SECTIONS.items():
             for name, entry in getattr(self, section).items():
                 where = f"{section}.{name}"
                 for dataset in getattr(entry, "data", {}):
                     yield f"{where}.data", "datasets", dataset
-                for attribute, target in REFERENCES.items():
-                    value = getattr(entry, attribute, None)
-                    if isinstance(value, str):
-                        yield f"{where}.{attribute}", target, value
-        for name, entry in self.report.items():
-            for one in entry.evaluations:
-                yield f"report.{name}.evaluations", "evaluation", one
+                for attribute, target in row.parents.items():
+                    value = getattr(entry, attribute)
+                    for parent in [value] if isinstance(value, str) else value or []:
+                        yield f"{where}.{attribute}", target, parent
 
     def start(self, section: str, name: str) -> tuple[str, str]:
-        """Section (``models`` or ``sft``) and name of what a run starts from."""
-        run = getattr(self, section)[name]
-        base = None if section == "ppo" else run.model
-        return ("sft", run.sft) if base is None else ("models", base)
+        """Section and name of what a run starts from; of an evaluation, the run it evaluates."""
+        row, run = SECTIONS[section], getattr(self, section)[name]
+        given = [(row.parents[key], getattr(run, key)) for key in row.start if getattr(run, key)]
+        return given[0]
 
     def base_model(self, section: str, name: str) -> str:
         """Name of the base model that a run goes back to."""
         while section != "models":
             section, name = self.start(section, name)
         return name
+
+    def drawn_from(self, section: str, name: str) -> list[str]:
+        """Names of a run's datasets; an evaluation's are those of the run it evaluates."""
+        while not SECTIONS[section].view:
+            section, name = self.start(section, name)
+        return list(getattr(self, section)[name].data)
 
     def _circles(self) -> Iterator[str]:
         """SFT runs that start from one another."""
@@ -129,17 +130,20 @@ class Config(Strict):
                 yield f"sft.{name}: starts from itself ({' ← '.join([*seen, name])})"
 
     def _mixed_models(self) -> Iterator[str]:
-        """PPO runs whose policy and reward model can't have one tokenizer.
+        """Online runs whose policy and reward model can't have one tokenizer.
 
-        Models of one family may: whether they do is known once both are there. PPO looks then.
+        Models of one family may: whether they do is known once both are there. The stage looks
+        then.
         """
-        for name, run in self.ppo.items():
-            policy = self.base_model("ppo", name)
-            judge = self.base_model("reward", run.reward)
-            one, other = self.models[policy], self.models[judge]
-            differ = [key for key in TOKENIZER if getattr(one, key) != getattr(other, key)]
-            if differ:
-                yield (
-                    f"ppo.{name}: policy ({policy}) and reward model ({judge}) come from base "
-                    f"models that differ in {', '.join(differ)}, so their token ids do not match"
-                )
+        for section in ONLINE:
+            for name, run in getattr(self, section).items():
+                policy = self.base_model(section, name)
+                scoring = self.base_model("reward", run.reward)
+                one, other = self.models[policy], self.models[scoring]
+                differ = [key for key in TOKENIZER if getattr(one, key) != getattr(other, key)]
+                if differ:
+                    yield (
+                        f"{section}.{name}: policy ({policy}) and reward model ({scoring}) come "
+                        f"from base models that differ in {', '.join(differ)}, so their token ids "
+                        "do not match"
+                    )

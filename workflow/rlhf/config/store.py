@@ -25,6 +25,7 @@ class StoreConfig(Strict):
 
 
 class StoreSlice(StoreConfig):
-    """What the exports get: the section about stores, and how long rows are."""
+    """What ``export_store`` gets: the section, what is served, and how long rows are."""
 
+    kind: Literal["reward", "reference"] = key(about="what is served")
     longest: int = key(ge=1, about="tokens of the longest row that is scored", unit="tokens")

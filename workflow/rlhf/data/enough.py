@@ -44,7 +44,7 @@ def require_training(run: str, manifests: Sequence[Path], rows: Mixture) -> None
     elsewhere = sum(one["facts"].get(LEFT_TO_OTHERS, 0) for one in known)
     if train:
         why = f"all {train} rows are copies of others or of held-out rows"
-        hint = f"`{run}.duplicates` says what counts as a copy; results/duplicates/{run} lists them"
+        hint = f"`{run}.duplicates` says what counts as a copy; `rlhf data duplicates` shows copies"
     elif elsewhere:
         why = f"`stage_split` left {elsewhere} rows to other stages, and {held_out} are held out"
         hint = "raise this stage's part in `stage_split`, or give the dataset more prompts"

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from rlhf.core.digest import digest_text
 
-VIEW_OF = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}  # what a stage draws
+# Part of `stage_split` → view of the rows that it is a part of.
+PARTS = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}
 
 LEFT_TO_OTHERS = "left_to_other_stages"  # of a manifest: rows that `stage_split` took from a view
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS = ("reward", "reference")  # of model servers, in the order in which they get their GPUs
+from rlhf.catalog import STORES
+from rlhf.paths import LOGS
+
+KINDS = tuple(STORES)  # of model servers, in the order in which they get their GPUs
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", help="state folder, for one run at a time", **paths)
     parser.add_argument(
         "--log",
-        default=Path("logs/launch.log"),
+        default=LOGS / "launch.log",
         help="the stage's log; server logs stand beside it, as in STEM.reward-server.log",
         **paths,
     )

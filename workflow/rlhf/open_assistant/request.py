@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf.catalog import DRAWING
 from rlhf.errors import ConfigError
 from rlhf.open_assistant.datasets import Mixture, translate_datasets
 from rlhf.open_assistant.dispositions import Dispositions
@@ -17,7 +18,7 @@ from rlhf.open_assistant.names import Trainer
 
 # The section of each trainer's runs, and the view that they read.
 SECTIONS = {"sft": "sft", "rm": "reward", "rl": "ppo"}
-VIEWS = {"sft": "sft", "rm": "preference", "rl": "prompt"}
+VIEWS = {trainer: str(DRAWING[section].view) for trainer, section in SECTIONS.items()}
 PRECISIONS = {
     "fp32": "float32", "float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16",
     "fp16": "bfloat16", "float16": "bfloat16",

@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from rlhf.catalog import SECTIONS
 from rlhf.config.base import NAME_PATTERN
 from rlhf.config.problems import NAME_LENGTH, NAME_RULE
-from rlhf.config.schema import NAMED, Config
+from rlhf.config.schema import Config
 
 SCHEMA = "schema.json"
 README = "README.md"
@@ -63,7 +64,7 @@ def schema() -> dict[str, Any]:
     """The JSON schema of the configuration, with units and sources in the descriptions."""
     made = Config.model_json_schema()
     _tidy(made)
-    for section in NAMED:
+    for section in SECTIONS:
         made["properties"][section]["propertyNames"] = {
             "pattern": NAME_PATTERN,
             "maxLength": NAME_LENGTH,

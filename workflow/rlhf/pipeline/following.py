@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlhf.catalog import RUNS, SECTIONS
 from rlhf.config.schema import Config
 
-SECTIONS = ("sft", "reward", "ppo", "evaluation")
-SETS = ("train", "demonstrations", "prompts")  # keys of a run's needs that name a tokenized set
+TRAIN = "train"
+# Keys of a run's needs that name a tokenized set.
+SETS = (TRAIN, *dict.fromkeys(role for row in RUNS.values() for role in row.held_out))
 
 
 def following(config: Config, section: str, name: str) -> list[tuple[str, str]]:
     """Section and name of a run and of all that build on it, itself first."""
     found = [(section, name)]
     for parent, own in found:  # grows while it is read
-        for other in SECTIONS:
+        for other, row in RUNS.items():
+            keys = [key for key, target in row.parents.items() if target == parent]
             found += [
                 (other, run)
                 for run, entry in getattr(config, other).items()
-                if getattr(entry, parent, None) == own and (other, run) not in found
+                if any(getattr(entry, key) == own for key in keys) and (other, run) not in found
             ]
     return found
 
@@ -31,7 +34,7 @@ def rows_needed(config: Config, section: str, name: str) -> dict[str, dict[str, 
     """What a run and those that follow it need, by run.
 
     Each has ``data``, its datasets, and some of ``train`` (the set that it trains on),
-    ``demonstrations`` and ``prompts`` (sets that it needs held-out rows of); sets are named
+    ``demonstrations`` and ``prompts`` (sets of which it needs held-out rows); sets are named
     ``view/model``.
     """
     return {
@@ -40,16 +43,11 @@ def rows_needed(config: Config, section: str, name: str) -> dict[str, dict[str, 
 
 
 def _needs(config: Config, section: str, name: str) -> dict[str, Any]:
-    run = getattr(config, section)[name]
-    if section == "evaluation":
-        ppo = config.ppo[run.ppo]
-        return {"data": sorted(ppo.data), "prompts": f"prompt/{config.base_model('ppo', run.ppo)}"}
-    view = {"sft": "sft", "reward": "preference", "ppo": "prompt"}[section]
+    row, run = SECTIONS[section], getattr(config, section)[name]
     model = config.base_model(section, name)
-    needs: dict[str, Any] = {"data": sorted(run.data), "train": f"{view}/{model}"}
-    if section == "reward":
-        needs |= {
-            "demonstrations": f"sft/{model}",
-            "calibration_samples": run.calibration_samples,
-        }
+    sets = {TRAIN: row.view} if row.view else {}
+    needs: dict[str, Any] = {"data": sorted(config.drawn_from(section, name))}
+    needs |= {role: f"{view}/{model}" for role, view in (sets | dict(row.held_out)).items()}
+    if "demonstrations" in row.held_out:
+        needs["calibration_samples"] = run.calibration_samples
     return needs

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf.config.cluster import TRAINING, Resources, Rule, stage_resources
+from rlhf import paths
+from rlhf.catalog import RULES, subject
+from rlhf.config.cluster import Resources, Rule, stage_resources
 from rlhf.config.schema import Config
-from rlhf.launch.images import image_path
+from rlhf.data.formats.source import module_of
+from rlhf.launch.images import image_id, image_path
 from rlhf.pipeline.needs import abilities, longest_rows
 from rlhf.pipeline.slices import config_slice, local_source
+from rlhf.provenance.code import digest_code
 from rlhf.sources.addresses import read_addresses
 from rlhf.sources.locks import config_files, lock_path
-
-# Rules that are told what the configuration will ask of their model, and the section of their name.
-MEETS_MODEL: dict[Rule, str] = {
-    "fetch_model": "models",
-    "train_sft": "sft",
-    "train_reward": "reward",
-    "export_reward_store": "reward",
-    "export_reference_store": "sft",
-}
 
 
 def resource_names(config: Config, rule: Rule) -> list[str]:
     """What ``job_resources`` names for every job of a rule."""
     own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
-    saving = ["saving"] if rule in TRAINING else []
-    return [*own, "launch", *saving, *(["needs"] if rule in MEETS_MODEL else [])]
+    row = RULES[rule]
+    saving = ["saving"] if row.trains else []
+    return [*own, "launch", *saving, *(["needs"] if row.checks_model else [])]
 
 
 def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int | str]:
@@ -37,15 +34,15 @@ def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int 
     Args:
         config: the whole configuration.
         rule: the job's rule.
-        wildcards: the job's, a run, model, dataset or view first.
+        wildcards: the job's.
     """
-    name = wildcards[0]
+    row, name = RULES[rule], wildcards[0]
     own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
     own["launch"] = launch_options(config, rule, *wildcards)
-    if rule in TRAINING:
+    if row.trains:
         own["saving"] = saving_options(config, rule, name)
-    if rule in MEETS_MODEL:
-        own["needs"] = needs_options(config, rule, name)
+    if row.checks_model:
+        own["needs"] = needs_options(config, rule, *wildcards)
     return own
 
 
@@ -81,9 +78,9 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
     Args:
         config: the whole configuration.
         rule: the job's rule.
-        wildcards: the job's, a run, model, dataset or view first.
+        wildcards: the job's.
     """
-    name = wildcards[0]
+    row, name = RULES[rule], wildcards[0]
     asked = stage_resources(config, rule, name)
     options: list[tuple[str, object]] = [
         ("nodes", asked.nodes if asked.nodes > 1 else 0),
@@ -93,13 +90,13 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
         ("threads", asked.threads),
     ]
     if asked.servers:
-        run = config.ppo[name]
+        run = getattr(config, row.section)[name]
+        options += [("server-threads", config.runtime.server_threads)]
         options += [
-            ("server-threads", config.runtime.server_threads),
-            ("serve", f"reward=results/store/reward/{run.reward}/repository"),
-            ("serve", f"reference=results/store/reference/{run.sft}/repository"),
+            ("serve", f"{kind}={paths.store(kind, getattr(run, key)) / 'repository'}")
+            for kind, key in row.servers.items()
         ]
-    options += [("state", state_folder(rule, *wildcards))]
+    options += [("state", paths.state(rule, *wildcards))]
     if config.runtime.containers != "none":
         options += zip(
             ("image", "serve-image"), map(image_path, images(config, rule, name)), strict=False
@@ -111,36 +108,53 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
 def saving_options(config: Config, rule: Rule, name: str) -> str:
     """Options of a training stage that change nothing in its result."""
     return (
-        f"--state {state_folder(rule, name)} --save-steps {config.runtime.save_steps}"
+        f"--state {paths.state(rule, name)} --save-steps {config.runtime.save_steps}"
         f" --save-seconds {config.runtime.save_seconds:g}"
         f" --save-margin {config.cluster.save_margin_seconds:g}"
         f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
     )
 
 
-def needs_options(config: Config, rule: Rule, name: str) -> str:
+def needs_options(config: Config, rule: Rule, *wildcards: str) -> str:
     """What a model has to be able to do, in this stage and in later ones."""
-    model = config.base_model(MEETS_MODEL[rule], name)
+    model = config.base_model(*subject(rule, *wildcards))
     needs = [f"--rows {keys}={most}" for keys, most in longest_rows(config, model).items()]
     for ability, runs in abilities(config, model).items():
         needs += [f"--runs {ability}={run}" for run in runs]
     return " ".join(needs)
 
 
-def state_folder(rule: Rule, *wildcards: str) -> str:
-    """What one attempt at a job owns; where training keeps what it resumes from."""
-    return f"state/{rule}/{'.'.join(wildcards)}"
-
-
 def images(config: Config, rule: Rule, name: str) -> list[str]:
     """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
-    own = "serve" if rule.startswith("export") else "train"
+    own = RULES[rule].image
     return [own, "serve"] if stage_resources(config, rule, name).servers else [own]
+
+
+def code_id(config: Config, rule: Rule, name: str) -> str:
+    """Identity of the code that a job runs; of the formats of datasets only its own counts."""
+    if not config.runtime.track_code:
+        return "code:untracked"  # Snakemake shows and compares values without their keys
+    formats = (
+        [module_of(str(config.datasets[name].format))] if RULES[rule].section == "datasets" else []
+    )
+    return f"code:{_digest_code(rule, *formats)}"
+
+
+@functools.cache
+def _digest_code(rule: Rule, *modules: str) -> str:
+    return digest_code(f"stages.{rule}", also=modules)
+
+
+def images_id(config: Config, rule: Rule, name: str) -> str:
+    """Identity of the images that a job runs in."""
+    if config.runtime.containers == "none":
+        return "image:none"
+    return image_id(*images(config, rule, name))
 
 
 def _folders_outside(config: Config, rule: Rule, name: str) -> Iterator[Path]:
     """Folders that a job reads outside of the working directory: an image would not see them."""
-    if rule not in ("fetch_model", "fetch_data"):
+    if not RULES[rule].fetches:
         return
     values = config_slice(config, rule, name)
     url = values.get("source", {}).get("url")

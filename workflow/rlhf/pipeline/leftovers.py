@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import RlhfError
+from rlhf.paths import LOGS
 from rlhf.provenance.manifest import MANIFEST
 from rlhf.runtime import slurm
 from rlhf.runtime.fence import Owner, owner_of
@@ -26,7 +27,7 @@ ENDING = "COMPLETING"  # SLURM's word for a job whose processes it ends
 
 Job = tuple[str, ...]  # its rule, then its wildcards
 # Where the executor plugin keeps its logs, here and by default: there if it ever submitted a job.
-PLUGIN_LOGS = (Path("logs/slurm"), SNAKEMAKE / "slurm_logs")
+PLUGIN_LOGS = (LOGS / "slurm", SNAKEMAKE / "slurm_logs")
 # What the executor plugin names its jobs: its run's id, perhaps after a prefix; and their comments.
 _RUN_ID = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _COMMENT = re.compile(r"rule_(?P<rule>\w+?)(?:_wildcards_(?P<name>.*))?$")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rlhf.catalog import DRAWING, ONLINE, VIEWS
 from rlhf.config.schema import Config
 from rlhf.provenance.facts import SAMPLING, SCORES
 
@@ -23,8 +24,11 @@ def longest_rows(config: Config, model: str) -> dict[str, int]:
     """
     views = config.tokenization
     rows: dict[str, int] = {}
-    for view, sections in (("sft", ("sft", "reward")), ("preference", ("reward",))):
-        if any(_built_on(config, section, model) for section in sections):
+    offline = {section: row for section, row in DRAWING.items() if not row.online}
+    read = {view for section, row in offline.items() if _built_on(config, section, model)
+            for view in (row.view, *row.held_out.values())}  # fmt: skip
+    for view in VIEWS:
+        if view in read:
             rows[f"tokenization.{view}.max_length"] = getattr(views, view).max_length
     for key, new in _responses(config, model):
         rows[f"tokenization.prompt.max_length+{key}"] = views.prompt.max_length + new
@@ -33,24 +37,33 @@ def longest_rows(config: Config, model: str) -> dict[str, int]:
 
 def abilities(config: Config, model: str) -> dict[str, list[str]]:
     """Runs that need more of the model than SFT does: those that sample, and those that score."""
-    sampling = [f"ppo.{name}" for name in _built_on(config, "ppo", model)]
+    sampling = [
+        f"{section}.{name}" for section in ONLINE for name in _built_on(config, section, model)
+    ]
     return {SAMPLING: sampling} | {
         SCORES: [f"reward.{name}" for name in _built_on(config, "reward", model)]
     }
 
 
-def longest_scored(config: Config, section: str, name: str) -> int:
+def longest_scored(config: Config, kind: str, name: str) -> int:
     """Tokens of the longest row that a store may be asked to score.
 
-    Rounded up: another PPO run with slightly longer responses is no reason to make the store anew.
+    Rounded up: another run with slightly longer responses is no reason to make the store again.
 
     Args:
         config: the whole configuration.
-        section: ``reward`` or ``sft``, what the store is made of.
-        name: the run there.
+        kind: of the store, ``reward`` or ``reference``.
+        name: the run that it is made of.
     """
-    runs = [run for run in config.ppo.values() if getattr(run, section) == name]
-    new = max((run.sampling.max_new_tokens for run in runs), default=0)
+    new = max(
+        (
+            run.sampling.max_new_tokens
+            for section, row in ONLINE.items()
+            for run in getattr(config, section).values()
+            if kind in row.servers and getattr(run, row.servers[kind]) == name
+        ),
+        default=0,
+    )
     return -(-(config.tokenization.prompt.max_length + new) // STEP) * STEP
 
 
@@ -62,11 +75,12 @@ def _built_on(config: Config, section: str, model: str) -> list[str]:
 
 def _responses(config: Config, model: str) -> Iterator[tuple[str, int]]:
     """Keys and tokens of responses that the model samples, or scores as a reward model."""
-    for name, run in config.ppo.items():
-        judge = config.base_model("reward", run.reward)
-        if model not in (config.base_model("ppo", name), judge):
+    for section, name in ((one, name) for one in ONLINE for name in getattr(config, one)):
+        run = getattr(config, section)[name]
+        scoring = config.base_model("reward", run.reward)
+        if model not in (config.base_model(section, name), scoring):
             continue
-        yield f"ppo.{name}.sampling.max_new_tokens", run.sampling.max_new_tokens
+        yield f"{section}.{name}.sampling.max_new_tokens", run.sampling.max_new_tokens
         for other, evaluation in config.evaluation.items():
-            if evaluation.ppo == name:
+            if config.start("evaluation", other) == (section, name):
                 yield f"evaluation.{other}.max_new_tokens", evaluation.max_new_tokens

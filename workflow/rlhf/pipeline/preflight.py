@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rlhf.config.cluster import TRAINING, Rule, least_seconds
+from rlhf.catalog import RULES
+from rlhf.config.cluster import Rule, least_seconds
 from rlhf.config.problems import suggest
 from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, RlhfError
@@ -264,7 +265,7 @@ def _limit_problems(request: Request, config: Config, gpu_cap: float) -> Iterato
             hint="raise the cap, or lower cluster.nodes or cluster.gpus_per_node",
         )
     least = least_seconds(config)
-    if rule in TRAINING and 60 * request.minutes < least:
+    if RULES[rule].trains and 60 * request.minutes < least:
         yield ClusterError(
             f"The time limit of {rule}, {request.minutes} min, is shorter than one save.",
             where=f"cluster.stages.{rule}.hours",

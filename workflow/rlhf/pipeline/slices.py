@@ -5,67 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rlhf.catalog import DRAWING, RULES, subject
 from rlhf.config.schema import Config
 from rlhf.core.digest import canonical_json, digest_file, digest_source, digest_value
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
 from rlhf.pipeline.following import rows_needed
 from rlhf.pipeline.needs import longest_scored
-from rlhf.sources.locks import SECTIONS, Lock, is_downloaded
-
-VIEWS = ("sft", "preference", "prompt")
+from rlhf.sources.locks import Lock, is_downloaded
 
 
-def config_slice(config: Config, stage: str, name: str, lock: Lock | None = None) -> dict[str, Any]:
-    """The slice that ``stage`` gets for the artifact ``name``.
+def config_slice(
+    config: Config, rule: str, *wildcards: str, lock: Lock | None = None
+) -> dict[str, Any]:
+    """The slice of the configuration that a job gets.
 
     Args:
         config: the whole configuration.
-        stage: a stage's name, such as ``train_sft`` or ``tokenize``.
-        name: the artifact's name; for ``tokenize`` the view, for
-            ``find_duplicates`` and ``check_rows`` the run with its section, such as ``sft.chat``.
+        rule: the job's rule, such as ``train_sft``.
+        wildcards: the job's. Of ``tokenize`` the view decides alone; a run of ``find_duplicates``
+            and ``check_rows`` is named with its section, such as ``sft.chat``.
         lock: what the fetch stages have to obey.
     """
-    sections: dict[str, Any] = {
-        "fetch_model": config.models,
-        "fetch_data": config.datasets,
-        "train_sft": config.sft,
-        "train_reward": config.reward,
-        "train_ppo": config.ppo,
-        "evaluate": config.evaluation,
-        "report": config.report,
-    }
-    if stage == "tokenize":
-        return {"view": name} | getattr(config.tokenization, name).model_dump(mode="json")
-    if stage == "find_duplicates":
-        section, run = name.split(".")
-        return {"section": section} | sections[f"train_{section}"][run].duplicates.model_dump()
-    if stage == "check_rows":
-        return {"runs": rows_needed(config, *name.split("."))}
-    if stage == "fetch_model":
-        values = sections[stage][name].model_dump(mode="json")
-        return _with_content(values) | _locked(values, stage, name, lock)
-    if stage == "fetch_data":  # where it is described is of no account
-        entry = sections[stage][name]
+    if rule == "tokenize":
+        view = wildcards[0]
+        return {"view": view} | getattr(config.tokenization, view).model_dump(mode="json")
+    section, name = subject(rule, *wildcards)
+    if rule == "check_rows":
+        return {"runs": rows_needed(config, section, name)}
+    entry = getattr(config, section)[name]
+    if rule == "find_duplicates":
+        return {"view": DRAWING[section].view} | entry.duplicates.model_dump()
+    if rule == "export_store":
+        kind = wildcards[0]
+        longest = longest_scored(config, kind, name)
+        return config.store.model_dump(mode="json") | {"kind": kind, "longest": longest}
+    if rule == "fetch_data":  # where it is described does not matter
         values = entry.model_dump(mode="json", exclude={"registry"}, exclude_none=True)
-        return _with_content(values) | _locked(values, stage, name, lock)
-    if stage in ("export_reward_store", "export_reference_store"):
-        section = "reward" if stage == "export_reward_store" else "sft"
-        longest = longest_scored(config, section, name)
-        return config.store.model_dump(mode="json") | {"longest": longest}
-    return sections[stage][name].model_dump(mode="json")
+    else:
+        values = entry.model_dump(mode="json")
+    if RULES[rule].fetches:
+        return _with_content(values) | _locked(values, section, name, lock)
+    return values
 
 
-def canonical_slice(config: Config, stage: str, name: str, lock: Lock | None = None) -> str:
+def canonical_slice(config: Config, rule: str, *wildcards: str, lock: Lock | None = None) -> str:
     """``config_slice`` as canonical JSON: equal configurations give equal texts."""
-    return canonical_json(config_slice(config, stage, name, lock))
+    return canonical_json(config_slice(config, rule, *wildcards, lock=lock))
 
 
-def _locked(values: dict[str, Any], stage: str, name: str, lock: Lock | None) -> dict[str, str]:
+def _locked(values: dict[str, Any], section: str, name: str, lock: Lock | None) -> dict[str, str]:
     """Digest of the lock's entry: the entry itself may be too long for a command line."""
     if lock is None or not is_downloaded(values.get("source") or {}):
         return {}
-    digest = lock.digest(SECTIONS[stage], name)
+    digest = lock.digest(section, name)
     return {"lock": digest} if digest else {}
 
 

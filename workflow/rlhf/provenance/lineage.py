@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhf.core.digest import digest_file
 from rlhf.core.files import read_json
+from rlhf.paths import RESULTS
 from rlhf.provenance.manifest import MANIFEST, RUN, read_manifest
 
 
@@ -83,7 +84,7 @@ def results_root(manifest: str | Path) -> Path:
     """
     path = Path(manifest).absolute()
     for folder in path.parents:
-        if folder.name == "results":
+        if folder.name == RESULTS.name:
             return folder
     return path.parents[2]
 

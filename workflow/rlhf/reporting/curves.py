@@ -7,41 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from rlhf.catalog import RUNS
 from rlhf.reporting.artifacts import Artifact
 from rlhf.reporting.axes import colour
 from rlhf.reporting.charts import Series, line_chart
 from rlhf.reporting.numbers import figure
-
-Plot = tuple[str, str, tuple[tuple[str, str], ...]]  # title, unit, (metric, label of its line)…
-
-TRAIN, VALIDATION = "train", "validation"
-PLOTS: dict[str, tuple[Plot, ...]] = {
-    "sft": (
-        ("Loss", "nats per token", (("loss", TRAIN), ("validation_loss", VALIDATION))),
-        ("Learning rate", "", (("learning_rate", "learning rate"),)),
-        ("Gradient norm", "", (("grad_norm", "gradient norm"),)),
-    ),
-    "reward": (
-        ("Loss", "nats per pair", (("loss", TRAIN), ("validation_loss", VALIDATION))),
-        (
-            "Accuracy",
-            "share of pairs in people’s order",
-            (("accuracy", TRAIN), ("validation_accuracy", VALIDATION)),
-        ),
-        ("Kendall’s τ", "validation, −1 to 1", (("validation_kendall_tau", VALIDATION),)),
-    ),
-    "ppo": (
-        ("Reward", "calibrated, standard deviations", (("reward", "reward"),)),
-        ("KL from the reference", "nats per response", (("kl", "KL"),)),
-        ("KL coefficient", "β", (("kl_coefficient", "β"),)),
-        ("Response length", "tokens", (("response_length", "length"),)),
-        ("Responses that end", "share with an end token", (("eos_rate", "ended"),)),
-        ("Entropy", "nats per token", (("entropy", "entropy"),)),
-        ("Clip fraction", "share of tokens", (("clip_fraction", "clipped"),)),
-        ("Value loss", "", (("value_loss", "value loss"),)),
-        ("Explained variance", "of the returns", (("explained_variance", "explained"),)),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -64,11 +34,11 @@ class Figure:
 def figures(artifact: Artifact) -> list[Figure]:
     """All charts of an artifact whose metrics are there."""
     drawn = []
-    for title, unit, lines in PLOTS.get(artifact.role, ()):
-        series = [artifact.series(key, label) for key, label in lines]
+    for plot in RUNS[artifact.role].plots if artifact.role in RUNS else ():
+        series = [artifact.series(key, label) for key, label in plot.lines]
         series = [line for line in series if any(map(math.isfinite, line.y))]
         if series:
-            drawn.append(_figure(title, unit, series))
+            drawn.append(_figure(plot.title, plot.unit, series))
     if artifact.evaluation.get("calibration"):
         drawn.append(_calibration(artifact.evaluation["calibration"]))
     return drawn

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlhf import paths
+from rlhf.catalog import DRAWING
 from rlhf.core.files import write_atomic
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
@@ -19,7 +21,6 @@ from rlhf.provenance.manifest import MANIFEST, read_manifest
 if TYPE_CHECKING:
     from rlhf.config.schema import Config
 
-VIEWS = {"sft": "sft", "reward": "preference", "ppo": "prompt"}  # section → tokenized view
 BINS = 20
 
 
@@ -45,24 +46,25 @@ def describe(config: Config, results: Path, runs: list[str]) -> dict[str, Any]:
     for run in runs:
         section, name = run.split(".")
         own = getattr(config, section)[name]
-        view = VIEWS[section]
+        view = str(DRAWING[section].view)
         model = config.base_model(section, name)
-        folder = results / "tokenized" / view / model
         for dataset in own.data:
             if (view, model, dataset) not in datasets:
-                datasets[view, model, dataset] = _dataset(folder, view, model, dataset)
-        mixtures.append(_mixture(run, own, folder, results))
+                datasets[view, model, dataset] = _dataset(results, view, model, dataset)
+        sets = {name: paths.tokenized(view, model, name, results) for name in own.data}
+        mixtures.append(_mixture(run, own, sets, results))
     return {
         "datasets": [entry for key in sorted(datasets) for entry in datasets[key]],
         "mixtures": mixtures,
     }
 
 
-def _dataset(folder: Path, view: str, model: str, dataset: str) -> list[dict[str, Any]]:
-    counts = _manifest(folder / dataset)["counts"]
+def _dataset(results: Path, view: str, model: str, dataset: str) -> list[dict[str, Any]]:
+    folder = paths.tokenized(view, model, dataset, results)
+    counts = _manifest(folder)["counts"]
     entries = []
     for split in SPLITS:
-        lengths = Mixture({dataset: folder / dataset / "data"}, {}, split).lengths()
+        lengths = Mixture({dataset: folder / "data"}, {}, split).lengths()
         entry = {"view": view, "model": model, "dataset": dataset, "split": split}
         entries.append(entry | counts[split] | {"length": _lengths(lengths)})
     return entries
@@ -82,15 +84,15 @@ def _lengths(lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _mixture(run: str, own: Any, folder: Path, results: Path) -> dict[str, Any]:
+def _mixture(run: str, own: Any, sets: dict[str, Path], results: Path) -> dict[str, Any]:
     left_out = {}
     if own.duplicates.remove != "none":
-        found = results / "duplicates" / run
+        found = paths.duplicates(run, results)
         _manifest(found)
         left_out = read_left_out(found / DUPLICATES)
     shares = {name: Share(**share.model_dump()) for name, share in own.data.items()}
-    folders = {name: folder / name / "data" for name in own.data}
-    counts = {name: _manifest(folder / name)["counts"]["train"] for name in own.data}
+    folders = {name: folder / "data" for name, folder in sets.items()}
+    counts = {name: _manifest(folder)["counts"]["train"] for name, folder in sets.items()}
     train = Mixture(folders, shares, "train", left_out)
     whole = Mixture(folders, {}, "train").sizes
     held_out = Mixture(folders, shares, "validation").sizes
@@ -112,9 +114,9 @@ def _mixture(run: str, own: Any, folder: Path, results: Path) -> dict[str, Any]:
     ]
     labelled = sum(tokens[name] * counts[name].get("label_share", 0.0) for name in tokens)
     drawn = (
-        own.epochs * train.rows_per_epoch
-        if hasattr(own, "global_batch_size")
-        else own.updates * own.rollout_batch_size
+        own.updates * own.rollout_batch_size
+        if DRAWING[run.split(".")[0]].online
+        else own.epochs * train.rows_per_epoch
     )
     return {
         "run": run,

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from rlhf.catalog import ONLINE, RUNS
 from rlhf.provenance.code import PACKAGE_ROOT
 from rlhf.provenance.lineage import Lineage, Node, trace
 from rlhf.provenance.manifest import read_manifest
@@ -20,8 +21,8 @@ from rlhf.reporting.rows import bar_chart, interval_chart
 
 CODE_FILES = ["../../report/page.html.jinja"]
 TEMPLATE = PACKAGE_ROOT.parent / "report" / "page.html.jinja"
-TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
-LABELS = {"base": "Base", "sft": "SFT", "ppo": "PPO"}  # in this order wherever models are listed
+# Of models, in this order wherever they are listed.
+LABELS = {"base": "Base"} | {section: row.label for section, row in RUNS.items() if row.label}
 SAMPLES_SHOWN, SAMPLES_FOLDED = 3, 37  # beyond these the page would grow heavy on a telephone
 
 
@@ -114,33 +115,28 @@ def _named(note: str, artifact: Artifact, siblings: list[Artifact]) -> str:
 
 def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict[str, str]]:
     models = artifact.evaluation.get("models", {})
-    comparison = artifact.evaluation.get("comparisons", {}).get("ppo_vs_sft", {})
-    sft, ppo = models.get("sft", {}), models.get("ppo", {})
+    comparisons = artifact.evaluation.get("comparisons", {})
+    before = models.get("sft", {}).get("reward")
     tiles = []
-    if "reward" in sft and "reward" in ppo:
-        before, after = sft["reward"], ppo["reward"]
-        note = f"{numbers.interval(before)} → {numbers.interval(after)}, standard deviations"
-        value = f"{numbers.figure(before['mean'])} → {numbers.figure(after['mean'])}"
-        tiles.append(
-            {
-                "label": "Reward, SFT → PPO",
-                "value": value,
-                "note": _named(note, artifact, siblings),
-            }
-        )
-    if "win_rate" in comparison:
-        rate = comparison["win_rate"]
-        note = f"{numbers.interval(rate, numbers.percent)} by the reward model"
-        tiles.append(_tile("PPO wins against SFT", rate["mean"], note, artifact, siblings))
-    if ppo.get("kl") is not None:
-        note = "nats per response from the reference"
-        tiles.append(
-            {
-                "label": "KL of PPO",
-                "value": numbers.figure(ppo["kl"]),
-                "note": _named(note, artifact, siblings),
-            }
-        )
+
+    def add(label: str, value: str, note: str) -> None:
+        note = _named(note, artifact, siblings)
+        tiles.append({"label": label, "value": value, "note": note})
+
+    for section, row in ONLINE.items():
+        policy = models.get(section, {})
+        if before and (after := policy.get("reward")):
+            add(
+                f"Reward, SFT → {row.label}",
+                f"{numbers.figure(before['mean'])} → {numbers.figure(after['mean'])}",
+                f"{numbers.interval(before)} → {numbers.interval(after)}, standard deviations",
+            )
+        if rate := comparisons.get(f"{section}_vs_sft", {}).get("win_rate"):
+            note = f"{numbers.interval(rate, numbers.percent)} by the reward model"
+            add(f"{row.label} wins against SFT", numbers.percent(rate["mean"]), note)
+        if policy.get("kl") is not None:
+            note = "nats per response from the reference"
+            add(f"KL of {row.label}", numbers.figure(policy["kl"]), note)
     return tiles
 
 
@@ -167,11 +163,11 @@ def _evaluation(artifact: Artifact) -> dict[str, Any]:
 
 def _curves(artifacts: list[Artifact]) -> list[dict[str, Any]]:
     sections = []
-    for role, title in TITLES.items():
-        for artifact in _of(artifacts, role):
+    for role, row in RUNS.items():
+        for artifact in _of(artifacts, role) if row.title else ():
             drawn = figures(artifact)
             if drawn:
-                sections.append({"title": title, "name": artifact.name, "figures": drawn})
+                sections.append({"title": row.title, "name": artifact.name, "figures": drawn})
     return sections
 
 

@@ -153,7 +153,7 @@ def store_kind(repository: str | Path) -> Kind:
         "This folder is not a model store.",
         where=repository,
         expected=f"{' or '.join(f'{kind}/config.pbtxt' for kind in get_args(Kind))}",
-        hint="snakemake builds it with the rules export_reward_store and export_reference_store",
+        hint="snakemake builds it with the rule export_store",
     )
 
 

@@ -21,7 +21,7 @@ from rlhf.errors import ConfigError, IntegrityError
 from rlhf.sources.addresses import read_addresses
 
 VERSION = 1
-SECTIONS = {"fetch_model": "models", "fetch_data": "datasets"}
+SECTIONS = ("models", "datasets")
 DEFAULT = Path("config/config.yaml")
 # Names the configuration's files to the fetch stages: their locks may be too long for an argument.
 VARIABLE = "RLHF_CONFIGFILES"
@@ -51,7 +51,7 @@ class Lock:
 
     def __init__(self, config_files: Iterable[str | Path]) -> None:
         self.config_files = [Path(os.path.relpath(one)) for one in config_files]
-        self.entries: dict[str, dict[str, Entry]] = {one: {} for one in SECTIONS.values()}
+        self.entries: dict[str, dict[str, Entry]] = {one: {} for one in SECTIONS}
         for file in self.config_files:
             path = lock_path(file)
             if os.path.lexists(path):
@@ -209,7 +209,7 @@ def _read(path: Path) -> dict[str, dict[str, Entry]]:
                 expected=f"version {VERSION}",
                 hint=anew,
             )
-        entries = {section: dict(value[section]) for section in SECTIONS.values()}
+        entries = {section: dict(value[section]) for section in SECTIONS}
         for entry in (one for named in entries.values() for one in named.values()):
             if "hub" in entry and not isinstance(entry["commit"], str):
                 raise TypeError(entry)

@@ -54,8 +54,13 @@ def _check(stage: Stage, name: str, needs: RowsNeeded) -> dict[str, Any]:
     return counts
 
 
-def _manifests(stage: Stage, role: str, datasets: list[str]) -> list[Path]:
-    return [path for path in stage.inputs[role] if path.parent.name in datasets]
+def _manifests(stage: Stage, folder: str, datasets: list[str]) -> list[Path]:
+    """Of the tokenized sets in a folder ``view/model``, those of a run's datasets."""
+    return [
+        path
+        for path in stage.inputs["tokenized"]
+        if path.parent.name in datasets and "/".join(path.parts[-4:-2]) == folder
+    ]
 
 
 def _mixture(manifests: list[Path], split: str, left_out: Any = None) -> Mixture:

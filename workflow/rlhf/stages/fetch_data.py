@@ -16,7 +16,7 @@ from rlhf.data.files import find_files
 from rlhf.data.formats.accounts import total
 from rlhf.data.formats.source import Source
 from rlhf.data.rows import RowsWriter, view_of
-from rlhf.data.split import LEFT_TO_OTHERS, VIEW_OF, split_of, stage_of
+from rlhf.data.split import LEFT_TO_OTHERS, PARTS, split_of, stage_of
 from rlhf.data.statistics import Statistics
 from rlhf.errors import DataError
 from rlhf.runtime import fence
@@ -47,7 +47,7 @@ def run(stage: Stage) -> None:
             split = split_of(row.group, config.validation_fraction, salt)
             view = view_of(row)
             # What is held out trains no stage: all may measure on it.
-            if parts and split == "train" and view != VIEW_OF[stage_of(row.group, parts, salt)]:
+            if parts and split == "train" and view != PARTS[stage_of(row.group, parts, salt)]:
                 elsewhere[view] += 1
                 continue
             writer.add(row, split)

@@ -1,7 +1,8 @@
 """What every stage's command line has in common.
 
-A rule calls ``python -m rlhf.stages.<stage>`` with ``--config JSON``, ``--input role=PATH …`` and
-``--output role=PATH …``. A stage module defines ``run(stage)`` and ends with ``main(run)``.
+A rule calls ``python -m rlhf.stages.<stage>`` with ``--config JSON``, ``--input ROLE PATH…`` and
+``--output ROLE PATH``. A role of which there is nothing is given without a path. A stage module
+defines ``run(stage)`` and ends with ``main(run)``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -106,12 +107,19 @@ class Stage:
         return self.input(role).parent
 
     def parents(self) -> dict[str, str]:
-        """Role → digest of the parent's manifest; ``role:name`` where a role has several."""
-        return {
-            role if len(paths) == 1 else f"{role}:{one.parent.name}": digest_file(one)
-            for role, paths in self.inputs.items()
-            for one in paths
-        }
+        """Role → digest of the parent's manifest.
+
+        Where a role has several they are ``role:name``; where these share names too, as views of
+        one dataset do, ``role:view/model/name``.
+        """
+        digests: dict[str, str] = {}
+        for role, paths in self.inputs.items():
+            names = [path.parent.name for path in paths]
+            if len(set(names)) < len(names):
+                names = ["/".join(path.parent.parts[-3:]) for path in paths]
+            keys = [role] if len(paths) == 1 else [f"{role}:{name}" for name in names]
+            digests |= dict(zip(keys, map(digest_file, paths), strict=True))
+        return digests
 
     def run_options(self, threads: int) -> RunOptions:
         """How a training run saves and reports; its identity is all that decides the result."""
@@ -171,12 +179,13 @@ class Stage:
         manifest.write(path.parent, made, self.started, guard=fence.check)
 
 
-def _pairs(items: list[str]) -> dict[str, list[Path]]:
-    pairs: dict[str, list[Path]] = {}
-    for item in items:
-        role, _, path = item.partition("=")
-        pairs.setdefault(role, []).append(Path(path))
-    return pairs
+def _by_key(items: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Key → all values that are given for it; a key without any is left out."""
+    values: dict[str, list[str]] = {}
+    for key, *given in items:
+        if given:
+            values.setdefault(key, []).extend(given)
+    return values
 
 
 def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
@@ -184,8 +193,10 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the artifact")
     parser.add_argument("--config", required=True, type=json.loads, help="config slice, JSON")
-    parser.add_argument("--input", action="append", default=[], metavar="ROLE=PATH")
-    parser.add_argument("--output", action="append", default=[], metavar="ROLE=PATH")
+    inputs: dict[str, Any] = {"nargs": "+", "metavar": ("ROLE", "PATH")}
+    outputs: dict[str, Any] = {"nargs": 2, "metavar": ("ROLE", "PATH")}
+    parser.add_argument("--input", action="append", default=[], **inputs)
+    parser.add_argument("--output", action="append", default=[], **outputs)
     parser.add_argument("--code", default="", help="digest of the code closure")
     parser.add_argument("--image", default="", help="identity of the container image")
     parser.add_argument("--state", type=Path, help="folder for resume state")
@@ -198,16 +209,16 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--runs", action="append", default=[], metavar="NEED=RUN")
     parser.add_argument("--debug", action="store_true", help="print tracebacks")
     args = parser.parse_args(argv)
-    outputs = {role: paths[0] for role, paths in _pairs(args.output).items()}
-    if outputs.get("manifest", Path()).name != MANIFEST:
-        parser.error("--output manifest=…/manifest.json is missing")
+    made = {role: Path(path) for role, path in args.output}
+    if made.get("manifest", Path()).name != MANIFEST:
+        parser.error("--output manifest …/manifest.json is missing")
     module = sys.modules["__main__"].__spec__
     stage = Stage(
         stage=module.name.rpartition(".")[2] if module else "",
         name=args.name,
         config=args.config,
-        inputs=_pairs(args.input),
-        outputs=outputs,
+        inputs={role: [*map(Path, paths)] for role, paths in _by_key(args.input).items()},
+        outputs=made,
         code=args.code,
         image=args.image,
         state=args.state,
@@ -218,7 +229,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         log=args.log,
         started=time.time(),
         rows={keys: int(most) for keys, _, most in (one.rpartition("=") for one in args.rows)},
-        runs={need: [str(one) for one in runs] for need, runs in _pairs(args.runs).items()},
+        runs=_by_key(one.split("=", 1) for one in args.runs),
     )
     return stage, args
 

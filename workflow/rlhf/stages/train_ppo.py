@@ -27,14 +27,14 @@ from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed
-from rlhf.training.batches import check_batches
+from rlhf.training.batches import check_rollouts
 
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/``, ``value/``, ``metrics.jsonl`` and ``samples.jsonl``."""
     threads = begin()
     config, device = stage.config, devices.own_device()
-    check_batches("ppo", stage.name, config, distributed.world_size())
+    check_rollouts("ppo", stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     start, judge = stage.folder("sft") / "model", stage.folder("reward") / "model"
     response = f"ppo.{stage.name}.sampling.max_new_tokens", config["sampling"]["max_new_tokens"]

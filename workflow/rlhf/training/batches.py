@@ -11,13 +11,26 @@ logger = logging.getLogger(__name__)
 
 
 def check_batches(section: str, name: str, config: dict[str, Any], ranks: int) -> None:
-    """Refuse batch sizes that so many ranks can't share; say where ranks have nothing to do.
+    """Say where a global batch leaves ranks with nothing to do.
 
-    SFT and reward modelling share any batch: gradients are sums over rows, divided by what the
-    whole batch counts. PPO's ranks each need a response, for they whiten and measure together.
+    Any batch can be shared: gradients are sums over rows, divided by what the whole batch counts.
 
     Args:
-        section: ``sft``, ``reward`` or ``ppo``.
+        section: the run's section, such as ``sft``.
+        name: the run's name.
+        config: the run's configuration.
+        ranks: ranks on all nodes.
+    """
+    _tell_idle(f"{section}.{name}.global_batch_size", config["global_batch_size"], ranks)
+
+
+def check_rollouts(section: str, name: str, config: dict[str, Any], ranks: int) -> None:
+    """Refuse a rollout that has no response for some rank; say where ranks have nothing to do.
+
+    Ranks whiten and measure together, so each needs a response.
+
+    Args:
+        section: the run's section, such as ``ppo``.
         name: the run's name.
         config: the run's configuration.
         ranks: ranks on all nodes.
@@ -25,20 +38,20 @@ def check_batches(section: str, name: str, config: dict[str, Any], ranks: int) -
     Raises:
         ConfigError: impossible; with the nearest possible size.
     """
-    if section == "ppo" and config["rollout_batch_size"] < ranks:
+    if config["rollout_batch_size"] < ranks:
         rows, minibatch = config["rollout_batch_size"], config["minibatch_size"]
         nearest = -(-ranks // minibatch) * minibatch
         raise ConfigError(
             f"{rows} responses can't be shared by {ranks} ranks.",
-            where=f"ppo.{name}.rollout_batch_size: {rows}",
+            where=f"{section}.{name}.rollout_batch_size: {rows}",
             expected=f"at least one response for each rank: {nearest} is the nearest multiple of "
             f"minibatch_size {minibatch}",
             hint=f"set rollout_batch_size to {nearest}, or use at most {rows} ranks (cluster.nodes,"
             " cluster.gpus_per_node, cluster.processes_per_node)",
         )
-    key = "minibatch_size" if section == "ppo" else "global_batch_size"
-    if config[key] < ranks:
-        logger.info(
-            "%s.%s.%s: %d keeps only %d of %d ranks busy at a time",
-            *(section, name, key, config[key], config[key], ranks),
-        )
+    _tell_idle(f"{section}.{name}.minibatch_size", config["minibatch_size"], ranks)
+
+
+def _tell_idle(key: str, size: int, ranks: int) -> None:
+    if size < ranks:
+        logger.info("%s: %d keeps only %d of %d ranks busy at a time", key, size, size, ranks)

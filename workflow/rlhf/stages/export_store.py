@@ -1,4 +1,4 @@
-"""Make the Triton store of the reference (an SFT model), proven to answer like that model."""
+"""Make the Triton store of a reward model or a reference, proven to answer like that model."""
 
 from rlhf.config.store import StoreSlice
 from rlhf.models import devices
@@ -11,12 +11,13 @@ def run(stage: Stage) -> None:
     """Input: ``model`` (manifest). Outputs: ``repository``, ``parity``, ``manifest``."""
     devices.check_device()
     check_needs(stage, stage.folder("model") / "model", {})
+    config = stage.read(StoreSlice)
     facts = export(
-        "reference",
+        config.kind,
         stage.folder("model"),
         stage.outputs["repository"],
         stage.outputs["parity"],
-        stage.read(StoreSlice),
+        config,
     )
     stage.finish(facts=facts)
 

@@ -1,0 +1,125 @@
+"""What artifacts are made from: manifests of the parents of each, by the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rlhf import paths
+from rlhf.catalog import RUNS, SECTIONS, STORES
+from rlhf.config.schema import Config
+from rlhf.pipeline.following import SETS, TRAIN, following, rows_needed
+from rlhf.provenance.manifest import MANIFEST
+
+# Sections that a report is about, its evaluations first.
+REPORTED = tuple(section for section, row in reversed(RUNS.items()) if row.start)
+
+
+def _manifests(folders: Iterable[Path]) -> list[str]:
+    """Manifests of artifacts, each once."""
+    return list(dict.fromkeys(str(folder / MANIFEST) for folder in folders))
+
+
+def manifest(section: str, name: str) -> str:
+    """Manifest of what comes of an entry of the configuration, such as ``sft.chat``."""
+    return str(paths.artifact(section, name) / MANIFEST)
+
+
+def start(config: Config, section: str, name: str) -> str:
+    """The base model or run that a run starts from."""
+    return manifest(*config.start(section, name))
+
+
+def base(config: Config, section: str, name: str) -> str:
+    """The base model that a run goes back to."""
+    return manifest("models", config.base_model(section, name))
+
+
+def parent(config: Config, section: str, name: str, key: str) -> str:
+    """What a run names under a key; what the run that it starts from names there, if it does not.
+
+    So ``sft`` of an evaluation is the SFT run of the run that it evaluates.
+    """
+    while key not in SECTIONS[section].parents:
+        section, name = config.start(section, name)
+    return manifest(SECTIONS[section].parents[key], getattr(getattr(config, section)[name], key))
+
+
+def tokenized(config: Config, section: str, name: str, role: str = TRAIN) -> list[str]:
+    """The tokenized sets that a run trains on, or needs held-out rows of.
+
+    Args:
+        config: the whole configuration.
+        section: the run's section.
+        name: its name there.
+        role: ``train``, or a role of the stage's held-out rows, such as ``demonstrations``.
+    """
+    row = SECTIONS[section]
+    view = row.view if role == TRAIN else row.held_out[role]
+    model = config.base_model(section, name)
+    datasets = config.drawn_from(section, name)
+    return _manifests(paths.tokenized(str(view), model, dataset) for dataset in datasets)
+
+
+def rows(config: Config, section: str, name: str) -> list[str]:
+    """The datasets that a run draws from, or the run that it evaluates."""
+    return _manifests(paths.dataset(one) for one in config.drawn_from(section, name))
+
+
+def duplicates(config: Config, section: str, name: str) -> list[str]:
+    """The list of rows that a run leaves out; none when it keeps them all."""
+    if not SECTIONS[section].view or getattr(config, section)[name].duplicates.remove == "none":
+        return []
+    return _manifests([paths.duplicates(f"{section}.{name}")])
+
+
+def stores(config: Config, section: str, name: str) -> list[str]:
+    """The model stores that serve a run; none when it scores in-process."""
+    run, servers = getattr(config, section)[name], SECTIONS[section].servers
+    if run.scoring == "local":
+        return []
+    return _manifests(paths.store(kind, getattr(run, key)) for kind, key in servers.items())
+
+
+def stored(kind: str, name: str) -> str:
+    """The model that a store serves."""
+    return manifest(STORES[kind], name)
+
+
+def sets_to_check(config: Config, section: str, name: str) -> list[str]:
+    """The tokenized sets that a run and those that build on it need rows of."""
+    found = []
+    for needs in rows_needed(config, section, name).values():
+        for key in SETS:
+            if key in needs:
+                view, model = needs[key].split("/")
+                found += [paths.tokenized(view, model, dataset) for dataset in needs["data"]]
+    return _manifests(found)
+
+
+def duplicates_to_check(config: Config, section: str, name: str) -> list[str]:
+    """The lists of rows that a run and those that build on it leave out."""
+    return [one for run in following(config, section, name) for one in duplicates(config, *run)]
+
+
+def reported(config: Config, name: str, section: str) -> list[str]:
+    """The runs of a section that a report is about: its evaluations, and what these go back to.
+
+    Args:
+        config: the whole configuration.
+        name: the report.
+        section: such as ``evaluation``, ``ppo`` or ``sft``.
+    """
+    found: list[Path] = []
+    for evaluation in config.report[name].evaluations:
+        policy = config.start("evaluation", evaluation)
+        own, parents = getattr(config, policy[0])[policy[1]], SECTIONS[policy[0]].parents
+        behind = [(target, getattr(own, key)) for key, target in parents.items()]
+        runs = [("evaluation", evaluation), policy, *behind]
+        found += [paths.artifact(*run) for run in runs if run[0] == section and run[1]]
+    return _manifests(found)
+
+
+def targets(config: Config) -> list[str]:
+    """Every run that the configuration names, and so all that they need."""
+    return [manifest(section, name) for section in RUNS for name in getattr(config, section)]
