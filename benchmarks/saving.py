@@ -141,7 +141,11 @@ def stage_inputs(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]
     run = config.sft[options.run]
     inputs = ["--input", "model", f"results/models/{run.model}/manifest.json"]
     for dataset in run.data:
-        inputs += ["--input", "data", f"results/tokenized/sft/{run.model}/{dataset}/manifest.json"]
+        inputs += [
+            "--input",
+            "data",
+            f"results/tokenized/conversation/{run.model}/{dataset}/manifest.json",
+        ]
     carried = {
         "slice": config_slice(config, "train_sft", options.run),
         "threads": config.runtime.threads,

@@ -156,7 +156,7 @@ class Bench:
         config = {
             "models": {"bench": {"source": source, "template": "chatml"}},
             "datasets": sets,
-            "tokenization": {"sft": {"max_length": MAX_LENGTH}},
+            "tokenization": {"conversation": {"max_length": MAX_LENGTH}},
             "sft": {"run": {"model": "bench", "data": {name: {} for name in sets}}},
             "runtime": {"threads": self._threads},
         }
@@ -170,11 +170,11 @@ class Bench:
 
         The CPU seconds are those of the whole command, Snakemake's own too.
         """
-        target = f"results/tokenized/sft/bench/{name}/manifest.json"
+        target = f"results/tokenized/conversation/bench/{name}/manifest.json"
         taken = self._snakemake(target, *(["--forcerun", "tokenize"] if force else []))
         if not force:
             return taken
-        log = self._folder / f"logs/tokenize/sft.bench.{name}.benchmark.jsonl"
+        log = self._folder / f"logs/tokenize/conversation.bench.{name}.benchmark.jsonl"
         seconds = json.loads(log.read_text().splitlines()[-1])["s"]
         return Measured(seconds, taken.cpu, taken.peak)
 
@@ -337,7 +337,9 @@ def open_set(folder: Path) -> dict[str, float]:
     from rlhf.data.mixture import Mixture
 
     began = time.perf_counter()
-    Mixture({"many": folder / "results/tokenized/sft/bench/many/data"}, {}, "train").lengths()
+    Mixture(
+        {"many": folder / "results/tokenized/conversation/bench/many/data"}, {}, "train"
+    ).lengths()
     return {"seconds": time.perf_counter() - began}
 
 
@@ -348,7 +350,7 @@ def read_mapped(folder: Path) -> dict[str, float]:
 
     from rlhf.data.mixture import Mixture
 
-    rows = Mixture({"many": folder / "results/tokenized/sft/bench/many/data"}, {}, "train")
+    rows = Mixture({"many": folder / "results/tokenized/conversation/bench/many/data"}, {}, "train")
     order = rows.order(seed=0, epoch=0)[:EPOCH]
     began = time.process_time()
     for some in batches(order):

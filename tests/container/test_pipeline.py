@@ -26,7 +26,7 @@ def test_every_stage_ran_in_its_image(pipeline, built):
     kinds = {
         "models/tiny": train,
         "datasets/demo": train,
-        "tokenized/sft/tiny/demo": train,
+        "tokenized/conversation/tiny/demo": train,
         "sft/chat": train,
         "reward/helpful": train,
         "store/reward/helpful": serve,

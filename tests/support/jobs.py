@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VIEWS = {"tokenize:sft", "tokenize:preference", "tokenize:prompt"}
+VIEWS = {"tokenize:conversation", "tokenize:preference", "tokenize:prompt"}
 LATE = {"evaluate", "report"}
 FROM_PPO = {"train_ppo"} | LATE
 STORES = {"export_store:reward", "export_store:reference"}

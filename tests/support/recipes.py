@@ -129,10 +129,10 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
 
     for name, sft in config.sft.items():
         jobs |= {("train_sft", name), ("check_rows", f"sft.{name}")}
-        tokenize("sft", config.base_model("sft", name), sft.data)
+        tokenize("conversation", config.base_model("sft", name), sft.data)
     for name, reward in config.reward.items():
         jobs |= {("train_reward", name), ("check_rows", f"reward.{name}")}
-        for view in ("preference", "sft"):  # it is calibrated on demonstrations
+        for view in ("preference", "conversation"):  # it is calibrated on demonstrations
             tokenize(view, config.base_model("reward", name), reward.data)
     for name, ppo in config.ppo.items():
         jobs |= {("train_ppo", name), ("check_rows", f"ppo.{name}")}

@@ -65,7 +65,7 @@ def full_run(results: Results, steps: int = 120) -> dict[str, list[Path]]:
             counts={"rows": 43_823, "tokens": 9_301_221, "truncated": 181},
             seconds=33.0,
         )
-        for view in ("sft", "preference", "prompt")
+        for view in ("conversation", "preference", "prompt")
     }
     sft = results.add(
         "sft",

@@ -31,6 +31,6 @@ def test_nothing_trains_for_a_reward_model_that_could_not_be_calibrated(tmp_path
     assert "reward.helpful.data: demo" in said
     assert "raise `validation_fraction`" in said
     assert "Traceback" not in said
-    assert (project.folder / "results/tokenized/sft/tiny/demo/manifest.json").is_file()
+    assert (project.folder / "results/tokenized/conversation/tiny/demo/manifest.json").is_file()
     assert not (project.folder / "results/sft").exists()
     assert not (project.folder / "state/train_sft").exists()

@@ -23,7 +23,7 @@ def test_sft_reward_model_and_ppo_of_galactica(tmp_path: Path) -> None:
     assert project.would_run() == {
         "fetch_model",
         "fetch_data",
-        "tokenize:sft",
+        "tokenize:conversation",
         "tokenize:preference",
         "tokenize:prompt",
         "check_rows",

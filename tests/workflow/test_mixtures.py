@@ -28,7 +28,9 @@ def test_a_mixture_from_two_files(project: Project) -> None:
 
     overlay({"weight": 3})
     project.overlays = [EXTRA]
-    assert project.would_run() == {"fetch_data", "tokenize:sft", "find_duplicates"} | FROM_SFT
+    assert (
+        project.would_run() == {"fetch_data", "tokenize:conversation", "find_duplicates"} | FROM_SFT
+    )
     target = "results/sft/chat/manifest.json"
     project.snakemake(target)
     manifest = json.loads((project.folder / target).read_text())

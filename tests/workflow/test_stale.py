@@ -102,7 +102,9 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         {"find_duplicates"} | FROM_SFT,
     ),
     "stages' parts of the dataset": (
-        edit_config(set_key("datasets.demo.stage_split", {"sft": 2, "reward": 4, "ppo": 4})),
+        edit_config(
+            set_key("datasets.demo.stage_split", {"conversation": 2, "preference": 4, "prompt": 4})
+        ),
         {"fetch_data"} | VIEWS | FROM_SFT,
     ),
     "reward model's L2": (edit_config(set_key("reward.helpful.score_l2", 0.01)), FROM_REWARD),

@@ -17,7 +17,7 @@ from rlhf.pipeline.lost_jobs import plain_state
 
 GOLDEN = Path(__file__).parent / "golden/sbatch.txt"
 
-SFT_INPUTS = ["models/tiny", "tokenized/sft/tiny/demo"]
+SFT_INPUTS = ["models/tiny", "tokenized/conversation/tiny/demo"]
 PPO_INPUTS = [
     "datasets/demo",
     "sft/chat",
@@ -74,7 +74,7 @@ class Login:
     def submit(self, artifact: str, inputs: list[str], *arguments: str) -> str:
         """Let snakemake submit the job of one artifact; what snakemake said."""
         checked = f"rows/{artifact.replace('/', '.')}"
-        sets = [f"tokenized/{view}/tiny/demo" for view in ("sft", "preference", "prompt")]
+        sets = [f"tokenized/{view}/tiny/demo" for view in ("conversation", "preference", "prompt")]
         # parents first: by their times nothing is stale
         self.pretend(*dict.fromkeys(["models/tiny", "datasets/demo", *sets, *inputs, checked]))
         (self.project.folder / "results" / checked / "rows.json").write_text("{}")

@@ -198,7 +198,7 @@ def test_the_reward_model_says_what_it_was_calibrated_on(finished: Project) -> N
 
     results = finished.folder / "results"
     manifest = json.loads((results / "reward/helpful/manifest.json").read_text())
-    held_out = load_from_disk(results / "tokenized/sft/tiny/demo/data/validation")
+    held_out = load_from_disk(results / "tokenized/conversation/tiny/demo/data/validation")
     counts = manifest["counts"]["calibration"]
     assert counts["demonstrations"] == len(held_out) < 256
     assert 10 <= counts["prompts"] <= counts["different"] <= len(held_out)

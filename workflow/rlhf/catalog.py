@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-View = Literal["sft", "preference", "prompt"]
+View = Literal["conversation", "preference", "prompt"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 
@@ -133,7 +133,7 @@ STAGES = (
         section="sft",
         parents={"model": "models", "sft": "sft"},
         start=("model", "sft"),
-        view="sft",
+        view="conversation",
         trains=True,
         checks_model=True,
         threads="threads",
@@ -153,7 +153,7 @@ STAGES = (
         parents={"model": "models", "sft": "sft"},
         start=("model", "sft"),
         view="preference",
-        held_out={"demonstrations": "sft"},
+        held_out={"demonstrations": "conversation"},
         trains=True,
         checks_model=True,
         threads="threads",

@@ -28,7 +28,7 @@ def test_list(capsys):
 
 
 def test_list_by_word_and_view(capsys):
-    assert main(["data", "list", "CHINESE", "--view", "sft"]) == 0
+    assert main(["data", "list", "CHINESE", "--view", "conversation"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:-1]]
     assert {"HC3-Chinese", "mkqa-Chinese"} <= set(names)
     assert main(["data", "list", "HH", "--view", "preference"]) == 0

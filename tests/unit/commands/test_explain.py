@@ -145,9 +145,9 @@ def test_parents_that_re_run_are_named_once():
 
 def test_tokenized_sets_are_named_by_view_model_and_dataset():
     reason = params(['{"max_length":1}'], ['{"max_length":2}'])
-    found = job("tokenize", reason, view="sft", model="tiny", dataset="demo")
-    assert found.title == "tokenize sft/tiny/demo"
-    assert reasons(found, {}) == ["tokenization.sft.max_length 1 → 2"]
+    found = job("tokenize", reason, view="conversation", model="tiny", dataset="demo")
+    assert found.title == "tokenize conversation/tiny/demo"
+    assert reasons(found, {}) == ["tokenization.conversation.max_length 1 → 2"]
 
 
 @pytest.fixture

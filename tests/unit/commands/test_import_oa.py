@@ -63,7 +63,7 @@ def test_three_stages_add_up(capsys):
         (["--repo", str(CONFIGS), "--max_lenght", "1"], ["did you mean 'max_length'?"]),
         (
             ["--repo", str(CONFIGS), "--max_length", "1"],
-            ["tokenization.sft.max_length", "greater than or equal to 8"],
+            ["tokenization.conversation.max_length", "greater than or equal to 8"],
         ),
         (["--repo", str(CONFIGS), "--onto", "absent.yaml"], ["absent.yaml"]),
         (["--repo", str(CONFIGS), "--revision", "main"], ["40 hex digits"]),

@@ -39,7 +39,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.yaml").write_text(CONFIG)
     for name, lengths in LENGTHS.items():
-        folder = tmp_path / "results/tokenized/sft/tiny" / name
+        folder = tmp_path / "results/tokenized/conversation/tiny" / name
         counts = {}
         for split in ("train", "validation"):
             kept = lengths if split == "train" else lengths[:5]
@@ -47,10 +47,10 @@ def project(tmp_path, monkeypatch):
                 {"id": str(i), "input_ids": [1] * n, "labels": [-100] * (n // 2) + [1] * (n // 2)}
                 for i, n in enumerate(kept)
             ]
-            write_dataset(folder / "data" / split, features_of("sft"), rows)
+            write_dataset(folder / "data" / split, features_of("conversation"), rows)
             tally = Tally(len(rows) + 2, len(rows), sum(kept), sum(kept) // 2, truncated=1)
             tally.dropped["overlong"] = 2
-            counts[split] = tally.as_dict("sft")
+            counts[split] = tally.as_dict("conversation")
         write_json(folder / "manifest.json", {"schema": 1, "counts": counts})
     found = tmp_path / "results/duplicates/sft.clean"
     write_left_out(found / DUPLICATES, [{"dataset": "demo", "id": "3"}])
@@ -65,7 +65,7 @@ def lines(capsys):
 def test_stats(project, capsys):
     assert main(["data", "stats", "sft.chat", "--json", "s.json", "--counts", "counts"]) == 0
     shown = lines(capsys)
-    demo = next(line for line in shown if line[:4] == ["sft", "tiny", "demo", "train"])
+    demo = next(line for line in shown if line[:4] == ["conversation", "tiny", "demo", "train"])
     assert demo[4:] == ["20", "200", "10", "10", "16", "16", "1", "2", "50.0", "%"]
     assert ["sft.chat:", "2", "epochs", "of", "25", "rows"] in [line[:6] for line in shown]
     found = json.loads((project / "s.json").read_text())
@@ -84,7 +84,7 @@ def test_stats(project, capsys):
     assert train["length"] | {"histogram": 0} == {
         "mean": 10, "median": 10, "p95": 16, "max": 16, "histogram": 0
     }  # fmt: skip
-    table = (project / "counts/dataset_counts.sft.csv").read_text().splitlines()
+    table = (project / "counts/dataset_counts.conversation.csv").read_text().splitlines()
     assert table == [
         "dataset_name,train_counts,eval_counts,total_counts", "demo,22,7,29", "more,12,7,19"
     ]  # fmt: skip
@@ -121,9 +121,9 @@ def test_mistakes(project, capsys, arguments, expected):
 
 
 def test_stats_before_tokenization(project, capsys):
-    (project / "results/tokenized/sft/tiny/more/manifest.json").unlink()
+    (project / "results/tokenized/conversation/tiny/more/manifest.json").unlink()
     assert main(["data", "stats"]) == 2
-    expected = "snakemake --profile local results/tokenized/sft/tiny/more/manifest.json"
+    expected = "snakemake --profile local results/tokenized/conversation/tiny/more/manifest.json"
     assert expected in capsys.readouterr().err
 
 

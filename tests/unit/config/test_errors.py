@@ -24,9 +24,9 @@ def message(values):
             "tokenization.prompt.max_lenght: unknown key; did you mean 'max_length'?",
         ),
         (
-            "tokenization.sft.reply_tags.dropot",
+            "tokenization.conversation.reply_tags.dropot",
             1,
-            "tokenization.sft.reply_tags.dropot: unknown key; did you mean 'dropout'?",
+            "tokenization.conversation.reply_tags.dropot: unknown key; did you mean 'dropout'?",
         ),
         ("sft.chat.epoch", 1, "sft.chat.epoch: unknown key; did you mean 'epochs'?"),
         (
@@ -84,9 +84,9 @@ def test_a_misspelt_required_key_is_one_mistake(valid):
         ("ppo.final.kl.coefficient", float("nan"), "ppo.final.kl.coefficient: should be a finite"),
         ("ppo.final.kl.controller", "adaptve", "should be 'fixed' or 'adaptive' (got 'adaptve')"),
         (
-            "tokenization.sft",
+            "tokenization.conversation",
             {"random_offset": 0.8, "overlong": "drop"},
-            "tokenization.sft: random_offset says how dialogues are cut, but overlong is 'drop'",
+            "tokenization.conversation: random_offset says how dialogues are cut, but overlong is",
         ),
         (
             "tokenization.prompt",

@@ -28,8 +28,28 @@ sft:
         ("ppo.final.data.demo.fraction", 1.5, "should be less than or equal to 1"),
         ("reward.helpful.data.demo.size", 0, "should be greater than or equal to 1"),
         ("sft.chat.data.demo.weight", 0, "should be greater than 0"),
-        ("datasets.demo.stage_split", {"sft": 0, "reward": 0, "ppo": 0}, "more than 0"),
-        ("datasets.demo.stage_split", {"sft": 2, "reward": 4}, "stage_split.ppo: this key is"),
+        (
+            "datasets.demo.stage_split",
+            {"conversation": 0, "preference": 0, "prompt": 0},
+            "more than 0",
+        ),
+        (
+            "datasets.demo.stage_split",
+            {"conversation": 2, "preference": 4},
+            "stage_split.prompt: this key is",
+        ),
+        (
+            "datasets.demo.stage_split",
+            {"sft": 2, "reward": 4, "prompt": 4},
+            "datasets.demo.stage_split: these keys are called like the views: write "
+            "`conversation` in place of `sft`, `preference` in place of `reward`",
+        ),
+        (
+            "tokenization",
+            {"sft": {"max_length": 64}},
+            "tokenization: these keys are called like the views: write `conversation` in place "
+            "of `sft`",
+        ),
         ("sft.chat.duplicates.remove", "all", "sft.chat.duplicates.remove: should be 'none'"),
     ],
 )

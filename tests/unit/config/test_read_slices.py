@@ -27,7 +27,7 @@ SLICES = {
     "fetch_model random": ModelSlice,
     "fetch_data demo": DatasetSlice,
     "fetch_data downloaded": DatasetSlice,
-    "tokenize sft": TokenizeSlice,
+    "tokenize conversation": TokenizeSlice,
     "tokenize preference": TokenizeSlice,
     "tokenize prompt": TokenizeSlice,
     "find_duplicates sft.chat": DuplicatesSlice,
@@ -56,10 +56,10 @@ def config(tmp_path):
     values = copy.deepcopy(VALID)
     put(values, "models.random", {"source": {"random": {"tokenizer_text": escaped}}})
     put(values, "datasets.demo.path", escaped)
-    put(values, "datasets.demo.stage_split", {"sft": 2, "reward": 4, "ppo": 4})
+    put(values, "datasets.demo.stage_split", {"conversation": 2, "preference": 4, "prompt": 4})
     put(values, "datasets.downloaded", {"source": {"url": "file:///rows.csv"}, "format": "qa"})
     put(values, "sft.chat.data.demo", {"size": 7, "max_validation": 3})
-    put(values, "tokenization.sft.reply_tags", {"length": True})
+    put(values, "tokenization.conversation.reply_tags", {"length": True})
     return load_config(values)
 
 

@@ -60,7 +60,7 @@ def build(tmp_path, make_tokenizer):
         base = root / "models/tiny/manifest.json"
         write_json(base, {"schema": 1, "facts": {}})
         inputs = []
-        for view in ("sft", "preference", "prompt"):
+        for view in ("conversation", "preference", "prompt"):
             out = root / "tokenized" / view / "tiny/toy"
             config = {"view": view, "max_length": 90, "overlong": "truncate", "max_replies": 2}
             tokenize.run(
@@ -71,7 +71,8 @@ def build(tmp_path, make_tokenizer):
         if remove != "none":
             out = root / "duplicates/sft.chat"
             find_duplicates.run(
-                stage("sft.chat", {"view": "sft", "remove": remove, "threshold": 1, "words": 5},
+                stage("sft.chat",
+                      {"view": "conversation", "remove": remove, "threshold": 1, "words": 5},
                       {"duplicates": out / "duplicates.jsonl", "manifest": out / "manifest.json"},
                       ("rows", data / "manifest.json"))
             )  # fmt: skip
@@ -167,7 +168,7 @@ def test_all_rows_are_held_out_for_what_they_are(build):
 
 
 def test_all_rows_are_left_to_other_stages(build):
-    built = build(PROMPTS, stage_split={"sft": 0, "reward": 1, "ppo": 1})
+    built = build(PROMPTS, stage_split={"conversation": 0, "preference": 1, "prompt": 1})
     with pytest.raises(DataError, match=r"`stage_split` left \d+ rows to other stages") as caught:
         check(built)
     assert "raise this stage's part" in caught.value.hint

@@ -91,7 +91,7 @@ def test_text_of_prompts(prompt):
 def test_ids_and_labels_of_demonstrations(name, row):
     tokenizer = prepared(name)
     encoder, made = Encoder(tokenizer), Conversation(row["id"], "g", dialogue(row))
-    (sample,) = tokenize([made], encoder, limits("sft", row), Tally())
+    (sample,) = tokenize([made], encoder, limits("conversation", row), Tally())
     theirs = row["ids"][name].split()
     ids = [int(one.rstrip("*")) for one in theirs]
     trained = [one.endswith("*") for one in theirs]

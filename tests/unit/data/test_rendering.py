@@ -82,7 +82,7 @@ def written(tokenizer, messages, prompt):
     )
 
 
-def cut(encoder, row, view="sft", length=10**6, overlong="truncate", **options):
+def cut(encoder, row, view="conversation", length=10**6, overlong="truncate", **options):
     tally = Tally()
     return list(tokenize([row], encoder, Limits(view, length, overlong, **options), tally)), tally
 
@@ -200,8 +200,8 @@ class TestTextsOfTheRows:
 
     def rows(self, reply):
         history = (self.question, reply, Message("user", "Sure?"))
-        yield "sft", Conversation("tree/7", "g", (self.question, reply))
-        yield "sft", Conversation("tree/7", "g", (*history, Message("assistant", "Yes.")))
+        yield "conversation", Conversation("tree/7", "g", (self.question, reply))
+        yield "conversation", Conversation("tree/7", "g", (*history, Message("assistant", "Yes.")))
         yield "prompt", Prompt("tree/7", "g", history)
         yield "preference", Preference("tree/7", "g", history, ("Yes.", "No."))
         yield (
@@ -224,7 +224,7 @@ class TestTextsOfTheRows:
         tokenizer = with_template(make_tokenizer, template())
         for view, row in self.rows(self.thoughtful):
             (sample,), _ = cut(Encoder(tokenizer), row, view)
-            if view == "sft":
+            if view == "conversation":
                 assert self.thought in tokenizer.decode(sample["input_ids"])
 
     @pytest.mark.parametrize(

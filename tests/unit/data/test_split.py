@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from rlhf.data.split import group_of, split_of, stage_of
+from rlhf.data.split import group_of, part_of, split_of
 
 GROUPS = [group_of(f"question {i}") for i in range(4000)]
-PARTS = {"sft": 2.0, "reward": 4.0, "ppo": 4.0}
+PARTS = {"conversation": 2.0, "preference": 4.0, "prompt": 4.0}
 
 
 def test_case_and_white_space_make_no_other_group():
@@ -34,21 +34,23 @@ def test_another_salt_holds_out_others():
 
 
 def test_stages_get_parts_of_the_size_asked_for():
-    found = Counter(stage_of(group, PARTS) for group in GROUPS)
+    found = Counter(part_of(group, PARTS) for group in GROUPS)
     for stage, part in PARTS.items():
         assert found[stage] == pytest.approx(part / 10 * len(GROUPS), abs=120)
-    assert [stage_of(g, PARTS) for g in GROUPS[:99]] == [
-        stage_of(g, {name: part / 10 for name, part in PARTS.items()}) for g in GROUPS[:99]
+    assert [part_of(g, PARTS) for g in GROUPS[:99]] == [
+        part_of(g, {name: part / 10 for name, part in PARTS.items()}) for g in GROUPS[:99]
     ]
 
 
 def test_a_stage_without_a_part_gets_nothing():
-    assert {stage_of(g, {"sft": 0, "reward": 3, "ppo": 0}) for g in GROUPS} == {"reward"}
+    assert {part_of(g, {"conversation": 0, "preference": 3, "prompt": 0}) for g in GROUPS} == {
+        "preference"
+    }
 
 
 def test_stages_do_not_follow_the_split():
     """A stage's part is as large among the groups that one fraction holds out as among others."""
     held = [group for group in GROUPS if split_of(group, 0.3) == "validation"]
-    share = sum(stage_of(group, PARTS) == "sft" for group in held) / len(held)
+    share = sum(part_of(group, PARTS) == "conversation" for group in held) / len(held)
     assert share == pytest.approx(0.2, abs=0.04)
-    assert Counter(stage_of(g, PARTS, "x") == stage_of(g, PARTS) for g in GROUPS)[False] > 1000
+    assert Counter(part_of(g, PARTS, "x") == part_of(g, PARTS) for g in GROUPS)[False] > 1000

@@ -85,7 +85,7 @@ def test_where_tags_stand(make_tokenizer):
     encoder, limits = Encoder(tokenizer), {"overlong": "error", "reply_tags": tags(length=False)}
     german = Message("assistant", "ja", Properties("de"))
     row = Conversation("c", "g", (USER, german))
-    (sample,) = tokenize([row], encoder, Limits("sft", 100, **limits), Tally())
+    (sample,) = tokenize([row], encoder, Limits("conversation", 100, **limits), Tally())
     text = "<s><|prompter|>q</s><|system|>lang: de\n</s><|assistant|>ja</s>"
     assert tokenizer.decode(sample["input_ids"]) == text
     assert tokenizer.decode([one for one in sample["labels"] if one != IGNORED]) == "ja</s>"

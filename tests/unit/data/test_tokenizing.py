@@ -46,9 +46,9 @@ class TestSft:
 
     def test_what_fits_is_whole(self, encoder):
         ids, labels = encoder.conversation(self.row.messages)
-        (sample,), tally = run(encoder, self.row, "sft", len(ids))
+        (sample,), tally = run(encoder, self.row, "conversation", len(ids))
         assert sample == {"id": "row", "input_ids": ids, "labels": labels}
-        assert tally.as_dict("sft") == {
+        assert tally.as_dict("conversation") == {
             "source_rows": 1,
             "rows": 1,
             "tokens": len(ids),
@@ -64,7 +64,7 @@ class TestSft:
 
     def test_oldest_turns_go_first(self, encoder):
         whole, _ = encoder.conversation(self.row.messages)
-        (sample,), tally = run(encoder, self.row, "sft", len(whole) - 1)
+        (sample,), tally = run(encoder, self.row, "conversation", len(whole) - 1)
         assert (sample["input_ids"], sample["labels"]) == encoder.conversation(
             self.row.messages[2:]
         )
@@ -74,28 +74,30 @@ class TestSft:
         system = Message("system", "Be kind.")
         row = Conversation("row", "g", (system, *self.row.messages))
         least, _ = encoder.conversation((system, *self.row.messages[2:]))
-        (sample,), _ = run(encoder, row, "sft", len(least))
+        (sample,), _ = run(encoder, row, "conversation", len(least))
         assert sample["input_ids"] == least
 
     def test_then_the_beginning_of_the_question(self, encoder):
         row = Conversation("row", "g", (user(LONG), bot("short")))
         whole, labels = encoder.conversation(row.messages)
-        (sample,), tally = run(encoder, row, "sft", len(whole) - 3, min_prefix=MIN_QUESTION)
+        (sample,), tally = run(
+            encoder, row, "conversation", len(whole) - 3, min_prefix=MIN_QUESTION
+        )
         question, reply = encoder.texts(row.messages)
         assert (sample["input_ids"], sample["labels"]) == encoder.join(
             row.messages, [question[3:], reply]
         )
         assert [x for x in sample["labels"] if x != IGNORED] == [x for x in labels if x != IGNORED]
         assert sample["input_ids"][0] == whole[0]  # BOS
-        assert tally.as_dict("sft")["truncations"] == {"question": 1}
+        assert tally.as_dict("conversation")["truncations"] == {"question": 1}
 
     def test_reply_is_never_cut(self, encoder):
         row = Conversation("row", "g", (user(LONG), bot("short")))
         whole, _ = encoder.conversation(row.messages)
         question = len(encoder.texts(row.messages)[0])
         least = len(whole) - question + MIN_QUESTION
-        assert run(encoder, row, "sft", least, min_prefix=MIN_QUESTION)[1].rows == 1
-        samples, tally = run(encoder, row, "sft", least - 1, min_prefix=MIN_QUESTION)
+        assert run(encoder, row, "conversation", least, min_prefix=MIN_QUESTION)[1].rows == 1
+        samples, tally = run(encoder, row, "conversation", least - 1, min_prefix=MIN_QUESTION)
         assert not samples
         assert tally.dropped == {"overlong": 1}
         assert tally.truncated == 0
@@ -105,10 +107,10 @@ class TestSft:
         row = Conversation("row", "g", (*TURNS, bot("a"), user(LONG), bot("short")))
         last, _ = encoder.conversation(row.messages[4:])
         least = len(last) - len(encoder.texts(row.messages)[4]) + min_prefix
-        (sample,), tally = run(encoder, row, "sft", least, min_prefix=min_prefix)
+        (sample,), tally = run(encoder, row, "conversation", least, min_prefix=min_prefix)
         assert len(sample["input_ids"]) == least
         assert tally.truncations == {"turns": 1, "question": 1}
-        assert not run(encoder, row, "sft", least - 1, min_prefix=min_prefix)[0]
+        assert not run(encoder, row, "conversation", least - 1, min_prefix=min_prefix)[0]
 
     def test_an_answer_is_never_trained_on_half_its_question(self, encoder):
         """By default; the numbers at the beginning of a word problem decide its answer."""
@@ -118,48 +120,48 @@ class TestSft:
         answer = bot("12 - 5 = 7. She has 7 apples left.")
         row = Conversation("row", "g", (problem, answer))
         whole, labels = encoder.conversation(row.messages)
-        (sample,), tally = run(encoder, row, "sft", len(whole))
+        (sample,), tally = run(encoder, row, "conversation", len(whole))
         assert (sample["input_ids"], sample["labels"]) == (whole, labels)
         for limit in (len(whole) - 1, len(whole) - len(encoder.texts(row.messages)[0]) + 1):
-            samples, tally = run(encoder, row, "sft", limit)
+            samples, tally = run(encoder, row, "conversation", limit)
             assert not samples
-            assert tally.as_dict("sft")["dropped_reasons"] == {"long_question": 1}
+            assert tally.as_dict("conversation")["dropped_reasons"] == {"long_question": 1}
             assert (tally.truncated, tally.truncations) == (0, {})
         longer = Conversation("row", "g", (*TURNS, bot("a"), problem, answer))
-        (sample,), tally = run(encoder, longer, "sft", len(whole))
+        (sample,), tally = run(encoder, longer, "conversation", len(whole))
         assert (sample["input_ids"], sample["labels"]) == (whole, labels)
         assert tally.truncations == {"turns": 1}
-        assert not run(encoder, longer, "sft", len(whole) - 1)[0]
+        assert not run(encoder, longer, "conversation", len(whole) - 1)[0]
 
     def test_a_reply_that_is_too_long_is_no_matter_of_the_question(self, encoder):
         row = Conversation("row", "g", (user("why?"), bot(LONG * 9)))
         limit = len(encoder.texts(row.messages)[1])
-        assert run(encoder, row, "sft", limit)[1].dropped == {"overlong": 1}
+        assert run(encoder, row, "conversation", limit)[1].dropped == {"overlong": 1}
 
     def test_system_prefix_comes_first_and_stays(self, encoder):
         own, prefix = Message("system", "Be kind."), Message("system", "You are Joi.")
         for row in (self.row, Conversation("row", "g", (own, *self.row.messages))):
             whole = encoder.conversation((prefix, *row.messages))
-            (sample,), _ = run(encoder, row, "sft", 500, system_prefix="You are Joi.")
+            (sample,), _ = run(encoder, row, "conversation", 500, system_prefix="You are Joi.")
             assert (sample["input_ids"], sample["labels"]) == whole
             least, _ = encoder.conversation(
                 (prefix, *(one for one in row.messages if one == own), *self.row.messages[2:])
             )
             limit = len(whole[0]) - 1
-            (sample,), _ = run(encoder, row, "sft", limit, system_prefix="You are Joi.")
+            (sample,), _ = run(encoder, row, "conversation", limit, system_prefix="You are Joi.")
             assert sample["input_ids"] == least
 
     def test_drop_and_error(self, encoder):
         whole, _ = encoder.conversation(self.row.messages)
-        samples, tally = run(encoder, self.row, "sft", len(whole) - 1, "drop")
+        samples, tally = run(encoder, self.row, "conversation", len(whole) - 1, "drop")
         assert not samples
-        assert tally.as_dict("sft")["dropped_reasons"] == {"overlong": 1}
-        assert tally.as_dict("sft")["label_share"] == 0.0
+        assert tally.as_dict("conversation")["dropped_reasons"] == {"overlong": 1}
+        assert tally.as_dict("conversation")["label_share"] == 0.0
         with pytest.raises(DataError, match=f"{len(whole)} tokens") as error:
-            run(encoder, self.row, "sft", len(whole) - 1, "error")
+            run(encoder, self.row, "conversation", len(whole) - 1, "error")
         assert "row row" in str(error.value)
         assert f"at most {len(whole) - 1} tokens" in str(error.value)
-        assert "tokenization.sft.max_length" in str(error.value)
+        assert "tokenization.conversation.max_length" in str(error.value)
 
 
 class TestRandomOffset:
@@ -175,7 +177,7 @@ class TestRandomOffset:
 
     def made(self, encoder, rows, **options):
         tally = Tally()
-        limits = Limits("sft", self.limit(encoder), "truncate", **options)
+        limits = Limits("conversation", self.limit(encoder), "truncate", **options)
         return {one["id"]: one for one in tokenize(rows, encoder, limits, tally)}, tally
 
     def test_whole_exchanges_from_any_turn(self, encoder):
@@ -390,7 +392,7 @@ class TestFolder:
         assert record_batch(schema, arrays).equals(record_batch(schema, samples))
         assert record_batch(schema, arrays).to_pylist() == samples
 
-    @pytest.mark.parametrize("view", ["sft", "preference", "prompt"])
+    @pytest.mark.parametrize("view", ["conversation", "preference", "prompt"])
     def test_empty_split_opens_with_its_columns(self, tmp_path, view):
         write_dataset(tmp_path, features_of(view), [])
         opened = datasets.load_from_disk(str(tmp_path))

@@ -64,7 +64,7 @@ def test_scaling_counts_if_it_is_the_same_for_every_row(tmp_path, rope, tokens):
 
 def test_longer_rows_are_refused_with_their_keys():
     found = context(config_of("gpt2"))
-    check_length(found, 64, "tokenization.sft.max_length", "models.tiny")
+    check_length(found, 64, "tokenization.conversation.max_length", "models.tiny")
     with pytest.raises(ConfigError) as caught:
         check_length(found, 65, "tokenization.prompt.max_length+ppo.a.x", "models.tiny")
     assert "65 tokens; models.tiny takes at most 64." in str(caught.value)
@@ -89,4 +89,6 @@ def test_dynamic_positions_depend_on_the_longest_row_of_a_batch():
     torch.testing.assert_close(alone, within, atol=1e-5, rtol=1e-5)
     assert (alone - beside).abs().max() > 0.01
     with pytest.raises(ConfigError, match="rope_type dynamic"):
-        check_length(context(model.config), 40, "tokenization.sft.max_length", "models.tiny")
+        check_length(
+            context(model.config), 40, "tokenization.conversation.max_length", "models.tiny"
+        )

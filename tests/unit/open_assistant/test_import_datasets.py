@@ -8,7 +8,7 @@ from rlhf.open_assistant.datasets import OPTIONS, OWN_VALIDATION, translate_data
 from rlhf.open_assistant.dispositions import Dispositions
 
 
-def translate(*listed, view="sft", declared=None, **given):
+def translate(*listed, view="conversation", declared=None, **given):
     dispositions = Dispositions()
     known = {"subsampled": True, "limit": None, "cache": ".cache"} | given
     mixture = translate_datasets(
@@ -218,7 +218,7 @@ def test_no_dataset():
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("oasst_export",)])
 def test_names_that_have_options_are_in_the_registry(name):
-    view = "preference" if name == "augment_oasst" else "sft"
+    view = "preference" if name == "augment_oasst" else "conversation"
     mixture, _ = translate(name, view=view)
     assert name in mixture.shares
     held_out = mixture.datasets[name].get("validation_fraction")

@@ -53,7 +53,7 @@ def test_sft(translate):
         }
     }
     assert values["cluster"] == {"model_billions": 0.125}
-    assert values["tokenization"] == {"sft": {"max_length": 400, "random_offset": 0.8}}
+    assert values["tokenization"] == {"conversation": {"max_length": 400, "random_offset": 0.8}}
     run = values["sft"]["galactica-125m"]
     assert run == {
         "model": "galactica-125m",
@@ -203,7 +203,7 @@ def test_tags_prefix_and_digits(translate):
     tokenization = values["tokenization"]
     assert tokenization["sft"]["reply_tags"] == {"dropout": 0.25, "length": True}
     assert {view["system_prefix"] for view in tokenization.values()} == {"You are Joi."}
-    assert tokenization.keys() == {"sft", "preference", "prompt"}
+    assert tokenization.keys() == {"conversation", "preference", "prompt"}
 
 
 def test_sorting_needs_the_sampler(translate):

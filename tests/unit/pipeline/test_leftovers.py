@@ -15,7 +15,7 @@ from rlhf.runtime import ownership
 
 pytestmark = pytest.mark.usefixtures("no_launcher", "fake_slurm")
 
-SFT, TOKENS = ("train_sft", "chat"), ("tokenize", "sft", "tiny", "demo")
+SFT, TOKENS = ("train_sft", "chat"), ("tokenize", "conversation", "tiny", "demo")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_nothing_is_at_work(refuse, tmp_path):
         refuse()
 
 
-@pytest.mark.parametrize("folder", ["train_sft/chat", "tokenize/sft.tiny.demo"])
+@pytest.mark.parametrize("folder", ["train_sft/chat", "tokenize/conversation.tiny.demo"])
 def test_an_attempt_that_lives_is_left_alone(refuse, tmp_path, folder):
     with ownership.claim(tmp_path / "state" / folder, ownership.new_attempt()):
         with pytest.raises(RlhfError, match="at work already") as caught:
@@ -87,7 +87,7 @@ def test_what_it_publishes_meanwhile_is_kept(refuse, when_it_waits, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "comment", ["rule_train_sft_wildcards_chat", "rule_tokenize_wildcards_sft_tiny_demo"]
+    "comment", ["rule_train_sft_wildcards_chat", "rule_tokenize_wildcards_conversation_tiny_demo"]
 )
 def test_a_job_that_waits_is_not_submitted_again(refuse, fake_slurm, tmp_path, comment):
     fake_slurm(job(tmp_path, comment, "PENDING"))

@@ -4,14 +4,14 @@ from rlhf.pipeline.needs import abilities, longest_rows, longest_scored
 
 
 def test_rows_of_every_run_that_goes_back_to_a_model(valid):
-    valid["tokenization"] = {"sft": {"max_length": 300}, "prompt": {"max_length": 100}}
+    valid["tokenization"] = {"conversation": {"max_length": 300}, "prompt": {"max_length": 100}}
     valid["ppo"]["final"]["sampling"] = {"max_new_tokens": 50}
     valid["evaluation"]["final"]["max_new_tokens"] = 70
     valid["models"]["other"] = valid["models"]["tiny"]
     config = load_config(valid)
     prompt = "tokenization.prompt.max_length"
     assert longest_rows(config, "tiny") == {
-        "tokenization.sft.max_length": 300,
+        "tokenization.conversation.max_length": 300,
         "tokenization.preference.max_length": 512,
         f"{prompt}+ppo.final.sampling.max_new_tokens": 150,
         f"{prompt}+evaluation.final.max_new_tokens": 170,

@@ -71,12 +71,12 @@ def test_the_base_model_is_at_the_end_of_all_starts() -> None:
 
 def test_sets_are_of_the_view_that_a_stage_reads_and_of_the_model_a_run_goes_back_to() -> None:
     assert parents.tokenized(config(), "sft", "early") == manifests(
-        "tokenized/sft/large/more", "tokenized/sft/large/demo"
+        "tokenized/conversation/large/more", "tokenized/conversation/large/demo"
     )
     preferences = parents.tokenized(config(), "reward", "helpful")
     assert preferences == manifests("tokenized/preference/tiny/demo")
     demonstrations = parents.tokenized(config(), "reward", "helpful", "demonstrations")
-    assert demonstrations == manifests("tokenized/sft/tiny/demo")
+    assert demonstrations == manifests("tokenized/conversation/tiny/demo")
     prompts = parents.tokenized(config(), "evaluation", "local", "prompts")
     assert prompts == parents.tokenized(config(), "ppo", "local")
     assert prompts == manifests("tokenized/prompt/large/more")
@@ -103,11 +103,11 @@ def test_stores_serve_a_run_that_does_not_score_in_process() -> None:
 
 def test_what_is_checked_before_a_run_is_what_it_and_its_followers_need() -> None:
     assert parents.sets_to_check(config(), "sft", "late") == manifests(
-        "tokenized/sft/large/more", "tokenized/prompt/large/more"
+        "tokenized/conversation/large/more", "tokenized/prompt/large/more"
     )
     assert parents.sets_to_check(config(), "reward", "helpful") == manifests(
         "tokenized/preference/tiny/demo",
-        "tokenized/sft/tiny/demo",
+        "tokenized/conversation/tiny/demo",
         "tokenized/prompt/tiny/demo",
         "tokenized/prompt/large/more",
     )

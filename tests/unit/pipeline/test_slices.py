@@ -12,7 +12,7 @@ from rlhf.sources.locks import Lock, lock_path
 ARTIFACTS = {
     "fetch_model": ["tiny"],
     "fetch_data": ["demo"],
-    "tokenize": ["sft", "preference", "prompt"],
+    "tokenize": ["conversation", "preference", "prompt"],
     "find_duplicates": ["sft.chat", "reward.helpful", "ppo.final"],
     "check_rows": ["sft.chat", "reward.helpful", "ppo.final"],
     "train_sft": ["chat"],
@@ -42,8 +42,8 @@ def slices(values):
         ("models.tiny.source", {"package": "x"}, {"fetch_model tiny"}),
         ("datasets.demo.validation_fraction", 0.3, {"fetch_data demo"}),
         ("datasets.demo.options", {"top_k": 2}, {"fetch_data demo"}),
-        ("tokenization.sft.max_length", 64, {"tokenize sft"}),
-        ("tokenization.sft.reply_tags", {"length": True}, {"tokenize sft"}),
+        ("tokenization.conversation.max_length", 64, {"tokenize conversation"}),
+        ("tokenization.conversation.reply_tags", {"length": True}, {"tokenize conversation"}),
         ("tokenization.preference.max_replies", 3, {"tokenize preference"}),
         ("tokenization.prompt", {"max_length": 256, "overlong": "error"}, {"tokenize prompt"}),
         ("tokenization.prompt.max_length", 900, {"tokenize prompt"} | STORES),
@@ -52,7 +52,11 @@ def slices(values):
         ("sft.chat.optimizer.learning_rate", 1e-3, {"train_sft chat"}),
         ("sft.chat.data.demo.fraction", 0.5, {"train_sft chat"}),
         ("sft.chat.data.demo.max_validation", 5, {"train_sft chat"}),
-        ("datasets.demo.stage_split", {"sft": 2, "reward": 4, "ppo": 4}, {"fetch_data demo"}),
+        (
+            "datasets.demo.stage_split",
+            {"conversation": 2, "preference": 4, "prompt": 4},
+            {"fetch_data demo"},
+        ),
         (
             "ppo.final.duplicates.remove",
             "near",

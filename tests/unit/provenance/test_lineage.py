@@ -66,5 +66,5 @@ def test_absent_manifest(tmp_path: Path) -> None:
 
 
 def test_results_root() -> None:
-    assert results_root("/a/results/tokenized/sft/m/d/manifest.json") == Path("/a/results")
+    assert results_root("/a/results/tokenized/conversation/m/d/manifest.json") == Path("/a/results")
     assert results_root("/a/out/sft/chat/manifest.json") == Path("/a/out")

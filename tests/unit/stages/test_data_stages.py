@@ -23,7 +23,7 @@ from rlhf.stages import fetch_data, find_duplicates, tokenize
 from rlhf.stages.stage import parse
 from rlhf.stages.training import messages_of
 
-VIEW_LENGTHS = {"sft": 80, "preference": 90, "prompt": 40}
+VIEW_LENGTHS = {"conversation": 80, "preference": 90, "prompt": 40}
 
 
 def stage(config, outputs, **inputs):
@@ -161,7 +161,7 @@ def test_tokenize(fetch, model, tmp_path, view, make_tokenizer):
                 assert all(ids[-1] == tokenizer.eos_token_id for ids in row["reply_ids"])
             else:
                 assert 0 < len(row["input_ids"]) <= VIEW_LENGTHS[view]
-        if view == "sft":
+        if view == "conversation":
             assert all(any(x != IGNORED for x in labels) for labels in opened["labels"])
             assert 0 < counts["label_share"] < 1
             assert counts["tokens"] == sum(map(len, opened["input_ids"]))
@@ -176,7 +176,7 @@ def test_tags_and_prefix_come_from_the_configuration(fetch, model, tmp_path, mak
         "seed": 3,
         "min_prefix": 2,
     }
-    run_tokenize("sft", fetch(), model, tmp_path / "out", **config)
+    run_tokenize("conversation", fetch(), model, tmp_path / "out", **config)
     tokenizer = make_tokenizer("chatml")
     start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
     tag = "<|im_start|>system\nlang: en\n<|im_end|>\n<|im_start|>assistant\n"
@@ -237,7 +237,7 @@ def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):
 
 
 def test_stages_draw_from_parts_that_share_no_tree(fetch):
-    parts = {"sft": 2, "reward": 4, "ppo": 4}
+    parts = {"conversation": 2, "preference": 4, "prompt": 4}
     whole, parted = Rows.read(fetch("whole") / "rows"), fetch("parted", stage_split=parts)
     train, held = (Rows.read(parted / "rows", split) for split in ("train", "validation"))
     views = [train.conversations, train.preferences, train.prompts]
@@ -285,7 +285,7 @@ class TestFindDuplicates:
         return [tmp_path / name / "manifest.json" for name in rows]
 
     def run(self, sets, out, remove):
-        config = {"view": "sft", "remove": remove, "threshold": 0.8, "words": 5}
+        config = {"view": "conversation", "remove": remove, "threshold": 0.8, "words": 5}
         line = ["--name", "sft.chat", "--config", json.dumps(config)]
         line += ["--input", "rows", *map(str, sets)]
         line += ["--output", "duplicates", str(out / DUPLICATES)]
@@ -313,7 +313,7 @@ class TestFindDuplicates:
 class TestRefusals:
     def test_everything_too_long(self, fetch, model, tmp_path):
         with pytest.raises(DataError, match=r"rows of train were dropped: {'overlong': \d+}"):
-            run_tokenize("sft", fetch(), model, tmp_path / "out", max_length=8)
+            run_tokenize("conversation", fetch(), model, tmp_path / "out", max_length=8)
         assert not (tmp_path / "out" / "manifest.json").exists()
         assert not (tmp_path / "out" / "data").exists()
 
@@ -332,18 +332,22 @@ class TestRefusals:
         base = tmp_path / "thinking"
         tokenizer.save_pretrained(base / "model")
         write_json(base / "manifest.json", {"schema": 1, "facts": {}})
-        assert run_tokenize("sft", fetch(), base, tmp_path / "fine")["counts"]["train"]["rows"]
+        assert run_tokenize("conversation", fetch(), base, tmp_path / "fine")["counts"]["train"][
+            "rows"
+        ]
         thought = tree(user("q", bot("odd", text="<think>1</think>2")))
         data = fetch("thoughts", lines=[*trees(20), thought])
         with pytest.raises(DataError, match="does not write a row's texts") as error:
-            run_tokenize("sft", data, base, tmp_path / "out")
+            run_tokenize("conversation", data, base, tmp_path / "out")
         assert "odd" in str(error.value)
         assert "models.thinking.template" in str(error.value)
         assert not (tmp_path / "out" / "manifest.json").exists()
 
     def test_overlong_is_an_error(self, fetch, model, tmp_path):
         with pytest.raises(DataError, match="at most 20 tokens"):
-            run_tokenize("sft", fetch(), model, tmp_path / "o", max_length=20, overlong="error")
+            run_tokenize(
+                "conversation", fetch(), model, tmp_path / "o", max_length=20, overlong="error"
+            )
 
     @pytest.mark.parametrize("view", VIEW_LENGTHS)
     def test_rows_longer_than_the_models_context(self, fetch, model, tmp_path, view):
@@ -359,13 +363,13 @@ class TestRefusals:
     def test_missing_model_folder(self, fetch, model, tmp_path):
         (model / "model").rename(model / "moved")
         with pytest.raises(IntegrityError, match="folder is missing"):
-            run_tokenize("sft", fetch(), model, tmp_path / "out")
+            run_tokenize("conversation", fetch(), model, tmp_path / "out")
 
     def test_edited_tokenizer(self, fetch, model, tmp_path):
         facts = {"template_digest": "0" * 64}
         write_json(model / "manifest.json", {"schema": 1, "facts": facts})
         with pytest.raises(IntegrityError, match="template_digest"):
-            run_tokenize("sft", fetch(), model, tmp_path / "out")
+            run_tokenize("conversation", fetch(), model, tmp_path / "out")
 
 
 def test_messages_of_prompts_whose_ids_recur_in_another_dataset(tmp_path):

@@ -46,7 +46,7 @@ GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 
 
 def test_a_model_that_only_sft_can_use_is_fetched_for_sft(source, tmp_path):
-    rows = ["--rows", "tokenization.sft.max_length=4096"]
+    rows = ["--rows", "tokenization.conversation.max_length=4096"]
     facts = fetch(source("mamba", **MAMBA), tmp_path / "models/base", *rows)
     assert facts["context_length"] is None
     assert facts[CANNOT].keys() == {"sampling", "scores"}

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rlhf.data.formats.source import Source
 
 CONFIG = Path("config/config.yaml")
-# What a row of a dataset serves: names of the rows, and names of the views that are tokenized.
-SERVES = dict(zip(("conversation", "preference", "prompt"), VIEWS, strict=True))
 SHOWN = 300  # characters of a text
 LISTED = 20  # files
 
@@ -146,16 +144,16 @@ def _check(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     samples: dict[str, Any] = {}
     for row in islice(source, args.rows):
-        view = SERVES[view_of(row)]
+        view = view_of(row)
         counts[view] += 1
         samples.setdefault(view, row)
     print(f"{args.name}: {path}, format {values['format']}")
     for view in VIEWS:
-        print(f"  {view + ':':<12} {counts[view]}")
+        print(f"  {view + ':':<13} {counts[view]}")
     for title in ("dropped", "filtered", "noticed"):
         tally: Counter[str] = getattr(source.faults, title)
         if tally:
-            print(f"  {title + ':':<12} {_listed(tally)}")
+            print(f"  {title + ':':<13} {_listed(tally)}")
     _print_files(source)
     _print_unread(values["format"], source.faults.unread)
     for view, row in samples.items():

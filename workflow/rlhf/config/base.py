@@ -56,3 +56,20 @@ def key(
 def is_written_out(info: ValidationInfo) -> bool:
     """Whether a validator looks at a slice, which has every default and expanded paths."""
     return info.context == _FROM_SLICE
+
+
+def refuse_old(values: Any, names: Mapping[str, str]) -> Any:
+    """Refuse keys by which views were called after stages, and say what to write.
+
+    Args:
+        values: a section, as it is written.
+        names: old key → the view that it stands for.
+
+    Raises:
+        ValueError: an old key is there.
+    """
+    old = [name for name in names if isinstance(values, Mapping) and name in values]
+    if old:
+        advice = ", ".join(f"`{names[name]}` in place of `{name}`" for name in old)
+        raise ValueError(f"these keys are called like the views: write {advice}")
+    return values

@@ -6,22 +6,28 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from rlhf.config.base import Strict, key
+from rlhf.config.base import Strict, key, refuse_old
 from rlhf.config.paths import expanded
 from rlhf.sources.addresses import read_addresses
 
 
 class StageSplit(Strict):
-    """Parts of the training rows: each stage draws from its own, and no tree is in two."""
+    """Parts of the training rows: each view has its own, and no tree is in two."""
 
-    sft: float = key(ge=0, about="part that demonstrations come from")
-    reward: float = key(ge=0, about="part that preferences come from")
-    ppo: float = key(ge=0, about="part that prompts come from")
+    conversation: float = key(ge=0, about="part that demonstrations come from")
+    preference: float = key(ge=0, about="part that preferences come from")
+    prompt: float = key(ge=0, about="part that prompts come from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_of_old(cls, values: Any) -> Any:
+        names = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}
+        return refuse_old(values, names)
 
     @model_validator(mode="after")
     def _something_is_there(self) -> StageSplit:
-        if not self.sft + self.reward + self.ppo:
-            raise ValueError("one of sft, reward and ppo has to be more than 0")
+        if not self.conversation + self.preference + self.prompt:
+            raise ValueError("one of conversation, preference and prompt has to be more than 0")
         return self
 
 

@@ -31,7 +31,7 @@ class Entry:
         name: its name; with parameters in angle brackets, or filled in.
         values: ``source`` ({hub, revision} or {url}) or ``path``, ``files``, ``format``,
             ``options``.
-        views: what its rows serve: ``sft``, ``preference``, ``prompt``.
+        views: what its rows serve: ``conversation``, ``preference``, ``prompt``.
         licence: as its owner states it.
         size: about how many rows it has, as text.
         lang: languages.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from rlhf.config.base import Strict, key
+from rlhf.config.base import Strict, key, refuse_old
 
 
 class ReplyTagsConfig(Strict):
@@ -59,7 +59,7 @@ class ReplyViewConfig(ViewConfig):
     seed: int = key(0, ge=0, about="seed of what is drawn for each row: tags, offsets")
 
 
-class SftViewConfig(ReplyViewConfig):
+class ConversationViewConfig(ReplyViewConfig):
     """How demonstrations become tokens."""
 
     random_offset: float = key(
@@ -71,7 +71,7 @@ class SftViewConfig(ReplyViewConfig):
     )
 
     @model_validator(mode="after")
-    def _offset_needs_truncation(self) -> SftViewConfig:
+    def _offset_needs_truncation(self) -> ConversationViewConfig:
         if self.random_offset and self.overlong != "truncate":
             raise ValueError(
                 f"random_offset says how dialogues are cut, but overlong is {self.overlong!r}; "
@@ -88,20 +88,25 @@ class PreferenceViewConfig(ReplyViewConfig):
     )
 
 
-class TokenizeSlice(SftViewConfig, PreferenceViewConfig):
+class TokenizeSlice(ConversationViewConfig, PreferenceViewConfig):
     """What ``tokenize`` gets: one view, and which it is.
 
     A key that the view does not have keeps its default.
     """
 
-    view: Literal["sft", "preference", "prompt"] = key(about="the view")
+    view: Literal["conversation", "preference", "prompt"] = key(about="the view")
 
 
 class TokenizationConfig(Strict):
     """The three views."""
 
-    sft: SftViewConfig = key(SftViewConfig(), about="demonstrations")
+    conversation: ConversationViewConfig = key(ConversationViewConfig(), about="demonstrations")
     preference: PreferenceViewConfig = key(PreferenceViewConfig(), about="ranked replies")
     prompt: ViewConfig = key(
         ViewConfig(max_length=256, overlong="drop"), about="prompts for PPO and evaluation"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _views_of_old(cls, values: Any) -> Any:
+        return refuse_old(values, {"sft": "conversation"})

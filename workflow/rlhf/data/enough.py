@@ -67,7 +67,7 @@ class Demonstrations:
     """Held-out demonstrations that a reward model is calibrated on.
 
     Attributes:
-        rows: rows of the ``sft`` view.
+        rows: rows of the ``conversation`` view.
         different: how many differ.
         prompts: how many of their first prompts differ.
     """

@@ -1,4 +1,4 @@
-"""Which split and stage a row is for: decided by its root prompt, so all views agree."""
+"""Which split and view a row is for: decided by its root prompt, so all views agree."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import hashlib
 from collections.abc import Mapping
 
 from rlhf.core.digest import digest_text
-
-# Part of `stage_split` → view of the rows that it is a part of.
-PARTS = {"sft": "conversation", "reward": "preference", "ppo": "prompt"}
 
 LEFT_TO_OTHERS = "left_to_other_stages"  # of a manifest: rows that `stage_split` took from a view
 
@@ -32,20 +29,20 @@ def split_of(group: str, validation_fraction: float, salt: str = "") -> str:
     return "validation" if _draw(f"{salt}\0{group}") < validation_fraction else "train"
 
 
-def stage_of(group: str, parts: Mapping[str, float], salt: str = "") -> str:
-    """The stage that alone draws from a group's rows.
+def part_of(group: str, parts: Mapping[str, float], salt: str = "") -> str:
+    """The view that alone has a group's rows.
 
     Args:
         group: from ``group_of``.
-        parts: stage → its part, ≥ 0, in any unit; not all 0.
+        parts: view → its part, ≥ 0, in any unit; not all 0.
         salt: another salt shares the groups out anew.
     """
     drawn = _draw(f"stage\0{salt}\0{group}") * sum(parts.values())
-    for stage, part in parts.items():
+    for view, part in sorted(parts.items(), reverse=True):  # one order, however they are given
         drawn -= part
         if drawn < 0:
-            return stage
-    return max(parts, key=lambda stage: parts[stage])  # rounding has left nothing for the last
+            return view
+    return max(parts, key=lambda view: parts[view])  # rounding has left nothing for the last
 
 
 def _draw(text: str) -> float:

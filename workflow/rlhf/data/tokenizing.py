@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from datasets import Features
 
 BATCH = 256  # rows whose texts are tokenized in one call
-ROWS_VIEW = {"sft": "conversation", "preference": "preference", "prompt": "prompt"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Limits:
     """How long a sample may be, and what happens to a longer one.
 
     Attributes:
-        view: ``sft``, ``preference`` or ``prompt``.
+        view: ``conversation``, ``preference`` or ``prompt``.
         max_length: tokens of a sample; of history and one reply in ``preference``.
         overlong: ``drop``; ``truncate``: the oldest turns go, and where ``min_prefix`` allows it
             the beginning of the last question, never a reply; or ``error``.
@@ -42,7 +41,7 @@ class Limits:
         seed: of tags and offsets.
     """
 
-    view: Literal["sft", "preference", "prompt"]
+    view: Literal["conversation", "preference", "prompt"]
     max_length: int
     overlong: Literal["drop", "truncate", "error"]
     min_prefix: int | None = None
@@ -90,7 +89,7 @@ class Tally:
             "dropped": self.dropped.total(),
             "dropped_reasons": dict(sorted((+self.dropped).items())),
         }
-        if view == "sft":
+        if view == "conversation":
             counts["labels"] = self.labels
             counts["label_share"] = round(self.labels / self.tokens, 6) if self.tokens else 0.0
         if view == "preference":
@@ -102,14 +101,14 @@ class Tally:
 def features_of(view: str) -> Features:
     """Columns of a tokenized view.
 
-    ``sft``: id, input_ids, labels; ``preference``: id, history_ids, reply_ids (a list of lists,
-    best first); ``prompt``: id, input_ids. Ids are int32.
+    ``conversation``: id, input_ids, labels; ``preference``: id, history_ids, reply_ids (a list of
+    lists, best first); ``prompt``: id, input_ids. Ids are int32.
     """
     from datasets import Features, List, Value
 
     ids = List(Value("int32"))
     columns = {
-        "sft": {"input_ids": ids, "labels": ids},
+        "conversation": {"input_ids": ids, "labels": ids},
         "preference": {"history_ids": ids, "reply_ids": List(ids)},
         "prompt": {"input_ids": ids},
     }
@@ -122,7 +121,7 @@ def tokenize(
     """Yield the sample of each row that fits.
 
     Args:
-        rows: rows of the view ``ROWS_VIEW[limits.view]``.
+        rows: rows of the view ``limits.view``.
         encoder: tokenizer and template.
         limits: length and policy.
         tally: is added to as samples are made.
@@ -188,11 +187,11 @@ def _check(dialogue: _Dialogue, encoder: Encoder, limits: Limits) -> None:
     """Every row is written by the template itself too: it may look at what no probe has."""
     for messages in dialogue.all():
         encoder.check(messages, dialogue.row)
-    if limits.view != "sft" and limits.reply_tags is None:
+    if limits.view != "conversation" and limits.reply_tags is None:
         encoder.check(dialogue.history, dialogue.row, prompt=True)
 
 
-def _sft(
+def _conversation(
     dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
 ) -> dict[str, Any] | None:
     import numpy as np
@@ -279,7 +278,7 @@ def _check_cut(dialogue: _Dialogue, history: Sequence[Message], encoder: Encoder
 
 # The view decides what its function makes of a dialogue.
 _SAMPLE_OF: dict[str, Callable[[_Dialogue, Encoder, Limits, Tally], dict[str, Any] | None]] = {
-    "sft": _sft,
+    "conversation": _conversation,
     "preference": _preference,
     "prompt": _prompt,
 }

@@ -98,7 +98,7 @@ def translate_datasets(
 
     Args:
         listed: names, or mappings of one name to options.
-        view: what the run reads: ``sft``, ``preference`` or ``prompt``.
+        view: what the run reads: ``conversation``, ``preference`` or ``prompt``.
         run: the run's key, such as ``sft.chat``.
         dispositions: gets what became of the options.
         subsampled: whether Open-Assistant heeds ``fraction`` and ``size``.

@@ -97,10 +97,10 @@ class _Reinforced:
         sft, reward = self.run["sft"], self.run["reward"]
         serving: dict[str, dict[str, Any]] = {
             view: {one: {} for one, views in mixture.views.items() if view in views}
-            for view in ("sft", "preference")
+            for view in ("conversation", "preference")
         }
         if "sft" in self.missing:
-            made: dict[str, Any] = {"model": self.model, "data": serving["sft"]}
+            made: dict[str, Any] = {"model": self.model, "data": serving["conversation"]}
             self.draft.values["sft"] = {sft: made}
             self.draft.made_up(f"sft.{sft}", "PPO starts from an SFT run here")
         if "reward" in self.missing:

@@ -94,7 +94,9 @@ class _Supervised:
 
     def _make_up(self, name: str, mixture: Mixture) -> None:
         """An SFT run that the reward model can start from."""
-        data: dict[str, Any] = {one: {} for one, views in mixture.views.items() if "sft" in views}
+        data: dict[str, Any] = {
+            one: {} for one, views in mixture.views.items() if "conversation" in views
+        }
         self.draft.values["sft"] = {name: {"model": self.model, "data": data}}
         self.draft.made_up(f"sft.{name}", "a reward model starts from an SFT run here")
 
@@ -221,7 +223,9 @@ class _Supervised:
             self.dispositions.ignore("val_max_length", "it is that of max_length")
         if settings.random_offset_probability is not None:
             tokens["random_offset"] = settings.random_offset_probability
-            self.dispositions.carry("random_offset_probability", "tokenization.sft.random_offset")
+            self.dispositions.carry(
+                "random_offset_probability", "tokenization.conversation.random_offset"
+            )
         for key in ("use_system_prefix", "system_prefix"):
             if settings.use_system_prefix:
                 self.dispositions.carry(key, "tokenization.*.system_prefix")

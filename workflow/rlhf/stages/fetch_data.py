@@ -16,7 +16,7 @@ from rlhf.data.files import find_files
 from rlhf.data.formats.accounts import total
 from rlhf.data.formats.source import Source
 from rlhf.data.rows import RowsWriter, view_of
-from rlhf.data.split import LEFT_TO_OTHERS, PARTS, split_of, stage_of
+from rlhf.data.split import LEFT_TO_OTHERS, part_of, split_of
 from rlhf.data.statistics import Statistics
 from rlhf.errors import DataError
 from rlhf.runtime import fence
@@ -35,8 +35,7 @@ def run(stage: Stage) -> None:
     found = _locate(config, stage.name)
     source = Source(config.format, found.path, config.options, found.files, dataset=stage.name)
     statistics = Statistics()
-    # In the order of their names, which decides who draws what.
-    parts = dict(sorted(config.stage_split)) if config.stage_split else None
+    parts = dict(config.stage_split) if config.stage_split else None
     salt = config.split_salt
     elsewhere: Counter[str] = Counter()
     with (
@@ -47,7 +46,7 @@ def run(stage: Stage) -> None:
             split = split_of(row.group, config.validation_fraction, salt)
             view = view_of(row)
             # What is held out trains no stage: all may measure on it.
-            if parts and split == "train" and view != PARTS[stage_of(row.group, parts, salt)]:
+            if parts and split == "train" and view != part_of(row.group, parts, salt):
                 elsewhere[view] += 1
                 continue
             writer.add(row, split)

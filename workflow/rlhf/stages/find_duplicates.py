@@ -11,7 +11,6 @@ from rlhf.config.mixture import DuplicatesSlice
 from rlhf.data.duplicates import Method, Place, Prompts, Text, find, whole_text
 from rlhf.data.left_out import write_left_out
 from rlhf.data.rows import SPLITS, read_rows
-from rlhf.data.tokenizing import ROWS_VIEW
 from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ def run(stage: Stage) -> None:
     """Write ``duplicates``, the list of rows to leave out, and the manifest."""
     config = stage.read(DuplicatesSlice)
     method = Method(config.remove == "near", config.threshold, config.words)
-    view = ROWS_VIEW[config.view]
+    view = config.view
     folders = {path.parent.name: path.parent / "rows" for path in stage.inputs["rows"]}
     prompts = Prompts()
     trained: list[tuple[Place, str]] = []

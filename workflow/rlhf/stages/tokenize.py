@@ -24,7 +24,7 @@ from rlhf.data.templates.chat import (
     template_digest,
     tokenizer_digest,
 )
-from rlhf.data.tokenizing import ROWS_VIEW, Limits, Tally, features_of, tokenize
+from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
 from rlhf.models.context import check_length, context_of
 from rlhf.models.trust import reading
@@ -55,7 +55,7 @@ def run(stage: Stage) -> None:
     compared = not is_of_package(tokenizer)
     encoder = Encoder(tokenizer, stage.folder("model").name, compared)
     work = Tokenizing(encoder, limits, features.arrow_schema, rows)
-    groups = RowsFile(rows, ROWS_VIEW[limits.view]).groups
+    groups = RowsFile(rows, limits.view).groups
     processes = min(int(os.environ.get("OMP_NUM_THREADS", "1")), groups // GROUPS_A_PROCESS)
     with (
         atomic_directory(stage.outputs["data"], guard=fence.check) as folder,
@@ -66,7 +66,7 @@ def run(stage: Stage) -> None:
         for split, count in counts.items():
             logger.info("%s %s: %s", stage.name, split, count)
         _check_rows(counts, rows, limits)
-    elsewhere = left.get(ROWS_VIEW[limits.view], 0)
+    elsewhere = left.get(limits.view, 0)
     stage.finish(counts=counts, facts=facts | ({LEFT_TO_OTHERS: elsewhere} if elsewhere else {}))
 
 
@@ -103,7 +103,7 @@ class Tokenizing:
 
     @cached_property
     def _file(self) -> RowsFile:
-        return RowsFile(self.rows, ROWS_VIEW[self.limits.view])
+        return RowsFile(self.rows, self.limits.view)
 
     def __call__(self, group: int) -> dict[str, tuple[pa.RecordBatch, Tally]]:
         """Samples and counts of each split."""
@@ -185,7 +185,7 @@ def _check_facts(facts: dict[str, Any], manifest: Path) -> None:
 def _check_rows(counts: dict[str, dict[str, Any]], rows: Path, limits: Limits) -> None:
     """A split that had rows and has none left is a mistake of the limits, not a result."""
     view = limits.view
-    where = rows / f"{ROWS_VIEW[view]}.parquet"
+    where = rows / f"{view}.parquet"
     if not any(count["source_rows"] for count in counts.values()):
         raise DataError(
             f"The dataset has no rows for the view {view!r}.",
