@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def statements(text):
     return found
 
 
+@functools.cache
 def names_of(path):
     """Tests of a file, those in classes as `Class.test`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -13,12 +13,20 @@ from rlhf.runtime.pool import AHEAD, in_order
 
 
 class Work:
-    """Squares numbers, the even ones slowly; keeps count of what it has done."""
+    """Squares numbers, the even ones slowly; keeps count of what it has done.
 
-    def __init__(self):
+    With a folder, 0 takes until as many processes as given are at work.
+    """
+
+    def __init__(self, folder=None, processes=1):
+        self.folder, self.processes = folder, processes
         self.done = 0
 
     def __call__(self, number):
+        if self.folder:
+            (self.folder / str(os.getpid())).touch()
+            while number == 0 and len(list(self.folder.iterdir())) < self.processes:
+                time.sleep(0.01)
         time.sleep(0.02 * (number % 2 == 0))
         self.done += 1
         return number**2, os.getpid(), self.done, os.environ.get("TOKENIZERS_PARALLELISM")
@@ -37,8 +45,8 @@ def die(number):
 
 
 @pytest.mark.parametrize("processes", [0, 1, 2])
-def test_results_come_in_order(processes):
-    with in_order(Work(), range(20), processes) as results:
+def test_results_come_in_order(processes, tmp_path):
+    with in_order(Work(tmp_path, processes), range(20), processes) as results:
         found = list(results)
     assert [square for square, *_ in found] == [number**2 for number in range(20)]
     workers = {pid for _, pid, *_ in found}
