@@ -32,7 +32,7 @@ LOADED = "kinds::test_every_text_in_every_encoding_and_packing dataset_files::te
 
 PROMISES: dict[str, dict[str, str]] = {
     "Data": {
-        "`sft`": """rows::test_impossible_rows_cannot_be_made data_stages::test_tokenize
+        "`conversation`": """rows::test_impossible_rows_cannot_be_made data_stages::test_tokenize
             adapters::TestPlainText.test_rows_are_plain""",
         "`preference`": """rows::test_impossible_rows_cannot_be_made data_stages::test_tokenize
             formats::TestTrees.test_preferences_are_ranked_best_first""",
