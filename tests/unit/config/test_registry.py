@@ -15,7 +15,7 @@ from rlhf.errors import ConfigError
 
 NAMES = [entry.name for entry in entries()]
 PARAMETERS = {"<src>": "zh", "<tgt>": "en"}
-SERVES = {"sft": "conversations", "preference": "preferences", "prompt": "prompts"}
+SERVES = {"conversation": "conversations", "preference": "preferences", "prompt": "prompts"}
 
 
 def filled(name):
