@@ -259,14 +259,14 @@ def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
 
 def _ours(options: argparse.Namespace, scratch: Path) -> None:
     import torch
+    from rlhf.models.value import Critic, ValueHead
+    from rlhf.ppo.actor import ActorCritic
 
     from rlhf.config.ppo import PpoConfig
     from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
     from rlhf.models.precision import use_precision
     from rlhf.models.reward import load_reward_model
-    from rlhf.models.value import Critic, ValueHead
     from rlhf.ppo import trainer as module
-    from rlhf.ppo.actor import ActorCritic
     from rlhf.ppo.scoring import LocalScoring
     from rlhf.runtime.options import RunOptions
 

@@ -58,6 +58,18 @@ def reward_model(seed: int = 0, **changes: Any) -> Any:
     return model
 
 
+def token_scorer(seed: int = 0, **changes: Any) -> Any:
+    from rlhf.models.roots import TokenScorer
+
+    return TokenScorer(causal_lm(seed, **changes))
+
+
+def reply_scorer(seed: int = 0, **changes: Any) -> Any:
+    from rlhf.models.roots import ReplyScorer
+
+    return ReplyScorer(reward_model(seed, **changes))
+
+
 def token_sequences(
     lengths: list[int], seed: int = 0, vocabulary: int = VOCABULARY
 ) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ from rlhf.training import distributed
 from rlhf.training.loop import train
 from rlhf.training.sft import SftObjective
 from support.programs.supervised_ranks import config
-from support.tiny_models import causal_lm, rank_main, save_rows, token_sequences
+from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 POISON = 299  # a token that one row alone has
 
@@ -38,7 +38,7 @@ class Poisoned(SftObjective):
 
 
 def work(folder: Path, state: Path) -> dict:
-    model = causal_lm(0)
+    model = token_scorer(0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     data = Mixture({"d": folder / "set"}, {}, "train")
     try:

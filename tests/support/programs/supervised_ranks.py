@@ -9,7 +9,7 @@ from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
-from support.tiny_models import causal_lm, rank_main, save_rows, token_sequences
+from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 ROWS, BATCH = 9, 4  # three steps, the last of one row
 
@@ -26,7 +26,7 @@ def config(**changes) -> dict:
 
 
 def work(folder: Path, state: Path) -> dict:
-    model, objective = causal_lm(0), SftObjective()
+    model, objective = token_scorer(0), SftObjective()
     mixture = Mixture({"d": folder / "set"}, {}, "train")
     held_out = mean_over(model, objective, [mixture[0]], 64)
     run = train(

@@ -75,20 +75,18 @@ def test_longer_rows_are_refused_with_their_keys():
 def test_dynamic_positions_depend_on_the_longest_row_of_a_batch():
     """Why rows beyond are refused: the same row, alone and beside a longer one."""
     import torch
-    from support.tiny_models import causal_lm, token_sequences
-
-    from rlhf.models.forward import hidden_states
+    from support.tiny_models import token_scorer, token_sequences
 
     rope = {"rope_type": "dynamic", "factor": 4.0} | THETA
-    model = causal_lm(max_position_embeddings=16, rope_parameters=rope)
+    model = token_scorer(max_position_embeddings=16, rope_parameters=rope)
     row, longer = token_sequences([16, 40])
     with torch.no_grad():
-        alone = hidden_states(model, [row])[0]
-        within = hidden_states(model, [row, longer[:16]])[0]
-        beside = hidden_states(model, [row, longer])[0, :16]
+        alone = model.hidden_states([row])[0]
+        within = model.hidden_states([row, longer[:16]])[0]
+        beside = model.hidden_states([row, longer])[0, :16]
     torch.testing.assert_close(alone, within, atol=1e-5, rtol=1e-5)
     assert (alone - beside).abs().max() > 0.01
     with pytest.raises(ConfigError, match="rope_type dynamic"):
         check_length(
-            context(model.config), 40, "tokenization.conversation.max_length", "models.tiny"
+            context(model.model.config), 40, "tokenization.conversation.max_length", "models.tiny"
         )

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.tiny_models import causal_lm, token_sequences
+from support.tiny_models import token_scorer, token_sequences
 from support.tolerances import assert_near
 
 from rlhf.core.seeds import generator
 from rlhf.models import generate as module
-from rlhf.models.forward import continuation_logprobs
 from rlhf.models.generate import generate, uniforms
+from rlhf.models.roots import TokenScorer, from_starts
 
 NEVER = -1  # an EOS that no token equals
 
@@ -21,11 +21,11 @@ def ids_of(responses):
 @pytest.fixture(scope="module")
 def small():
     """24 tokens, so any of them, EOS too, is sampled now and then."""
-    return causal_lm(3, vocabulary=24)
+    return token_scorer(3, vocabulary=24)
 
 
 def test_greedy_equals_transformers_on_ragged_prompts():
-    model, steps = causal_lm(1), 12
+    model, steps = token_scorer(1), 12
     prompts = token_sequences([3, 17, 8, 8, 1, 11], seed=4)
     draws = uniforms(np.random.default_rng(0), len(prompts), steps)
     free = ids_of(generate(model, prompts, draws, NEVER, temperature=0))
@@ -35,7 +35,7 @@ def test_greedy_equals_transformers_on_ragged_prompts():
     for i, prompt in enumerate(prompts):
         ids[i, width - len(prompt) :] = prompt
         mask[i, width - len(prompt) :] = 1
-    whole = model.eval().generate(
+    whole = model.model.eval().generate(
         input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=steps,
         eos_token_id=eos, pad_token_id=0,
     )  # fmt: skip
@@ -54,10 +54,12 @@ def learned_positions():
     config = GPT2Config(
         vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3
     )
-    return GPT2LMHeadModel(config).eval()
+    return TokenScorer(GPT2LMHeadModel(config).eval())
 
 
-@pytest.mark.parametrize("make", [lambda: causal_lm(1), learned_positions], ids=["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "make", [lambda: token_scorer(1), learned_positions], ids=["llama", "gpt2"]
+)
 def test_left_padding_changes_no_logit(monkeypatch, make):
     """Checklist 3"""
     model = make()
@@ -111,7 +113,7 @@ def test_a_row_does_not_depend_on_its_batch(small):
 
 
 def test_rows_with_one_prompt_compute_it_once(small):
-    seen, layer = [], small.base_model.layers[0]
+    seen, layer = [], small.model.base_model.layers[0]
     one, other = token_sequences([6, 4], seed=9, vocabulary=24)
     prompts, draws = [one, other, one, one], uniforms(np.random.default_rng(5), 4, 8)
     alone = [generate(small, [p], draws[[i]], 2)[0].ids.tolist() for i, p in enumerate(prompts)]
@@ -159,7 +161,7 @@ def test_sampled_frequencies_are_the_softmax(small, temperature):
     draws = uniforms(np.random.default_rng(6), count, 1)
     responses = generate(small, [prompt] * count, draws, NEVER, temperature, max_rows=count)
     with torch.no_grad():
-        logits = small(input_ids=prompt[None]).logits[0, -1]
+        logits = small.model(input_ids=prompt[None]).logits[0, -1]
     expected = (logits / temperature).softmax(-1).double().numpy() * count
     found = np.bincount([int(response.ids[0]) for response in responses], minlength=24)
     statistic = ((found - expected) ** 2 / expected).sum()
@@ -210,12 +212,12 @@ def test_draws_tell_tokens_apart_that_a_float32_does_not():
 
 
 def test_a_response_knows_its_log_probability():
-    model, prompts = causal_lm(), token_sequences([4, 7])
+    model, prompts = token_scorer(), token_sequences([4, 7])
     draws = uniforms(np.random.default_rng(1), 2, 6)
     responses = generate(model, prompts, draws, eos_id=2, temperature=0.7)
     for prompt, response in zip(prompts, responses, strict=True):
         sequence = torch.cat([prompt, response.ids])
-        logprobs, _, _ = continuation_logprobs(model, [sequence], [len(prompt)], 0.7)
+        logprobs, _ = model([sequence], from_starts([sequence], [len(prompt)]), 0.7)
         assert response.logprob == pytest.approx(logprobs.sum().item(), abs=1e-4)
 
 

@@ -2,29 +2,27 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny_models import causal_lm, reward_model
+from support.tiny_models import reply_scorer, token_scorer
 
 from rlhf.errors import ConfigError
-from rlhf.models.load import (
-    decoder_layers,
-    freeze_lower_layers,
-    hidden_width,
-    load_trainable_state,
-    trainable_state,
-)
+from rlhf.models.backbone import Backbone, decoder_layers
+from rlhf.models.load import load_trainable_state, trainable_state
+from rlhf.models.roots import TokenScorer
 
 
-@pytest.mark.parametrize("make", [causal_lm, reward_model])
+@pytest.mark.parametrize("make", [token_scorer, reply_scorer])
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_the_lower_layers_stay(make, layers):
     model = make(0)
-    freeze_lower_layers(model, layers)
+    model.freeze(layers)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    expected = [f"model.layers.{i}." for i in range(layers)] + ["model.embed"] * (layers > 0)
+    expected = [f"model.model.layers.{i}." for i in range(layers)] + ["model.model.embed"] * (
+        layers > 0
+    )
     assert frozen == {
         name for name, _ in model.named_parameters() if name.startswith(tuple(expected))
     }
-    assert len(decoder_layers(model)) == 2
+    assert len(decoder_layers(model.model)) == 2
     assert trainable_state(model).keys().isdisjoint(frozen)
 
 
@@ -46,7 +44,7 @@ def test_all_that_makes_a_layers_input_stays(architecture, sizes, embeddings, tr
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4} | sizes
     config = AutoConfig.for_model(architecture, vocab_size=50, **sizes)
     model = AutoModelForCausalLM.from_config(config)
-    freeze_lower_layers(model, 1)
+    Backbone(model).freeze(1)
     moves = {name: p.requires_grad for name, p in model.base_model.named_parameters()}
     outside = {name.rpartition(".")[0]: moves[name] for name in moves if ".0." not in name}
     assert {name for name, one in outside.items() if not one} == embeddings
@@ -59,19 +57,19 @@ def test_the_last_hidden_states_may_be_narrower_than_the_layers():
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "ffn_dim": 16}
     model = OPTForCausalLM(OPTConfig(vocab_size=50, word_embed_proj_dim=8, **sizes))
     hidden = model.base_model(input_ids=torch.tensor([[5, 6]])).last_hidden_state
-    assert hidden.shape[-1] == hidden_width(model) == 8
-    assert hidden_width(causal_lm(0)) == 32
+    assert hidden.shape[-1] == TokenScorer(model).width == 8
+    assert token_scorer(0).width == 32
 
 
 def test_too_many_layers_are_an_error():
     with pytest.raises(ConfigError, match="has 2 layers"):
-        freeze_lower_layers(causal_lm(0), 3)
+        token_scorer(0).freeze(3)
 
 
 def test_trainable_state_goes_there_and_back():
-    model, other = causal_lm(0), causal_lm(1)
+    model, other = token_scorer(0), token_scorer(1)
     for one in (model, other):
-        freeze_lower_layers(one, 1)
+        one.freeze(1)
     load_trainable_state(other, trainable_state(model))
     for (name, left), (_, right) in zip(
         model.named_parameters(), other.named_parameters(), strict=True
@@ -79,6 +77,6 @@ def test_trainable_state_goes_there_and_back():
         both_ones = "norm" in name
         assert torch.equal(left, right) == (left.requires_grad or both_ones), name
     state = trainable_state(model)
-    state.pop("model.norm.weight")
-    with pytest.raises(KeyError, match=r"model\.norm\.weight"):
+    state.pop("model.model.norm.weight")
+    with pytest.raises(KeyError, match=r"model\.model\.norm\.weight"):
         load_trainable_state(other, state)

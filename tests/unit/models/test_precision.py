@@ -8,17 +8,11 @@ import sys
 
 import pytest
 import torch
-from support.tiny_models import causal_lm, gradients, labelled, reward_model, token_sequences
+from support.tiny_models import gradients, labelled, reply_scorer, token_scorer, token_sequences
 
-from rlhf.models.forward import (
-    branched_hidden_states,
-    continuation_logprobs,
-    hidden_states,
-    token_logprobs,
-)
-from rlhf.models.load import freeze_lower_layers
-from rlhf.models.precision import use_precision
-from rlhf.models.reward import score
+from rlhf.models.logprobs import token_logprobs
+from rlhf.models.roots import from_starts
+from rlhf.models.scoring import score
 from rlhf.training.reward import RewardObjective
 from rlhf.training.sft import SftObjective
 
@@ -30,7 +24,7 @@ def both(make, compute):
     found = []
     for precision in ("bfloat16", "float32"):
         model = make()
-        use_precision(model, precision)
+        model.compute_in(precision)
         found.append(compute(model))
     return found
 
@@ -60,8 +54,8 @@ def test_sft(frozen):
     rows = labelled([9, 21, 2, 14], seed=3)
 
     def make():
-        model = causal_lm(0, tie_word_embeddings=False)
-        freeze_lower_layers(model, frozen)
+        model = token_scorer(0, tie_word_embeddings=False)
+        model.freeze(frozen)
         return model
 
     def compute(model):
@@ -82,35 +76,35 @@ def test_reward_model():
     row = {"history_ids": history, "reply_ids": replies}
 
     def compute(model):
-        loss, _ = RewardObjective(0.01, 512)(model, [row])
+        loss, _ = RewardObjective(0.01, True)(model, [row])
         loss.backward()
         return loss.item(), gradients(model)
 
-    (loss, found), (wide_loss, expected) = both(reward_model, compute)
+    (loss, found), (wide_loss, expected) = both(reply_scorer, compute)
     assert loss != wide_loss
     assert loss == pytest.approx(wide_loss, abs=0.05)
     assert alike(found.values(), expected.values()) > 0.995
 
 
 def test_layers_are_narrow_and_scores_wide():
-    model = reward_model()
-    use_precision(model, "bfloat16")
+    model = reply_scorer()
+    model.compute_in("bfloat16")
     sequences = token_sequences([9, 5], seed=1)
     types = types_of_products(model, lambda: score(model, sequences))
-    assert types.pop("score") == torch.float32, "a score with eight bits ranks badly"
+    assert types.pop("model.score") == torch.float32, "a score with eight bits ranks badly"
     assert set(types.values()) == {NARROW}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_branches_are_narrow_too():
-    model = reward_model()
-    use_precision(model, "bfloat16")
+    model = reply_scorer()
+    model.compute_in("bfloat16")
     history, *branches = token_sequences([9, 5, 6], seed=1)
-    found = branched_hidden_states(model, history, branches)
+    found = model.branched_hidden_states(history, branches)
     whole = [torch.cat([history, branch]) for branch in branches]
-    apart = [h[9 : len(w)] for h, w in zip(hidden_states(model, whole), whole, strict=True)]
+    apart = [h[9 : len(w)] for h, w in zip(model.hidden_states(whole), whole, strict=True)]
     wide = [
-        h for model in [reward_model()] for h in branched_hidden_states(model, history, branches)
+        h for model in [reply_scorer()] for h in model.branched_hidden_states(history, branches)
     ]
     for narrow, alone, exact in zip(found, apart, wide, strict=True):
         assert narrow.dtype == torch.float32
@@ -120,34 +114,26 @@ def test_branches_are_narrow_too():
 
 
 def test_logits_are_what_autocast_gives():
-    model = causal_lm(0)
-    use_precision(model, "bfloat16")
+    model = token_scorer(0)
+    model.compute_in("bfloat16")
     (sequence,) = token_sequences([12], seed=2)
     with torch.no_grad():
-        found, _, before = continuation_logprobs(model, [sequence], [5])
+        found, _ = model([sequence], from_starts([sequence], [5]))
         with torch.autocast("cpu", NARROW):
-            logits = model(input_ids=sequence[None]).logits[0].float()
+            logits = model.model(input_ids=sequence[None]).logits[0].float()
     expected = logits.log_softmax(-1)[range(4, 11), sequence[5:]]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    assert before.dtype == torch.float32
 
 
 def test_a_head_with_a_bias():
-    class Headed:
-        def __init__(self) -> None:
-            torch.manual_seed(5)
-            self.head = torch.nn.Linear(16, 37)
-
-        def get_output_embeddings(self):
-            return self.head
-
-    def compute(model):
+    def compute(dtype):
         torch.manual_seed(6)
+        head = torch.nn.Linear(16, 37)
         hidden, targets = torch.randn(11, 16).requires_grad_(), torch.arange(11)
-        token_logprobs(model, hidden, targets)[0].sum().backward()
-        return [hidden.grad, model.head.weight.grad, model.head.bias.grad]
+        token_logprobs(head, hidden, targets, dtype=dtype)[0].sum().backward()
+        return [hidden.grad, head.weight.grad, head.bias.grad]
 
-    found, expected = both(Headed, compute)
+    found, expected = compute(NARROW), compute(None)
     assert {one.dtype for one in found} == {torch.float32}
     for narrow, wide in zip(found, expected, strict=True):
         assert alike([narrow], [wide]) > 0.999
@@ -155,8 +141,8 @@ def test_a_head_with_a_bias():
 
 def test_new_weights_count_at_once():
     """A copy of narrow weights must not outlive the pass that made it."""
-    model = reward_model()
-    use_precision(model, "bfloat16")
+    model = reply_scorer()
+    model.compute_in("bfloat16")
     sequences = token_sequences([9, 5], seed=1)
     before = score(model, sequences)
     with torch.no_grad():
@@ -170,8 +156,8 @@ def test_new_weights_count_at_once():
 
 def test_float32_is_exactly_as_without_a_choice():
     rows = labelled([9, 21], seed=3)
-    chosen, plain = causal_lm(0), causal_lm(0)
-    use_precision(chosen, "float32")
+    chosen, plain = token_scorer(0), token_scorer(0)
+    chosen.compute_in("float32")
     assert torch.equal(SftObjective()(chosen, rows)[0], SftObjective()(plain, rows)[0])
 
 

@@ -4,38 +4,37 @@ import math
 
 import pytest
 import torch
-from support.tiny_models import causal_lm, gradients, reward_model, token_sequences
+from support.tiny_models import causal_lm, gradients, reply_scorer, token_sequences
 from support.tolerances import assert_gradients_near, assert_near
 
-from rlhf.models.forward import ALIKE, batches_by_length
 from rlhf.models.load import disable_dropout
 from rlhf.models.reward import (
     close_sequences,
     load_calibration,
-    load_reward_model,
-    new_reward_model,
+    load_reply_scorer,
+    new_reply_scorer,
     save_calibration,
-    score,
 )
-from rlhf.training.reward import calibrate, sequences_of
+from rlhf.models.roots import ReplyScorer
+from rlhf.models.scoring import ALIKE, batches_by_length, score
+from rlhf.training.reward import calibrate, score_rows
 from rlhf.training.sft import IGNORED
 
 
 def test_the_score_depends_on_the_query():
     """Checklist 1"""
-    model = reward_model(0)
+    model = reply_scorer(0)
     row = {"history_ids": [5, 6, 7], "reply_ids": [[30, 31, 2], [40, 2]]}
     other = row | {"history_ids": [5, 99, 7]}
-    assert [s.tolist() for s in sequences_of(row)] == [[5, 6, 7, 30, 31, 2], [5, 6, 7, 40, 2]]
     with torch.no_grad():
-        one, two = score(model, sequences_of(row)), score(model, sequences_of(other))
+        one, two = (score_rows(model, [each])[0] for each in (row, other))
     assert ((one - two).abs() > 1e-3).all()
 
 
 @pytest.mark.parametrize("last", [2, 77, 0])
 def test_the_score_is_read_at_the_last_real_token(last):
     """Checklist 11"""
-    model = reward_model(1)
+    model = reply_scorer(1)
     sequences = token_sequences([7, 19, 12, 1], seed=2)
     for sequence in sequences:
         sequence[-1] = last  # EOS, an ordinary token, the pad id: the position decides alone
@@ -43,8 +42,8 @@ def test_the_score_is_read_at_the_last_real_token(last):
     with torch.no_grad():
         found = score(model, sequences)
         for value, sequence in zip(found, sequences, strict=True):
-            hidden = model.model(input_ids=sequence[None]).last_hidden_state[0]
-            everywhere = model.score(hidden).squeeze(-1)
+            hidden = model.model.model(input_ids=sequence[None]).last_hidden_state[0]
+            everywhere = model.model.score(hidden).squeeze(-1)
             assert_near(value, everywhere[-1])
             if len(sequence) > 1:
                 assert (value - everywhere[:-1]).abs().min() > 1e-4
@@ -60,7 +59,7 @@ def test_a_response_that_was_cut_off_is_scored_with_an_eos_in_place_of_its_last_
 
 def test_scores_do_not_depend_on_the_batch():
     """Checklist 11"""
-    model = reward_model(1)
+    model = reply_scorer(1)
     sequences = token_sequences([7, 40, 12, 1, 25, 25], seed=3)
     reference = None
     for max_tokens in (1, 60, 10_000):
@@ -100,16 +99,22 @@ def test_a_new_head_is_drawn_with_its_seed(tmp_path):
     """Checklist 12"""
     language_model = causal_lm(0, hidden_size=64)
     language_model.save_pretrained(tmp_path)
-    model = new_reward_model(tmp_path, seed=3)
-    weights = torch.cat([new_reward_model(tmp_path, s).score.weight.detach() for s in range(20)])
+    model = new_reply_scorer(tmp_path, seed=3)
+    weights = torch.cat(
+        [new_reply_scorer(tmp_path, s).model.score.weight.detach() for s in range(20)]
+    )
     # 1280 draws: four standard errors of their standard deviation are 8 %.
     assert float(weights.std()) == pytest.approx(1 / math.sqrt(65), rel=0.08)
     assert abs(float(weights.mean())) < 0.02
-    assert model.score.bias is None
-    assert torch.equal(model.score.weight, new_reward_model(tmp_path, seed=3).score.weight)
-    assert not torch.equal(model.score.weight, new_reward_model(tmp_path, seed=4).score.weight)
+    assert model.model.score.bias is None
+    assert torch.equal(
+        model.model.score.weight, new_reply_scorer(tmp_path, seed=3).model.score.weight
+    )
+    assert not torch.equal(
+        model.model.score.weight, new_reply_scorer(tmp_path, seed=4).model.score.weight
+    )
     for name, parameter in language_model.model.named_parameters():
-        assert torch.equal(parameter, model.model.get_parameter(name))
+        assert torch.equal(parameter, model.model.model.get_parameter(name))
     with torch.no_grad():
         scores = score(model, token_sequences([20] * 60, seed=1))
     assert 0.2 < float(scores.std()) < 3
@@ -117,16 +122,18 @@ def test_a_new_head_is_drawn_with_its_seed(tmp_path):
 
 def test_dropout_is_off_in_training_mode(tmp_path):
     """Checklist 16, 19"""
-    reward_model(0, attention_dropout=0.5).save_pretrained(tmp_path / "reward")
+    reply_scorer(0, attention_dropout=0.5).model.save_pretrained(tmp_path / "reward")
     causal_lm(0, attention_dropout=0.5).save_pretrained(tmp_path / "sft")
     sequences = token_sequences([20, 11], seed=1)
     from transformers import AutoModelForSequenceClassification
 
-    untouched = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").train()
+    untouched = ReplyScorer(
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").train()
+    )
     with torch.no_grad():
         assert not torch.equal(score(untouched, sequences), score(untouched, sequences))
         for model in (
-            load_reward_model(tmp_path / "reward"), new_reward_model(tmp_path / "sft", 0)
+            load_reply_scorer(tmp_path / "reward"), new_reply_scorer(tmp_path / "sft", 0)
         ):  # fmt: skip
             model.train()
             assert torch.equal(score(model, sequences), score(model, sequences))
@@ -142,17 +149,17 @@ def test_disable_dropout_reaches_modules_and_attributes():
 
 def test_calibrated_scores_have_mean_0_and_std_1(tmp_path):
     """Checklist 15"""
-    model = reward_model(4)
+    model = reply_scorer(4)
     rows = []
     for i, ids in enumerate(token_sequences([8 + n % 13 for n in range(60)], seed=7)):
         ids[-2] = 2  # the EOS; the template writes one more token after it
         labels = [IGNORED] * (len(ids) - 4) + ids[-4:-1].tolist() + [IGNORED]
         rows.append({"input_ids": ids.tolist(), "labels": labels, "number": i})
     mean, std = calibrate(model, rows, max_tokens=100)
-    model.save_pretrained(tmp_path)
+    model.model.save_pretrained(tmp_path)
     save_calibration(tmp_path, mean, std)
     assert load_calibration(tmp_path) == (mean, std)
-    served = load_reward_model(tmp_path)
+    served = load_reply_scorer(tmp_path)
     with torch.no_grad():
         raw = score(served, [torch.tensor(row["input_ids"][:-1]) for row in rows])
     again = (raw - mean) / std

@@ -9,7 +9,7 @@ import torch
 from support.own_architecture import own_architecture
 
 from rlhf.errors import ConfigError, DataError, IntegrityError
-from rlhf.models.load import load_causal_lm, load_tokenizer, save_model
+from rlhf.models.load import load_token_scorer, load_tokenizer, save_model
 from rlhf.models.trust import TRUSTED, is_trusted
 from rlhf.provenance.manifest import Manifest
 from rlhf.serving.export import export
@@ -67,20 +67,20 @@ def test_code_of_a_trusted_model_runs_and_stays_with_it(own, tmp_path):
     assert facts["architecture"] == "OwnForCausalLM"
     assert (target / "modeling_own.py").read_text() == (folder / "modeling_own.py").read_text()
     write_manifest(target, facts)
-    model = load_causal_lm(target)
-    assert type(model).__name__ == "OwnForCausalLM"
+    model = load_token_scorer(target)
+    assert type(model.model).__name__ == "OwnForCausalLM"
     save_model(model, load_tokenizer(target), tmp_path / "sft/model")  # as training does
     write_manifest(tmp_path / "sft/model", {TRUSTED: True})
-    again = load_causal_lm(tmp_path / "sft/model")
+    again = load_token_scorer(tmp_path / "sft/model")
     ids = torch.arange(5)[None]
-    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert torch.equal(again.model(ids).logits, model.model(ids).logits)
 
 
 def test_a_folder_without_such_a_manifest_is_not_trusted(own, tmp_path):
     """`rlhf chat` of a folder from elsewhere, say: transformers itself would ask, or run it."""
     folder, ran = own
     with pytest.raises(ValueError, match="custom code"):
-        load_causal_lm(folder)
+        load_token_scorer(folder)
     assert not is_trusted(folder)
     write_manifest(folder, {})
     assert not is_trusted(folder)

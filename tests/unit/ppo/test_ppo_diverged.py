@@ -89,7 +89,7 @@ def test_a_rate_that_breaks_the_value_function(mixture, tmp_path):
 def test_weights_that_a_run_starts_from_are_looked_at(mixture, tmp_path):
     model = policy()
     with torch.no_grad():
-        model.model.norm.weight[2] = NAN
+        model.model.model.norm.weight[2] = NAN
     with pytest.raises(NumericsError, match=r"weights hold NaN or infinity: .*norm.weight"):
         trainer(mixture, tmp_path, config(), model=model)
 

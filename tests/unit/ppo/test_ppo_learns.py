@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tiny_ppo import CALIBRATION, config, policy, save_prompts, trainer
+from tiny_ppo import CALIBRATION, config, judge, policy, save_prompts, trainer
 
 from rlhf.ppo.scoring import LocalScoring
 
@@ -18,7 +18,7 @@ class FakeTokenShareScoring(LocalScoring):
     """Fake: instead of a reward model's score, the share of one token in the response."""
 
     def __init__(self, reference: torch.nn.Module, shuffled: bool) -> None:
-        super().__init__(torch.nn.Identity(), reference, 2048)
+        super().__init__(judge(), reference, 2048)
         self.generator = torch.Generator().manual_seed(0) if shuffled else None
         self.shares: list[float] = []
 

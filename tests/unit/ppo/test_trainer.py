@@ -79,7 +79,7 @@ def test_log_probabilities_are_those_of_the_sampling_distribution(mixture, tmp_p
         for ids, start, found in zip(
             rollout.sequences, rollout.starts, rollout.logprobs, strict=True
         ):
-            logits = one.actor.policy(input_ids=ids[None]).logits[0, start - 1 : -1]
+            logits = one.actor.policy.model(input_ids=ids[None]).logits[0, start - 1 : -1]
             for ratios, temperature in ((cold, 0.7), (warm, 1.0)):
                 logprobs = (logits / temperature).log_softmax(-1)
                 plain = logprobs.gather(1, ids[start:, None]).squeeze(1)
@@ -128,14 +128,14 @@ def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, k
     checked = 0
     for minibatch in one._minibatches(0, 0, 8):
         for rows in one._micro_batches(minibatch, rollout.sequences):
-            new = one.actor(
+            logprobs, values, _ = one.actor(
                 [rollout.sequences[i] for i in rows], [rollout.starts[i] for i in rows], True
             )
-            assert new.logprobs.requires_grad
-            assert new.values.requires_grad
-            assert torch.equal(new.logprobs, torch.cat([rollout.logprobs[i] for i in rows]))
-            assert torch.equal(new.values, torch.cat([rollout.values[i] for i in rows]))
-            assert new.values.abs().max() > 0
+            assert logprobs.requires_grad
+            assert values.requires_grad
+            assert torch.equal(logprobs, torch.cat([rollout.logprobs[i] for i in rows]))
+            assert torch.equal(values, torch.cat([rollout.values[i] for i in rows]))
+            assert values.abs().max() > 0
             checked += len(rows)
     assert checked == 8
     assert not any(part.requires_grad for part in [*rollout.logprobs, *rollout.values])
@@ -260,12 +260,12 @@ def test_accumulation_is_exact(mixture, tmp_path, kind):
         assert found[tokens][0] == pytest.approx(found[10_000][0], abs=1e-5)
     # token-weighted: the sum over all tokens, divided by their number, once
     one.actor.zero_grad()
-    new = one.actor(rollout.sequences, rollout.starts)
+    logprobs, values, _ = one.actor(rollout.sequences, rollout.starts)
     old, advantages, returns = (
         torch.cat(part) for part in (rollout.logprobs, rollout.advantages, rollout.returns)
     )
-    policy_part = -(advantages * (new.logprobs - old).exp()).mean()
-    value_part = 0.5 * ((new.values - returns) ** 2).mean()
+    policy_part = -(advantages * (logprobs - old).exp()).mean()
+    value_part = 0.5 * ((values - returns) ** 2).mean()
     (policy_part + 0.1 * value_part).backward()
     assert_gradients_near(gradients(one.actor), found[10_000][1])
 

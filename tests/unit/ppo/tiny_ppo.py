@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.tiny_models import causal_lm, reward_model, save_rows, token_sequences
+from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
 
 from rlhf.config.ppo import PpoConfig
 from rlhf.data.mixture import Mixture
-from rlhf.models.precision import use_precision
-from rlhf.models.value import Critic, ValueHead
-from rlhf.ppo.actor import ActorCritic
+from rlhf.models.roots import ActorCritic, Critic, ValueHead
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring
 from rlhf.ppo.trainer import PpoTrainer
@@ -70,11 +68,15 @@ def prompts_in(folder: Path) -> Mixture:
 
 
 def policy(seed: int = 0) -> Any:
-    return causal_lm(seed, vocabulary=VOCABULARY)
+    return token_scorer(seed, vocabulary=VOCABULARY)
 
 
 def judge(seed: int = 1) -> Any:
-    return reward_model(seed, vocabulary=VOCABULARY)
+    return reply_scorer(seed, vocabulary=VOCABULARY)
+
+
+def critic(mean: float = CALIBRATION[0], std: float = CALIBRATION[1]) -> Critic:
+    return Critic(reward_model(1, vocabulary=VOCABULARY), mean, std)
 
 
 def trainer(
@@ -88,15 +90,10 @@ def trainer(
 ) -> PpoTrainer:
     model = model or policy()
     reference = copy.deepcopy(model)
-    value = (
-        Critic(judge(), *CALIBRATION)
-        if settings["value"]["kind"] == "critic"
-        else ValueHead(model.config.hidden_size)
-    )
+    value = critic() if settings["value"]["kind"] == "critic" else ValueHead(model.width)
     reward = judge()
-    for one in (model, reference, reward, getattr(value, "model", None)):
-        if one is not None:
-            use_precision(one, settings["precision"])
+    for one in (model, reference, reward, *([value] if isinstance(value, Critic) else [])):
+        one.compute_in(settings["precision"])
     return PpoTrainer(
         ActorCritic(model, value, settings["sampling"]["temperature"]),
         PromptStream(mixture, settings["seed"]),

@@ -114,7 +114,7 @@ def test_where_eos_pads_ends_are_learned_all_the_same(family):
     import torch
     from support.tolerances import assert_near
 
-    from rlhf.models.forward import hidden_states
+    from rlhf.models.backbone import Backbone
 
     tokenizer, model = prepared(family, "hh")
     encoder = Encoder(tokenizer)
@@ -125,13 +125,14 @@ def test_where_eos_pads_ends_are_learned_all_the_same(family):
         assert all(labels[i] == tokenizer.pad_token_id for i in ends)
     model = model.eval()
     sequences = [torch.tensor(ids) for ids, _ in rows]
-    together = hidden_states(model, sequences)
+    backbone = Backbone(model)
+    together = backbone.hidden_states(sequences)
     for sequence, states in zip(sequences, together, strict=True):
-        alone = hidden_states(model, [sequence])[0]
+        alone = backbone.hidden_states([sequence])[0]
         assert_near(states[: len(sequence)], alone)
     # The row of EOS gets gradients from where it is read: `padding_idx` would take them away.
     model.zero_grad()
-    hidden_states(model, sequences[:1]).sum().backward()
+    backbone.hidden_states(sequences[:1]).sum().backward()
     assert model.get_input_embeddings().padding_idx is None
     assert model.get_input_embeddings().weight.grad[tokenizer.eos_token_id].abs().sum() > 0
 

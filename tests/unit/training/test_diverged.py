@@ -8,12 +8,11 @@ import pytest
 import torch
 from support.programs import diverging_ranks
 from support.programs.supervised_ranks import config, make_rows, save_set
-from support.tiny_models import causal_lm, reward_model, run_ranks, save_rows, token_sequences
+from support.tiny_models import reply_scorer, run_ranks, save_rows, token_scorer, token_sequences
 
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.models.load import load_trainable_state
-from rlhf.models.precision import use_precision
 from rlhf.runtime.options import RunOptions
 from rlhf.training.checkpoints import Checkpoints
 from rlhf.training.loop import mean_over, train
@@ -40,7 +39,7 @@ def saved_weights(state: Path) -> dict[str, torch.Tensor] | None:
 def test_sft_with_a_rate_that_breaks_the_model(tmp_path, mixture, rate):
     options = RunOptions("train_sft.chat", tmp_path / "state", {}, save_steps=1)
     with pytest.raises(NumericsError) as caught:
-        train(causal_lm(0), SftObjective(), mixture, config(optimizer=optimizer(rate)), options,
+        train(token_scorer(0), SftObjective(), mixture, config(optimizer=optimizer(rate)), options,
               64, dict)  # fmt: skip
     text = str(caught.value)
     assert "train_sft.chat, step " in text
@@ -55,9 +54,9 @@ def test_the_last_step_is_looked_at_too(tmp_path):
     save_rows(tmp_path / "set", train=make_rows()[:4])
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     broken = config(optimizer=optimizer(1e38, weight_decay=100.0))
+    data = Mixture({"d": tmp_path / "set"}, {}, "train")
     with pytest.raises(NumericsError, match=r"of the weights hold NaN or infinity: .*layers") as e:
-        train(causal_lm(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"), broken,
-              options, 64, dict)  # fmt: skip
+        train(token_scorer(0), SftObjective(), data, broken, options, 64, dict)
     assert "train_sft.chat, step 1, learning rate 1e+38" in str(e.value)
     assert saved_weights(tmp_path / "state") is None
 
@@ -66,19 +65,19 @@ def test_a_held_out_loss_that_is_not_finite(tmp_path, mixture):
     looks = iter([{"validation_loss": 2.0}, {"validation_loss": float("nan")}])
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     with pytest.raises(NumericsError, match="validation_loss is nan") as caught:
-        train(causal_lm(0), SftObjective(), mixture, config(evaluations=1), options, 64,
+        train(token_scorer(0), SftObjective(), mixture, config(evaluations=1), options, 64,
               lambda: next(looks))  # fmt: skip
     assert "step 3, learning rate" in str(caught.value)
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_not_applied(tmp_path, mixture):
-    model = causal_lm(0)
+    model = token_scorer(0)
     before = [p.detach().clone() for p in model.parameters()]
 
     class Steep(SftObjective):
-        def __call__(self, model, rows):
-            loss, sums = super().__call__(model, rows)
-            weight = model.get_output_embeddings().weight.flatten()[0]
+        def __call__(self, scorer, rows):
+            loss, sums = super().__call__(scorer, rows)
+            weight = model.model.lm_head.weight.flatten()[0]
             return loss + (weight - weight.detach()).abs().sqrt(), sums  # slope at 0: infinite
 
     with pytest.raises(NumericsError, match=r"grad_norm is (nan|inf)") as caught:
@@ -89,9 +88,9 @@ def test_an_infinite_gradient_of_a_finite_loss_is_not_applied(tmp_path, mixture)
 
 
 def test_weights_that_a_run_starts_from_are_looked_at(tmp_path, mixture):
-    model = causal_lm(0)
+    model = token_scorer(0)
     with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+        model.model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     with pytest.raises(NumericsError, match=r"layers\.1\.mlp\.up_proj\.weight") as caught:
         train(model, SftObjective(), mixture, config(), options, 64, dict)
@@ -103,7 +102,7 @@ def test_rows_without_a_label_have_no_mean(tmp_path):
     save_rows(tmp_path / "set", train=rows)
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     with pytest.raises(NumericsError, match="No token of this step"):
-        train(causal_lm(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"),
+        train(token_scorer(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"),
               config(), options, 64, dict)  # fmt: skip
 
 
@@ -125,12 +124,12 @@ def test_reward_training_names_its_loss(tmp_path):
     ids = [one.tolist() for one in token_sequences([5, 4, 3], seed=4)]
     rows = [{"id": "7", "history_ids": ids[0], "reply_ids": ids[1:]}]
     save_rows(tmp_path / "set", train=rows)
-    model = reward_model(1)
+    model = reply_scorer(1)
     with torch.no_grad():
-        model.score.weight.fill_(3e38)
+        model.model.score.weight.fill_(3e38)
     options = RunOptions("train_reward.helpful", tmp_path / "state", {})
     with pytest.raises(NumericsError, match=r"loss is (nan|inf)") as caught:
-        train(model, RewardObjective(0.01, 64), Mixture({"d": tmp_path / "set"}, {}, "train"),
+        train(model, RewardObjective(0.01, True), Mixture({"d": tmp_path / "set"}, {}, "train"),
               config(), options, 64, dict)  # fmt: skip
     assert "train_reward.helpful, step 1" in str(caught.value)
     assert "rows d 7" in str(caught.value)
@@ -144,33 +143,33 @@ def demonstrations(count: int, seed: int = 5) -> list[dict]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_calibration_refuses_scores_that_differ_by_rounding_alone(precision):
-    model = reward_model(3)
+    model = reply_scorer(3)
     with torch.no_grad():  # one direction that every state has alike
-        model.score.weight.zero_()
-        model.model.norm.weight.zero_()
-    use_precision(model, precision)
+        model.model.score.weight.zero_()
+        model.model.model.norm.weight.zero_()
+    model.compute_in(precision)
     with pytest.raises(NumericsError, match="12 held-out demonstrations the same score"):
         calibrate(model, demonstrations(12), 100)
     alike = demonstrations(1) * 12
-    model = reward_model(3)
-    use_precision(model, precision)
+    model = reply_scorer(3)
+    model.compute_in(precision)
     with pytest.raises(NumericsError, match="standard deviation"):
         calibrate(model, alike, 100)
 
 
 def test_calibration_names_the_rows_whose_scores_are_not_finite():
-    model = reward_model(3)
+    model = reply_scorer(3)
     with torch.no_grad():
-        model.score.weight.fill_(3e38)
+        model.model.score.weight.fill_(3e38)
     with pytest.raises(NumericsError, match="reward model's scores: 12 of the rows") as caught:
         calibrate(model, demonstrations(12), 100)
     assert "rows d 0, d 1" in str(caught.value)
 
 
 def test_a_small_spread_of_scores_is_a_calibration():
-    model = reward_model(3)
+    model = reply_scorer(3)
     with torch.no_grad():
-        model.score.weight *= 1e-4
+        model.model.score.weight *= 1e-4
     mean, std = calibrate(model, demonstrations(12), 100)
     assert 0 < std < 1e-2
     assert abs(mean) < 1e-2
@@ -178,15 +177,15 @@ def test_a_small_spread_of_scores_is_a_calibration():
 
 def test_measures_of_a_broken_model_are_not_finite():
     """What the checks see: sums over rows do not hide a NaN."""
-    model = causal_lm(0)
+    model = token_scorer(0)
     state = {name: torch.full_like(p, float("nan")) for name, p in model.named_parameters()}
     load_trainable_state(model, state)
     rows = make_rows()[:3]
     assert not torch.isfinite(torch.tensor(mean_over(model, SftObjective(), rows, 64)["loss"]))
-    judge = reward_model(1)
+    judge, objective = reply_scorer(1), RewardObjective(0.01, True)
     with torch.no_grad():
-        judge.score.weight[0, 0] = float("nan")
+        judge.model.score.weight[0, 0] = float("nan")
     ids = [one.tolist() for one in token_sequences([5, 4, 3], seed=4)]
-    scored = score_held_out(judge, [{"history_ids": ids[0], "reply_ids": ids[1:]}], 64)
-    found = RewardObjective(0.01, 64).validate(scored)
+    scored = score_held_out(judge, objective, [{"history_ids": ids[0], "reply_ids": ids[1:]}], 64)
+    found = objective.validate(scored)
     assert not torch.isfinite(torch.tensor(found["validation_loss"]))

@@ -8,12 +8,10 @@ import pytest
 import torch
 from support.programs import supervised_ranks
 from support.programs.supervised_ranks import config, make_rows, save_set
-from support.tiny_models import assert_close, causal_lm, gradients, run_ranks, save_rows
+from support.tiny_models import assert_close, gradients, run_ranks, save_rows, token_scorer
 from support.tolerances import assert_gradients_near
 
 from rlhf.data.mixture import Mixture, Share
-from rlhf.models.load import freeze_lower_layers
-from rlhf.models.precision import use_precision
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 from rlhf.training import optim
@@ -33,8 +31,8 @@ def test_accumulation_is_exact(monkeypatch, tmp_path, mixture, frozen):
     """Checklist 32"""
     found = {}
     for tokens in (1, 60, 10_000):  # row by row, some together, all at once
-        model, steps = causal_lm(0), []
-        freeze_lower_layers(model, frozen)
+        model, steps = token_scorer(0), []
+        model.freeze(frozen)
         calls = []
 
         class Counting(SftObjective):
@@ -57,19 +55,19 @@ def test_accumulation_is_exact(monkeypatch, tmp_path, mixture, frozen):
     assert_gradients_near(found[60][0], found[10_000][0])
     # token-weighted: not the mean of the rows' means
     rows = [mixture[int(i)] for i in mixture.order(0, 0)[:8]]
-    model = causal_lm(0)
-    freeze_lower_layers(model, frozen)
+    model = token_scorer(0)
+    model.freeze(frozen)
     for row in rows:
         loss, _ = SftObjective()(model, [row])
         (loss / SftObjective().weight(row) / 8).backward()
-    name = "model.layers.1.mlp.up_proj.weight"
+    name = "model.model.layers.1.mlp.up_proj.weight"
     assert not torch.allclose(gradients(model)[name], found[1][0][name], atol=1e-4)
 
 
 def run_once(folder: Path, mixture, precision="float32", **options) -> tuple:
-    model = causal_lm(0)
-    use_precision(model, precision)
-    freeze_lower_layers(model, 1)
+    model = token_scorer(0)
+    model.compute_in(precision)
+    model.freeze(1)
     objective = SftObjective()
 
     def validate():
@@ -120,7 +118,7 @@ def test_a_mixture_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     original = optim.step
 
     def run(name: str, stop: int = 0) -> list[torch.Tensor]:
-        model, calls = causal_lm(0), []
+        model, calls = token_scorer(0), []
 
         def step(optimizer, norm):
             calls.append(1)
@@ -160,7 +158,7 @@ def test_training_learns_and_records(tmp_path, mixture):
 
 
 def test_mean_over_is_weighted_by_tokens(mixture):
-    model, objective = causal_lm(0), SftObjective()
+    model, objective = token_scorer(0), SftObjective()
     rows = [mixture[i] for i in range(5)]
     losses = [float(objective(model, [row])[0].detach()) for row in rows]
     expected = sum(losses) / sum(map(objective.weight, rows))
@@ -179,7 +177,7 @@ def test_two_ranks_train_the_same_model_as_one(tmp_path):
     for name, parameter in first["model"].items():
         assert torch.equal(parameter, second["model"][name]), name
     assert_close(first["model"], alone["model"], atol=2e-4)
-    initial = dict(causal_lm(0).named_parameters())
+    initial = dict(token_scorer(0).named_parameters())
     moved = max(float((p - initial[n]).abs().max().detach()) for n, p in first["model"].items())
     assert moved > 5e-3
     assert first["held_out"] == second["held_out"]

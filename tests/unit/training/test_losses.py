@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from support.tiny_models import gradients, reward_model, token_sequences
+from support.tiny_models import gradients, reply_scorer, token_sequences
 
 from rlhf.training.losses import ranking_loss
 from rlhf.training.reward import (
@@ -128,24 +128,24 @@ def test_tied_and_repeated_replies_give_no_pair(tmp_path):
 
 
 def test_differences_are_of_all_pairs_better_first():
-    model = reward_model(3)
+    model, objective = reply_scorer(3), RewardObjective(0.01, branches=True)
     history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
     rows = [
         {"history_ids": history, "reply_ids": replies[:3]},
         {"history_ids": history[1:], "reply_ids": replies[2:]},
     ]
-    by_row = score_held_out(model, rows, max_tokens=32)
+    by_row = score_held_out(model, objective, rows, max_tokens=32)
     found = score_differences(by_row)
     with torch.no_grad():
-        (a, b, c), (d, e) = score_rows(model, rows, 32)
+        (a, b, c), (d, e) = score_rows(model, rows)
     assert found == pytest.approx([float(one) for one in (a - b, a - c, b - c, d - e)], abs=1e-5)
     assert any(one > 0 for one in found)
     assert any(one < 0 for one in found)
-    assert score_held_out(model, [], max_tokens=32) == []
+    assert score_held_out(model, objective, [], max_tokens=32) == []
 
 
 def test_held_out_measures_are_means_over_rows():
-    model, objective = reward_model(3), RewardObjective(0.01, micro_batch_tokens=32)
+    model, objective = reply_scorer(3), RewardObjective(0.01, branches=True)
     history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
     rows = [
         {"history_ids": history, "reply_ids": replies[:3]},
@@ -153,7 +153,7 @@ def test_held_out_measures_are_means_over_rows():
     ]
     with torch.no_grad():
         parts = [objective(model, [row]) for row in rows]
-    found = objective.validate(score_held_out(model, rows, max_tokens=32))
+    found = objective.validate(score_held_out(model, objective, rows, max_tokens=32))
     assert found["validation_loss"] == pytest.approx(sum(float(loss) for loss, _ in parts) / 2)
     for name in ("accuracy", "kendall_tau"):
         mean = sum(measures[name] for _, measures in parts) / 2
@@ -163,14 +163,14 @@ def test_held_out_measures_are_means_over_rows():
 
 def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
     """Checklist 14"""
-    model = reward_model(2)
+    model = reply_scorer(2)
     history = [s.tolist() for s in token_sequences([4, 6, 3], seed=1)]
     replies = [
         [s.tolist() for s in token_sequences([2 + k, 5, 1], seed=9 + k)][: k + 2] for k in range(2)
     ]
     replies.append([s.tolist() for s in token_sequences([3, 3, 2, 7], seed=20)])
     rows = [{"history_ids": h, "reply_ids": r} for h, r in zip(history, replies, strict=True)]
-    objective = RewardObjective(0.01, micro_batch_tokens=20)
+    objective = RewardObjective(0.01, branches=True)
     loss, measures = objective(model, rows)
     loss.backward()
     together = gradients(model)

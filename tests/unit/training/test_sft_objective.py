@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny_models import assert_close, causal_lm, gradients, labelled
+from support.tiny_models import assert_close, gradients, labelled, token_scorer
 
-from rlhf.models.load import freeze_lower_layers
 from rlhf.training.sft import IGNORED, SftObjective
 
 
@@ -23,8 +22,8 @@ def plain_loss(model, rows):
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 @pytest.mark.parametrize("tied", [False, True])
 def test_equals_the_plain_cross_entropy(frozen, tied):
-    model = causal_lm(0, tie_word_embeddings=tied)
-    freeze_lower_layers(model, frozen)
+    model = token_scorer(0, tie_word_embeddings=tied)
+    model.freeze(frozen)
     rows = labelled([9, 21, 2, 14], seed=3)
     objective = SftObjective()
     weight = sum(objective.weight(row) for row in rows)
@@ -32,7 +31,7 @@ def test_equals_the_plain_cross_entropy(frozen, tied):
     (loss / weight).backward()
     found = gradients(model)
     model.zero_grad()
-    expected = plain_loss(model, rows)
+    expected = plain_loss(model.model, rows)
     (expected / weight).backward()
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
     assert_close(found, gradients(model), atol=1e-5)
@@ -46,13 +45,13 @@ def test_weight_counts_labels_that_have_a_token_before_them():
     row = {"input_ids": [5, 6, 7, 8], "labels": [5, IGNORED, 7, 8]}
     assert SftObjective().weight(row) == 2
     assert SftObjective().cost(row) == 4
-    model = causal_lm(0)
+    model = token_scorer(0)
     first_masked = row | {"labels": [IGNORED, IGNORED, 7, 8]}
     assert torch.equal(SftObjective()(model, [row])[0], SftObjective()(model, [first_masked])[0])
 
 
 def test_masked_labels_are_not_learned():
-    model = causal_lm(0)
+    model = token_scorer(0)
     row = {"input_ids": [5, 6, 7, 8], "labels": [IGNORED, 6, IGNORED, IGNORED]}
     other = row | {"input_ids": [5, 6, 70, 80]}
     with torch.no_grad():
@@ -69,10 +68,11 @@ def test_dropout_is_off_in_training_mode():
     from transformers import LlamaForCausalLM
 
     from rlhf.models.load import disable_dropout
+    from rlhf.models.roots import TokenScorer
 
     torch.manual_seed(0)
     rows = labelled([12, 7])
-    model = LlamaForCausalLM(configuration(attention_dropout=0.5)).train()
+    model = TokenScorer(LlamaForCausalLM(configuration(attention_dropout=0.5)).train())
     with torch.no_grad():
         before = [float(SftObjective()(model, rows)[0]) for _ in range(2)]
         disable_dropout(model)

@@ -113,22 +113,22 @@ class Chat:
     def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
         from rlhf.data.templates.chat import check_tokenizer
         from rlhf.models import devices
-        from rlhf.models.context import context
-        from rlhf.models.load import load_causal_lm, load_tokenizer
+        from rlhf.models.context import context_of
+        from rlhf.models.load import load_token_scorer, load_tokenizer
         from rlhf.models.sampling_check import check_sampling
 
         try:
             self._tokenizer: Any = load_tokenizer(folder)
             check_tokenizer(self._tokenizer, model=folder.name)
             devices.check_device()
-            self._model = load_causal_lm(folder).to(devices.own_device()).eval()
+            self._policy = load_token_scorer(folder).to(devices.own_device()).eval()
         except (RlhfError, MemoryError):
             raise
         except Exception as error:  # transformers and its readers raise all kinds
             what = (str(error).splitlines() or [""])[0]
             raise _damaged(folder, f"{type(error).__name__}: {what}") from error
-        check_sampling(self._model, folder)
-        self._context = context(self._model.config).tokens
+        check_sampling(self._policy, folder)
+        self._context = context_of(folder).tokens
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
         self._seed = seed
         self._history: list[Message] = []
@@ -164,7 +164,7 @@ class Chat:
             )
         draws = uniforms(generator(self._seed, "chat", len(history)), 1, self._max_new_tokens)
         (response,) = generate(
-            self._model,
+            self._policy,
             [torch.tensor(ids)],
             draws,
             self._tokenizer.eos_token_id,

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from rlhf.models.forward import batches_by_length, pad_right
-from rlhf.models.head import logits_of
-from rlhf.models.load import decoder_layers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from rlhf.models.backbone import decoder_layers, pad_right
+from rlhf.models.roots import TokenScorer
+from rlhf.models.scoring import batches_by_length
 
 PREFILL_TOKENS = 4096  # padded tokens of prompts in one forward pass
 BLOCK = 512  # tokens whose probabilities are added up on their own
@@ -100,7 +97,7 @@ def uniforms(random: np.random.Generator, rows: int, steps: int) -> torch.Tensor
 
 @torch.no_grad()
 def generate(
-    model: PreTrainedModel,
+    policy: TokenScorer,
     prompts: Sequence[torch.Tensor],
     draws: torch.Tensor,
     eos_id: int,
@@ -110,7 +107,7 @@ def generate(
     """Sample one response for each prompt from the full distribution (top-k 0, top-p 1).
 
     Args:
-        model: a causal language model.
+        policy: a language model.
         prompts: token ids of each prompt, unpadded.
         draws: [n, S] from ``uniforms``; S is the longest response.
         eos_id: the token that ends a response.
@@ -121,31 +118,31 @@ def generate(
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for start in range(0, len(by_length), max_rows):
         rows = by_length[start : start + max_rows]
-        decoded = _decode(model, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
+        decoded = _decode(policy, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
         for i, (ids, logprob) in zip(rows, decoded, strict=True):
             responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id, logprob)
     return [responses[i] for i in range(len(prompts))]
 
 
 def _decode(
-    model: PreTrainedModel,
+    policy: TokenScorer,
     prompts: list[torch.Tensor],
     draws: torch.Tensor,
     eos_id: int,
     temperature: float,
 ) -> list[tuple[list[int], float]]:
     """Token ids of each response, and its log probability."""
-    device = next(model.parameters()).device
+    device = policy.device
     width, steps = max(map(len, prompts)), draws.shape[1]
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     # Prompts end in one column, so that every row's next token is in the next.
     mask = (torch.arange(width + steps) >= width - lengths[:, None]).long().to(device)
     padded = len(set(lengths.tolist())) > 1
     position, draws = lengths[:, None].to(device) - 1, draws.to(device)
-    body = model.base_model
-    slots, last = _prefill(body, len(decoder_layers(model)), prompts, width, steps)
+    body: Any = policy.model.base_model
+    slots, last = _prefill(body, len(decoder_layers(policy.model)), prompts, width, steps)
     cache = Cache(layers=[*slots])
-    logits = logits_of(model, last)
+    logits = policy.logits(last)
     out: list[list[int]] = [[] for _ in prompts]
     sums = [0.0] * len(prompts)
     alive = list(range(len(prompts)))  # row of the batch → prompt
@@ -175,7 +172,7 @@ def _decode(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
-        logits = logits_of(model, hidden)
+        logits = policy.logits(hidden)
     return list(zip(out, sums, strict=True))
 
 

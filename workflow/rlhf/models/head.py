@@ -19,7 +19,6 @@ from torch import nn
 from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError
 from rlhf.models.context import context
-from rlhf.models.precision import product_type, products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,48 +53,44 @@ class OwnHead:
     """The model's own way from hidden states to logits.
 
     Attributes:
+        model: a causal language model.
         body: the module whose output its forward pass makes logits of.
         width: H, of the hidden states.
     """
 
+    model: PreTrainedModel
     body: nn.Module
     width: int
 
-    def __call__(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V] of hidden states [N, H], differentiable in both."""
+    @property
+    def vocabulary(self) -> int:
+        """V, of the logits."""
+        return cast(nn.Linear, self.model.get_output_embeddings()).weight.shape[0]
+
+    def logits(self, hidden: torch.Tensor, narrow: bool = False) -> torch.Tensor:
+        """Logits [N, V] of hidden states [N, H], differentiable in both.
+
+        Args:
+            hidden: last hidden states.
+            narrow: matrix products alone are narrow, under autocast: scales and caps are float32.
+        """
         given = _Given(hidden[None])
         # The forward pass of one object, not of its class: nobody else's changes.
         self.body.forward = lambda *args, **kwargs: given
-        head = model.get_output_embeddings()
-        narrow = product_type(model) not in (None, torch.float32)
+        head = self.model.get_output_embeddings()
         with contextlib.ExitStack() as stack:
             stack.callback(self.body.__dict__.pop, "forward")
-            if narrow:  # products alone are narrow: scales and caps are float32
+            if narrow:
                 hook = head.register_forward_hook(lambda _module, _given, made: made.float())
                 stack.callback(hook.remove)
             ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-            return model(input_ids=ids, use_cache=False).logits[0]
+            return self.model(input_ids=ids, use_cache=False).logits[0]
 
 
-def own_head(model: PreTrainedModel) -> OwnHead | None:
-    """How to get the model's logits; None where its head, a matrix, gives them."""
-    return getattr(model, "own_head", None)
+def find_head(model: PreTrainedModel, where: object) -> OwnHead | None:
+    """Find out how a model makes logits; None where its head, a matrix, gives them.
 
-
-def logits_of(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits [N, V], float32, of last hidden states [N, H], in the type of the weights."""
-    own = own_head(model)
-    return (model.get_output_embeddings()(hidden) if own is None else own(model, hidden)).float()
-
-
-def own_logits(model: PreTrainedModel, own: OwnHead, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits [N, V], float32, as in training: with products of the type that was chosen."""
-    with products(model):
-        return own(model, hidden).float()
-
-
-def settle_head(model: PreTrainedModel, where: object) -> None:
-    """Find out how the model makes logits, once; a tiny input and a few forward passes.
+    It takes a tiny input and a few forward passes.
 
     Args:
         model: a causal language model.
@@ -108,7 +103,9 @@ def settle_head(model: PreTrainedModel, where: object) -> None:
     kind = f"{type(model).__name__} ({model.config.model_type})"
     try:
         with quiet(model), torch.no_grad():
-            problem = _settle(model)
+            return _find(model)
+    except _NoHeadError as error:
+        problem = str(error)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -116,13 +113,12 @@ def settle_head(model: PreTrainedModel, where: object) -> None:
         problem = (
             f"a small input ends in {type(error).__name__}{': ' if said else ''}{''.join(said)}"
         )
-    if problem:
-        raise ConfigError(
-            f"Log probabilities of {kind} can't be computed here: {problem}.",
-            where=where,
-            expected="a causal language model whose logits follow from its last hidden states",
-            hint="choose a model of another architecture",
-        )
+    raise ConfigError(
+        f"Log probabilities of {kind} can't be computed here: {problem}.",
+        where=where,
+        expected="a causal language model whose logits follow from its last hidden states",
+        hint="choose a model of another architecture",
+    )
 
 
 @contextlib.contextmanager
@@ -137,34 +133,36 @@ def quiet(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _settle(model: PreTrainedModel) -> str:
-    """What is wrong, or nothing; the model then has its ``own_head`` if it needs one."""
+class _NoHeadError(Exception):
+    """The logits can't be had from hidden states; says why."""
+
+
+def _find(model: PreTrainedModel) -> OwnHead | None:
     ids, body = probe(model), model.base_model
     if body is model:
-        return "transformers' class does not keep its body apart"
+        raise _NoHeadError("transformers' class does not keep its body apart")
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
-        return "it has no output matrix"
+        raise _NoHeadError("it has no output matrix")
     hidden = body(input_ids=ids, use_cache=False).last_hidden_state
     earlier = body(input_ids=ids[:1, :EARLIER], use_cache=False).last_hidden_state
     if not same(hidden[:1, :EARLIER], earlier, RIGHT_ROUNDING):
-        return "a token's hidden state depends on the tokens to its right, or on other rows"
+        raise _NoHeadError(
+            "a token's hidden state depends on the tokens to its right, or on other rows"
+        )
     states = hidden.flatten(0, 1)
     expected = model(input_ids=ids, use_cache=False).logits.flatten(0, 1)
-    ways = (one for one in _own_heads(model, states) if same(one(model, states), expected))
-    own = next(ways, None)
+    own = next((way for way in _ways(model, states) if same(way.logits(states), expected)), None)
     if own is None:
-        return "its logits are not made from its last hidden states alone"
-    if not _is_plain(model, own, head, states):
-        cast(Any, model).own_head = own  # no module: it has no weights of its own
-    return ""
+        raise _NoHeadError("its logits are not made from its last hidden states alone")
+    return None if _is_plain(own, head, states) else own
 
 
-def _is_plain(model: PreTrainedModel, own: OwnHead, head: nn.Linear, states: torch.Tensor) -> bool:
+def _is_plain(own: OwnHead, head: nn.Linear, states: torch.Tensor) -> bool:
     """Whether the head alone makes the logits, small ones and large ones."""
     if head.in_features != own.width:
         return False
-    return all(same(own(model, one), head(one)) for one in (states, _enlarged(head, states)))
+    return all(same(own.logits(x), head(x)) for x in (states, _enlarged(head, states)))
 
 
 def probe(model: PreTrainedModel) -> torch.Tensor:
@@ -180,13 +178,13 @@ def probe(model: PreTrainedModel) -> torch.Tensor:
     return ids.to(model.device)
 
 
-def _own_heads(model: PreTrainedModel, states: torch.Tensor) -> Iterator[OwnHead]:
+def _ways(model: PreTrainedModel, states: torch.Tensor) -> Iterator[OwnHead]:
     """The body, and what it may hand over to: OPT's asks its body's decoder."""
     from transformers import PreTrainedModel
 
     body = model.base_model
-    inner = [one for one in body.children() if isinstance(one, PreTrainedModel)]
-    yield from (OwnHead(one, states.shape[-1]) for one in (body, *inner))
+    inner = [module for module in body.children() if isinstance(module, PreTrainedModel)]
+    yield from (OwnHead(model, module, states.shape[-1]) for module in (body, *inner))
 
 
 def _enlarged(head: nn.Linear, states: torch.Tensor) -> torch.Tensor:

@@ -7,31 +7,18 @@ Weights, their gradients, the optimizer and what is computed from a model's outp
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+
+def is_narrow(dtype: torch.dtype | None) -> bool:
+    """Whether matrix products of this type are narrower than float32; None: they are not."""
+    return dtype not in (None, torch.float32)
 
 
-def use_precision(model: PreTrainedModel, precision: str) -> None:
-    """Choose the type of a model's matrix products: ``bfloat16`` or ``float32``.
+def products(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Matrix products of ``dtype``; None: of the type of the weights.
 
-    Sampling is as it was: it takes one token a row at a time, and making narrow weights of wide
-    ones would cost as much.
+    Around every forward pass, and around nothing else: narrow weights are kept to its end.
     """
-    cast(Any, model).product_type = getattr(torch, precision)
-
-
-def product_type(model: PreTrainedModel) -> torch.dtype | None:
-    """The type of a model's matrix products, if it was chosen; else it is that of its weights."""
-    return getattr(model, "product_type", None)
-
-
-def products(model: PreTrainedModel) -> AbstractContextManager[object]:
-    """Around every forward pass, and around nothing else: narrow weights are kept to its end."""
-    chosen = product_type(model)
-    if chosen in (None, torch.float32):
-        return nullcontext()
-    return torch.autocast(model.device.type, chosen)
+    return torch.autocast(device.type, dtype) if is_narrow(dtype) else nullcontext()

@@ -10,27 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rlhf.core.files import read_json, write_json
 from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
-from rlhf.models.forward import batches_by_prompt, states_between
 from rlhf.models.head import probe, quiet, same
 from rlhf.models.load import disable_dropout, hush
+from rlhf.models.roots import Critic, ReplyScorer
 from rlhf.models.trust import is_trusted, reading
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 CALIBRATION = "calibration.json"
 
 
-def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_reply_scorer(folder: str | Path, dtype: torch.dtype = torch.float32) -> ReplyScorer:
     """A trained reward model, dropout disabled.
 
     Raises:
@@ -43,11 +38,22 @@ def load_reward_model(folder: str | Path, dtype: torch.dtype = torch.float32) ->
         folder, dtype=dtype, use_safetensors=True, **reading(folder)
     )
     disable_dropout(model)
-    _check_score(model, folder)
-    return model
+    return _checked(ReplyScorer(model), folder)
 
 
-def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.float32) -> Any:
+def load_critic(folder: str | Path) -> Critic:
+    """A value function that starts as a trained reward model with its calibration.
+
+    Raises:
+        ConfigError: its scores are not those of a linear layer on the last hidden state.
+        IntegrityError: the calibration is unusable.
+    """
+    return Critic(load_reply_scorer(folder).model, *load_calibration(folder))
+
+
+def new_reply_scorer(
+    folder: str | Path, seed: int, dtype: torch.dtype = torch.float32
+) -> ReplyScorer:
     """The backbone of a language model under a new score head of width H, N(0, 1/√(H+1)).
 
     Args:
@@ -74,18 +80,17 @@ def new_reward_model(folder: str | Path, seed: int, dtype: torch.dtype = torch.f
         std = 1 / math.sqrt(weight.shape[1] + 1)
         weight.copy_(torch.randn(weight.shape, generator=generator) * std)
     disable_dropout(model)
-    _check_score(model, folder)
-    return model
+    return _checked(ReplyScorer(model), folder)
 
 
-def _check_score(model: PreTrainedModel, folder: str | Path) -> None:
+def _checked(scorer: ReplyScorer, folder: str | Path) -> ReplyScorer:
     """Compare our way to a score with the model's own, once, on a tiny input."""
+    model = scorer.model
     ids, name = probe(model)[:1], f"{type(model).__name__} ({model.config.model_type})"
     try:
         with quiet(model), torch.no_grad():
-            own = model(input_ids=ids, use_cache=False).logits
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            found = score_head(model)(hidden[:, -1])
+            own = model(input_ids=ids, use_cache=False).logits[0]
+            (found,) = scorer([ids[0, :0].cpu()], [[ids[0].cpu()]])
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -95,6 +100,7 @@ def _check_score(model: PreTrainedModel, folder: str | Path) -> None:
         raise _no_reward_model(
             f"a score of {name} is more than a linear layer on its last hidden state", folder
         )
+    return scorer
 
 
 def _no_reward_model(problem: str, folder: str | Path) -> ConfigError:
@@ -104,39 +110,6 @@ def _no_reward_model(problem: str, folder: str | Path) -> ConfigError:
         expected="a sequence classification model with a linear layer `score`",
         hint="choose a model of another architecture for the reward model",
     )
-
-
-def score_head(model: PreTrainedModel) -> nn.Module:
-    """The linear layer that makes a raw score [.., 1] of a hidden state [.., H]."""
-    return model.get_submodule("score")
-
-
-def score(
-    model: PreTrainedModel,
-    sequences: Sequence[torch.Tensor],
-    max_tokens: int = 4096,
-    prompts: Sequence[int] | None = None,
-) -> torch.Tensor:
-    """Raw scores [n] at the last token of each sequence.
-
-    Sequences with one prompt share it, others of like lengths share a forward pass.
-
-    Args:
-        model: a reward model.
-        sequences: token ids, query and response together, unpadded.
-        max_tokens: padded tokens in one forward pass.
-        prompts: tokens of each query, where some may be the same.
-    """
-    scores: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-    prompts = prompts or [0] * len(sequences)
-    for rows in batches_by_prompt(model, sequences, prompts, max_tokens):
-        chosen, ends = [sequences[i] for i in rows], [len(sequences[i]) for i in rows]
-        last = states_between(
-            model, chosen, [prompts[i] for i in rows], [end - 1 for end in ends], ends
-        )
-        for i, value in zip(rows, score_head(model)(last).squeeze(-1).float(), strict=True):
-            scores[i] = value
-    return torch.stack(scores)
 
 
 def close_sequences(

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from rlhf.errors import ConfigError
 from rlhf.models.abilities import cache_problem
-from rlhf.models.forward import sequence_logprobs
 from rlhf.models.generate import generate
 from rlhf.models.head import EARLIER, SAMPLED, probe, quiet
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from rlhf.models.roots import TokenScorer
+from rlhf.models.scoring import sequence_logprobs
 
 ROUNDING = 0.01  # nats between sampling and the forward pass that are no mistake
 
 
-def check_sampling(model: PreTrainedModel, where: object) -> None:
+def check_sampling(policy: TokenScorer, where: object) -> None:
     """Refuse a model that can't be sampled from.
 
     Raises:
         ConfigError: says why.
     """
-    if problem := cache_problem(model) or _sampling_problem(model):
+    if problem := cache_problem(policy.model) or _sampling_problem(policy.plain()):
         raise ConfigError(
             f"No responses can be sampled from this model: {problem}.",
             where=where,
@@ -34,17 +30,18 @@ def check_sampling(model: PreTrainedModel, where: object) -> None:
 
 
 @torch.no_grad()
-def _sampling_problem(model: PreTrainedModel) -> str:
+def _sampling_problem(policy: TokenScorer) -> str:
     """Two prompts of unlike length: a token's log probability is known twice."""
+    model = policy.model
     name = f"{type(model).__name__} ({model.config.model_type})"
     ids = probe(model).cpu()
     prompts, draws = [ids[0], ids[1, :EARLIER]], torch.full((2, SAMPLED), 0.5)
     starts = [len(prompt) for prompt in prompts]
     try:
         with quiet(model):
-            made = generate(model, prompts, draws, eos_id=-1)
+            made = generate(policy, prompts, draws, eos_id=-1)
             sequences = [torch.cat([p, one.ids]) for p, one in zip(prompts, made, strict=True)]
-            found = sequence_logprobs(model, sequences, starts, 1.0, max_tokens=64)
+            found = sequence_logprobs(policy, sequences, starts, 1.0, max_tokens=64)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

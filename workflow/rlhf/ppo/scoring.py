@@ -5,16 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 
-from rlhf.models.forward import sequence_logprobs
-from rlhf.models.reward import score
+from rlhf.models.roots import ReplyScorer, TokenScorer
+from rlhf.models.scoring import score, sequence_logprobs
 from rlhf.serving.client import TritonScorer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class Scoring(ABC):
@@ -59,9 +56,7 @@ class LocalScoring(Scoring):
         max_tokens: padded tokens in one forward pass.
     """
 
-    def __init__(
-        self, reward_model: PreTrainedModel, reference: PreTrainedModel, max_tokens: int
-    ) -> None:
+    def __init__(self, reward_model: ReplyScorer, reference: TokenScorer, max_tokens: int) -> None:
         self._reward, self._reference = reward_model.eval(), reference.eval()
         self._tokens = max_tokens
 

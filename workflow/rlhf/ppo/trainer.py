@@ -19,7 +19,7 @@ from rlhf.data.mixture import micro_batches
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.models.reward import close_sequences
-from rlhf.ppo.actor import ActorCritic
+from rlhf.models.roots import ActorCritic
 from rlhf.ppo.advantages import gae, whiten
 from rlhf.ppo.kl import KlController, kl_estimate
 from rlhf.ppo.objective import approximate_kl, policy_loss, value_loss
@@ -211,22 +211,23 @@ class PpoTrainer:
         sums, largest = dict.fromkeys(names, 0.0), 0.0
         for rows in self._micro_batches(minibatch, rollout.sequences):
             chosen = [rollout.sequences[i] for i in rows]
-            new = self.actor(chosen, [rollout.starts[i] for i in rows], with_entropy=True)
+            begins = [rollout.starts[i] for i in rows]
+            logprobs, predicted, entropy = self.actor(chosen, begins, with_entropy=True)
             old, values, advantages, returns = (
-                torch.cat([part[i] for i in rows]).to(new.logprobs.device)
+                torch.cat([part[i] for i in rows]).to(logprobs.device)
                 for part in (
                     rollout.logprobs, rollout.values, rollout.advantages, rollout.returns
                 )
             )  # fmt: skip
-            policy, clipped = policy_loss(new.logprobs, old, advantages, config["clip"])
-            value = value_loss(new.values, values, returns, config["value"]["clip"])
+            policy, clipped = policy_loss(logprobs, old, advantages, config["clip"])
+            value = value_loss(predicted, values, returns, config["value"]["clip"])
             loss = policy.sum() + config["value"]["coefficient"] * value.sum()
             (loss / tokens).backward()
             with torch.no_grad():
-                parts = (policy, value, approximate_kl(new.logprobs, old), clipped.float())
-                for name, part in zip(names, (*parts, new.entropy), strict=True):
+                parts = (policy, value, approximate_kl(logprobs, old), clipped.float())
+                for name, part in zip(names, (*parts, entropy), strict=True):
                     sums[name] += float(part.sum())
-                largest = max(largest, float((new.logprobs - old).exp().max()))
+                largest = max(largest, float((logprobs - old).exp().max()))
         totals = distributed.total([sums[name] for name in names])
         return {name: value / tokens for name, value in zip(names, totals, strict=True)}, largest
 
@@ -244,10 +245,9 @@ class PpoTrainer:
         for minibatch in self._minibatches(update, 0, len(sequences)):
             for rows in self._micro_batches(minibatch, sequences):
                 chosen, begins = [sequences[i] for i in rows], [starts[i] for i in rows]
-                found = self.actor(chosen, begins)
+                policy, value, _ = self.actor(chosen, begins)
                 sizes = [len(s) - b for s, b in zip(chosen, begins, strict=True)]
-                parts = zip(found.logprobs.cpu().split(sizes), found.values.cpu().split(sizes),
-                            strict=True)  # fmt: skip
+                parts = zip(policy.cpu().split(sizes), value.cpu().split(sizes), strict=True)
                 for i, (logprob, value) in zip(rows, parts, strict=True):
                     logprobs[i], values[i] = logprob, value
         return logprobs, values
@@ -258,8 +258,8 @@ class PpoTrainer:
         place = self._place(update)
         finite.check_weights(trainable_state(self.actor).items(), place, self.advice)
         if update + 1 == self.config["updates"]:  # no rollout will show it any more
-            found = self.actor(rollout.sequences[:1], rollout.starts[:1])
-            parts = {"log probabilities of the policy": found.logprobs, "values": found.values}
+            logprobs, values, _ = self.actor(rollout.sequences[:1], rollout.starts[:1])
+            parts = {"log probabilities of the policy": logprobs, "values": values}
             after = {f"{name} after it": [part] for name, part in parts.items()}
             finite.check_rows(after, rollout.rows, place, self.advice)
 

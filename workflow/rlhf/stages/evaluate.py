@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,19 +17,17 @@ from rlhf.data.mixture import Mixture
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models import devices
-from rlhf.models.forward import sequence_logprobs
 from rlhf.models.generate import Response, generate, uniforms
-from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.models.reward import close_sequences, load_calibration, load_reward_model, score
+from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.reward import close_sequences, load_calibration, load_reply_scorer
+from rlhf.models.roots import ReplyScorer, TokenScorer
 from rlhf.models.sampling_check import check_sampling
+from rlhf.models.scoring import score, sequence_logprobs
 from rlhf.runtime import fence
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
 from rlhf.training import finite
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +56,14 @@ def run(stage: Stage) -> None:
     responses: dict[str, list[Response]] = {}
     for name in MODELS:
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
-        model = load_causal_lm(stage.folder(name) / "model").to(devices.own_device()).eval()
+        model = load_token_scorer(stage.folder(name) / "model").to(devices.own_device()).eval()
         check_sampling(model, stage.folder(name) / "model")
         responses[name] = generate(
             model, repeated, draws, tokenizer.eos_token_id, config.temperature
         )
         if name == "sft":
             reference = model
-    judge = load_reward_model(stage.folder("reward") / "model").to(devices.own_device()).eval()
+    judge = load_reply_scorer(stage.folder("reward") / "model").to(devices.own_device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
     rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
@@ -125,7 +123,7 @@ def _held_out(stage: Stage, most: int) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def _logprobs(
-    model: PreTrainedModel,
+    scorer: TokenScorer,
     prompts: Sequence[torch.Tensor],
     responses: dict[str, list[Response]],
     temperature: float,
@@ -133,13 +131,13 @@ def _logprobs(
 ) -> dict[str, list[float]]:
     """Log probability of each whole response, in nats; all models' share a pass over the prompt."""
     sequences, starts = _asked(prompts, responses)
-    found = sequence_logprobs(model, sequences, starts, temperature, max_tokens)
+    found = sequence_logprobs(scorer, sequences, starts, temperature, max_tokens)
     return _by_model(responses, [float(one.double().sum()) for one in found])
 
 
 @torch.no_grad()
 def _rewards(
-    judge: PreTrainedModel,
+    judge: ReplyScorer,
     calibration: tuple[float, float],
     prompts: Sequence[torch.Tensor],
     responses: dict[str, list[Response]],

@@ -9,12 +9,10 @@ from rlhf.core.digest import canonical_json
 from rlhf.core.files import atomic_directory, write_atomic
 from rlhf.errors import ServingError
 from rlhf.models import devices
-from rlhf.models.load import freeze_lower_layers, hidden_width, load_causal_lm, load_tokenizer
-from rlhf.models.precision import use_precision
-from rlhf.models.reward import load_calibration, load_reward_model
+from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.reward import load_calibration, load_critic, load_reply_scorer
+from rlhf.models.roots import ActorCritic, Critic, ValueHead
 from rlhf.models.sampling_check import check_sampling
-from rlhf.models.value import Critic, ValueHead
-from rlhf.ppo.actor import ActorCritic
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
@@ -42,17 +40,17 @@ def run(stage: Stage) -> None:
         check_tokenized(stage, model, new=response)
     calibration = load_calibration(judge)
 
-    policy = load_causal_lm(start).to(device)
+    policy = load_token_scorer(start).to(device)
     check_sampling(policy, start)
-    freeze_lower_layers(policy, config["freeze_layers"])
-    use_precision(policy, config["precision"])
+    policy.freeze(config["freeze_layers"])
+    policy.compute_in(config["precision"])
     value: Critic | ValueHead
     if config["value"]["kind"] == "critic":
-        value = Critic(load_reward_model(judge).to(device), *calibration)
-        freeze_lower_layers(value.model, config["freeze_layers"])
-        use_precision(value.model, config["precision"])
+        value = load_critic(judge).to(device)
+        value.freeze(config["freeze_layers"])
+        value.compute_in(config["precision"])
     else:
-        value = ValueHead(hidden_width(policy)).to(device)
+        value = ValueHead(policy.width).to(device)
 
     tokenizer = load_tokenizer(start)
     prompts = mixture(stage, "data", "train")
@@ -93,9 +91,9 @@ def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:
     """In-process models, or clients that have checked that the servers hold the same models."""
     if stage.config["scoring"] == "local":
         device = devices.own_device()
-        reward, reference = load_reward_model(judge).to(device), load_causal_lm(start).to(device)
-        for model in (reward, reference):
-            use_precision(model, stage.config["precision"])
+        reward, reference = load_reply_scorer(judge).to(device), load_token_scorer(start).to(device)
+        reward.compute_in(stage.config["precision"])
+        reference.compute_in(stage.config["precision"])
         return LocalScoring(reward, reference, stage.micro_batch_tokens)
     certificates = Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
     clients = {}

@@ -9,9 +9,8 @@ from rlhf.data.enough import Demonstrations, demonstrations
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models import devices
-from rlhf.models.load import freeze_lower_layers, load_tokenizer
-from rlhf.models.precision import use_precision
-from rlhf.models.reward import new_reward_model, save_calibration
+from rlhf.models.load import load_tokenizer
+from rlhf.models.reward import new_reply_scorer, save_calibration
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
@@ -38,19 +37,19 @@ def run(stage: Stage) -> None:
     check_needs(stage, start, {})
     check_tokenized(stage, start, "data")
     check_tokenized(stage, start, "demonstrations")
-    model = new_reward_model(start, config["seed"]).to(devices.own_device())
-    freeze_lower_layers(model, config["freeze_layers"])
-    use_precision(model, config["precision"])
+    model = new_reply_scorer(start, config["seed"]).to(devices.own_device())
+    model.freeze(config["freeze_layers"])
+    model.compute_in(config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
     shown = _demonstrations(stage)
     if shown.warning and distributed.rank() == 0:
         logger.warning("reward.%s: %s", stage.name, shown.warning)
-    objective = RewardObjective(config["score_l2"], tokens)
+    objective = RewardObjective(config["score_l2"], model.branches)
 
     scored: list[torch.Tensor] = []  # of the held-out rows, when last validated
 
     def validate() -> dict[str, float]:
-        scored[:] = score_held_out(model, held_out, tokens)
+        scored[:] = score_held_out(model, objective, held_out, tokens)
         return objective.validate(scored)
 
     finished = train(model, objective, data, config, stage.run_options(threads), tokens, validate)

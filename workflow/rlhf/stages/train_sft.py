@@ -1,8 +1,7 @@
 """Supervised fine-tuning of a base model."""
 
 from rlhf.models import devices
-from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
-from rlhf.models.precision import use_precision
+from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import read_manifest
 from rlhf.stages.model_needs import check_needs, check_tokenized
@@ -23,9 +22,9 @@ def run(stage: Stage) -> None:
     start = stage.folder("start") / "model"
     check_needs(stage, start, read_manifest(stage.input("start"))["facts"].get(CANNOT, {}))
     check_tokenized(stage, start)
-    model = load_causal_lm(start).to(devices.own_device())
-    freeze_lower_layers(model, config["freeze_layers"])
-    use_precision(model, config["precision"])
+    model = load_token_scorer(start).to(devices.own_device())
+    model.freeze(config["freeze_layers"])
+    model.compute_in(config["precision"])
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
     objective = SftObjective()
 

@@ -11,22 +11,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from rlhf.data.mixture import Mixture, micro_batches
 from rlhf.errors import NumericsError
+from rlhf.models.backbone import Backbone
 from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite, optim
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
 from rlhf.training.run import Run
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 Sums = dict[str, float]
+Scorer = Callable[..., tuple[torch.Tensor, ...]]
 
 
 class Objective(Protocol):
@@ -38,14 +37,12 @@ class Objective(Protocol):
     def weight(self, row: dict[str, Any]) -> float:
         """What a row counts in the mean loss."""
 
-    def __call__(
-        self, model: PreTrainedModel, rows: list[dict[str, Any]]
-    ) -> tuple[torch.Tensor, Sums]:
+    def __call__(self, scorer: Scorer, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, Sums]:
         """The *sum* of the loss over rows, and sums of other measures."""
 
 
 def train(
-    model: PreTrainedModel,
+    model: Backbone,
     objective: Objective,
     data: Mixture,
     config: dict[str, Any],
@@ -56,7 +53,7 @@ def train(
     """Train for ``config["epochs"]`` passes; resume from a saved state if there is one.
 
     Args:
-        model: the model, its frozen parameters already marked.
+        model: the root, its frozen parameters already marked.
         objective: the loss.
         data: training rows.
         config: a ``SupervisedConfig`` as a dict.
@@ -162,7 +159,7 @@ def train(
 
 @torch.no_grad()
 def mean_over(
-    model: PreTrainedModel,
+    model: Backbone,
     objective: Objective,
     rows: Iterable[dict[str, Any]],
     micro_batch_tokens: int,

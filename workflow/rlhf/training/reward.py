@@ -3,80 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
+from rlhf.data.mixture import micro_batches
 from rlhf.errors import NumericsError
-from rlhf.models.forward import branched_hidden_states, can_branch
-from rlhf.models.precision import product_type
-from rlhf.models.reward import score, score_head
+from rlhf.models.roots import ReplyScorer
+from rlhf.models.scoring import score
 from rlhf.training import distributed, finite
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 # Scores that differ by less than this share of the largest are equal but for rounding.
 RESOLUTION = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-20, torch.float64: 2.0**-20}
 
 
 def score_rows(
-    model: PreTrainedModel, rows: list[dict[str, Any]], max_tokens: int
+    scorer: Callable[..., tuple[torch.Tensor, ...]], rows: list[dict[str, Any]]
 ) -> list[torch.Tensor]:
     """Raw scores [k] of each row's replies, best first.
 
     Args:
-        model: a reward model.
+        scorer: a ``ReplyScorer``, or an engine around one.
         rows: rows of the preference view.
-        max_tokens: padded tokens in one forward pass, where histories can't be shared.
     """
-    if not can_branch(model):
-        sequences = [sequence for row in rows for sequence in sequences_of(row)]
-        scores = score(model, sequences, max_tokens)
-        return list(scores.split([len(row["reply_ids"]) for row in rows]))
-    found = []
-    for row in rows:
-        replies = [torch.tensor(reply) for reply in row["reply_ids"]]
-        hidden = branched_hidden_states(model, torch.tensor(row["history_ids"]), replies)
-        last = torch.stack([one[-1] for one in hidden])
-        found.append(score_head(model)(last).squeeze(-1).float())
-    return found
-
-
-def sequences_of(row: dict[str, Any]) -> list[torch.Tensor]:
-    """History and reply joined, one sequence for each reply, best first."""
-    return [torch.tensor(row["history_ids"] + reply) for reply in row["reply_ids"]]
+    histories = [torch.tensor(row["history_ids"], dtype=torch.long) for row in rows]
+    replies = [[torch.tensor(reply) for reply in row["reply_ids"]] for row in rows]
+    return list(scorer(histories, replies))
 
 
 class RewardObjective:
     """The ranking loss over all pairs of a row; each reply is scored once.
 
-    The replies of a row share one pass over their history, where the architecture allows it.
-
     Args:
         l2: weight of the term that keeps scores near 0.
-        micro_batch_tokens: padded tokens in one forward pass.
+        branches: whether the replies of a row share one pass over their history, as the reward
+            model says.
     """
 
-    def __init__(self, l2: float, micro_batch_tokens: int) -> None:
-        self._l2, self._tokens = l2, micro_batch_tokens
+    def __init__(self, l2: float, branches: bool) -> None:
+        self._l2, self._branches = l2, branches
 
     def cost(self, row: dict[str, Any]) -> int:
-        """Tokens of the row: its history once, and all replies."""
-        return len(row["history_ids"]) + sum(map(len, row["reply_ids"]))
+        """Tokens of the row: its history once and all replies, or each reply after its history."""
+        history, replies = len(row["history_ids"]), [len(ids) for ids in row["reply_ids"]]
+        if self._branches:
+            return history + sum(replies)
+        return len(replies) * (history + max(replies))
 
     def weight(self, row: dict[str, Any]) -> float:
         """Every conversation counts the same, however many replies it has."""
         return 1.0
 
     def __call__(
-        self, model: PreTrainedModel, rows: list[dict[str, Any]]
+        self, scorer: Callable[..., tuple[torch.Tensor, ...]], rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
-        return self.judge(score_rows(model, rows, self._tokens))
+        return self.judge(score_rows(scorer, rows))
 
     def judge(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """The same of scores [k] of each row's replies, best first."""
@@ -124,23 +109,31 @@ def score_differences(by_row: Iterable[torch.Tensor]) -> list[float]:
 
 @torch.no_grad()
 def score_held_out(
-    model: PreTrainedModel, rows: Iterable[dict[str, Any]], max_tokens: int
+    scorer: Callable[..., tuple[torch.Tensor, ...]],
+    objective: RewardObjective,
+    rows: Iterable[dict[str, Any]],
+    max_tokens: int,
 ) -> list[torch.Tensor]:
     """Raw scores [k] of each row's replies, best first; the ranks share the work, all know all.
 
     Args:
-        model: a reward model.
+        scorer: a ``ReplyScorer``, or an engine around one.
+        objective: knows what rows cost.
         rows: rows of the preference view.
-        max_tokens: padded tokens in one forward pass, where histories can't be shared.
+        max_tokens: padded tokens in one forward pass.
     """
     mine = list(rows)[distributed.rank() :: distributed.world_size()]
-    found = [row.tolist() for row in score_rows(model, mine, max_tokens)] if mine else []
+    found: list[list[float]] = [[]] * len(mine)
+    costs = [objective.cost(row) for row in mine]
+    for group in micro_batches(range(len(mine)), costs, max_tokens):
+        for i, scores in zip(group, score_rows(scorer, [mine[i] for i in group]), strict=True):
+            found[i] = scores.tolist()
     return [torch.tensor(scores) for scores in distributed.gather(found)]
 
 
 @torch.no_grad()
 def calibrate(
-    model: PreTrainedModel, demonstrations: Iterable[dict[str, Any]], max_tokens: int
+    scorer: ReplyScorer, demonstrations: Iterable[dict[str, Any]], max_tokens: int
 ) -> tuple[float, float]:
     """Mean and standard deviation of the raw scores on SFT demonstrations (arXiv 2403.17031).
 
@@ -149,14 +142,14 @@ def calibrate(
     """
     rows = list(demonstrations)
     sequences = [torch.tensor(_to_last_label(row)) for row in rows]
-    scores = score(model, sequences, max_tokens).double()
+    scores = score(scorer, sequences, max_tokens).double()
     where = "calibration on held-out demonstrations"
     share = slice(distributed.rank(), None, distributed.world_size())  # every rank has all
     finite.check_rows(
         {"reward model's scores": scores[share]}, rows[share], where, finite.START_ADVICE
     )
     mean, std, largest = float(scores.mean()), float(scores.std()), float(scores.abs().max())
-    if std <= RESOLUTION[product_type(model) or scores.dtype] * largest:
+    if std <= RESOLUTION[scorer.product_dtype] * largest:
         raise NumericsError(
             f"The reward model gives {len(rows)} held-out demonstrations the same score: mean"
             f" {mean:g}, standard deviation {std:g}. Rewards are divided by the latter.",

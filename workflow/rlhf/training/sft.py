@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-
-from rlhf.models.forward import hidden_states, token_logprobs
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 IGNORED = -100
 
@@ -26,13 +22,15 @@ class SftObjective:
         return sum(label != IGNORED for label in row["labels"][1:])
 
     def __call__(
-        self, model: PreTrainedModel, rows: list[dict[str, Any]]
+        self, scorer: Callable[..., tuple[torch.Tensor, ...]], rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Sum of −log π over the labelled tokens, in nats; no other measures."""
-        hidden = hidden_states(model, [torch.tensor(row["input_ids"]) for row in rows])
+        """Sum of −log π over the labelled tokens, in nats; no other measures.
+
+        Args:
+            scorer: a ``TokenScorer``, or an engine around one.
+            rows: ``input_ids`` and ``labels``, which repeat the ids that are learned.
+        """
         labels = [torch.tensor(row["labels"]) for row in rows]
-        places = [torch.nonzero(label[1:] != IGNORED).squeeze(1) for label in labels]
-        before = torch.cat([hidden[i, where] for i, where in enumerate(places)])
-        targets = torch.cat([label[1:][where] for label, where in zip(labels, places, strict=True)])
-        logprobs, _ = token_logprobs(model, before, targets)
+        places = [torch.nonzero(label[1:] != IGNORED).squeeze(1) + 1 for label in labels]
+        logprobs, _ = scorer([torch.tensor(row["input_ids"]) for row in rows], places)
         return -logprobs.sum(), {}

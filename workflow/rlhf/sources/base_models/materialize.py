@@ -85,14 +85,14 @@ def materialize(
         can't be done with the model, if anything.
 
     Raises:
-        ConfigError: its log probabilities can't be had (``settle_head``), or a key is wrong.
+        ConfigError: its log probabilities can't be had (``find_head``), or a key is wrong.
     """
     import torch
 
     from rlhf.data import outside
     from rlhf.data.templates.chat import template_digest, tokenizer_digest
     from rlhf.models.abilities import what_it_cannot
-    from rlhf.models.head import settle_head
+    from rlhf.models.head import find_head
     from rlhf.sources.tokenizers import prepare_tokenizer, split_digits
 
     kind, source = check_source(source, where)
@@ -122,7 +122,7 @@ def materialize(
     )
     cannot = {}
     if model.dtype != torch.float16:  # which CPUs hardly compute in: loading for training will tell
-        settle_head(model, where)
+        find_head(model, where)
         cannot = what_it_cannot(model, loaded.brings_code)
     with atomic_directory(folder) as target:
         tokenizer = save(loaded, target, where)

@@ -1,0 +1,217 @@
+"""A transformer from token ids to last hidden states: what all roots are built on.
+
+Sequences are right-padded and no mask is passed: in a causal model a real token never sees what
+stands to its right, so padding changes nothing, and attention keeps its fast causal path.
+
+Shapes: B sequences, T the longest, H the width, N selected positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from rlhf.errors import ConfigError
+from rlhf.models.precision import products
+from rlhf.models.trunk import Trunk
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Tokens of one branched pass: attention under a mask of its own grows with their square.
+BRANCHED_TOKENS = 1024
+# Between the embeddings and the first layer: of OPT 350M, of BLOOM.
+_AFTER_EMBEDDINGS = ("project_in", "word_embeddings_layernorm")
+
+
+class Backbone(nn.Module):
+    """A transformer, how much of it is trained, and the type of its matrix products.
+
+    Args:
+        model: a causal model of transformers, its weights in place.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self._trunk: Trunk | None = None
+        self._dtype: torch.dtype | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """Type of the matrix products in a forward pass."""
+        return self._dtype or self.model.dtype
+
+    @property
+    def branches(self) -> bool:
+        """Whether several continuations of one history can share a pass over it.
+
+        The model has to apply a boolean mask as it is given: eager attention would add it.
+        """
+        attention = self.model.config._attn_implementation
+        return Trunk.fits(self.model) and attention == "sdpa"
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether sequences with one prompt should share a pass over it.
+
+        On a CPU: a GPU is kept busy by many rows at a time, even if some of it is done twice.
+        """
+        return self.branches and self.device.type == "cpu"
+
+    def compute_in(self, precision: str) -> None:
+        """Choose the type of the matrix products: ``bfloat16`` or ``float32``.
+
+        Sampling is as it was: it takes one token a row at a time, and making narrow weights of
+        wide ones would cost as much.
+        """
+        self._dtype = getattr(torch, precision)
+
+    def freeze(self, layers: int) -> None:
+        """Keep the embeddings and the lowest ``layers`` decoder layers as they are.
+
+        An output head that is tied to the embeddings is frozen with them. 0 freezes nothing. The
+        frozen part's output is remembered where the architecture allows it (``Trunk``).
+
+        Raises:
+            ConfigError: the model has fewer layers.
+        """
+        if layers == 0:
+            return
+        stack = decoder_layers(self.model)
+        if layers > len(stack):
+            raise ConfigError(
+                f"freeze_layers is {layers}, but the model has {len(stack)} layers.",
+                where="freeze_layers",
+                expected=f"0 to {len(stack)}",
+            )
+        for module in (*_embeddings(self.model), *stack[:layers]):
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        if Trunk.fits(self.model):
+            self._trunk = Trunk(self.model, layers)
+
+    def hidden_states(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Last hidden states [B, T, H], float32, of token ids [T_i]; positions from 0."""
+        with products(self.device, self._dtype):
+            if self._trunk is not None:
+                lower = pad_right([self._trunk.lower(ids) for ids in sequences])
+                return self._trunk.upper(lower).float()
+            ids = pad_right(sequences).to(self.device)
+            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+
+    def branched_hidden_states(
+        self, history: torch.Tensor, branches: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Hidden states of several continuations of one history, which is computed once.
+
+        One row holds the history and then every branch; positions go on from the history in each,
+        and a branch sees the history and itself. Exact in values and gradients. Only where the
+        model ``branches``.
+
+        Args:
+            history: token ids [P], at least one.
+            branches: token ids [L_i] of each continuation.
+
+        Returns:
+            Last hidden states [L_i, H] of each branch, float32.
+        """
+        sizes = [len(history), *map(len, branches)]
+        ids = torch.cat([history, *branches])
+        segment = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        starts = torch.tensor([0] + [len(history)] * len(branches))
+        order = torch.cat([torch.arange(size) for size in sizes])
+        positions = (starts[segment] + order)[None]
+        visible = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
+        mask = (visible & torch.ones(len(ids), len(ids), dtype=torch.bool).tril())[None, None]
+        layout = {"position_ids": positions.to(self.device), "attention_mask": mask.to(self.device)}
+        with products(self.device, self._dtype):
+            if self._trunk is not None:
+                hidden = self._trunk.upper(self._trunk.lower(ids, **layout)[None], **layout)
+            else:
+                ids = ids[None].to(self.device)
+                body = self.model.base_model
+                hidden = body(input_ids=ids, use_cache=False, **layout).last_hidden_state
+        return list(hidden[0].float().split(sizes)[1:])
+
+    def states_at(
+        self,
+        sequences: Sequence[torch.Tensor],
+        places: Sequence[torch.Tensor],
+        prompts: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states at the given positions of each sequence, joined to [N, H].
+
+        Args:
+            sequences: token ids [T_i].
+            places: positions [N_i], ascending.
+            prompts: tokens of each sequence that others may begin with too, at most the first of
+                its places; those with one prompt share a pass over it, exactly in values and
+                gradients, where the model ``shares_prompts``. None: each goes alone.
+        """
+        shared, alone = who_shares(sequences, prompts if self.shares_prompts else None)
+        found: dict[int, torch.Tensor] = {}
+        for rows in shared:
+            assert prompts is not None
+            length = prompts[rows[0]]
+            branches = [sequences[i][length : int(places[i][-1]) + 1] for i in rows]
+            parts = self.branched_hidden_states(sequences[rows[0]][:length], branches)
+            for i, states in zip(rows, parts, strict=True):
+                found[i] = states[places[i] - length]
+        if alone:
+            hidden = self.hidden_states([sequences[i] for i in alone])
+            for i, states in zip(alone, hidden, strict=True):
+                found[i] = states[places[i]]
+        return torch.cat([found[i] for i in range(len(sequences))])
+
+
+def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Token ids [T_i] or hidden states [T_i, H] in one tensor; what fills up is never read."""
+    return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+
+
+def who_shares(
+    sequences: Sequence[torch.Tensor], prompts: Sequence[int] | None
+) -> tuple[list[list[int]], list[int]]:
+    """Indices of sequences that share a pass over their prompt, and of those that stand alone.
+
+    Args:
+        sequences: token ids, unpadded.
+        prompts: tokens of each prompt; None: nothing is shared.
+    """
+    if prompts is None:
+        return [], list(range(len(sequences)))
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    for i, (sequence, length) in enumerate(zip(sequences, prompts, strict=True)):
+        found = groups.setdefault(tuple(sequence[:length].tolist()), [[]])
+        tokens = length + sum(len(sequences[j]) - length for j in (*found[-1], i))
+        if tokens > BRANCHED_TOKENS:
+            found.append([])
+        found[-1].append(i)
+    parts = [part for key, found in groups.items() for part in found if key]
+    shared = [part for part in parts if len(part) > 1]
+    together = {i for part in shared for i in part}
+    return shared, [i for i in range(len(sequences)) if i not in together]
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The stack of decoder layers, under whatever name the architecture keeps it."""
+    stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
+    return max(stacks, key=len)
+
+
+def _embeddings(model: PreTrainedModel) -> list[nn.Module]:
+    """What makes the first layer's input: embeddings of tokens and positions, and what follows."""
+    return [
+        module
+        for name, module in model.base_model.named_modules()
+        if isinstance(module, nn.Embedding) or name.endswith(_AFTER_EMBEDDINGS)
+    ]

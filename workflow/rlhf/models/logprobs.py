@@ -1,0 +1,137 @@
+"""Log probabilities of given tokens from hidden states, without the logits of a whole vocabulary.
+
+Shapes: N tokens, H the width, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from rlhf.models.head import OwnHead
+from rlhf.models.precision import is_narrow, products
+
+# Up to this many probabilities (256 MiB of float32) are kept for the backward pass; beyond, they
+# are computed again chunk by chunk.
+KEEP_ELEMENTS = 2**26
+CHUNK_ELEMENTS = 2**24
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(h Wᵀ / τ) at given targets, without the [N, V] that autograd would keep twice."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy, learn):
+        vocabulary = weight.shape[0]
+        chunk = max(1, CHUNK_ELEMENTS // vocabulary)
+        keep = learn and any(ctx.needs_input_grad[:3])
+        keep = keep and hidden.shape[0] * vocabulary <= KEEP_ELEMENTS
+        logprobs, entropies, kept = [], [], []
+        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = _logits(h, weight, bias, temperature)
+            normalizer = logits.logsumexp(-1, keepdim=True)
+            logits -= normalizer
+            logprobs.append(logits.gather(1, t[:, None]).squeeze(1))
+            if keep or with_entropy:
+                probabilities = logits.exp()
+                if with_entropy:
+                    entropies.append(-torch.einsum("nv,nv->n", probabilities, logits))
+                if keep:
+                    kept.append(probabilities)
+        ctx.save_for_backward(hidden, weight, bias, targets, *kept)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        entropy = torch.cat(entropies) if with_entropy else torch.zeros(0, device=hidden.device)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logprobs), entropy
+
+    @staticmethod
+    def backward(ctx, gradient, _entropy_gradient):
+        hidden, weight, bias, targets, *kept = ctx.saved_tensors
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for i, start in enumerate(range(0, hidden.shape[0], ctx.chunk)):
+            rows = slice(start, start + ctx.chunk)
+            h, t, g = hidden[rows], targets[rows], gradient[rows, None] / ctx.temperature
+            if kept:
+                probabilities = kept[i]
+            else:
+                probabilities = _logits(h, weight, bias, ctx.temperature).softmax(-1)
+            d_logits = probabilities * -g
+            d_logits.scatter_add_(1, t[:, None], g.to(d_logits.dtype))
+            d_logits = d_logits.to(weight.dtype)
+            torch.mm(d_logits, weight, out=d_hidden[rows])
+            if d_weight is not None:
+                d_weight.addmm_(d_logits.t(), h)
+            if d_bias is not None:
+                d_bias += d_logits.sum(0)
+        return d_hidden, d_weight, d_bias, None, None, None, None
+
+
+def _logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
+) -> torch.Tensor:
+    logits = nn.functional.linear(hidden, weight, bias).float()
+    return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+def token_logprobs(
+    head: nn.Linear,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log probabilities of the given tokens, and the entropy at each.
+
+    Args:
+        head: the matrix that makes logits of hidden states.
+        hidden: [N, H], the hidden state *before* each target.
+        targets: [N], token ids.
+        temperature: logits are divided by this, as in sampling.
+        with_entropy: also compute entropies (no gradient).
+        dtype: type of the matrix products; None: that of the weights.
+
+    Returns:
+        Log probabilities [N] in nats, differentiable in the hidden states and the head; entropies
+        [N] in nats, or [0].
+    """
+    kind = dtype or head.weight.dtype
+    bias = None if head.bias is None else head.bias.to(kind)
+    targets, learn = targets.to(hidden.device), torch.is_grad_enabled()
+    return _TokenLogprobs.apply(
+        hidden.to(kind), head.weight.to(kind), bias, targets, temperature, with_entropy, learn
+    )
+
+
+def own_token_logprobs(
+    own: OwnHead,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``token_logprobs`` of a model that makes logits in a way of its own."""
+    vocabulary = own.vocabulary
+    again = torch.is_grad_enabled() and hidden.shape[0] * vocabulary > KEEP_ELEMENTS
+
+    def piece(h: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with products(h.device, dtype):
+            logits = own.logits(h, narrow=is_narrow(dtype)).float()
+        logprobs = (logits / temperature).log_softmax(-1)
+        entropy = hidden.new_zeros(0)
+        if with_entropy:
+            known = logprobs.detach()
+            entropy = -(known.exp() * known).sum(-1)
+        return logprobs.gather(1, t[:, None]).squeeze(1), entropy
+
+    rows = max(1, CHUNK_ELEMENTS // vocabulary)
+    pieces = [
+        checkpoint(piece, h, t, use_reentrant=False) if again else piece(h, t)
+        for h, t in zip(hidden.split(rows), targets.to(hidden.device).split(rows), strict=True)
+    ]
+    logprobs, entropies = zip(*pieces, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)

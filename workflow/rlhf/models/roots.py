@@ -1,0 +1,218 @@
+"""The modules that training, scoring and sampling hold: all that touches weights is in here.
+
+Each root's ``forward`` takes token ids and returns tensors or tuples of them: embeddings, layers,
+head, frozen trunk and precision are its own affair, so that whatever wraps a root (sharding,
+adapters, checkpointing) wraps it in one place.
+
+Shapes: B sequences, T the longest, H the width, V the vocabulary, N scored tokens of all sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from rlhf.models.backbone import Backbone
+from rlhf.models.head import OwnHead
+from rlhf.models.logprobs import own_token_logprobs, token_logprobs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TokenScorer(Backbone):
+    """Log probabilities of given tokens under a language model.
+
+    Args:
+        model: a causal language model.
+        own_head: its own way from hidden states to logits (``find_head``); None: a matrix.
+    """
+
+    def __init__(self, model: PreTrainedModel, own_head: OwnHead | None = None) -> None:
+        super().__init__(model)
+        self._own_head = own_head
+
+    def forward(
+        self,
+        sequences: Sequence[torch.Tensor],
+        places: Sequence[torch.Tensor],
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+        prompts: Sequence[int] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log probabilities of the tokens at ``places``; the head runs nowhere else.
+
+        Args:
+            sequences: token ids [T_i].
+            places: positions [N_i] of the scored tokens, ascending, from 1 on.
+            temperature: logits are divided by this, as in sampling.
+            with_entropy: also compute entropies (no gradient).
+            prompts: see ``Backbone.states_at``.
+
+        Returns:
+            Log probabilities [N] in nats; entropies [N] in nats, or [0].
+        """
+        before, targets = self.states_before(sequences, places, prompts)
+        return self.logprobs(before, targets, temperature, with_entropy)
+
+    def states_before(
+        self,
+        sequences: Sequence[torch.Tensor],
+        places: Sequence[torch.Tensor],
+        prompts: Sequence[int] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states [N, H] before the tokens at ``places``, and these tokens [N]."""
+        before = self.states_at(sequences, [each - 1 for each in places], prompts)
+        targets = [ids[each] for ids, each in zip(sequences, places, strict=True)]
+        return before, torch.cat(targets)
+
+    def logprobs(
+        self,
+        before: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log probabilities [N] of tokens [N] after hidden states [N, H]; entropies [N] or [0]."""
+        rest = (before, targets, temperature, with_entropy, self._dtype)
+        if self._own_head is not None:
+            return own_token_logprobs(self._own_head, *rest)
+        return token_logprobs(cast(nn.Linear, self.model.get_output_embeddings()), *rest)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V], float32, of hidden states [N, H], in the type of the weights."""
+        own = self._own_head
+        made = self.model.get_output_embeddings()(hidden) if own is None else own.logits(hidden)
+        return made.float()
+
+    @property
+    def width(self) -> int:
+        """Width of the last hidden states; of OPT 350M it is not its ``hidden_size``."""
+        if self._own_head is not None:
+            return self._own_head.width
+        return cast(nn.Linear, self.model.get_output_embeddings()).in_features
+
+    def plain(self) -> TokenScorer:
+        """The same weights, with products of their own type and nothing remembered."""
+        return TokenScorer(self.model, self._own_head)
+
+
+class ReplyScorer(Backbone):
+    """A reward model's raw scores of replies, each read at its last token.
+
+    Args:
+        model: a sequence classification model with one label and a linear layer ``score``.
+    """
+
+    def forward(
+        self, histories: Sequence[torch.Tensor], replies: Sequence[Sequence[torch.Tensor]]
+    ) -> tuple[torch.Tensor, ...]:
+        """Raw scores [k_i] of the replies to each history, float32.
+
+        Several replies to one history are computed after one pass over it, where the model
+        ``branches``; all other replies stand, each after its history, in one padded batch.
+
+        Args:
+            histories: token ids [P_i]; empty where a reply is the whole sequence.
+            replies: token ids of k_i replies to each.
+        """
+        found: dict[int, torch.Tensor] = {}
+        alone: list[int] = []
+        for i, (history, own) in enumerate(zip(histories, replies, strict=True)):
+            if self.branches and len(own) > 1 and len(history):
+                states = self.branched_hidden_states(history, own)
+                found[i] = self._score(torch.stack([each[-1] for each in states]))
+            else:
+                alone.append(i)
+        if alone:
+            rows = [torch.cat([histories[i], reply]) for i in alone for reply in replies[i]]
+            last = self.states_at(rows, [torch.tensor([len(row) - 1]) for row in rows])
+            sizes = [len(replies[i]) for i in alone]
+            found |= zip(alone, self._score(last).split(sizes), strict=True)
+        return tuple(found[i] for i in range(len(histories)))
+
+    def _score(self, states: torch.Tensor) -> torch.Tensor:
+        """Raw scores [N] of hidden states [N, H]."""
+        return self.model.get_submodule("score")(states).squeeze(-1).float()
+
+
+class ValueHead(nn.Module):
+    """One linear layer on the policy's last hidden state; zero at first, so values start at 0."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Values [N] of hidden states [N, H]."""
+        return self.linear(states).squeeze(-1)
+
+
+class Critic(ReplyScorer):
+    """A model of its own that starts as the reward model: its calibrated score of every prefix.
+
+    Its first value at a sequence's last token is the calibrated reward of that sequence.
+
+    Args:
+        model: the reward model that it starts from (it is trained in place).
+        mean: mean of the raw scores.
+        std: their standard deviation.
+    """
+
+    def __init__(self, model: PreTrainedModel, mean: float, std: float) -> None:
+        super().__init__(model)
+        self.mean, self.std = mean, std
+
+    def values(
+        self, sequences: Sequence[torch.Tensor], places: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Values [N] of the states before the tokens at ``places``."""
+        before = [each - 1 for each in places]
+        states = self.states_at(sequences, before, [int(each[0]) for each in before])
+        return (self._score(states) - self.mean) / self.std
+
+
+class ActorCritic(nn.Module):
+    """Policy and value function together: what PPO trains.
+
+    Args:
+        policy: the language model.
+        value: a head on the policy's hidden states, or a critic.
+        temperature: sampling temperature; log probabilities are taken at the same.
+    """
+
+    def __init__(
+        self, policy: TokenScorer, value: ValueHead | Critic, temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.policy, self.value, self.temperature = policy, value, temperature
+
+    def forward(
+        self, sequences: Sequence[torch.Tensor], starts: Sequence[int], with_entropy: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Evaluate the tokens of each sequence from ``starts[i]`` on.
+
+        Sequences with one prompt share a pass over it, see ``Backbone.states_at``.
+
+        Returns:
+            log π of the tokens [N] at the sampling temperature, in nats; values [N] of the states
+            before them; entropies of the policy [N], or [0].
+        """
+        places = from_starts(sequences, starts)
+        prompts = [start - 1 for start in starts]
+        before, targets = self.policy.states_before(sequences, places, prompts)
+        logprobs, entropy = self.policy.logprobs(before, targets, self.temperature, with_entropy)
+        if isinstance(self.value, Critic):
+            return logprobs, self.value.values(sequences, places), entropy
+        return logprobs, self.value(before), entropy
+
+
+def from_starts(sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> list[torch.Tensor]:
+    """Positions of each sequence's tokens from ``starts[i]`` on."""
+    pairs = zip(sequences, starts, strict=True)
+    return [torch.arange(start, len(sequence)) for sequence, start in pairs]

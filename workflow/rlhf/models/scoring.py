@@ -1,0 +1,102 @@
+"""Log probabilities and scores of many sequences, a batch of like lengths at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rlhf.models.backbone import Backbone, who_shares
+from rlhf.models.roots import ReplyScorer, TokenScorer, from_starts
+
+ALIKE = 0.75  # rows of a batch are at least this share of its longest
+
+
+def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices, longest first, in batches for one forward pass each.
+
+    A batch has at most ``max_tokens`` padded tokens (or one row), and no row shorter than
+    ``ALIKE`` of its longest: on a CPU every padded token costs as much as a real one.
+    """
+    batches: list[list[int]] = []
+    widest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fits = batches and widest * (len(batches[-1]) + 1) <= max_tokens
+        if fits and lengths[i] >= ALIKE * widest:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+            widest = lengths[i]
+    return batches
+
+
+def sequence_logprobs(
+    scorer: TokenScorer,
+    sequences: Sequence[torch.Tensor],
+    starts: Sequence[int],
+    temperature: float,
+    max_tokens: int,
+) -> list[torch.Tensor]:
+    """For each sequence, log probabilities of its tokens from ``starts[i]`` on, in nats.
+
+    Sequences with one prompt share a pass over it, others of like lengths share a batch.
+
+    Args:
+        scorer: the language model.
+        sequences: token ids, unpadded.
+        starts: for each the first token that counts, at least 1.
+        temperature: logits are divided by this, as in sampling.
+        max_tokens: padded tokens in one forward pass.
+    """
+    found: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    prompts = [start - 1 for start in starts]
+    shared, alone = _batches(scorer, sequences, prompts, max_tokens)
+    for rows in shared + alone:
+        chosen = [sequences[i] for i in rows]
+        places = from_starts(chosen, [starts[i] for i in rows])
+        logprobs, _ = scorer(chosen, places, temperature, prompts=[prompts[i] for i in rows])
+        parts = logprobs.cpu().split([len(each) for each in places])
+        for i, part in zip(rows, parts, strict=True):
+            found[i] = part
+    return found
+
+
+def score(
+    scorer: ReplyScorer,
+    sequences: Sequence[torch.Tensor],
+    max_tokens: int = 4096,
+    prompts: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Raw scores [n] at the last token of each sequence.
+
+    Sequences with one prompt share it, others of like lengths share a forward pass.
+
+    Args:
+        scorer: the reward model.
+        sequences: token ids, query and response together, unpadded.
+        max_tokens: padded tokens in one forward pass.
+        prompts: tokens of each query, where some may be the same.
+    """
+    scores: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    prompts = prompts or [0] * len(sequences)
+    shared, alone = _batches(scorer, sequences, prompts, max_tokens)
+    for rows in shared:
+        length = prompts[rows[0]]
+        replies = [sequences[i][length:] for i in rows]
+        (found,) = scorer([sequences[rows[0]][:length]], [replies])
+        for i, value in zip(rows, found, strict=True):
+            scores[i] = value
+    for rows in alone:
+        found = scorer([sequences[i][:0] for i in rows], [[sequences[i]] for i in rows])
+        for i, value in zip(rows, found, strict=True):
+            scores[i] = value[0]
+    return torch.stack(scores)
+
+
+def _batches(
+    scorer: Backbone, sequences: Sequence[torch.Tensor], prompts: Sequence[int], max_tokens: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Indices in batches: those that share a prompt, and others of like lengths."""
+    shared, alone = who_shares(sequences, prompts if scorer.shares_prompts else None)
+    batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens)
+    return shared, [[alone[i] for i in batch] for batch in batches]

@@ -1,0 +1,78 @@
+"""The one interface between what is learned and how its weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rlhf.models.backbone import Backbone
+
+Forward = Callable[..., tuple[torch.Tensor, ...]]  # a root, or an engine around one
+
+
+class Engine(Protocol):
+    """Holds a root module, its optimizer and its ranks.
+
+    All ranks call the same methods in the same order. An update is::
+
+        for batch in rounds:
+            out = engine(*batch)
+            engine.backward(loss(out) / global_weight, last=batch is rounds[-1])
+        norm = engine.step(learning_rate_factor(...))
+    """
+
+    device: torch.device
+
+    def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        """The root's forward pass, in its precision."""
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """Add to the gradients.
+
+        Args:
+            loss: this micro-batch's share of the mean over the global batch: gradients are sums
+                over micro-batches and ranks.
+            last: whether it is the last one before ``step``.
+        """
+
+    def step(self, factor: float) -> float:
+        """Clip, update with the peak learning rates times ``factor``, clear the gradients.
+
+        Returns:
+            The global norm before clipping. If it is not finite nothing was updated.
+        """
+
+    def frozen(self, root: Backbone) -> Forward:
+        """A model kept in the same way and never trained: a reference, a reward model."""
+
+    def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What this rank holds of every trained parameter, by name; not collective."""
+
+    def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Collective: whole tensors one at a time, by their names in the root.
+
+        All parameters, tied ones once, and the buffers that belong to a saved model.
+
+        Args:
+            dtype: type of what is floating-point; None: as it is.
+        """
+
+    def save(self, folder: Path) -> list[str]:
+        """Collective: write the trained weights and the optimizer's state into ``folder``.
+
+        Returns:
+            Names of the files that this rank wrote.
+
+        Raises:
+            OSError: the disk is full, for one.
+        """
+
+    def load(self, folder: Path) -> None:
+        """Collective: put back what ``save`` wrote, by any kind and number of ranks.
+
+        Raises:
+            IntegrityError: the state has other parameters than the root.
+        """

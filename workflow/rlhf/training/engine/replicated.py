@@ -1,0 +1,122 @@
+"""One process, or whole replicas: every rank holds all weights, and gradients are summed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from rlhf.config.training import OptimizerConfig
+from rlhf.models.backbone import Backbone
+from rlhf.training import distributed
+from rlhf.training.engine.protocol import Forward
+from rlhf.training.engine.state import MOMENTS, SavedState, write_state
+from rlhf.training.optim import build_optimizer
+
+
+class Replicated:
+    """See ``Engine``. Rank 0 writes states; all ranks hold the same.
+
+    Args:
+        root: the module that is trained, its frozen parameters already marked.
+        rates: prefix of parameter names → peak learning rate; ``""`` stands for all.
+        config: AdamW's.
+    """
+
+    def __init__(
+        self, root: nn.Module, rates: Mapping[str, float], config: OptimizerConfig
+    ) -> None:
+        self._root, self._max_norm = root, config.max_grad_norm
+        groups = [
+            ([p for name, p in root.named_parameters() if name.startswith(prefix)], rate)
+            for prefix, rate in rates.items()
+        ]
+        self._optimizer = build_optimizer(groups, config)
+        self.device = next(root.parameters()).device
+
+    def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        """See ``Engine``."""
+        return self._root(*batch, **options)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """See ``Engine``."""
+        loss.backward()
+        if last and distributed.world_size() > 1:
+            for _, parameter in self._trained():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+
+    def step(self, factor: float) -> float:
+        """See ``Engine``."""
+        groups = self._optimizer.param_groups
+        for group in groups:
+            group["lr"] = group["peak"] * factor
+        parameters = [p for group in groups for p in group["params"]]
+        norm = float(nn.utils.clip_grad_norm_(parameters, self._max_norm))
+        if math.isfinite(norm):
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def frozen(self, root: Backbone) -> Forward:
+        """See ``Engine``."""
+        root.eval().requires_grad_(False)
+        return torch.no_grad()(root)
+
+    def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """See ``Engine``."""
+        return self._trained()
+
+    def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """See ``Engine``; without a change of type, the tensors themselves."""
+        kept = self._root.state_dict(keep_vars=True)
+        own = {id(parameter): name for name, parameter in self._root.named_parameters()}
+        for name, tensor in kept.items():
+            if own.get(id(tensor), name) == name:  # tied ones go by their first name
+                narrowed = dtype is not None and tensor.is_floating_point()
+                yield name, tensor.detach().to(dtype) if narrowed else tensor.detach()
+
+    @torch.no_grad()
+    def save(self, folder: Path) -> list[str]:
+        """See ``Engine``."""
+        if distributed.rank() != 0:
+            return []
+        states = self._optimizer.state
+
+        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, parameter in self._trained():
+                yield f"weight/{name}", parameter
+                for moment in MOMENTS if parameter in states else ():
+                    yield f"{moment}/{name}", states[parameter][moment]
+
+        updates = {
+            name: float(states[parameter]["step"])
+            for name, parameter in self._trained()
+            if parameter in states
+        }
+        return write_state(folder, tensors(), updates)
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """See ``Engine``."""
+        trained = dict(self._trained())
+        saved = SavedState(folder, set(trained))
+        for name, parameter in trained.items():
+            parameter.copy_(saved.tensor("weight", name))
+            self._optimizer.state.pop(parameter, None)
+            if name in saved.updates:
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(saved.updates[name], device=parameter.device),
+                    **{kind: saved.tensor(kind, name).to(parameter.device) for kind in MOMENTS},
+                }
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self._root.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
