@@ -53,10 +53,12 @@ def main() -> None:
 
 def _make_judge(model: Path, folder: Path) -> None:
     """A reward model with random weights in its head, the same for all."""
-    from rlhf.models.load import load_tokenizer, save_model
-    from rlhf.models.reward import new_reward_model
+    from rlhf.models.load import load_tokenizer
+    from rlhf.models.publish import below, save_model
+    from rlhf.models.reward import new_reply_scorer
 
-    save_model(new_reward_model(model, SEED), load_tokenizer(model), folder)
+    judge = new_reply_scorer(model, SEED)
+    save_model(judge, below(judge.named_parameters(), "model."), load_tokenizer(model), folder)
 
 
 def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> None:
@@ -238,7 +240,8 @@ def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
     """
     import torch
 
-    from rlhf.models.reward import load_reward_model, score
+    from rlhf.models.reward import load_reply_scorer
+    from rlhf.models.scoring import score
 
     get_reward = ppo_trainer.get_reward
 
@@ -248,7 +251,7 @@ def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
         ends = (found[2] + 1).tolist()  # a sampled pad token ends a response for TRL
         rows = [row[:end][row[:end] != pad_id] for row, end in zip(sequences, ends, strict=True)]
         with torch.no_grad():
-            ours = score(load_reward_model(options.judge).eval(), rows, options.micro_batch_tokens)
+            ours = score(load_reply_scorer(options.judge).eval(), rows, options.micro_batch_tokens)
         gap = float((found[1].flatten() - ours).abs().max())
         if gap > 1e-3:
             raise SystemExit(f"TRL and ours score the same response {gap:.2g} apart")
@@ -259,16 +262,16 @@ def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
 
 def _ours(options: argparse.Namespace, scratch: Path) -> None:
     import torch
-    from rlhf.models.value import Critic, ValueHead
-    from rlhf.ppo.actor import ActorCritic
 
     from rlhf.config.ppo import PpoConfig
-    from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
-    from rlhf.models.precision import use_precision
-    from rlhf.models.reward import load_reward_model
+    from rlhf.config.training import OptimizerConfig
+    from rlhf.models.load import load_token_scorer, load_tokenizer
+    from rlhf.models.reward import load_reply_scorer
+    from rlhf.models.roots import ActorCritic, Critic, ValueHead
     from rlhf.ppo import trainer as module
     from rlhf.ppo.scoring import LocalScoring
     from rlhf.runtime.options import RunOptions
+    from rlhf.training.engine.replicated import Replicated
 
     torch.set_num_threads(options.threads)
     prompts = [
@@ -293,13 +296,14 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     clock, figures = Clock(), {"tokens": 0, "score": math.nan}
     gate = Gate(1, lambda: {"phases": clock.take()} | figures)
 
-    policy = load_causal_lm(options.model)
-    freeze_lower_layers(policy, options.freeze_layers)
+    policy = load_token_scorer(options.model)
+    policy.freeze(options.freeze_layers)
+    value: Critic | ValueHead
     if options.worker == "critic":
-        value = Critic(load_reward_model(options.judge), 0.0, 1.0)
-        freeze_lower_layers(value.model, options.freeze_layers)
+        value = Critic(load_reply_scorer(options.judge).model, 0.0, 1.0)
+        value.freeze(options.freeze_layers)
     else:
-        value = ValueHead(policy.config.hidden_size)
+        value = ValueHead(policy.width)
     config = PpoConfig(
         sft="any",
         reward="any",
@@ -316,9 +320,9 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
         precision=options.precision,
     ).model_dump()
     tokenizer = load_tokenizer(options.model)
-    judge, reference = load_reward_model(options.judge), load_causal_lm(options.model)
-    for model in (policy, judge, reference, *([value.model] if isinstance(value, Critic) else [])):
-        use_precision(model, options.precision)
+    judge, reference = load_reply_scorer(options.judge), load_token_scorer(options.model)
+    for root in (policy, judge, reference, *([value] if isinstance(value, Critic) else [])):
+        root.compute_in(options.precision)
     scoring = LocalScoring(judge, reference, options.micro_batch_tokens)
 
     generate = module.generate
@@ -331,8 +335,14 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     clock.wrap(module, "generate", "generation")
     clock.wrap(scoring, "rewards", "scores and values")
     clock.wrap(scoring, "reference_logprobs", "reference")
+    actor = ActorCritic(policy, value, config["sampling"]["temperature"])
+    rates = {
+        "policy.": config["optimizer"]["learning_rate"],
+        "value.": config["value"]["learning_rate"],
+    }
     trainer = module.PpoTrainer(
-        ActorCritic(policy, value, config["sampling"]["temperature"]),
+        Replicated(actor, rates, OptimizerConfig.model_validate(config["optimizer"])),
+        policy,
         Stream(),  # type: ignore[arg-type]
         scoring,
         (0.0, 1.0),

@@ -194,10 +194,11 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     import numpy as np
     import torch
 
+    from rlhf.config.sft import SftConfig
     from rlhf.data.encoding import Encoder
-    from rlhf.models.load import freeze_lower_layers, load_causal_lm, load_tokenizer
-    from rlhf.models.precision import use_precision
+    from rlhf.models.load import load_token_scorer, load_tokenizer
     from rlhf.runtime.options import RunOptions
+    from rlhf.training.engine.replicated import Replicated
     from rlhf.training.loop import train
     from rlhf.training.sft import SftObjective
 
@@ -229,10 +230,11 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
         return _describe(counts, [r["loss"] for r in records if "loss" in r], options)
 
     gate = Gate(options.steps, describe)
-    model = load_causal_lm(options.model)
-    freeze_lower_layers(model, options.freeze_layers if options.worker == "ours-frozen" else 0)
-    use_precision(model, {"bf16": "bfloat16", "fp32": "float32"}[_precision(options.worker)])
-    config = {
+    precision = {"bf16": "bfloat16", "fp32": "float32"}[_precision(options.worker)]
+    values = {
+        "model": "any",
+        "data": {"any": {}},
+        "precision": precision,
         "seed": SEED,
         "epochs": 1,
         "evaluations": 1,
@@ -249,9 +251,13 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
             "max_grad_norm": 1.0,
         },
     }
+    config = SftConfig.model_validate(values)
+    scorer = load_token_scorer(options.model)
+    scorer.freeze(options.freeze_layers if options.worker == "ours-frozen" else 0)
+    scorer.compute_in(precision)
     run_options = RunOptions("sft.benchmark", state, {}, save_seconds=1e9)
     train(
-        model,
+        Replicated(scorer, {"": LEARNING_RATE}, config.optimizer),
         SftObjective(),
         Sequential(),  # type: ignore[arg-type]
         config,

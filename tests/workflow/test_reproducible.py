@@ -89,7 +89,7 @@ def test_a_damaged_state_is_detected_and_the_one_before_used(
     save_every_step(project)
     state = kill_after(project, stage, 2)
     newest = sorted(state.glob("step-*"))[-1]
-    tensors = newest / "tensors.safetensors"
+    tensors = newest / "engine-00000.safetensors"
     content = tensors.read_bytes()
     if damage == "flipped byte":
         middle = len(content) // 2

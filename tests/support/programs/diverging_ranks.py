@@ -10,9 +10,8 @@ from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed
-from rlhf.training.loop import train
 from rlhf.training.sft import SftObjective
-from support.programs.supervised_ranks import config
+from support.programs.supervised_ranks import config, train_root
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 POISON = 299  # a token that one row alone has
@@ -31,8 +30,8 @@ def save_set(folder: Path) -> None:
 class Poisoned(SftObjective):
     """The loss of one row is not a number."""
 
-    def __call__(self, model, rows):
-        loss, sums = super().__call__(model, rows)
+    def __call__(self, scorer, rows):
+        loss, sums = super().__call__(scorer, rows)
         bad = any(POISON in row["input_ids"] for row in rows)
         return loss * (float("nan") if bad else 1.0), sums
 
@@ -42,7 +41,7 @@ def work(folder: Path, state: Path) -> dict:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     data = Mixture({"d": folder / "set"}, {}, "train")
     try:
-        train(
+        train_root(
             model, Poisoned(), data, config(precision="bfloat16"),
             RunOptions("train_sft.x", state, {}, 1), 64, dict,
         )  # fmt: skip

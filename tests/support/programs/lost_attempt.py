@@ -12,10 +12,12 @@ from pathlib import Path
 
 import torch
 
+from rlhf.config.training import OptimizerConfig
 from rlhf.provenance import manifest
 from rlhf.stages import training
 from rlhf.stages.stage import Stage, main
 from rlhf.training import checkpoints, distributed
+from rlhf.training.engine.replicated import Replicated
 from rlhf.training.run import Run
 
 STEPS = 3
@@ -41,9 +43,8 @@ def halting(here: str, function):
     return wrapped
 
 
-class TinyModel(torch.nn.Module):
-    def save_to(self, _tokenizer: object, target: Path) -> None:
-        (target / "model.safetensors").write_text("weights")
+def save_model(_root: object, _weights: object, _tokenizer: object, target: Path) -> None:
+    (target / "model.safetensors").write_text("weights")
 
 
 def run(stage: Stage) -> None:
@@ -54,12 +55,14 @@ def run(stage: Stage) -> None:
     for step in range(run.start, STEPS):
         if step + 1 == 2:
             halt("step")
-            checkpoints.save_file = halting("save", checkpoints.save_file)
+            checkpoints.write_tensors = halting("save", checkpoints.write_tensors)
         run.record({"step": step + 1}, step + 1)
         run.finish_step(step + 1, 1)
     halt("publish model")
-    training.save_model = halting("model", TinyModel.save_to)
-    training.publish_model(TinyModel(), None, stage.outputs["model"])
+    training.save_model = halting("model", save_model)
+    root = torch.nn.Linear(2, 1)
+    engine = Replicated(root, {"": 1e-3}, OptimizerConfig())
+    training.publish_model(engine, root, None, stage.outputs["model"])
     halt("publish journal")
     run.publish(metrics=stage.outputs["metrics"])
     manifest.digest_file = halting("manifest", manifest.digest_file)

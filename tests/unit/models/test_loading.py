@@ -6,7 +6,6 @@ from support.tiny_models import reply_scorer, token_scorer
 
 from rlhf.errors import ConfigError
 from rlhf.models.backbone import Backbone, decoder_layers
-from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.models.roots import TokenScorer
 
 
@@ -23,7 +22,6 @@ def test_the_lower_layers_stay(make, layers):
         name for name, _ in model.named_parameters() if name.startswith(tuple(expected))
     }
     assert len(decoder_layers(model.model)) == 2
-    assert trainable_state(model).keys().isdisjoint(frozen)
 
 
 @pytest.mark.parametrize(
@@ -64,19 +62,3 @@ def test_the_last_hidden_states_may_be_narrower_than_the_layers():
 def test_too_many_layers_are_an_error():
     with pytest.raises(ConfigError, match="has 2 layers"):
         token_scorer(0).freeze(3)
-
-
-def test_trainable_state_goes_there_and_back():
-    model, other = token_scorer(0), token_scorer(1)
-    for one in (model, other):
-        one.freeze(1)
-    load_trainable_state(other, trainable_state(model))
-    for (name, left), (_, right) in zip(
-        model.named_parameters(), other.named_parameters(), strict=True
-    ):
-        both_ones = "norm" in name
-        assert torch.equal(left, right) == (left.requires_grad or both_ones), name
-    state = trainable_state(model)
-    state.pop("model.model.norm.weight")
-    with pytest.raises(KeyError, match=r"model\.model\.norm\.weight"):
-        load_trainable_state(other, state)

@@ -9,7 +9,8 @@ import torch
 from support.own_architecture import own_architecture
 
 from rlhf.errors import ConfigError, DataError, IntegrityError
-from rlhf.models.load import load_token_scorer, load_tokenizer, save_model
+from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.publish import below, save_model
 from rlhf.models.trust import TRUSTED, is_trusted
 from rlhf.provenance.manifest import Manifest
 from rlhf.serving.export import export
@@ -69,7 +70,8 @@ def test_code_of_a_trusted_model_runs_and_stays_with_it(own, tmp_path):
     write_manifest(target, facts)
     model = load_token_scorer(target)
     assert type(model.model).__name__ == "OwnForCausalLM"
-    save_model(model, load_tokenizer(target), tmp_path / "sft/model")  # as training does
+    weights = below(model.named_parameters(), "model.")
+    save_model(model, weights, load_tokenizer(target), tmp_path / "sft/model")  # as training does
     write_manifest(tmp_path / "sft/model", {TRUSTED: True})
     again = load_token_scorer(tmp_path / "sft/model")
     ids = torch.arange(5)[None]

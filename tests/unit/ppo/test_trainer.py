@@ -16,7 +16,7 @@ from rlhf.ppo import trainer as module
 from rlhf.ppo.rewards import leave_one_out
 from rlhf.ppo.scoring import LocalScoring
 from rlhf.runtime.deadline import Saved
-from rlhf.training import optim
+from rlhf.training.engine.replicated import Replicated
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +381,7 @@ def test_samples_lead_back_to_their_prompts(mixture, tmp_path):
 def test_the_critic_has_a_learning_rate_of_its_own(mixture, tmp_path):
     """Checklist 43"""
     one = trainer(mixture, tmp_path, config(value__kind="critic", value__learning_rate=0.5))
-    peaks = {id(p): g["peak"] for g in one.optimizer.param_groups for p in g["params"]}
+    peaks = {id(p): g["peak"] for g in one.engine._optimizer.param_groups for p in g["params"]}
     assert {peaks[id(p)] for p in one.actor.policy.parameters()} == {3e-3}
     assert {peaks[id(p)] for p in one.actor.value.parameters()} == {0.5}
 
@@ -396,15 +396,15 @@ def test_a_run_in_two_parts_is_the_same_run(monkeypatch, mixture, tmp_path, kind
     )  # fmt: skip
     straight = trainer(mixture, tmp_path / "straight", settings)
     expected = straight.train()
-    original, calls = optim.step, []
+    original, calls = Replicated.step, []
 
-    def interrupted(optimizer, norm):
+    def interrupted(engine, factor):
         calls.append(1)
         if len(calls) == 3:  # in the middle of the second update
             os.kill(os.getpid(), signal.SIGUSR2)
-        return original(optimizer, norm)
+        return original(engine, factor)
 
-    monkeypatch.setattr(optim, "step", interrupted)
+    monkeypatch.setattr(Replicated, "step", interrupted)
     with pytest.raises(Saved, match="after step 2 of 4"):
         trainer(mixture, tmp_path / "parts", settings).train()
     resumed = trainer(mixture, tmp_path / "parts", settings)

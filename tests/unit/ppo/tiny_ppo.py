@@ -10,12 +10,14 @@ import torch
 from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
 
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.training import OptimizerConfig
 from rlhf.data.mixture import Mixture
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring
 from rlhf.ppo.trainer import PpoTrainer
 from rlhf.runtime.options import RunOptions
+from rlhf.training.engine.replicated import Replicated
 
 VOCABULARY = 24  # so that EOS is sampled now and then
 EOS = 2
@@ -94,8 +96,12 @@ def trainer(
     reward = judge()
     for one in (model, reference, reward, *([value] if isinstance(value, Critic) else [])):
         one.compute_in(settings["precision"])
-    return PpoTrainer(
-        ActorCritic(model, value, settings["sampling"]["temperature"]),
+    actor = ActorCritic(model, value, settings["sampling"]["temperature"])
+    rates = {f"{part}.": settings[section]["learning_rate"]
+             for part, section in (("policy", "optimizer"), ("value", "value"))}  # fmt: skip
+    made = PpoTrainer(
+        Replicated(actor, rates, OptimizerConfig.model_validate(settings["optimizer"])),
+        model,
         PromptStream(mixture, settings["seed"]),
         scoring or LocalScoring(reward, reference, 64),
         CALIBRATION,
@@ -104,3 +110,5 @@ def trainer(
         RunOptions("ppo.x", state, {}, **options),
         micro_batch_tokens,
     )
+    made.actor = actor  # for tests to look at
+    return made

@@ -11,9 +11,11 @@ import torch
 
 from rlhf.errors import RlhfError
 from rlhf.runtime.options import RunOptions
-from rlhf.training.checkpoints import SEAL, TENSORS, VALUES, Checkpoints
+from rlhf.training import checkpoints as module
+from rlhf.training.checkpoints import SEAL, Checkpoints
 from rlhf.training.run import Run
 
+TENSORS, VALUES = module.TENSORS.format(0), module.VALUES.format(0)  # of the only rank
 TYPES = [
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
     torch.int16, torch.int32, torch.int64, torch.bool,

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.programs import diverging_ranks
-from support.programs.supervised_ranks import config, make_rows, save_set
+from support.programs.supervised_ranks import config, make_rows, save_set, train_root
 from support.tiny_models import reply_scorer, run_ranks, save_rows, token_scorer, token_sequences
 
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
-from rlhf.models.load import load_trainable_state
 from rlhf.runtime.options import RunOptions
-from rlhf.training.checkpoints import Checkpoints
-from rlhf.training.loop import mean_over, train
+from rlhf.training.loop import mean_over
 from rlhf.training.reward import RewardObjective, calibrate, score_held_out
 from rlhf.training.sft import SftObjective
 
@@ -30,24 +29,23 @@ def optimizer(rate: float, **more) -> dict:
     return {"learning_rate": rate, "schedule": "constant", "warmup": 0.0, **more}
 
 
-def saved_weights(state: Path) -> dict[str, torch.Tensor] | None:
-    found = Checkpoints(state, {}).load()
-    return found and found[1]["run"]["model"]
+def saved_weights(state: Path) -> list[torch.Tensor]:
+    files = sorted(state.glob("*/step-*/engine-*.safetensors"))
+    return [weights for file in files for weights in load_file(file).values()]
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e38])
 def test_sft_with_a_rate_that_breaks_the_model(tmp_path, mixture, rate):
     options = RunOptions("train_sft.chat", tmp_path / "state", {}, save_steps=1)
+    settings = config(optimizer=optimizer(rate))
     with pytest.raises(NumericsError) as caught:
-        train(token_scorer(0), SftObjective(), mixture, config(optimizer=optimizer(rate)), options,
-              64, dict)  # fmt: skip
+        train_root(token_scorer(0), SftObjective(), mixture, settings, options, 64, dict)
     text = str(caught.value)
     assert "train_sft.chat, step " in text
     assert f"learning rate {rate:g}" in text
     assert f"lower `optimizer.learning_rate` (it is {rate:g}), set `precision: float32`" in text
     assert "loss is nan" in text or "weights hold NaN or infinity" in text
-    weights = saved_weights(tmp_path / "state")
-    assert weights is None or all(bool(torch.isfinite(one).all()) for one in weights.values())
+    assert all(bool(torch.isfinite(each).all()) for each in saved_weights(tmp_path / "state"))
 
 
 def test_the_last_step_is_looked_at_too(tmp_path):
@@ -56,16 +54,16 @@ def test_the_last_step_is_looked_at_too(tmp_path):
     broken = config(optimizer=optimizer(1e38, weight_decay=100.0))
     data = Mixture({"d": tmp_path / "set"}, {}, "train")
     with pytest.raises(NumericsError, match=r"of the weights hold NaN or infinity: .*layers") as e:
-        train(token_scorer(0), SftObjective(), data, broken, options, 64, dict)
+        train_root(token_scorer(0), SftObjective(), data, broken, options, 64, dict)
     assert "train_sft.chat, step 1, learning rate 1e+38" in str(e.value)
-    assert saved_weights(tmp_path / "state") is None
+    assert saved_weights(tmp_path / "state") == []
 
 
 def test_a_held_out_loss_that_is_not_finite(tmp_path, mixture):
     looks = iter([{"validation_loss": 2.0}, {"validation_loss": float("nan")}])
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     with pytest.raises(NumericsError, match="validation_loss is nan") as caught:
-        train(token_scorer(0), SftObjective(), mixture, config(evaluations=1), options, 64,
+        train_root(token_scorer(0), SftObjective(), mixture, config(evaluations=1), options, 64,
               lambda: next(looks))  # fmt: skip
     assert "step 3, learning rate" in str(caught.value)
 
@@ -80,9 +78,9 @@ def test_an_infinite_gradient_of_a_finite_loss_is_not_applied(tmp_path, mixture)
             weight = model.model.lm_head.weight.flatten()[0]
             return loss + (weight - weight.detach()).abs().sqrt(), sums  # slope at 0: infinite
 
+    options = RunOptions("train_sft.chat", tmp_path / "s", {})
     with pytest.raises(NumericsError, match=r"grad_norm is (nan|inf)") as caught:
-        train(model, Steep(), mixture, config(), RunOptions("train_sft.chat", tmp_path / "s", {}),
-              64, dict)  # fmt: skip
+        train_root(model, Steep(), mixture, config(), options, 64, dict)
     assert "step 1, learning rate 0.01" in str(caught.value)
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
 
@@ -93,7 +91,7 @@ def test_weights_that_a_run_starts_from_are_looked_at(tmp_path, mixture):
         model.model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     with pytest.raises(NumericsError, match=r"layers\.1\.mlp\.up_proj\.weight") as caught:
-        train(model, SftObjective(), mixture, config(), options, 64, dict)
+        train_root(model, SftObjective(), mixture, config(), options, 64, dict)
     assert "before the first step" in str(caught.value)
 
 
@@ -102,7 +100,7 @@ def test_rows_without_a_label_have_no_mean(tmp_path):
     save_rows(tmp_path / "set", train=rows)
     options = RunOptions("train_sft.chat", tmp_path / "state", {})
     with pytest.raises(NumericsError, match="No token of this step"):
-        train(token_scorer(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"),
+        train_root(token_scorer(0), SftObjective(), Mixture({"d": tmp_path / "set"}, {}, "train"),
               config(), options, 64, dict)  # fmt: skip
 
 
@@ -128,9 +126,9 @@ def test_reward_training_names_its_loss(tmp_path):
     with torch.no_grad():
         model.model.score.weight.fill_(3e38)
     options = RunOptions("train_reward.helpful", tmp_path / "state", {})
+    data = Mixture({"d": tmp_path / "set"}, {}, "train")
     with pytest.raises(NumericsError, match=r"loss is (nan|inf)") as caught:
-        train(model, RewardObjective(0.01, True), Mixture({"d": tmp_path / "set"}, {}, "train"),
-              config(), options, 64, dict)  # fmt: skip
+        train_root(model, RewardObjective(0.01, True), data, config(), options, 64, dict)
     assert "train_reward.helpful, step 1" in str(caught.value)
     assert "rows d 7" in str(caught.value)
 
@@ -178,8 +176,9 @@ def test_a_small_spread_of_scores_is_a_calibration():
 def test_measures_of_a_broken_model_are_not_finite():
     """What the checks see: sums over rows do not hide a NaN."""
     model = token_scorer(0)
-    state = {name: torch.full_like(p, float("nan")) for name, p in model.named_parameters()}
-    load_trainable_state(model, state)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
     rows = make_rows()[:3]
     assert not torch.isfinite(torch.tensor(mean_over(model, SftObjective(), rows, 64)["loss"]))
     judge, objective = reply_scorer(1), RewardObjective(0.01, True)

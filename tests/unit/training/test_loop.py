@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from support.programs import supervised_ranks
-from support.programs.supervised_ranks import config, make_rows, save_set
+from support.programs.supervised_ranks import config, make_rows, save_set, train_root
 from support.tiny_models import assert_close, gradients, run_ranks, save_rows, token_scorer
 from support.tolerances import assert_gradients_near
 
 from rlhf.data.mixture import Mixture, Share
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
-from rlhf.training import optim
-from rlhf.training.loop import mean_over, train
+from rlhf.training.engine.replicated import Replicated
+from rlhf.training.loop import mean_over
 from rlhf.training.sft import SftObjective
 
 
@@ -36,18 +36,18 @@ def test_accumulation_is_exact(monkeypatch, tmp_path, mixture, frozen):
         calls = []
 
         class Counting(SftObjective):
-            def __call__(self, model, rows, calls=calls):
+            def __call__(self, scorer, rows, calls=calls):
                 calls.append(len(rows))
-                return super().__call__(model, rows)
+                return super().__call__(scorer, rows)
 
-        def keep(optimizer, norm, model=model, steps=steps):
+        def keep(engine, factor, model=model, steps=steps):
             steps.append(gradients(model))
-            optimizer.zero_grad()
+            model.zero_grad()
             return 0.0
 
-        monkeypatch.setattr(optim, "step", keep)
+        monkeypatch.setattr(Replicated, "step", keep)
         options = RunOptions("x", tmp_path / str(tokens), {})
-        train(model, Counting(), mixture, config(global_batch_size=8), options, tokens, dict)
+        train_root(model, Counting(), mixture, config(global_batch_size=8), options, tokens, dict)
         found[tokens] = steps[0], calls
     assert found[1][1] == [1] * 9
     assert found[10_000][1] == [8, 1]
@@ -75,7 +75,7 @@ def run_once(folder: Path, mixture, precision="float32", **options) -> tuple:
             "validation_loss": mean_over(model, objective, [mixture[0], mixture[5]], 64)["loss"]
         }
 
-    run = train(
+    run = train_root(
         model, objective, mixture, config(epochs=2),
         RunOptions("sft.x", folder, {"seed": 0}, **options), 40, validate,
     )  # fmt: skip
@@ -87,15 +87,15 @@ def run_once(folder: Path, mixture, precision="float32", **options) -> tuple:
 def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch, precision):
     """Checklist 40"""
     straight, metrics = run_once(tmp_path / "straight", mixture, precision)
-    original, calls = optim.step, []
+    original, calls = Replicated.step, []
 
-    def interrupted(optimizer, norm):
+    def interrupted(engine, factor):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(optimizer, norm)
+        return original(engine, factor)
 
-    monkeypatch.setattr(optim, "step", interrupted)
+    monkeypatch.setattr(Replicated, "step", interrupted)
     with pytest.raises(Saved, match="after step 3 of 6"):
         run_once(tmp_path / "parts", mixture, precision)
     assert len(calls) == 3
@@ -115,20 +115,20 @@ def test_a_mixture_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     shares = {"a": Share(size=5, weight=1.0), "b": Share(0.5, weight=2.0)}
     data = Mixture(folders, shares, "train")
     settings = config(epochs=3, global_batch_size=2, length_grouping=2)
-    original = optim.step
+    original = Replicated.step
 
     def run(name: str, stop: int = 0) -> list[torch.Tensor]:
         model, calls = token_scorer(0), []
 
-        def step(optimizer, norm):
+        def step(engine, factor):
             calls.append(1)
             if len(calls) == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return original(optimizer, norm)
+            return original(engine, factor)
 
-        monkeypatch.setattr(optim, "step", step)
+        monkeypatch.setattr(Replicated, "step", step)
         options = RunOptions("sft.x", tmp_path / name, {})
-        train(model, SftObjective(), data, settings, options, 64, dict)
+        train_root(model, SftObjective(), data, settings, options, 64, dict)
         return list(model.parameters())
 
     assert data.rows_per_epoch == 9

@@ -1,4 +1,4 @@
-"""Language models from plain Hugging Face folders and back, and the part that is trained."""
+"""Language models from plain Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.models.backbone import Backbone
 from rlhf.models.head import find_head
 from rlhf.models.roots import TokenScorer
 from rlhf.models.trust import reading
@@ -56,30 +55,3 @@ def disable_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "dropout", "layerdrop"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-
-
-def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters that training changes, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Copy saved values into the trainable parameters.
-
-    Raises:
-        KeyError: the state has other parameters than the model.
-    """
-    parameters = trainable_state(model)
-    if parameters.keys() != state.keys():
-        raise KeyError(f"saved and trainable parameters differ: {parameters.keys() ^ state.keys()}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state[name])
-
-
-def save_model(root: Backbone, tokenizer: Any, folder: str | Path) -> None:
-    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template."""
-    model = root.model
-    model.config.use_cache = True
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)

@@ -17,9 +17,8 @@ import torch
 from rlhf.core.seeds import generator
 from rlhf.data.mixture import micro_batches
 from rlhf.models.generate import generate, uniforms
-from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.models.reward import close_sequences
-from rlhf.models.roots import ActorCritic
+from rlhf.models.roots import TokenScorer
 from rlhf.ppo.advantages import gae, whiten
 from rlhf.ppo.kl import KlController, kl_estimate
 from rlhf.ppo.objective import approximate_kl, policy_loss, value_loss
@@ -27,8 +26,10 @@ from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.rewards import RunningScale, leave_one_out, shape_scores, token_rewards
 from rlhf.ppo.scoring import Scoring
 from rlhf.runtime.options import RunOptions
-from rlhf.training import distributed, finite, optim
+from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.engine.protocol import Engine
+from rlhf.training.optim import learning_rate_factor
 from rlhf.training.run import Run
 
 SAMPLES_KEPT = 4  # texts written to the samples file in each update
@@ -69,7 +70,8 @@ class PpoTrainer:
     """One PPO run.
 
     Args:
-        actor: policy and value function, frozen parameters already marked.
+        engine: holds policy and value function, an ``ActorCritic``.
+        policy: the policy in it, to sample from.
         prompts: the prompts.
         scoring: rewards and reference log probabilities.
         calibration: mean and std of the reward model's raw scores on demonstrations.
@@ -84,7 +86,8 @@ class PpoTrainer:
 
     def __init__(
         self,
-        actor: ActorCritic,
+        engine: Engine,
+        policy: TokenScorer,
         prompts: PromptStream,
         scoring: Scoring,
         calibration: tuple[float, float],
@@ -94,24 +97,21 @@ class PpoTrainer:
         micro_batch_tokens: int,
     ) -> None:
         seed_everything(config["seed"])
-        self.actor, self.prompts, self.scoring = actor, prompts, scoring
+        self.engine, self.policy, self.prompts, self.scoring = engine, policy, prompts, scoring
         self.calibration, self.tokenizer, self.config = calibration, tokenizer, config
         self.micro_batch_tokens = micro_batch_tokens
         kl = config["kl"]
         adaptive = kl["controller"] == "adaptive"
         self.kl = KlController(kl["coefficient"], adaptive, kl["target"], kl["horizon"])
         self.scale = RunningScale()
-        self.optimizer = optim.build_optimizer(
-            [
-                (list(actor.policy.parameters()), config["optimizer"]["learning_rate"]),
-                (list(actor.value.parameters()), config["value"]["learning_rate"]),
-            ],
-            config["optimizer"],
-        )
-        self.name, self.advice = options.name, finite.advice(config)
-        self.run = Run(options, config["updates"], self._snapshot, self._restore)
+        rates = {
+            f"{section}.learning_rate": config[section]["learning_rate"]
+            for section in ("optimizer", "value")
+        }
+        self.name, self.advice = options.name, finite.advice(rates, config["precision"])
+        self.run = Run(options, config["updates"], self._snapshot, self._restore, engine=engine)
         if self.run.start == 0:
-            finite.check_weights(actor.named_parameters(), self._place(-1), finite.START_ADVICE)
+            finite.check_weights(engine.weights(), self._place(-1), finite.START_ADVICE)
 
     def train(self) -> Run:
         """Run all updates that are left.
@@ -144,7 +144,7 @@ class PpoTrainer:
         prompts = [torch.tensor(row["input_ids"]) for row in rows]
         draws = uniforms(generator(config["seed"], "rollout", update), count, steps)[ranks]
         eos = self.tokenizer.eos_token_id
-        responses = generate(self.actor.policy, prompts, draws, eos, temperature)
+        responses = generate(self.policy, prompts, draws, eos, temperature)
 
         pairs = zip(prompts, responses, strict=True)
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
@@ -178,19 +178,15 @@ class PpoTrainer:
 
     def optimise(self, update: int, rollout: Rollout) -> dict[str, float]:
         """Several passes of minibatches over one rollout."""
-        config, settings = self.config, self.config["optimizer"]
-        factor = optim.learning_rate_factor(
-            update, config["updates"], settings["schedule"], settings["warmup"]
-        )
-        rate = optim.set_learning_rate(self.optimizer, factor)
+        config = self.config
+        factor, rate = self._rate(update)
         sums: dict[str, float] = defaultdict(float)
         largest, steps = 0.0, 0
         for epoch in range(config["epochs"]):
             for minibatch in self._minibatches(update, epoch, len(rollout.sequences)):
                 measured, ratio = self._accumulate(rollout, minibatch)
-                distributed.sum_gradients(p for p in self.actor.parameters() if p.requires_grad)
                 finite.check(measured, self._place(update, rate), self.advice)
-                norm = optim.step(self.optimizer, settings["max_grad_norm"])
+                norm = self.engine.step(factor)
                 finite.check({"grad_norm": norm}, self._place(update, rate), self.advice)
                 measured["grad_norm"] = norm
                 largest, steps = max(largest, ratio), steps + 1
@@ -209,10 +205,11 @@ class PpoTrainer:
         (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in minibatch)])
         names = ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "entropy")
         sums, largest = dict.fromkeys(names, 0.0), 0.0
-        for rows in self._micro_batches(minibatch, rollout.sequences):
+        groups = self._micro_batches(minibatch, rollout.sequences)
+        for number, rows in enumerate(groups, start=1):
             chosen = [rollout.sequences[i] for i in rows]
             begins = [rollout.starts[i] for i in rows]
-            logprobs, predicted, entropy = self.actor(chosen, begins, with_entropy=True)
+            logprobs, predicted, entropy = self.engine(chosen, begins, with_entropy=True)
             old, values, advantages, returns = (
                 torch.cat([part[i] for i in rows]).to(logprobs.device)
                 for part in (
@@ -222,7 +219,7 @@ class PpoTrainer:
             policy, clipped = policy_loss(logprobs, old, advantages, config["clip"])
             value = value_loss(predicted, values, returns, config["value"]["clip"])
             loss = policy.sum() + config["value"]["coefficient"] * value.sum()
-            (loss / tokens).backward()
+            self.engine.backward(loss / tokens, last=number == len(groups))
             with torch.no_grad():
                 parts = (policy, value, approximate_kl(logprobs, old), clipped.float())
                 for name, part in zip(names, (*parts, entropy), strict=True):
@@ -245,7 +242,7 @@ class PpoTrainer:
         for minibatch in self._minibatches(update, 0, len(sequences)):
             for rows in self._micro_batches(minibatch, sequences):
                 chosen, begins = [sequences[i] for i in rows], [starts[i] for i in rows]
-                policy, value, _ = self.actor(chosen, begins)
+                policy, value, _ = self.engine(chosen, begins)
                 sizes = [len(s) - b for s, b in zip(chosen, begins, strict=True)]
                 parts = zip(policy.cpu().split(sizes), value.cpu().split(sizes), strict=True)
                 for i, (logprob, value) in zip(rows, parts, strict=True):
@@ -256,9 +253,9 @@ class PpoTrainer:
     def _check_actor(self, update: int, rollout: Rollout) -> None:
         """Refuse weights that are not finite, and last ones that give no finite answer."""
         place = self._place(update)
-        finite.check_weights(trainable_state(self.actor).items(), place, self.advice)
+        finite.check_weights(self.engine.parts(), place, self.advice)
         if update + 1 == self.config["updates"]:  # no rollout will show it any more
-            logprobs, values, _ = self.actor(rollout.sequences[:1], rollout.starts[:1])
+            logprobs, values, _ = self.engine(rollout.sequences[:1], rollout.starts[:1])
             parts = {"log probabilities of the policy": logprobs, "values": values}
             after = {f"{name} after it": [part] for name, part in parts.items()}
             finite.check_rows(after, rollout.rows, place, self.advice)
@@ -353,16 +350,22 @@ class PpoTrainer:
                 }
             )
 
+    def _rate(self, update: int) -> tuple[float, float]:
+        """Factor and the policy's learning rate of an update."""
+        settings = self.config["optimizer"]
+        factor = learning_rate_factor(
+            update, self.config["updates"], settings["schedule"], settings["warmup"]
+        )
+        return factor, settings["learning_rate"] * factor
+
     def _place(self, update: int, rate: float | None = None) -> str:
         """Where the run is, for errors; the learning rate is the last one used if none is given."""
         if rate is None and update >= 0:
-            rate = self.optimizer.param_groups[0]["lr"]
+            _, rate = self._rate(update)
         return finite.place(self.name, update + 1, rate, "update")
 
     def _snapshot(self) -> dict[str, Any]:
         return {
-            "actor": trainable_state(self.actor),
-            "optimizer": optim.optimizer_state(self.optimizer),
             "random": random_state(),
             "kl_coefficient": self.kl.coefficient,
             "scale": self.scale.state(),
@@ -370,8 +373,6 @@ class PpoTrainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        load_trainable_state(self.actor, state["actor"])
-        optim.load_optimizer_state(self.optimizer, state["optimizer"])
         restore_random_state(state["random"])
         self.kl.coefficient = state["kl_coefficient"]
         self.scale.load(state["scale"])

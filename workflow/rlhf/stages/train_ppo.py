@@ -1,31 +1,41 @@
 """PPO against a reward model, starting from and staying near an SFT checkpoint."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
 
+from rlhf.config.training import OptimizerConfig
 from rlhf.core.digest import canonical_json
-from rlhf.core.files import atomic_directory, write_atomic
+from rlhf.core.files import write_atomic
 from rlhf.errors import ServingError
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.parts import write_tensors
 from rlhf.models.reward import load_calibration, load_critic, load_reply_scorer
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
 from rlhf.models.sampling_check import check_sampling
 from rlhf.ppo.prompts import PromptStream
 from rlhf.ppo.scoring import LocalScoring, Scoring, TritonScoring
 from rlhf.ppo.trainer import PpoTrainer
-from rlhf.runtime import fence
 from rlhf.runtime.deadline import stop_requested
 from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import (
+    begin,
+    messages_of,
+    mixture,
+    publish_model,
+    publish_weights,
+    tokenizer_facts,
+)
 from rlhf.training import distributed
 from rlhf.training.batches import check_rollouts
+from rlhf.training.engine.replicated import Replicated
 
 
 def run(stage: Stage) -> None:
@@ -54,8 +64,15 @@ def run(stage: Stage) -> None:
 
     tokenizer = load_tokenizer(start)
     prompts = mixture(stage, "data", "train")
+    actor = ActorCritic(policy, value, config["sampling"]["temperature"])
+    rates = {
+        "policy.": config["optimizer"]["learning_rate"],
+        "value.": config["value"]["learning_rate"],
+    }
+    engine = Replicated(actor, rates, OptimizerConfig.from_slice(config["optimizer"]))
     trainer = PpoTrainer(
-        ActorCritic(policy, value, config["sampling"]["temperature"]),
+        engine,
+        policy,
         PromptStream(prompts, config["seed"]),
         _scoring(stage, start, judge),
         calibration,
@@ -66,11 +83,8 @@ def run(stage: Stage) -> None:
     )
     finished = trainer.train()
 
-    publish_model(policy, tokenizer, stage.outputs["model"])
-    if distributed.rank() == 0:
-        with atomic_directory(stage.outputs["value"], guard=fence.check) as folder:
-            state = {name: tensor.contiguous() for name, tensor in value.state_dict().items()}
-            save_file(state, folder / "model.safetensors")
+    publish_model(engine, policy, tokenizer, stage.outputs["model"], prefix="policy.")
+    publish_weights(engine, "value.", stage.outputs["value"], _write_value)
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         samples = finished.journals["samples"].records()
@@ -85,6 +99,10 @@ def run(stage: Stage) -> None:
         )
         finished.mark_published()
     distributed.finish()
+
+
+def _write_value(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+    write_tensors(folder / "model.safetensors", dict(weights))
 
 
 def _scoring(stage: Stage, start: Path, judge: Path) -> Scoring:

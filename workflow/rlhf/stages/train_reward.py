@@ -4,6 +4,7 @@ import logging
 
 import torch
 
+from rlhf.config.reward import RewardConfig
 from rlhf.core.files import write_json
 from rlhf.data.enough import Demonstrations, demonstrations
 from rlhf.data.mixture import Mixture
@@ -16,6 +17,7 @@ from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
+from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import train
 from rlhf.training.reward import (
     RewardObjective,
@@ -30,34 +32,36 @@ logger = logging.getLogger(__name__)
 def run(stage: Stage) -> None:
     """Train, calibrate, then publish ``model/``, ``metrics.jsonl`` and ``evaluation.json``."""
     threads = begin()
-    config, tokens = stage.config, stage.micro_batch_tokens
-    check_batches("reward", stage.name, config, distributed.world_size())
+    config, tokens = stage.read(RewardConfig), stage.micro_batch_tokens
+    check_batches("reward", stage.name, stage.config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data", "demonstrations")
     start = stage.folder("start") / "model"
     check_needs(stage, start, {})
     check_tokenized(stage, start, "data")
     check_tokenized(stage, start, "demonstrations")
-    model = new_reply_scorer(start, config["seed"]).to(devices.own_device())
-    model.freeze(config["freeze_layers"])
-    model.compute_in(config["precision"])
+    model = new_reply_scorer(start, config.seed).to(devices.own_device())
+    model.freeze(config.freeze_layers)
+    model.compute_in(config.precision)
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
     shown = _demonstrations(stage)
     if shown.warning and distributed.rank() == 0:
         logger.warning("reward.%s: %s", stage.name, shown.warning)
-    objective = RewardObjective(config["score_l2"], model.branches)
+    engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
+    objective = RewardObjective(config.score_l2, model.branches)
 
     scored: list[torch.Tensor] = []  # of the held-out rows, when last validated
 
     def validate() -> dict[str, float]:
-        scored[:] = score_held_out(model, objective, held_out, tokens)
+        scored[:] = score_held_out(engine, objective, held_out, tokens)
         return objective.validate(scored)
 
-    finished = train(model, objective, data, config, stage.run_options(threads), tokens, validate)
+    finished = train(engine, objective, data, config, stage.run_options(threads), tokens, validate)
     if not scored:  # there was nothing left to train
         validate()
     mean, std = calibrate(model, shown.rows, tokens)
     differences = score_differences(scored)
     publish_model(
+        engine,
         model,
         load_tokenizer(start),
         stage.outputs["model"],

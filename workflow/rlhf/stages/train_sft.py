@@ -1,5 +1,6 @@
 """Supervised fine-tuning of a base model."""
 
+from rlhf.config.sft import SftConfig
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.provenance.facts import CANNOT
@@ -9,6 +10,7 @@ from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed, finite
 from rlhf.training.batches import check_batches
+from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
 from rlhf.training.sft import SftObjective
 
@@ -16,27 +18,29 @@ from rlhf.training.sft import SftObjective
 def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
     threads = begin()
-    config = stage.config
-    check_batches("sft", stage.name, config, distributed.world_size())
+    config = stage.read(SftConfig)
+    check_batches("sft", stage.name, stage.config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data")
     start = stage.folder("start") / "model"
     check_needs(stage, start, read_manifest(stage.input("start"))["facts"].get(CANNOT, {}))
     check_tokenized(stage, start)
     model = load_token_scorer(start).to(devices.own_device())
-    model.freeze(config["freeze_layers"])
-    model.compute_in(config["precision"])
+    model.freeze(config.freeze_layers)
+    model.compute_in(config.precision)
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
-    objective = SftObjective()
+    rate = config.optimizer.learning_rate
+    engine, objective = Replicated(model, {"": rate}, config.optimizer), SftObjective()
 
     def validate() -> dict[str, float]:
-        measures = mean_over(model, objective, held_out, stage.micro_batch_tokens)
+        measures = mean_over(engine, objective, held_out, stage.micro_batch_tokens)
         if not measures:  # the last weights answer to nobody else
-            known = mean_over(model, objective, [data[0]], stage.micro_batch_tokens)
-            finite.check(known, f"sft.{stage.name}, a training row", finite.advice(config))
+            known = mean_over(engine, objective, [data[0]], stage.micro_batch_tokens)
+            advice = finite.advice({"optimizer.learning_rate": rate}, config.precision)
+            finite.check(known, f"sft.{stage.name}, a training row", advice)
         return {f"validation_{name}": value for name, value in measures.items()}
 
     finished = train(
-        model,
+        engine,
         objective,
         data,
         config,
@@ -44,7 +48,7 @@ def run(stage: Stage) -> None:
         stage.micro_batch_tokens,
         validate,
     )
-    publish_model(model, load_tokenizer(start), stage.outputs["model"])
+    publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         stage.finish(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from rlhf.core.files import atomic_directory
 from rlhf.data.enough import require_training
@@ -16,13 +15,15 @@ from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
-from rlhf.models.load import save_model
+from rlhf.models.backbone import Backbone
+from rlhf.models.publish import below, save_model
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.onednn import limit_onednn_cache
 from rlhf.stages.stage import Stage
 from rlhf.training import distributed, finite
+from rlhf.training.engine.protocol import Engine
 from rlhf.training.run import check_owner
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
@@ -111,32 +112,69 @@ def messages_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> list[list[di
     return [found[place] for place in places]
 
 
-def publish_model(model: Any, tokenizer: Any, folder: Path, extra: Any = None) -> None:
-    """Write the final model from rank 0, whole or not at all.
+def publish_model(
+    engine: Engine,
+    root: Backbone,
+    tokenizer: Any,
+    folder: Path,
+    extra: Callable[[Path], None] = lambda _folder: None,
+    prefix: str = "",
+) -> None:
+    """Write the final model, whole or not at all; all ranks call this.
 
     Args:
-        model: the trained model.
+        engine: holds the weights.
+        root: the model's root.
         tokenizer: its tokenizer.
         folder: where it goes.
         extra: called with the folder before it is sealed.
+        prefix: of the root's names in the engine, where it is a part of what is trained.
 
     Raises:
         NumericsError: a weight is not finite; nothing is written.
         Fenced: another attempt has taken this run over; nothing is written.
         RlhfError: the disk is full, for one.
     """
-    finite.check_weights(model.named_parameters(), folder, finite.START_ADVICE)
+
+    def write(temporary: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+        save_model(root, weights, tokenizer, temporary)
+        extra(temporary)
+
+    publish_weights(engine, f"{prefix}model.", folder, write)
+
+
+def publish_weights(
+    engine: Engine,
+    prefix: str,
+    folder: Path,
+    write: Callable[[Path, Iterator[tuple[str, torch.Tensor]]], None],
+) -> None:
+    """Let rank 0 write whole weights into a folder that appears when all is written.
+
+    Args:
+        engine: holds the weights; all ranks give theirs.
+        prefix: of the names that are published; it is cut off.
+        folder: where they go.
+        write: called on rank 0 with a temporary folder and the weights.
+
+    Raises:
+        NumericsError: a weight is not finite; nothing is written.
+        Fenced: another attempt has taken this run over; nothing is written.
+        RlhfError: the disk is full, for one.
+    """
+    finite.check_weights(engine.weights(), folder, finite.START_ADVICE)
     check_owner()
+    weights = below(engine.weights(), prefix)
     if distributed.rank() == 0:
         try:
             with atomic_directory(folder, guard=fence.check) as temporary:
-                save_model(model, tokenizer, temporary)
-                if extra is not None:
-                    extra(temporary)
-        except (OSError, SafetensorError) as error:
+                write(temporary, weights)
+        except OSError as error:
             raise RlhfError(
                 f"The model could not be written: {error}.",
                 where=folder,
                 hint="make room and run the same command: the finished training is saved",
             ) from error
+    for _ in weights:  # every rank gives its part of each
+        pass
     distributed.wait()

@@ -1,7 +1,8 @@
 """Resume state: written whole, verified by digest, the one before it kept in reserve.
 
-A state is a nested structure of dicts, lists, tensors and plain values. Tensors go to one
-safetensors file, the rest to JSON; nothing is pickled.
+Every rank writes files of its own, and rank 0 seals them with the digests of all. A rank's values
+are a nested structure of dicts, lists, tensors and plain values: tensors go to one safetensors
+file, the rest to JSON. The engine's files stand beside them. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rlhf.core.digest import digest_file, digest_value
 from rlhf.core.files import atomic_directory, read_json, write_json
+from rlhf.models.parts import write_tensors
 from rlhf.runtime import fence
 from rlhf.runtime.forced import FORCED, PUBLISHED
+from rlhf.training import distributed
+from rlhf.training.engine.protocol import Engine
 
 logger = logging.getLogger(__name__)
 
-TENSORS, VALUES, SEAL = "tensors.safetensors", "values.json", "seal.json"
+TENSORS, VALUES, SEAL = "rank-{:05d}.safetensors", "rank-{:05d}.json", "seal.json"
 
 
 class Checkpoints:
@@ -47,42 +50,63 @@ class Checkpoints:
             write_json(self.folder / "identity.json", identity, mode=0o600)
         self._remove_leftovers()
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any], engine: Engine | None = None) -> None:
         """Save the state reached after ``step`` steps, then drop what is of no use any more.
 
+        All ranks call this.
+
+        Args:
+            step: steps done.
+            state: this rank's values.
+            engine: holds weights and moments.
+
         Raises:
-            OSError: the disk is full, for one; the states saved before are untouched.
+            OSError: the disk is full, for one; on every rank. The states saved before are
+                untouched.
             Fenced: another attempt owns the state; its states are untouched.
         """
-        tensors: dict[str, torch.Tensor] = {}
-        values = _split(state, "", tensors)
         target = self.folder / f"step-{step:08d}"
+        if distributed.rank() != 0:
+            _write(Path(distributed.gather([])[0]), state, engine)
+            return
         with atomic_directory(target, private=True, guard=fence.check) as folder:
-            try:
-                save_file(tensors, folder / TENSORS)
-            except SafetensorError as error:  # a full disk arrives as this
-                raise OSError(str(error)) from error
-            write_json(folder / VALUES, values, allow_nan=True)  # as they are
-            seal = {name: digest_file(folder / name) for name in (TENSORS, VALUES)}
-            write_json(folder / SEAL, seal)
+            distributed.gather([str(folder)])
+            write_json(folder / SEAL, _write(folder, state, engine))
         fence.check()
         states = self._states()
         newest = states.index(target)  # a later one is damaged: the run went on from before it
         for old in [*states[: max(0, newest + 1 - self._keep)], *states[newest + 1 :]]:
             shutil.rmtree(old)
 
-    def load(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest state whose digests hold, with its step; None when there is none."""
+    def load(self, engine: Engine | None = None) -> tuple[int, dict[str, Any]] | None:
+        """The newest state whose digests hold, with its step; None when there is none.
+
+        All ranks call this, and get the same state: rank 0 looks for it. A rank that the state
+        does not know gets rank 0's values.
+
+        Args:
+            engine: gets weights and moments.
+        """
+        sound = distributed.gather(self._newest() if distributed.rank() == 0 else [])
+        if not sound:
+            return None
+        folder = self.folder / sound[0]
+        own = distributed.rank()
+        rank = own if (folder / VALUES.format(own)).exists() else 0
+        values = read_json(folder / VALUES.format(rank))
+        if engine is not None:
+            engine.load(folder)
+        tensors = load_file(folder / TENSORS.format(rank))
+        return int(folder.name.rpartition("-")[2]), _join(values, tensors)
+
+    def _newest(self) -> list[str]:
+        """The name of the newest sound state, if there is one."""
         for folder in reversed(self._states()):
             problem = _damage(folder)
-            if problem:
-                logger.warning(
-                    "saved state %s is damaged (%s): using the one before", folder, problem
-                )
-                continue
-            tensors = load_file(folder / TENSORS)
-            return int(folder.name.rpartition("-")[2]), _join(read_json(folder / VALUES), tensors)
-        return None
+            if not problem:
+                return [folder.name]
+            logger.warning("saved state %s is damaged (%s): using the one before", folder, problem)
+        return []
 
     def mark_published(self) -> None:
         """Note that what these states lead to has been published."""
@@ -103,6 +127,30 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         for left in [*self.folder.glob(".step-*.tmp"), *self.folder.glob(".step-*.old")]:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _write(folder: Path, state: dict[str, Any], engine: Engine | None) -> dict[str, str]:
+    """Write this rank's files; the digests of all ranks' files by name.
+
+    Raises:
+        OSError: a rank could not write its own; on every rank.
+    """
+    rank, digests, failed = distributed.rank(), {}, None
+    tensors: dict[str, torch.Tensor] = {}
+    values = _split(state, "", tensors)
+    try:
+        files = engine.save(folder) if engine is not None else []
+        files += [TENSORS.format(rank), VALUES.format(rank)]
+        write_tensors(folder / TENSORS.format(rank), tensors)
+        write_json(folder / VALUES.format(rank), values, allow_nan=True)  # as they are
+        digests = {name: digest_file(folder / name) for name in files}
+    except OSError as error:
+        failed = error
+    told = distributed.gather([(digests, str(failed) if failed else "")])
+    problems = [problem for _, problem in told if problem]
+    if problems:
+        raise failed or OSError(problems[0])
+    return {name: digest for each, _ in told for name, digest in each.items()}
 
 
 def _damage(folder: Path) -> str | None:

@@ -1,13 +1,8 @@
-"""Ranks: who am I, sums over all of us, one gradient for all.
-
-Gradients are summed after the last micro-batch of a step, so ranks may run different numbers of
-micro-batches; every loss is already divided by the *global* count of what it averages over.
-"""
+"""Ranks: who am I, sums over all of us, what each has to tell."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -85,16 +80,6 @@ def gather(items: list[Any]) -> list[Any]:
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, items)
     return [item for part in parts for item in part]
-
-
-def sum_gradients(parameters: Iterable[torch.Tensor]) -> None:
-    """Add up gradients over the ranks, in place."""
-    if world_size() == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is None:  # a rank without rows in this step
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
 
 
 def wait() -> None:

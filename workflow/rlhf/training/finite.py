@@ -25,17 +25,16 @@ def place(run: str, step: int, rate: float | None = None, unit: str = "step") ->
     return known if rate is None else f"{known}, learning rate {rate:g}"
 
 
-def advice(config: Mapping[str, Any]) -> str:
+def advice(rates: Mapping[str, float], precision: str) -> str:
     """What to try when a training run has diverged.
 
     Args:
-        config: an SFT, reward or PPO run's.
+        rates: key of the configuration → the peak learning rate that it is.
+        precision: type of the matrix products.
     """
-    rates = ["optimizer", "value"] if "value" in config else ["optimizer"]
-    steps = ["lower " + " and ".join(
-        f"`{one}.learning_rate` (it is {config[one]['learning_rate']:g})" for one in rates
-    )]  # fmt: skip
-    if config["precision"] != "float32":
+    keys = " and ".join(f"`{key}` (it is {rate:g})" for key, rate in rates.items())
+    steps = [f"lower {keys}"]
+    if precision != "float32":
         steps.append("set `precision: float32`")
     return ", ".join([*steps, "or look at the rows of this step"])
 

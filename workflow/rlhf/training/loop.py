@@ -15,17 +15,17 @@ from typing import Any, Protocol
 
 import torch
 
+from rlhf.config.supervised import SupervisedConfig
 from rlhf.data.mixture import Mixture, micro_batches
 from rlhf.errors import NumericsError
-from rlhf.models.backbone import Backbone
-from rlhf.models.load import load_trainable_state, trainable_state
 from rlhf.runtime.options import RunOptions
-from rlhf.training import distributed, finite, optim
+from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.engine.protocol import Engine, Forward
+from rlhf.training.optim import learning_rate_factor
 from rlhf.training.run import Run
 
 Sums = dict[str, float]
-Scorer = Callable[..., tuple[torch.Tensor, ...]]
 
 
 class Objective(Protocol):
@@ -37,26 +37,26 @@ class Objective(Protocol):
     def weight(self, row: dict[str, Any]) -> float:
         """What a row counts in the mean loss."""
 
-    def __call__(self, scorer: Scorer, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, Sums]:
+    def __call__(self, scorer: Forward, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, Sums]:
         """The *sum* of the loss over rows, and sums of other measures."""
 
 
 def train(
-    model: Backbone,
+    engine: Engine,
     objective: Objective,
     data: Mixture,
-    config: dict[str, Any],
+    config: SupervisedConfig,
     options: RunOptions,
     micro_batch_tokens: int,
     validate: Callable[[], dict[str, float]],
 ) -> Run:
-    """Train for ``config["epochs"]`` passes; resume from a saved state if there is one.
+    """Train for the configured number of epochs; resume from a saved state if there is one.
 
     Args:
-        model: the root, its frozen parameters already marked.
+        engine: holds the model and its optimizer.
         objective: the loss.
         data: training rows.
-        config: a ``SupervisedConfig`` as a dict.
+        config: of the SFT or reward run.
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         validate: measures on held-out rows.
@@ -64,51 +64,38 @@ def train(
     Raises:
         NumericsError: a loss, a norm or a weight is not finite; what was saved before is.
     """
-    seed_everything(config["seed"])
-    settings = config["optimizer"]
-    optimizer = optim.build_optimizer(
-        [(list(model.parameters()), settings["learning_rate"])], settings
-    )
-    batch = config["global_batch_size"]
+    seed_everything(config.seed)
+    settings, batch = config.optimizer, config.global_batch_size
     per_epoch = math.ceil(data.rows_per_epoch / batch)
-    steps = per_epoch * config["epochs"]
+    steps = per_epoch * config.epochs
+    advice = finite.advice({"optimizer.learning_rate": settings.learning_rate}, config.precision)
 
-    def snapshot() -> dict[str, Any]:
-        return {
-            "model": trainable_state(model),
-            "optimizer": optim.optimizer_state(optimizer),
-            "random": random_state(),
-        }
-
-    def restore(state: dict[str, Any]) -> None:
-        load_trainable_state(model, state["model"])
-        optim.load_optimizer_state(optimizer, state["optimizer"])
-        restore_random_state(state["random"])
-
-    advice = finite.advice(config)
+    def rate_of(step: int) -> tuple[float, float]:
+        """Factor and learning rate of the update that makes ``step`` updates of the run."""
+        factor = learning_rate_factor(step - 1, steps, settings.schedule, settings.warmup)
+        return factor, settings.learning_rate * factor
 
     def check(step: int) -> None:
         """The weights; the next step's loss would show them, but there may be none."""
-        where = finite.place(options.name, step, optimizer.param_groups[0]["lr"])
-        finite.check_weights(trainable_state(model).items(), where, advice)
+        finite.check_weights(engine.parts(), finite.place(options.name, step, rate_of(step)[1]),
+                             advice)  # fmt: skip
 
     def look(step: int, rate: float | None = None) -> None:
         measures = validate()
         finite.check(measures, finite.place(options.name, step, rate), advice)
         run.record({"step": step} | measures, step)
 
-    run = Run(options, steps, snapshot, restore, check)
-    looks = {round(steps * (i + 1) / config["evaluations"]) for i in range(config["evaluations"])}
+    run = Run(options, steps, random_state, restore_random_state, check, engine)
+    looks = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     if run.start == 0:
-        finite.check_weights(
-            model.named_parameters(), finite.place(options.name, 0), finite.START_ADVICE
-        )
+        start = finite.place(options.name, 0)
+        finite.check_weights(engine.weights(), start, finite.START_ADVICE)
         look(0)
 
     for step in range(run.start, steps):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or step == run.start:
-            order = data.order(config["seed"], epoch, batch, config["length_grouping"])
+            order = data.order(config.seed, epoch, batch, config.length_grouping)
         drawn = order[position * batch : (position + 1) * batch]
         mine = [data[int(i)] for i in drawn[distributed.rank() :: distributed.world_size()]]
         costs = [objective.cost(row) for row in mine]
@@ -121,25 +108,24 @@ def train(
             )
         sums: dict[str, float] = defaultdict(float)
         suspects: list[str] = []
-        for group in micro_batches(range(len(mine)), costs, micro_batch_tokens):
-            loss, measured = objective(model, [mine[i] for i in group])
-            (loss / weight).backward()
+        groups = list(micro_batches(range(len(mine)), costs, micro_batch_tokens))
+        for number, group in enumerate(groups, start=1):
+            loss, measured = objective(engine, [mine[i] for i in group])
+            engine.backward(loss / weight, last=number == len(groups))
             value = float(loss.detach())
             if not math.isfinite(value):
                 suspects += [finite.row_name(mine[i]) for i in group]
             sums["loss"] += value
             for name, value in measured.items():
                 sums[name] += value
-        distributed.sum_gradients(p for p in model.parameters() if p.requires_grad)
-        factor = optim.learning_rate_factor(step, steps, settings["schedule"], settings["warmup"])
-        rate = optim.set_learning_rate(optimizer, factor)
+        factor, rate = rate_of(step + 1)
         names = sorted(set(distributed.gather(list(sums))))  # a rank may have no rows
         tokens, *totals = distributed.total([sum(costs), *(sums[name] for name in names)])
         record = {name: value / weight for name, value in zip(names, totals, strict=True)}
         where = finite.place(options.name, step + 1, rate)
         if not all(map(math.isfinite, record.values())):
             finite.check(record, where, advice, distributed.gather(suspects))
-        norm = optim.step(optimizer, settings["max_grad_norm"])
+        norm = engine.step(factor)
         finite.check({"grad_norm": norm}, where, advice)
         record |= {
             "step": step + 1,
@@ -159,7 +145,7 @@ def train(
 
 @torch.no_grad()
 def mean_over(
-    model: Backbone,
+    scorer: Forward,
     objective: Objective,
     rows: Iterable[dict[str, Any]],
     micro_batch_tokens: int,
@@ -172,7 +158,7 @@ def mean_over(
     costs = [objective.cost(row) for row in mine]
     sums: dict[str, float] = defaultdict(float)
     for group in micro_batches(range(len(mine)), costs, micro_batch_tokens):
-        loss, measured = objective(model, [mine[i] for i in group])
+        loss, measured = objective(scorer, [mine[i] for i in group])
         sums["loss"] += float(loss)
         for name, value in measured.items():
             sums[name] += value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from rlhf.errors import NumericsError
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
 from rlhf.training import distributed, finite
+from rlhf.training.engine.protocol import Forward
 from rlhf.training.losses import ranking_loss
 from rlhf.training.sft import IGNORED
 
@@ -20,9 +21,7 @@ from rlhf.training.sft import IGNORED
 RESOLUTION = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-20, torch.float64: 2.0**-20}
 
 
-def score_rows(
-    scorer: Callable[..., tuple[torch.Tensor, ...]], rows: list[dict[str, Any]]
-) -> list[torch.Tensor]:
+def score_rows(scorer: Forward, rows: list[dict[str, Any]]) -> list[torch.Tensor]:
     """Raw scores [k] of each row's replies, best first.
 
     Args:
@@ -58,7 +57,7 @@ class RewardObjective:
         return 1.0
 
     def __call__(
-        self, scorer: Callable[..., tuple[torch.Tensor, ...]], rows: list[dict[str, Any]]
+        self, scorer: Forward, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
         return self.judge(score_rows(scorer, rows))
@@ -109,7 +108,7 @@ def score_differences(by_row: Iterable[torch.Tensor]) -> list[float]:
 
 @torch.no_grad()
 def score_held_out(
-    scorer: Callable[..., tuple[torch.Tensor, ...]],
+    scorer: Forward,
     objective: RewardObjective,
     rows: Iterable[dict[str, Any]],
     max_tokens: int,

@@ -17,6 +17,7 @@ from rlhf.runtime.progress import Progress
 from rlhf.runtime.trackers import TensorBoard
 from rlhf.training import distributed, finite
 from rlhf.training.checkpoints import Checkpoints
+from rlhf.training.engine.protocol import Engine
 from rlhf.training.metrics import Journal
 
 logger = logging.getLogger(__name__)
@@ -30,10 +31,11 @@ class Run:
     Args:
         options: how the run is carried out.
         steps: steps in the whole run.
-        snapshot: the state to save; called on rank 0 only.
-        restore: puts a saved state back; called on every rank.
+        snapshot: this rank's values to save, beside what the engine saves.
+        restore: puts this rank's saved values back.
         check: called on every rank, with the step, before its state is saved; what it raises stops
             the saving.
+        engine: its weights and moments are saved and put back with the values.
 
     Raises:
         Fenced: another attempt owns the state.
@@ -46,9 +48,10 @@ class Run:
         snapshot: Callable[[], State],
         restore: Callable[[State], None],
         check: Callable[[int], None] = lambda _step: None,
+        engine: Engine | None = None,
     ) -> None:
         self._options, self._steps, self._snapshot = options, steps, snapshot
-        self._check = check
+        self._check, self._engine = check, engine
         self._first = distributed.rank() == 0
         check_owner()
         self._checkpoints = Checkpoints(options.state, options.identity)
@@ -61,7 +64,7 @@ class Run:
             name: Journal(self._checkpoints.folder / f"{name}.jsonl")
             for name in ("metrics", "samples")
         }
-        found = self._checkpoints.load()
+        found = self._checkpoints.load(engine)
         if found:
             self.start, state = found
             restore(state["run"])
@@ -178,10 +181,11 @@ class Run:
         began = time.monotonic()
         self._check(step)
         check_owner()
-        if self._first:
-            with self._writing(f"The state after step {step}"):
-                positions = {name: journal.position() for name, journal in self.journals.items()}
-                self._checkpoints.save(step, {"run": self._snapshot(), "journals": positions})
+        with self._writing(f"The state after step {step}"):
+            journals = self.journals.items() if self._first else ()
+            positions = {name: journal.position() for name, journal in journals}
+            state = {"run": self._snapshot(), "journals": positions}
+            self._checkpoints.save(step, state, self._engine)
         distributed.wait()
         self._saved_at = time.monotonic()
         self._tensorboard.add({"speed/save_seconds": self._saved_at - began}, step)
@@ -193,7 +197,8 @@ class Run:
         try:
             yield
         except OSError as error:
-            fence.check()  # the next owner clears away what is half written
+            if self._first:
+                fence.check()  # the next owner clears away what is half written
             raise RlhfError(
                 f"{what} could not be saved: {error.strerror or error}.",
                 where=self._checkpoints.folder,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from rlhf.training.engine.protocol import Forward
 
 IGNORED = -100
 
@@ -22,7 +23,7 @@ class SftObjective:
         return sum(label != IGNORED for label in row["labels"][1:])
 
     def __call__(
-        self, scorer: Callable[..., tuple[torch.Tensor, ...]], rows: list[dict[str, Any]]
+        self, scorer: Forward, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum of −log π over the labelled tokens, in nats; no other measures.
 

@@ -46,14 +46,14 @@ class Replicated:
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """See ``Engine``."""
         loss.backward()
-        if last and distributed.world_size() > 1:
-            for _, parameter in self._trained():
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
 
     def step(self, factor: float) -> float:
         """See ``Engine``."""
+        if distributed.world_size() > 1:
+            for _, parameter in self._trained():
+                if parameter.grad is None:  # a rank without rows in this step
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
         groups = self._optimizer.param_groups
         for group in groups:
             group["lr"] = group["peak"] * factor

@@ -1,0 +1,85 @@
+"""A trained model as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.core.files import write_json
+from rlhf.models.backbone import Backbone
+from rlhf.models.parts import bounded, write_tensors
+
+MAX_BYTES = 5 * 10**9  # of one file of weights
+Named = Iterable[tuple[str, torch.Tensor]]
+
+
+def below(weights: Named, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights whose names begin with ``prefix``, which is cut off; the others are passed over.
+
+    All of ``weights`` is taken, for ranks may have to give each together.
+    """
+    for name, tensor in weights:
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), tensor
+
+
+def save_model(
+    root: Backbone, weights: Named, tokenizer: Any, folder: Path, max_bytes: int = MAX_BYTES
+) -> None:
+    """Write safetensors, config, tokenizer and chat template; one file of weights in memory.
+
+    Args:
+        root: holds the model, for all but its weights.
+        weights: whole tensors by their names in transformers' model, tied ones once.
+        tokenizer: the model's.
+        folder: where to.
+        max_bytes: of one file of weights; the names of several are in an index.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
+    model = root.model
+    model.config.use_cache = True
+    model.save_pretrained(folder, state_dict={})  # all but the weights
+    left_out = set(model._keys_to_ignore_on_save or ())
+    kept = ((name, tensor) for name, tensor in weights if name not in left_out)
+    groups: list[tuple[Path, dict[str, int]]] = []
+    for group in bounded(_as_published(model, kept), max_bytes):
+        path = folder / f"part-{len(groups)}.safetensors"
+        write_tensors(path, group, {"format": "pt"})
+        groups.append((path, {name: tensor.nbytes for name, tensor in group.items()}))
+    if len(groups) == 1:
+        groups[0][0].rename(folder / "model.safetensors")
+    else:
+        _number(folder, groups, model.num_parameters())
+    tokenizer.save_pretrained(folder)
+
+
+def _as_published(model: Any, weights: Named) -> Named:
+    """The weights under the names and in the layout in which transformers publishes them.
+
+    Few architectures are kept otherwise in memory; theirs are taken whole, for one tensor in
+    memory may stand for many in a file.
+    """
+    if not getattr(model, "_weight_conversions", None):
+        return weights
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return revert_weight_conversion(model, dict(weights)).items()
+
+
+def _number(folder: Path, groups: list[tuple[Path, dict[str, int]]], parameters: int) -> None:
+    """Name the files as transformers does, and write their index."""
+    places: dict[str, str] = {}
+    for number, (path, group) in enumerate(groups, start=1):
+        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        path.rename(folder / name)
+        places |= dict.fromkeys(group, name)
+    size = sum(bytes_ for _, group in groups for bytes_ in group.values())
+    metadata = {"total_parameters": parameters, "total_size": size}
+    write_json(
+        folder / "model.safetensors.index.json", {"metadata": metadata, "weight_map": places}
+    )
