@@ -87,7 +87,11 @@ def test_token_opens_a_dataset(fetch_set, set_hub, monkeypatch):
         ({"repo": "acme/gone"}, {}, ["no such repository: dataset acme/set", "HF_ENDPOINT"]),
         ({"revision": "b" * 40}, {}, ["no such commit, branch or tag: " + "a" * 40]),
         ({"lost": {FIRST}}, {}, [f"missing: {FIRST}", "HTTP 404"]),
-        ({}, {"source": {"url": "URL/files/no.jsonl"}}, ["no such file: no.jsonl", "HTTP 404"]),
+        (
+            {},
+            {"source": {"url": "URL/files/no.jsonl"}, "files": None},
+            ["no such file: no.jsonl", "HTTP 404"],
+        ),
     ],
 )
 def test_refusals(fetch_set, set_hub, tmp_path, fault, changes, words):
