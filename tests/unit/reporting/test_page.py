@@ -187,7 +187,7 @@ def test_damaged_files_say_so(results: Results, file: str) -> None:
 
 
 def run_stage(folder: Path, inputs: dict[str, list[Path]]) -> Path:
-    argv = ["--name", "final", "--config", "{}"]
+    argv = ["--name", "final", "--config", '{"evaluations": ["final"], "title": "RLHF report"}']
     for role, paths in inputs.items():
         argv += ["--input", role, *map(str, paths)]
     argv += ["--output", "page", f"{folder}/report.html"]
