@@ -70,7 +70,7 @@ def full_run(results: Results, steps: int = 120) -> dict[str, list[Path]]:
     sft = results.add(
         "sft",
         "chat",
-        {"model": model, "data": tokenized["sft"]},
+        {"model": model, "data": tokenized["conversation"]},
         [
             {
                 "step": s,
