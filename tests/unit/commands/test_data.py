@@ -43,7 +43,7 @@ def test_show(capsys):
         "openai/webgpt_comparisons",
         "score_0",
         "licence:",
-        "sft, preference",
+        "conversation, preference",
         "webgpt: {}",
     ):
         assert word in text
@@ -66,9 +66,9 @@ def test_show_misspelt(capsys):
 def test_check_a_copy(copy, capsys):
     assert main(["data", "check", "webgpt", "--path", str(copy)]) == 0
     text = capsys.readouterr().out
-    assert "preference:  3" in text
-    assert "dropped:     json 1" in text
-    assert "filtered:    tie 1" in text
+    assert "preference:   3" in text
+    assert "dropped:      json 1" in text
+    assert "filtered:     tie 1" in text
     assert "user: Why 0?" in text
     assert "1. b ⏎  ⏎ c" in text
     assert "2. a\n" in text
@@ -76,7 +76,7 @@ def test_check_a_copy(copy, capsys):
 
 def test_check_stops_after_so_many_rows(copy, capsys):
     assert main(["data", "check", "webgpt", "--path", str(copy), "--rows", "2"]) == 0
-    assert "preference:  1" in capsys.readouterr().out
+    assert "preference:   1" in capsys.readouterr().out
 
 
 def test_check_what_is_not_here(copy, capsys):

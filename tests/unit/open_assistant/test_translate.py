@@ -201,7 +201,7 @@ def test_tags_prefix_and_digits(translate):
     values = whole(translate("sft", line))
     assert values["models"]["galactica-125m"]["per_digit_tokens"] is True
     tokenization = values["tokenization"]
-    assert tokenization["sft"]["reply_tags"] == {"dropout": 0.25, "length": True}
+    assert tokenization["conversation"]["reply_tags"] == {"dropout": 0.25, "length": True}
     assert {view["system_prefix"] for view in tokenization.values()} == {"You are Joi."}
     assert tokenization.keys() == {"conversation", "preference", "prompt"}
 
