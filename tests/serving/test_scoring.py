@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.ppo.scoring import TritonScoring
 from rlhf.serving import client, wire
-from rlhf.serving.client import TritonScorer, _groups
+from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer, free_port
 
 
@@ -56,13 +56,6 @@ def test_answers_do_not_depend_on_timing(reward_scorer, sequences):
 def test_nothing_to_score(reward_scorer, reference_scorer):
     assert reward_scorer.rewards([]).shape == (0,)
     assert reference_scorer.logprobs([], []) == []
-
-
-def test_requests_stay_within_the_limits():
-    lengths = [5, 90, 30, 90, 1, 30]
-    groups = _groups(lengths, max_rows=3, max_tokens=180)
-    assert groups == [[1, 3], [2, 5, 0], [4]]
-    assert _groups([500], max_rows=3, max_tokens=180) == [[0]]  # too long for a group, not for one
 
 
 @pytest.mark.parametrize(

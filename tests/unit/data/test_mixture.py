@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from support.tiny_models import save_rows
 
-from rlhf.data.mixture import Mixture, Share, micro_batches, rows_per_epoch
+from rlhf.data.mixture import Mixture, Share, rows_per_epoch
 from rlhf.errors import ConfigError
 
 
@@ -178,22 +178,3 @@ class TestLengths:
         plain, few, all_ = (padded(mixture.order(0, 0, 8, span)) for span in (0, 3, 100))
         assert all_ < few < plain
         assert all_ < 0.7 * plain
-
-
-def test_micro_batches_partition_the_rows_within_the_limit():
-    for seed in range(40):
-        draw = random.Random(seed)
-        costs = {row: draw.randint(1, 60) for row in draw.sample(range(100), draw.randint(1, 40))}
-        limit = draw.randint(1, 300)
-        groups = list(micro_batches(list(costs), costs, limit))
-        assert sorted(row for group in groups for row in group) == sorted(costs)
-        flat = [costs[row] for group in groups for row in group]
-        assert flat == sorted(flat, reverse=True)
-        for group, following in zip(groups, [*groups[1:], None], strict=True):
-            widest = max(costs[row] for row in group)
-            assert len(group) == 1 or widest * len(group) <= limit
-            if following is not None:
-                assert widest * (len(group) + 1) > limit
-        shuffled = draw.sample(list(costs), len(costs))
-        assert list(micro_batches(shuffled, costs, limit)) == groups
-    assert list(micro_batches([], {}, 10)) == []

@@ -100,12 +100,10 @@ def test_branches_are_narrow_too():
     model = reply_scorer()
     model.compute_in("bfloat16")
     history, *branches = token_sequences([9, 5, 6], seed=1)
-    found = model.branched_hidden_states(history, branches)
+    (found,) = model.branched_hidden_states([history], [branches])
     whole = [torch.cat([history, branch]) for branch in branches]
     apart = [h[9 : len(w)] for h, w in zip(model.hidden_states(whole), whole, strict=True)]
-    wide = [
-        h for model in [reply_scorer()] for h in model.branched_hidden_states(history, branches)
-    ]
+    (wide,) = reply_scorer().branched_hidden_states([history], [branches])
     for narrow, alone, exact in zip(found, apart, wide, strict=True):
         assert narrow.dtype == torch.float32
         assert not torch.equal(narrow, exact)

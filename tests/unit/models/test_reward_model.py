@@ -16,7 +16,7 @@ from rlhf.models.reward import (
     save_calibration,
 )
 from rlhf.models.roots import ReplyScorer
-from rlhf.models.scoring import ALIKE, batches_by_length, score
+from rlhf.models.scoring import score
 from rlhf.training.reward import calibrate, score_rows
 from rlhf.training.sft import IGNORED
 
@@ -73,26 +73,6 @@ def test_scores_do_not_depend_on_the_batch():
             reference = found
         assert_gradients_near(found, reference)
         assert found.keys() == {name for name, _ in model.named_parameters()}
-
-
-def test_batches_by_length_partition_the_rows():
-    for seed in range(30):
-        generator = torch.Generator().manual_seed(seed)
-        lengths = torch.randint(1, 50, (int(torch.randint(1, 40, (), generator=generator)),),
-                                generator=generator).tolist()  # fmt: skip
-        limit = int(torch.randint(1, 300, (), generator=generator))
-        batches = batches_by_length(lengths, limit)
-        assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-        flat = [lengths[i] for batch in batches for i in batch]
-        assert flat == sorted(lengths, reverse=True)
-        for batch, following in zip(batches, [*batches[1:], None], strict=True):
-            widest = max(lengths[i] for i in batch)
-            assert len(batch) == 1 or widest * len(batch) <= limit
-            assert min(lengths[i] for i in batch) >= ALIKE * widest
-            if following is not None:  # no batch ends early
-                too_many = widest * (len(batch) + 1) > limit
-                assert too_many or lengths[following[0]] < ALIKE * widest
-    assert batches_by_length([], 10) == []
 
 
 def test_a_new_head_is_drawn_with_its_seed(tmp_path):

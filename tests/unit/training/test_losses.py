@@ -186,5 +186,7 @@ def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
     assert measures["kendall_tau"] == pytest.approx(2 * accuracy - 3)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, together[name], atol=1e-5, rtol=1e-4)
-    assert objective.cost(rows[0]) == 4 + sum(len(r) for r in replies[0])
+    assert objective.shape(rows[0]) == (1, 4 + sum(len(r) for r in replies[0]))
+    apart = RewardObjective(0.01, branches=False)
+    assert apart.shape(rows[0]) == (len(replies[0]), 4 + max(len(r) for r in replies[0]))
     assert objective.weight(rows[0]) == objective.weight(rows[2]) == 1

@@ -44,7 +44,7 @@ def test_equals_the_plain_cross_entropy(frozen, tied):
 def test_weight_counts_labels_that_have_a_token_before_them():
     row = {"input_ids": [5, 6, 7, 8], "labels": [5, IGNORED, 7, 8]}
     assert SftObjective().weight(row) == 2
-    assert SftObjective().cost(row) == 4
+    assert SftObjective().shape(row) == (1, 4)
     model = token_scorer(0)
     first_masked = row | {"labels": [IGNORED, IGNORED, 7, 8]}
     assert torch.equal(SftObjective()(model, [row])[0], SftObjective()(model, [first_masked])[0])

@@ -1,13 +1,13 @@
 """Tokenized sets as training reads them: an order that repeats, batches of like lengths.
 
-The order of an epoch follows from seed and epoch alone. All ranks know it whole and take every
-``world size``-th row of a global batch, so no row is lost or taken twice, whatever their number,
-and a run goes on in the middle of an epoch from its step alone.
+The order of an epoch follows from seed and epoch alone. All ranks know it whole and share out each
+global batch by one plan, so no row is lost or taken twice, whatever their number, and a run goes on
+in the middle of an epoch from its step alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,23 +231,3 @@ def _list_lengths(lists: pa.Array) -> np.ndarray:
     inner = np.cumsum([0, *pc.list_value_length(pc.list_flatten(lists)).to_numpy()])
     ends = np.cumsum(lengths)
     return inner[ends] - inner[ends - lengths]
-
-
-def micro_batches(
-    rows: Sequence[int], costs: Mapping[int, int] | Sequence[int], max_tokens: int
-) -> Iterator[list[int]]:
-    """Rows, longest first, in groups of at most ``max_tokens`` padded tokens (or one row).
-
-    Args:
-        rows: row indices of one rank's part of a global batch.
-        costs: row index → tokens.
-        max_tokens: rows × longest of a group stays below this.
-    """
-    group: list[int] = []
-    for row in sorted(rows, key=lambda row: (-costs[row], row)):
-        if group and costs[group[0]] * (len(group) + 1) > max_tokens:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group

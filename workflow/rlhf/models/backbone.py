@@ -109,38 +109,43 @@ class Backbone(nn.Module):
             return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
 
     def branched_hidden_states(
-        self, history: torch.Tensor, branches: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """Hidden states of several continuations of one history, which is computed once.
+        self, histories: Sequence[torch.Tensor], branches: Sequence[Sequence[torch.Tensor]]
+    ) -> list[list[torch.Tensor]]:
+        """Hidden states of several continuations of each history, which is computed once.
 
-        One row holds the history and then every branch; positions go on from the history in each,
-        and a branch sees the history and itself. Exact in values and gradients. Only where the
-        model ``branches``.
+        A row holds a history and then its branches; positions go on from the history in each, and
+        a branch sees the history and itself. All rows go in one padded pass. Exact in values and
+        gradients. Only where the model ``branches``.
 
         Args:
-            history: token ids [P], at least one.
-            branches: token ids [L_i] of each continuation.
+            histories: token ids [P_i], at least one.
+            branches: token ids [L_ij] of the continuations of each.
 
         Returns:
-            Last hidden states [L_i, H] of each branch, float32.
+            Last hidden states [L_ij, H] of each branch, float32.
         """
-        sizes = [len(history), *map(len, branches)]
-        ids = torch.cat([history, *branches])
-        segment = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-        starts = torch.tensor([0] + [len(history)] * len(branches))
-        order = torch.cat([torch.arange(size) for size in sizes])
-        positions = (starts[segment] + order)[None]
-        visible = (segment[None, :] == segment[:, None]) | (segment[None, :] == 0)
-        mask = (visible & torch.ones(len(ids), len(ids), dtype=torch.bool).tril())[None, None]
-        layout = {"position_ids": positions.to(self.device), "attention_mask": mask.to(self.device)}
-        with products(self.device, self._dtype):
+        rows = [torch.cat([h, *own]) for h, own in zip(histories, branches, strict=True)]
+        sizes = [[len(h), *map(len, own)] for h, own in zip(histories, branches, strict=True)]
+        width, device = max(map(len, rows)), self.device
+        layouts = [_layout(each, width) for each in sizes]
+        with products(device, self._dtype):
             if self._trunk is not None:
-                hidden = self._trunk.upper(self._trunk.lower(ids, **layout)[None], **layout)
+                alone = [_layout(each, sum(each)) for each in sizes]
+                lower = [
+                    self._trunk.lower(ids, **_batched([layout], device))
+                    for ids, layout in zip(rows, alone, strict=True)
+                ]
+                hidden = self._trunk.upper(pad_right(lower), **_batched(layouts, device))
             else:
-                ids = ids[None].to(self.device)
-                body = self.model.base_model
-                hidden = body(input_ids=ids, use_cache=False, **layout).last_hidden_state
-        return list(hidden[0].float().split(sizes)[1:])
+                hidden = self.model.base_model(
+                    input_ids=pad_right(rows).to(device),
+                    use_cache=False,
+                    **_batched(layouts, device),
+                ).last_hidden_state
+        return [
+            list(states[: sum(each)].float().split(each)[1:])
+            for states, each in zip(hidden, sizes, strict=True)
+        ]
 
     def states_at(
         self,
@@ -163,7 +168,7 @@ class Backbone(nn.Module):
             assert prompts is not None
             length = prompts[rows[0]]
             branches = [sequences[i][length : int(places[i][-1]) + 1] for i in rows]
-            parts = self.branched_hidden_states(sequences[rows[0]][:length], branches)
+            (parts,) = self.branched_hidden_states([sequences[rows[0]][:length]], [branches])
             for i, states in zip(rows, parts, strict=True):
                 found[i] = states[places[i] - length]
         if alone:
@@ -176,6 +181,32 @@ class Backbone(nn.Module):
 def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
     """Token ids [T_i] or hidden states [T_i, H] in one tensor; what fills up is never read."""
     return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+
+
+def _layout(sizes: Sequence[int], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions [T] and mask [T, T] of a history and its branches in a row of ``width`` tokens.
+
+    What fills the row up sees itself alone: a row of the mask without a token would give NaN.
+    """
+    padded = [*sizes, width - sum(sizes)]
+    segment = torch.repeat_interleave(torch.arange(len(padded)), torch.tensor(padded))
+    starts = torch.tensor([0] + [sizes[0]] * (len(sizes) - 1) + [0])
+    order = torch.cat([torch.arange(size) for size in padded])
+    filler = segment == len(sizes)
+    same = segment[None, :] == segment[:, None]
+    visible = same | ((segment[None, :] == 0) & ~filler[:, None])
+    return starts[segment] + order, visible & torch.ones(width, width, dtype=torch.bool).tril()
+
+
+def _batched(
+    layouts: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Layouts as a model takes them: ``position_ids`` [B, T], ``attention_mask`` [B, 1, T, T]."""
+    positions, masks = zip(*layouts, strict=True)
+    return {
+        "position_ids": torch.stack(positions).to(device),
+        "attention_mask": torch.stack(masks)[:, None].to(device),
+    }
 
 
 def who_shares(

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from rlhf.data.batching import batches_by_length
 from rlhf.models.backbone import decoder_layers, pad_right
 from rlhf.models.roots import TokenScorer
-from rlhf.models.scoring import batches_by_length
+from rlhf.models.scoring import ALIKE
 
 PREFILL_TOKENS = 4096  # padded tokens of prompts in one forward pass
 BLOCK = 512  # tokens whose probabilities are added up on their own
@@ -192,7 +193,7 @@ def _prefill(
         rows_of.setdefault(tuple(prompt.tolist()), []).append(row)
     shared = list(rows_of.values())
     lengths = [len(prompts[rows[0]]) for rows in shared]
-    for group in batches_by_length(lengths, PREFILL_TOKENS):
+    for group in batches_by_length(lengths, PREFILL_TOKENS, alike=ALIKE):
         ids = pad_right([prompts[shared[i][0]] for i in group]).to(device)
         part = Cache(layers=[_Slots(ids.shape[1]) for _ in range(layers)])
         hidden = body(input_ids=ids, past_key_values=part, use_cache=True).last_hidden_state

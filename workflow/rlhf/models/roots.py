@@ -113,20 +113,24 @@ class ReplyScorer(Backbone):
         """Raw scores [k_i] of the replies to each history, float32.
 
         Several replies to one history are computed after one pass over it, where the model
-        ``branches``; all other replies stand, each after its history, in one padded batch.
+        ``branches``: all such histories in one padded batch. All other replies stand in another,
+        each after its history.
 
         Args:
             histories: token ids [P_i]; empty where a reply is the whole sequence.
             replies: token ids of k_i replies to each.
         """
         found: dict[int, torch.Tensor] = {}
-        alone: list[int] = []
-        for i, (history, own) in enumerate(zip(histories, replies, strict=True)):
-            if self.branches and len(own) > 1 and len(history):
-                states = self.branched_hidden_states(history, own)
-                found[i] = self._score(torch.stack([each[-1] for each in states]))
-            else:
-                alone.append(i)
+        pairs = list(zip(histories, replies, strict=True))
+        branched = [self.branches and len(own) > 1 and len(history) > 0 for history, own in pairs]
+        together = [i for i, several in enumerate(branched) if several]
+        alone = [i for i, several in enumerate(branched) if not several]
+        if together:
+            states = self.branched_hidden_states(
+                [histories[i] for i in together], [replies[i] for i in together]
+            )
+            for i, own in zip(together, states, strict=True):
+                found[i] = self._score(torch.stack([each[-1] for each in own]))
         if alone:
             rows = [torch.cat([histories[i], reply]) for i in alone for reply in replies[i]]
             last = self.states_at(rows, [torch.tensor([len(row) - 1]) for row in rows])

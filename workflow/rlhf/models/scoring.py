@@ -6,28 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from rlhf.data.batching import batches_by_length
 from rlhf.models.backbone import Backbone, who_shares
 from rlhf.models.roots import ReplyScorer, TokenScorer, from_starts
 
 ALIKE = 0.75  # rows of a batch are at least this share of its longest
-
-
-def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices, longest first, in batches for one forward pass each.
-
-    A batch has at most ``max_tokens`` padded tokens (or one row), and no row shorter than
-    ``ALIKE`` of its longest: on a CPU every padded token costs as much as a real one.
-    """
-    batches: list[list[int]] = []
-    widest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        fits = batches and widest * (len(batches[-1]) + 1) <= max_tokens
-        if fits and lengths[i] >= ALIKE * widest:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-            widest = lengths[i]
-    return batches
 
 
 def sequence_logprobs(
@@ -98,5 +81,5 @@ def _batches(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Indices in batches: those that share a prompt, and others of like lengths."""
     shared, alone = who_shares(sequences, prompts if scorer.shares_prompts else None)
-    batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens)
+    batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens, alike=ALIKE)
     return shared, [[alone[i] for i in batch] for batch in batches]

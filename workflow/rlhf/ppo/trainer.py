@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rlhf.core.seeds import generator
-from rlhf.data.mixture import micro_batches
+from rlhf.data.batching import batches_by_length
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.reward import close_sequences
 from rlhf.models.roots import TokenScorer
@@ -292,10 +292,10 @@ class PpoTrainer:
         parts = [
             part
             for own in self._by_prompt(sorted(rows))
-            for part in micro_batches(own, lengths, most)
+            for part in batches_by_length(lengths, most, indices=own)
         ]
         costs = [len(part) * max(lengths[i] for i in part) for part in parts]
-        together = micro_batches(range(len(parts)), costs, most)
+        together = batches_by_length(costs, most)
         return [[i for place in places for i in parts[place]] for places in together]
 
     def _measure(self, rollout: Rollout) -> dict[str, Any]:

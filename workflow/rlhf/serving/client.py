@@ -18,6 +18,7 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from rlhf.data.batching import batches_by_length
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving import wire
@@ -178,7 +179,9 @@ class TritonScorer:
         if not len(sequences):
             return []
         link = self._persist(lambda link: link)
-        groups = _groups([len(row) for row in sequences], link.max_rows, link.max_tokens)
+        groups = batches_by_length(
+            [len(row) for row in sequences], link.max_tokens, max_rows=link.max_rows
+        )
 
         def ask(group: list[int]) -> list[np.ndarray]:
             part = None if starts is None else [int(starts[i]) for i in group]
@@ -301,20 +304,6 @@ class TritonScorer:
             expected="numbers",
             hint="look for NaN in the served weights; the log of the model's training has its loss",
         )
-
-
-def _groups(lengths: list[int], max_rows: int, max_tokens: int) -> list[list[int]]:
-    """Row numbers of each request: of like length, within the server's limits; longest first."""
-    groups: list[list[int]] = []
-    width = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        last = groups[-1] if groups else None
-        if last is not None and len(last) < max_rows and (len(last) + 1) * width <= max_tokens:
-            last.append(i)
-        else:
-            groups.append([i])
-            width = lengths[i]
-    return groups
 
 
 def _may_pass(error: InferenceServerException) -> bool:

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import torch
 
 from rlhf.config.supervised import SupervisedConfig
-from rlhf.data.mixture import Mixture, micro_batches
+from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
 from rlhf.training.engine.protocol import Engine, Forward
 from rlhf.training.optim import learning_rate_factor
+from rlhf.training.rounds import Round, plan_rounds
 from rlhf.training.run import Run
 
 Sums = dict[str, float]
@@ -31,8 +32,8 @@ Sums = dict[str, float]
 class Objective(Protocol):
     """What is learned from rows."""
 
-    def cost(self, row: dict[str, Any]) -> int:
-        """Tokens that a row takes in a forward pass."""
+    def shape(self, row: dict[str, Any]) -> tuple[int, int]:
+        """Rows that it takes in a padded batch, and the tokens of each."""
 
     def weight(self, row: dict[str, Any]) -> float:
         """What a row counts in the mean loss."""
@@ -97,9 +98,9 @@ def train(
         if position == 0 or step == run.start:
             order = data.order(config.seed, epoch, batch, config.length_grouping)
         drawn = order[position * batch : (position + 1) * batch]
-        mine = [data[int(i)] for i in drawn[distributed.rank() :: distributed.world_size()]]
-        costs = [objective.cost(row) for row in mine]
-        (weight,) = distributed.total([sum(objective.weight(row) for row in mine)])
+        rows = [data[int(i)] for i in drawn]
+        weight = sum(objective.weight(row) for row in rows)
+        tokens = sum(math.prod(objective.shape(row)) for row in rows)
         if not weight:
             raise NumericsError(
                 "No token of this step's rows is trained on, so there is no mean loss.",
@@ -108,20 +109,17 @@ def train(
             )
         sums: dict[str, float] = defaultdict(float)
         suspects: list[str] = []
-        groups = list(micro_batches(range(len(mine)), costs, micro_batch_tokens))
-        for number, group in enumerate(groups, start=1):
-            loss, measured = objective(engine, [mine[i] for i in group])
-            engine.backward(loss / weight, last=number == len(groups))
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                suspects += [finite.row_name(mine[i]) for i in group]
-            sums["loss"] += value
-            for name, value in measured.items():
-                sums[name] += value
+        rounds = _rounds(objective, rows, micro_batch_tokens)
+        for each in rounds:
+            chosen = [rows[i] for i in each.rows]
+            loss, measured = objective(engine, chosen)
+            engine.backward(each.weight * loss / weight, last=each is rounds[-1])
+            if each.counts:
+                if not math.isfinite(float(loss.detach())):
+                    suspects += map(finite.row_name, chosen)
+                _add(sums, {"loss": float(loss.detach())} | measured)
         factor, rate = rate_of(step + 1)
-        names = sorted(set(distributed.gather(list(sums))))  # a rank may have no rows
-        tokens, *totals = distributed.total([sum(costs), *(sums[name] for name in names)])
-        record = {name: value / weight for name, value in zip(names, totals, strict=True)}
+        record = _means(sums, weight)
         where = finite.place(options.name, step + 1, rate)
         if not all(map(math.isfinite, record.values())):
             finite.check(record, where, advice, distributed.gather(suspects))
@@ -132,13 +130,13 @@ def train(
             "epoch": (step + 1) / per_epoch,
             "learning_rate": rate,
             "grad_norm": norm,
-            "tokens": int(tokens),
+            "tokens": tokens,
         }
         run.record(record, step + 1)
         if step + 1 in looks:
             check(step + 1)
             look(step + 1, rate)
-        run.finish_step(step + 1, int(tokens), f"loss {record['loss']:.4f}")
+        run.finish_step(step + 1, tokens, f"loss {record['loss']:.4f}")
     run.close()
     return run
 
@@ -154,18 +152,32 @@ def mean_over(
 
     Without rows there is nothing to say: the result is empty.
     """
-    mine = list(rows)[distributed.rank() :: distributed.world_size()]
-    costs = [objective.cost(row) for row in mine]
+    every = list(rows)
+    weight = sum(objective.weight(row) for row in every)
     sums: dict[str, float] = defaultdict(float)
-    for group in micro_batches(range(len(mine)), costs, micro_batch_tokens):
-        loss, measured = objective(scorer, [mine[i] for i in group])
-        sums["loss"] += float(loss)
-        for name, value in measured.items():
-            sums[name] += value
-    names = sorted(set(distributed.gather(list(sums))))  # a rank may have no rows
-    weight, *totals = distributed.total(
-        [sum(objective.weight(row) for row in mine), *(sums[name] for name in names)]
-    )
-    if not weight:
-        return {}
+    for each in _rounds(objective, every, micro_batch_tokens):
+        loss, measured = objective(scorer, [every[i] for i in each.rows])
+        if each.counts:
+            _add(sums, {"loss": float(loss)} | measured)
+    return _means(sums, weight) if weight else {}
+
+
+def _rounds(
+    objective: Objective, rows: list[dict[str, Any]], micro_batch_tokens: int
+) -> list[Round]:
+    """This rank's rounds over rows that all ranks know."""
+    shapes = [objective.shape(row) for row in rows]
+    plan = plan_rounds(shapes, micro_batch_tokens, distributed.world_size())
+    return plan[distributed.rank()]
+
+
+def _add(sums: Sums, values: Sums) -> None:
+    for name, value in values.items():
+        sums[name] += value
+
+
+def _means(sums: Sums, weight: float) -> Sums:
+    """Sums over all ranks, divided by the weight."""
+    names = sorted(set(distributed.gather(list(sums))))  # a rank may have had no rows
+    totals = distributed.total([sums[name] for name in names])
     return {name: value / weight for name, value in zip(names, totals, strict=True)}

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from rlhf.data.mixture import micro_batches
 from rlhf.errors import NumericsError
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
 from rlhf.training import distributed, finite
 from rlhf.training.engine.protocol import Forward
 from rlhf.training.losses import ranking_loss
+from rlhf.training.rounds import plan_rounds
 from rlhf.training.sft import IGNORED
 
 # Scores that differ by less than this share of the largest are equal but for rounding.
@@ -45,12 +45,12 @@ class RewardObjective:
     def __init__(self, l2: float, branches: bool) -> None:
         self._l2, self._branches = l2, branches
 
-    def cost(self, row: dict[str, Any]) -> int:
-        """Tokens of the row: its history once and all replies, or each reply after its history."""
+    def shape(self, row: dict[str, Any]) -> tuple[int, int]:
+        """One row of the history and all replies, or as many as replies, each after its history."""
         history, replies = len(row["history_ids"]), [len(ids) for ids in row["reply_ids"]]
         if self._branches:
-            return history + sum(replies)
-        return len(replies) * (history + max(replies))
+            return 1, history + sum(replies)
+        return len(replies), history + max(replies)
 
     def weight(self, row: dict[str, Any]) -> float:
         """Every conversation counts the same, however many replies it has."""
@@ -117,17 +117,21 @@ def score_held_out(
 
     Args:
         scorer: a ``ReplyScorer``, or an engine around one.
-        objective: knows what rows cost.
+        objective: knows the shapes of rows.
         rows: rows of the preference view.
         max_tokens: padded tokens in one forward pass.
     """
-    mine = list(rows)[distributed.rank() :: distributed.world_size()]
-    found: list[list[float]] = [[]] * len(mine)
-    costs = [objective.cost(row) for row in mine]
-    for group in micro_batches(range(len(mine)), costs, max_tokens):
-        for i, scores in zip(group, score_rows(scorer, [mine[i] for i in group]), strict=True):
-            found[i] = scores.tolist()
-    return [torch.tensor(scores) for scores in distributed.gather(found)]
+    every = list(rows)
+    plan = plan_rounds(
+        [objective.shape(row) for row in every], max_tokens, distributed.world_size()
+    )
+    found: list[tuple[int, list[float]]] = []
+    for each in plan[distributed.rank()]:
+        scores = score_rows(scorer, [every[i] for i in each.rows])
+        if each.counts:
+            found += zip(each.rows, (one.tolist() for one in scores), strict=True)
+    known = dict(distributed.gather(found))
+    return [torch.tensor(known[i]) for i in range(len(every))]
 
 
 @torch.no_grad()

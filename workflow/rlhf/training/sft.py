@@ -14,9 +14,9 @@ IGNORED = -100
 class SftObjective:
     """Cross-entropy over labelled tokens; the head runs only where a label is."""
 
-    def cost(self, row: dict[str, Any]) -> int:
-        """Tokens of the row."""
-        return len(row["input_ids"])
+    def shape(self, row: dict[str, Any]) -> tuple[int, int]:
+        """One row of so many tokens."""
+        return 1, len(row["input_ids"])
 
     def weight(self, row: dict[str, Any]) -> float:
         """Labelled tokens that have a token before them."""
