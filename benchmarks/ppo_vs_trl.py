@@ -263,13 +263,14 @@ def _compare_scores(ppo_trainer: Any, options: argparse.Namespace) -> None:
 def _ours(options: argparse.Namespace, scratch: Path) -> None:
     import torch
 
+    from rlhf.algorithms.ppo import Ppo
     from rlhf.config.ppo import PpoConfig
-    from rlhf.config.training import OptimizerConfig
     from rlhf.models.load import load_token_scorer, load_tokenizer
     from rlhf.models.reward import load_reply_scorer
     from rlhf.models.roots import ActorCritic, Critic, ValueHead
-    from rlhf.ppo import trainer as module
-    from rlhf.ppo.scoring import LocalScoring
+    from rlhf.online import rewards, sampler
+    from rlhf.online.loop import OnlineTrainer
+    from rlhf.online.reference import ReferenceModel
     from rlhf.runtime.options import RunOptions
     from rlhf.training.engine.replicated import Replicated
 
@@ -318,46 +319,43 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
         optimizer={"learning_rate": 3e-6},
         value={"kind": "critic" if options.worker == "critic" else "head", "learning_rate": 3e-6},
         precision=options.precision,
-    ).model_dump()
+    )
     tokenizer = load_tokenizer(options.model)
     judge, reference = load_reply_scorer(options.judge), load_token_scorer(options.model)
     for root in (policy, judge, reference, *([value] if isinstance(value, Critic) else [])):
         root.compute_in(options.precision)
-    scoring = LocalScoring(judge, reference, options.micro_batch_tokens)
-
-    generate = module.generate
-
-    def sample(*args: Any) -> Any:
-        *first, eos, temperature = args
-        return generate(*first, NEVER if options.full_length else eos, temperature)
-
-    module.generate = sample
-    clock.wrap(module, "generate", "generation")
-    clock.wrap(scoring, "rewards", "scores and values")
-    clock.wrap(scoring, "reference_logprobs", "reference")
-    actor = ActorCritic(policy, value, config["sampling"]["temperature"])
-    rates = {
-        "policy.": config["optimizer"]["learning_rate"],
-        "value.": config["value"]["learning_rate"],
-    }
-    trainer = module.PpoTrainer(
-        Replicated(actor, rates, OptimizerConfig.model_validate(config["optimizer"])),
-        policy,
+    temperature, tokens = config.sampling.temperature, options.micro_batch_tokens
+    eos = tokenizer.eos_token_id
+    referee = ReferenceModel(reference, temperature, tokens)
+    clock.wrap(sampler, "generate", "generation")
+    clock.wrap(rewards, "score", "scores and values")
+    clock.wrap(referee, "logprobs", "reference")
+    rates = {"policy.": config.optimizer.learning_rate, "value.": config.value.learning_rate}
+    trainer = OnlineTrainer(
+        Ppo(config),
+        Replicated(ActorCritic(policy, value, temperature), rates, config.optimizer),
+        sampler.ModelSampler(
+            policy,
+            NEVER if options.full_length else eos,
+            config.sampling.max_new_tokens,
+            temperature,
+        ),
+        rewards.RewardModel(judge, eos, tokens),
+        referee,
         Stream(),  # type: ignore[arg-type]
-        scoring,
         (0.0, 1.0),
         tokenizer,
         config,
         RunOptions("ppo.benchmark", scratch / "state", {}, save_seconds=1e9),
-        options.micro_batch_tokens,
+        tokens,
     )
     clock.wrap(trainer, "_evaluate", "old log probabilities")
     clock.wrap(trainer, "optimise", "optimisation")
     measure = trainer._measure
 
-    def measured(rollout: Any) -> dict[str, Any]:
-        record = measure(rollout)
-        figures["tokens"] = sum(map(len, rollout.logprobs))
+    def measured(experience: Any) -> dict[str, Any]:
+        record = measure(experience)
+        figures["tokens"] = sum(map(len, experience.rollout.logprobs))
         figures["score"] = record["shaped_score"]
         return record
 

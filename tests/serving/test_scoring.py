@@ -16,7 +16,10 @@ from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.ppo.scoring import TritonScoring
+from rlhf.online.loop import score_rollout
+from rlhf.online.reference import ServedReference
+from rlhf.online.rewards import ServedRewardModel
+from rlhf.online.rollout import Rollout
 from rlhf.serving import client, wire
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer, free_port
@@ -169,13 +172,15 @@ def test_a_run_that_ends_does_not_wait_for_a_server(reward, certificates, monkey
 
 def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer, monkeypatch):
     sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
-    scoring = TritonScoring(reward_scorer, reference_scorer)
-    alone = scoring.rewards(sequences, [1, 1]), scoring.reference_logprobs(sequences, [1, 1], 1.0)
+    ended = torch.tensor([True, True])
+    rollout = Rollout([{}, {}], sequences, [1, 1], ended, [torch.zeros(2), torch.zeros(1)], [])
+    reward, reference = ServedRewardModel(reward_scorer, 5), ServedReference(reference_scorer, 1.0)
+    alone = reward(rollout), reference.logprobs(rollout)
     meeting = threading.Barrier(2, timeout=900)
     for scorer, name in ((reward_scorer, "rewards"), (reference_scorer, "logprobs")):
         ask = getattr(scorer, name)
         monkeypatch.setattr(scorer, name, lambda *a, ask=ask: (meeting.wait(), ask(*a))[1])
-    rewards, logprobs = scoring.both(sequences, sequences, [1, 1], 1.0)
+    rewards, logprobs = score_rollout(rollout, reward, reference)
     assert torch.equal(rewards, alone[0])
     assert all(torch.equal(a, b) for a, b in zip(logprobs, alone[1], strict=True))
 

@@ -42,7 +42,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Jo
 def clean_processes() -> Iterator[Executor]:
     """A process for each task, with the libraries loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recipes", "rlhf.stages.training", "rlhf.ppo.trainer"])
+    context.set_forkserver_preload(["recipes", "rlhf.stages.training", "rlhf.online.loop"])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         yield pool
 

@@ -127,15 +127,15 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         EVERYTHING,
     ),
     "code in ppo/": (
-        edit_file("workflow/rlhf/ppo/kl.py", "-0.2), 0.2)", "-0.25), 0.25)"),
+        edit_file("workflow/rlhf/online/kl.py", "-0.2), 0.2)", "-0.25), 0.25)"),
         FROM_PPO,
     ),
     "a comment in ppo/": (
-        edit_file("workflow/rlhf/ppo/kl.py", "import torch\n", "import torch  # tensors\n"),
+        edit_file("workflow/rlhf/online/kl.py", "import torch\n", "import torch  # tensors\n"),
         set(),
     ),
     "a docstring in ppo/": (
-        edit_file("workflow/rlhf/ppo/kl.py", '"""KL estimators', '"""All KL estimators'),
+        edit_file("workflow/rlhf/online/kl.py", '"""KL estimators', '"""All KL estimators'),
         set(),
     ),
     "code that all training shares": (

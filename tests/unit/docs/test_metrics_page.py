@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_ppo
+from support import tiny_online
 from support.page_tables import names, tables
 from support.programs.supervised_ranks import config, make_rows
 from support.tiny_models import causal_lm, reward_model, save_rows, token_sequences
@@ -67,9 +67,9 @@ def train_reward(folder: Path) -> Run:
 
 
 def train_ppo(folder: Path) -> Run:
-    prompts = tiny_ppo.save_prompts(folder / "set")
-    return tiny_ppo.trainer(
-        prompts, folder / "state", tiny_ppo.config(), tensorboard=folder / "events"
+    prompts = tiny_online.save_prompts(folder / "set")
+    return tiny_online.trainer(
+        prompts, folder / "state", tiny_online.config(), tensorboard=folder / "events"
     ).train()
 
 

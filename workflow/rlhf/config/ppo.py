@@ -1,61 +1,16 @@
-"""PPO: sampling, rewards, advantages, the objective."""
+"""PPO: what it adds to the on-policy methods' common keys."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
-
-from rlhf.config.base import NAME_PATTERN, Strict, key
-from rlhf.config.mixture import DuplicatesConfig, Shares
-from rlhf.config.training import PRECISION, OptimizerConfig, Precision
+from rlhf.config.base import Strict, key
+from rlhf.config.online import OnlineConfig, RewardShapingConfig
 
 
-class SamplingConfig(Strict):
-    """How responses are sampled."""
-
-    max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
-    temperature: float = key(
-        1.0, gt=0, about="sampling temperature; log probabilities are taken at the same"
-    )
-
-
-class KlConfig(Strict):
-    """The penalty for leaving the reference."""
-
-    coefficient: float = key(
-        0.1, ge=0, about="(initial) weight β of the per-token KL penalty", source="Open-Assistant"
-    )
-    controller: Literal["fixed", "adaptive"] = key("fixed", about="whether β follows `target`")
-    target: float = key(
-        6.0, gt=0, about="KL per response that the adaptive controller aims at", unit="nats",
-        source="Ziegler et al. 2019",
-    )  # fmt: skip
-    horizon: int = key(
-        10000, ge=1, about="how slowly the adaptive controller moves", unit="episodes",
-        source="Ziegler et al. 2019",
-    )  # fmt: skip
-    estimator: Literal["k1", "k2", "k3"] = key(
-        "k1", about="estimator of the KL in the reward (Schulman, Approximating KL divergence)"
-    )
-
-
-class RewardShapingConfig(Strict):
+class PpoRewardsConfig(RewardShapingConfig):
     """What becomes of the reward model's score, in this order: calibrate, scale, clip, penalty."""
 
-    scaling: Literal["none", "running"] = key(
-        "none", about="`running` divides by the running std of the scores (no mean subtraction)"
-    )
-    clip: float = key(5.0, gt=0, about="scores are clipped to ± this", source="DeepSpeed-Chat")
-    missing_eos_penalty: float = key(
-        1.0, ge=0, about="subtracted from the score of a response that never ended"
-    )
-    baseline: Literal["none", "leave_one_out"] = key(
-        "none",
-        about="`leave_one_out` subtracts the mean score of the prompt's other responses; needs "
-        "`responses_per_prompt` of 2 or more",
-        source="RLOO, Ahmadian et al. 2024",
-    )
     whiten: bool = key(False, about="whiten the per-token rewards without shifting their mean")
 
 
@@ -74,58 +29,16 @@ class ValueConfig(Strict):
     )
 
 
-class PpoConfig(Strict):
+class PpoConfig(OnlineConfig):
     """One PPO run."""
 
-    sft: str = key(about="name of the SFT run: initial policy and reference", pattern=NAME_PATTERN)
-    reward: str = key(about="name of the reward model", pattern=NAME_PATTERN)
-    data: Shares = key(about="dataset name → share of its prompts", min_length=1)
-    duplicates: DuplicatesConfig = key(
-        DuplicatesConfig(), about="repeated prompts, within the datasets and between them"
-    )
-    scoring: Literal["triton", "local"] = key(
-        "triton", about="where rewards and reference log probabilities are computed"
-    )
-    updates: int = key(100, ge=1, about="rounds of rollout and optimisation")
-    rollout_batch_size: int = key(64, ge=1, about="responses sampled for one update")
-    responses_per_prompt: int = key(
-        1, ge=1, about="responses sampled for each prompt of an update, out of its batch"
-    )
-    minibatch_size: int = key(64, ge=1, about="responses in one optimizer step")
-    epochs: int = key(1, ge=1, about="passes over the rollouts in one update")
-    sampling: SamplingConfig = key(SamplingConfig(), about="how responses are sampled")
-    kl: KlConfig = key(KlConfig(), about="penalty for leaving the reference")
-    rewards: RewardShapingConfig = key(RewardShapingConfig(), about="from score to reward")
+    rewards: PpoRewardsConfig = key(PpoRewardsConfig(), about="from score to reward")
     value: ValueConfig = key(ValueConfig(), about="the value function")
     clip: float = key(0.2, gt=0, lt=1, about="clip range of the probability ratio")
     gamma: float = key(1.0, gt=0, le=1, about="discount")
     lam: float = key(0.95, ge=0, le=1, about="λ of GAE", source="Schulman et al. 2016")
-    max_approx_kl: float = key(
-        0.5, gt=0, about="an update's remaining epochs are skipped above this approximate KL",
-        unit="nats per token",
-    )  # fmt: skip
-    optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
-    freeze_layers: int = key(
-        0, ge=0, about="decoder layers, from the bottom, that stay as they are"
-    )
-    precision: Precision = PRECISION
-    seed: int = key(0, ge=0, about="seed of sampling and of the order of prompts")
 
-    @model_validator(mode="after")
-    def _batches_divide(self) -> PpoConfig:
-        for name in ("minibatch_size", "responses_per_prompt"):
-            if self.rollout_batch_size % getattr(self, name):
-                raise ValueError(
-                    f"{name} {getattr(self, name)} must divide rollout_batch_size "
-                    f"{self.rollout_batch_size}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _baseline_has_others(self) -> PpoConfig:
-        if self.rewards.baseline == "leave_one_out" and self.responses_per_prompt == 1:
-            raise ValueError(
-                "rewards.baseline leave_one_out compares the responses to one prompt: "
-                "responses_per_prompt must be 2 or more"
-            )
-        return self
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """See ``OnlineConfig``."""
+        return super().learning_rates | {"value.learning_rate": self.value.learning_rate}

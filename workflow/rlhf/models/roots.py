@@ -181,6 +181,27 @@ class Critic(ReplyScorer):
         return (self._score(states) - self.mean) / self.std
 
 
+class Actor(nn.Module):
+    """A policy as `ActorCritic` has it, for methods without a value function.
+
+    Args:
+        policy: the language model.
+        temperature: sampling temperature; log probabilities are taken at the same.
+    """
+
+    def __init__(self, policy: TokenScorer, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.policy, self.temperature = policy, temperature
+
+    def forward(
+        self, sequences: Sequence[torch.Tensor], starts: Sequence[int], with_entropy: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See ``ActorCritic``; there are no values: [0]."""
+        places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
+        logprobs, entropy = self.policy(sequences, places, self.temperature, with_entropy, prompts)
+        return logprobs, logprobs.new_zeros(0), entropy
+
+
 class ActorCritic(nn.Module):
     """Policy and value function together: what PPO trains.
 

@@ -76,7 +76,7 @@ def _module_facts(path: Path, _mtime: int, name: str, root: Path) -> _Facts:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == root.name:
             base = (node.module or "").partition(".")[2]
             imported.add(base)
-            for alias in node.names:  # `from rlhf.ppo import trainer` names a module
+            for alias in node.names:  # `from rlhf.online import loop` names a module
                 candidate = f"{base}.{alias.name}" if base else alias.name
                 if _module_path(candidate, root).is_file():
                     imported.add(candidate)

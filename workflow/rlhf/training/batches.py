@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlhf.config.online import OnlineConfig
 
 logger = logging.getLogger(__name__)
 
 
 def check_batches(section: str, name: str, config: dict[str, Any], ranks: int) -> None:
-    """Say where a global batch leaves ranks with nothing to do.
+    """Say where ranks of SFT or reward modelling have nothing to do.
 
-    Any batch can be shared: gradients are sums over rows, divided by what the whole batch counts.
+    They share any batch: gradients are sums over rows, divided by what the whole batch counts.
 
     Args:
-        section: the run's section, such as ``sft``.
+        section: ``sft`` or ``reward``.
         name: the run's name.
         config: the run's configuration.
         ranks: ranks on all nodes.
     """
-    _tell_idle(f"{section}.{name}.global_batch_size", config["global_batch_size"], ranks)
+    rows = config["global_batch_size"]
+    _mention_idle(f"{section}.{name}.global_batch_size", rows, rows, ranks)
 
 
-def check_rollouts(section: str, name: str, config: dict[str, Any], ranks: int) -> None:
-    """Refuse a rollout that has no response for some rank; say where ranks have nothing to do.
+def check_rollouts(section: str, name: str, config: OnlineConfig, ranks: int) -> None:
+    """Refuse a rollout of fewer prompts than ranks; say where ranks have nothing to do.
 
-    Ranks whiten and measure together, so each needs a response.
+    A rank samples all responses to a prompt; and each needs one, for they whiten and measure
+    together.
 
     Args:
-        section: the run's section, such as ``ppo``.
+        section: of an on-policy method, such as ``ppo``.
         name: the run's name.
         config: the run's configuration.
         ranks: ranks on all nodes.
@@ -38,20 +44,24 @@ def check_rollouts(section: str, name: str, config: dict[str, Any], ranks: int) 
     Raises:
         ConfigError: impossible; with the nearest possible size.
     """
-    if config["rollout_batch_size"] < ranks:
-        rows, minibatch = config["rollout_batch_size"], config["minibatch_size"]
-        nearest = -(-ranks // minibatch) * minibatch
+    k, minibatch = config.responses_per_prompt, config.minibatch_size
+    prompts = config.rollout_batch_size // k
+    if prompts < ranks:
+        step = math.lcm(k, minibatch)
+        nearest = -(-ranks * k // step) * step
         raise ConfigError(
-            f"{rows} responses can't be shared by {ranks} ranks.",
-            where=f"{section}.{name}.rollout_batch_size: {rows}",
-            expected=f"at least one response for each rank: {nearest} is the nearest multiple of "
-            f"minibatch_size {minibatch}",
-            hint=f"set rollout_batch_size to {nearest}, or use at most {rows} ranks (cluster.nodes,"
-            " cluster.gpus_per_node, cluster.processes_per_node)",
+            f"The prompts of a rollout ({prompts}) can't be shared by {ranks} ranks.",
+            where=f"{section}.{name}.rollout_batch_size: {config.rollout_batch_size}",
+            expected=f"at least {ranks * k}, a prompt for each rank with all its responses: "
+            f"{nearest} is the nearest size that minibatch_size {minibatch} and "
+            f"responses_per_prompt {k} divide",
+            hint=f"set rollout_batch_size to {nearest}, or use at most {prompts} ranks "
+            "(cluster.nodes, cluster.gpus_per_node, cluster.processes_per_node)",
         )
-    _tell_idle(f"{section}.{name}.minibatch_size", config["minibatch_size"], ranks)
+    busy = -(-minibatch // k)
+    _mention_idle(f"{section}.{name}.minibatch_size", minibatch, busy, ranks)
 
 
-def _tell_idle(key: str, size: int, ranks: int) -> None:
-    if size < ranks:
-        logger.info("%s: %d keeps only %d of %d ranks busy at a time", key, size, size, ranks)
+def _mention_idle(key: str, rows: int, busy: int, ranks: int) -> None:
+    if busy < ranks:
+        logger.info("%s: %d keeps only %d of %d ranks busy at a time", key, rows, busy, ranks)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.tiny_models import rank_main
-from tiny_ppo import config, prompts_in, trainer
-
 from rlhf.training import distributed
+from support.tiny_models import rank_main
+from support.tiny_online import config, prompts_in, trainer
 
 RANKS, ROLLOUT, MINIBATCH = 3, 8, 2
 
@@ -19,7 +18,7 @@ def work(folder: Path, state: Path) -> dict:
     run = one.train()
     return {
         "rows": mine,
-        "minibatches": one._minibatches(0, 0, mine),
+        "minibatches": one._minibatches(0, 0),
         "parameters": {name: p.detach() for name, p in one.actor.named_parameters()},
         "metrics": run.journals["metrics"].records(),
     }

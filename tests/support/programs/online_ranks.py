@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from support.tiny_models import rank_main
-from tiny_ppo import config, prompts_in, trainer
 
-from rlhf.ppo.advantages import whiten
-from rlhf.ppo.rewards import RunningScale, leave_one_out
+from rlhf.algorithms.ppo import whiten
+from rlhf.online.rewards import RunningScale
 from rlhf.training import distributed
+from support.tiny_models import rank_main
+from support.tiny_online import config, prompts_in, trainer
 
 LENGTHS = [3, 1, 8, 2, 5]  # an odd number: the ranks have different numbers of responses
-SCORES = torch.tensor([1.0, 2.0, 6.0, 0.5, -1.0, 3.0, 4.0, 4.0, 9.0])  # 3 prompts, 3 responses each
 
 
 def parts() -> list[torch.Tensor]:
@@ -31,25 +30,24 @@ def work(folder: Path, state: Path) -> dict:
     scale = RunningScale()
     stds = [scale.update(part[:1].repeat(2) + torch.tensor([0.0, 1.0])) for part in mine[:2]]
     one = trainer(prompts_in(folder / "prompts"), state, settings())
-    rollouts, original = [], one.roll_out
-    one.roll_out = lambda update: rollouts.append(original(update)) or rollouts[-1]
+    experiences, original = [], one.experience
+    one.experience = lambda *a: experiences.append(original(*a)) or experiences[-1]
     run = one.train()
     return {
         "white": whiten(mine),
         "unshifted": whiten(mine, shift_mean=False),
         "stds": stds,
-        "centred": leave_one_out(SCORES[distributed.rank() :: distributed.world_size()], 3),
         "total": distributed.total([1.0, float(distributed.rank())]),
         "gathered": distributed.gather([distributed.rank()]),
         "anyone": [distributed.anyone(distributed.rank() == 1), distributed.anyone(False)],
         "rollouts": [
-            {"sequences": r.sequences, "raw": r.raw, "scores": r.scores, "advantages": r.advantages}
-            for r in rollouts
+            {"sequences": one.rollout.sequences, "advantages": one.credit.advantages}
+            for one in experiences
         ],
         "parameters": {name: p.detach() for name, p in one.actor.named_parameters()},
         "metrics": run.journals["metrics"].records(),
-        "coefficient": one.kl.coefficient,
-        "scale": one.scale.state(),
+        "coefficient": one.shaping.kl.coefficient,
+        "scale": one.shaping.scale.state(),
     }
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import spoilt_ranks
 import torch
 from safetensors.torch import load_file
+from support.programs import spoilt_ranks
 from support.tiny_models import run_ranks
-from tiny_ppo import config, judge, policy, save_prompts, trainer
+from support.tiny_online import EOS, config, judge, policy, save_prompts, trainer
 
 from rlhf.errors import NumericsError
-from rlhf.ppo.scoring import LocalScoring
+from rlhf.online.reference import ReferenceModel
+from rlhf.online.rewards import RewardModel
 from rlhf.training.checkpoints import Checkpoints
 
 INFINITY, NAN = float("inf"), float("nan")
@@ -23,34 +24,41 @@ def mixture(tmp_path_factory):
     return save_prompts(tmp_path_factory.mktemp("prompts"))
 
 
-class Spoilt(LocalScoring):
-    """Real models, one of whose answers is spoilt, as a served or damaged model's may be."""
+class SpoiltReward(RewardModel):
+    """A real model, one of whose scores is spoilt, as a served or damaged model's may be."""
 
-    def __init__(self, part: str, value: float) -> None:
-        super().__init__(judge(), policy(), 64)
-        self.part, self.value = part, value
+    value = 0.0
 
-    def rewards(self, sequences, starts):
-        found = super().rewards(sequences, starts)
-        if self.part == "rewards":
-            found[3] = self.value
-        return found
+    def __call__(self, rollout):
+        scores = super().__call__(rollout)
+        scores[3] = self.value
+        return scores
 
-    def reference_logprobs(self, sequences, starts, temperature):
-        found = super().reference_logprobs(sequences, starts, temperature)
-        if self.part == "reference":
-            found[3][0] = self.value
-        return found
+
+class SpoiltReference(ReferenceModel):
+    """The same of one log probability."""
+
+    value = 0.0
+
+    def logprobs(self, rollout):
+        logprobs = super().logprobs(rollout)
+        logprobs[3][0] = self.value
+        return logprobs
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
 @pytest.mark.parametrize(
     ("part", "name"),
-    [("rewards", "reward model's scores"), ("reference", "log probabilities of the reference")],
+    [("reward", "reward model's scores"), ("reference", "log probabilities of the reference")],
 )
 def test_an_answer_that_is_not_finite_is_never_a_number(mixture, tmp_path, part, name, value):
     """An infinite score would be clipped to a large one."""
-    one = trainer(mixture, tmp_path, config(), Spoilt(part, value))
+    spoilt = {
+        "reward": SpoiltReward(judge(), EOS, 64),
+        "reference": SpoiltReference(policy(), 1.0, 64),
+    }[part]
+    spoilt.value = value
+    one = trainer(mixture, tmp_path, config(), **{part: spoilt})
     row = one.prompts.take(8)[3]
     one.prompts.load({"epoch": 0, "position": 0})
     before = [p.detach().clone() for p in one.actor.parameters()]

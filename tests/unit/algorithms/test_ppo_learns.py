@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from tiny_ppo import CALIBRATION, config, judge, policy, save_prompts, trainer
+from support.tiny_online import CALIBRATION, config, policy, save_prompts, trainer
 
-from rlhf.ppo.scoring import LocalScoring
+from rlhf.online.rollout import Rollout
 
 FAVOURITE, LENGTH, UPDATES = 7, 4, 16
 SEEDS = (0, 1, 2)
 
 
-class FakeTokenShareScoring(LocalScoring):
-    """Fake: instead of a reward model's score, the share of one token in the response."""
+class TokenShare:
+    """A reward function: the share of one token in the response."""
 
-    def __init__(self, reference: torch.nn.Module, shuffled: bool) -> None:
-        super().__init__(judge(), reference, 2048)
+    remote = False
+
+    def __init__(self, shuffled: bool) -> None:
         self.generator = torch.Generator().manual_seed(0) if shuffled else None
         self.shares: list[float] = []
 
-    def rewards(self, sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> torch.Tensor:
-        shares = torch.stack([(ids[LENGTH:] == FAVOURITE).float().mean() for ids in sequences])
+    def __call__(self, rollout: Rollout) -> torch.Tensor:
+        responses = [ids[LENGTH:] for ids in rollout.sequences]
+        shares = torch.stack([(ids == FAVOURITE).float().mean() for ids in responses])
         self.shares.append(float(shares.mean()))
         if self.generator is not None:
             shares = shares[torch.randperm(len(shares), generator=self.generator)]
@@ -42,11 +42,10 @@ def learn(mixture, folder, seed, shuffled):
         sampling__max_new_tokens=8, kl__coefficient=0.02, rewards__missing_eos_penalty=0.0,
         optimizer__learning_rate=4e-3, optimizer__schedule="constant",
     )  # fmt: skip
-    model = policy(seed)
-    scoring = FakeTokenShareScoring(policy(seed), shuffled)
-    one = trainer(mixture, folder, settings, scoring, micro_batch_tokens=4096, model=model)
-    records = one.train().journals["metrics"].records()
-    first, last = sum(scoring.shares[:3]) / 3, sum(scoring.shares[-3:]) / 3
+    reward, model = TokenShare(shuffled), policy(seed)
+    learner = trainer(mixture, folder, settings, reward, micro_batch_tokens=4096, model=model)
+    records = learner.train().journals["metrics"].records()
+    first, last = sum(reward.shares[:3]) / 3, sum(reward.shares[-3:]) / 3
     return first, last, records
 
 

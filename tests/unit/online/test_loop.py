@@ -9,12 +9,15 @@ import signal
 import pytest
 import torch
 from support.tiny_models import gradients
+from support.tiny_online import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
 from support.tolerances import assert_gradients_near
-from tiny_ppo import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
 
-from rlhf.ppo import trainer as module
-from rlhf.ppo.rewards import leave_one_out
-from rlhf.ppo.scoring import LocalScoring
+from rlhf.algorithms import ppo
+from rlhf.online import loop, rewards, sampler
+from rlhf.online import reference as references
+from rlhf.online.prompts import PromptStream
+from rlhf.online.reference import ReferenceModel
+from rlhf.online.rewards import RewardModel, leave_one_out
 from rlhf.runtime.deadline import Saved
 from rlhf.training.engine.replicated import Replicated
 
@@ -31,17 +34,21 @@ def digest(model):
     return total.hexdigest()
 
 
+def experience_of(one, update=0):
+    return one.experience(update, one.roll_out(update))
+
+
 def spy_on_minibatches(monkeypatch):
     """Measures and the largest ratio of every optimizer step, in order."""
     found = []
-    original = module.PpoTrainer._accumulate
+    original = loop.OnlineTrainer._accumulate
 
-    def accumulate(self, rollout, minibatch):
-        measured, ratio = original(self, rollout, minibatch)
+    def accumulate(self, experience, minibatch):
+        measured, ratio = original(self, experience, minibatch)
         found.append((dict(measured), ratio))
         return measured, ratio
 
-    monkeypatch.setattr(module.PpoTrainer, "_accumulate", accumulate)
+    monkeypatch.setattr(loop.OnlineTrainer, "_accumulate", accumulate)
     return found
 
 
@@ -61,7 +68,7 @@ def test_the_first_ratio_is_exactly_1(
     one = trainer(mixture, tmp_path, settings, micro_batch_tokens=micro_batch_tokens)
     for update in range(2):
         steps.clear()
-        one.optimise(update, one.roll_out(update))
+        one.optimise(update, experience_of(one, update))
         assert len(steps) == 4
         measured, ratio = steps[0]
         assert ratio == 1.0
@@ -89,29 +96,32 @@ def test_log_probabilities_are_those_of_the_sampling_distribution(mixture, tmp_p
 
 
 def test_several_responses_to_each_prompt(mixture, tmp_path):
-    settings = config(responses_per_prompt=4, minibatch_size=4, rewards__baseline="leave_one_out")
-    settings["seed"] = 6  # no two responses end at once, which would make them the same
+    seed = 6  # no two responses end at once, which would make them the same
+    settings = config(
+        responses_per_prompt=4, minibatch_size=4, rewards__baseline="leave_one_out", seed=seed
+    )
     one = trainer(mixture, tmp_path, settings)
-    rollout = one.roll_out(0)
-    prompts = [tuple(row["input_ids"]) for row in rollout.rows]
+    experience = experience_of(one)
+    rollout = experience.rollout
+    prompts = [tuple(row["input_ids"]) for row in rollout.examples]
     assert prompts == [prompts[0]] * 4 + [prompts[4]] * 4
     assert prompts[0] != prompts[4]
     assert len({tuple(ids.tolist()) for ids in rollout.sequences}) == 8, "each its own draws"
-    for parts in (one._minibatches(0, epoch, 8) for epoch in range(3)):
+    for parts in (one._minibatches(0, epoch) for epoch in range(3)):
         assert sorted(map(sorted, parts)) == [[0, 1, 2, 3], [4, 5, 6, 7]], "prompts stay whole"
     # With no value yet and no KL penalty that counts, a response's advantage is its score's.
-    means = torch.stack([part.mean() for part in rollout.advantages])
-    centred = leave_one_out(rollout.scores, 4)
+    means = torch.stack([part.mean() for part in experience.credit.advantages])
+    centred = leave_one_out(experience.scores, 4)
     assert torch.equal(means.argsort(), centred.argsort())
-    assert not torch.equal(means.argsort(), rollout.scores.argsort())
+    assert not torch.equal(means.argsort(), experience.scores.argsort())
 
 
 def test_sampling_uses_the_configured_temperature(monkeypatch, mixture, tmp_path):
     """Checklist 9"""
     seen = []
-    original = module.generate
+    original = sampler.generate
     monkeypatch.setattr(
-        module, "generate", lambda *a, **k: seen.append((*a[4:], *k.values())) or original(*a, **k)
+        sampler, "generate", lambda *a, **k: seen.append((*a[4:], *k.values())) or original(*a, **k)
     )
     trainer(mixture, tmp_path, config(sampling__temperature=0.7)).roll_out(0)
     assert seen == [(0.7,)]
@@ -126,7 +136,7 @@ def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, k
     torch.nn.init.normal_(next(one.actor.value.parameters()), std=0.1)  # values are not all 0
     rollout = one.roll_out(0)
     checked = 0
-    for minibatch in one._minibatches(0, 0, 8):
+    for minibatch in one._minibatches(0, 0):
         for rows in one._micro_batches(minibatch, rollout.sequences):
             logprobs, values, _ = one.actor(
                 [rollout.sequences[i] for i in rows], [rollout.starts[i] for i in rows], True
@@ -143,41 +153,37 @@ def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, k
 
 def test_ids_stay_ids_from_the_rollout_through_the_optimizer(monkeypatch, mixture, tmp_path):
     """Checklist 4"""
-    from rlhf.ppo.prompts import PromptStream
-
-    class RecordingScoring(LocalScoring):
-        seen: dict = {}  # noqa: RUF012
-
-        def rewards(self, sequences, starts):
-            self.seen["rewards"] = list(sequences)
-            return super().rewards(sequences, starts)
-
-        def reference_logprobs(self, sequences, starts, temperature):
-            self.seen["reference"] = list(sequences)
-            return super().reference_logprobs(sequences, starts, temperature)
-
-    sampled = []
-    original = module.generate
+    seen, sampled = {}, []
+    for module, name in ((rewards, "score"), (references, "sequence_logprobs")):
+        inner = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda model, sequences, *a, name=name, inner=inner: (
+                seen.update({name: list(sequences)}) or inner(model, sequences, *a)
+            ),
+        )
+    original = sampler.generate
     monkeypatch.setattr(
-        module, "generate", lambda *a, **k: sampled.extend(original(*a, **k)) or sampled
+        sampler, "generate", lambda *a, **k: sampled.extend(original(*a, **k)) or sampled
     )
-    scoring = RecordingScoring(judge(), policy(), 64)
-    one = trainer(mixture, tmp_path, config(minibatch_size=2, epochs=2), scoring)
+    one = trainer(mixture, tmp_path, config(minibatch_size=2, epochs=2))
     trained = []
     one.actor.register_forward_pre_hook(
         lambda _, arguments: trained.extend(zip(arguments[0], arguments[1], strict=True))
     )
-    rollout = one.roll_out(0)
-    one.optimise(0, rollout)
+    experience = experience_of(one)
+    rollout = experience.rollout
+    one.optimise(0, experience)
     prompts = [torch.tensor(row["input_ids"]) for row in PromptStream(mixture, 0).take(8)]
     whole = [
         prompt.numpy().tobytes() + response.ids.numpy().tobytes()
         for prompt, response in zip(prompts, sampled, strict=True)
     ]
     assert len(set(whole)) == 8
-    for sequences in (rollout.sequences, scoring.seen["reference"]):
+    for sequences in (rollout.sequences, seen["sequence_logprobs"]):
         assert [ids.numpy().tobytes() for ids in sequences] == whole
-    for judged, ids in zip(scoring.seen["rewards"], rollout.sequences, strict=True):
+    for judged, ids in zip(seen["score"], rollout.sequences, strict=True):
         assert torch.equal(judged[:-1], ids[:-1])
         assert judged[-1] == EOS  # the reward model sees whole replies only
     assert not rollout.ended.all()
@@ -190,12 +196,13 @@ def test_ids_stay_ids_from_the_rollout_through_the_optimizer(monkeypatch, mixtur
 def test_responses_are_masked_from_prompt_to_eos(mixture, tmp_path):
     """Checklist 34"""
     one = trainer(mixture, tmp_path, config(rollout_batch_size=32, minibatch_size=32))
-    rollout = one.roll_out(0)
+    experience = experience_of(one)
+    rollout, credit = experience.rollout, experience.credit
     assert 0 < int(rollout.ended.sum()) < 32
     for i, (ids, start) in enumerate(zip(rollout.sequences, rollout.starts, strict=True)):
         response = ids[start:]
-        parts = (rollout.logprobs, rollout.values, rollout.reference, rollout.advantages,
-                 rollout.returns)  # fmt: skip
+        known = (rollout.logprobs, rollout.values, experience.reference)
+        parts = (*known, credit.advantages, credit.returns)
         assert {len(part[i]) for part in parts} == {len(response)}
         if rollout.ended[i]:
             assert response.tolist().index(EOS) == len(response) - 1
@@ -203,12 +210,12 @@ def test_responses_are_masked_from_prompt_to_eos(mixture, tmp_path):
             assert EOS not in response
             assert len(response) == 10
     counted = []
-    original = module.policy_loss
+    original = ppo.policy_loss
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            module, "policy_loss", lambda new, *a: counted.append(len(new)) or original(new, *a)
+            ppo, "policy_loss", lambda new, *a: counted.append(len(new)) or original(new, *a)
         )
-        one.optimise(0, rollout)
+        one.optimise(0, experience)
     assert sum(counted) == sum(
         len(ids) - start for ids, start in zip(rollout.sequences, rollout.starts, strict=True)
     )
@@ -218,34 +225,36 @@ def test_a_missing_eos_costs_the_penalty(mixture, tmp_path):
     """Checklist 33"""
     settings = config(rollout_batch_size=32, minibatch_size=32, kl__coefficient=0.0, lam=1.0,
                       rewards__missing_eos_penalty=0.75, rewards__clip=0.5)  # fmt: skip
-    rollout = trainer(mixture, tmp_path, settings).roll_out(0)
+    experience = experience_of(trainer(mixture, tmp_path, settings))
+    rollout = experience.rollout
     mean, std = CALIBRATION
-    plain = ((rollout.raw - mean) / std).clamp(-0.5, 0.5)
+    plain = ((experience.raw_scores - mean) / std).clamp(-0.5, 0.5)
     expected = torch.where(rollout.ended, plain, plain - 0.75)
-    torch.testing.assert_close(rollout.scores, expected)
+    torch.testing.assert_close(experience.scores, expected)
     assert 0 < int(rollout.ended.sum()) < 32
     # without KL and with λ = 1 every return is the score, so it arrives nowhere twice
-    for score, returns in zip(rollout.scores, rollout.returns, strict=True):
+    for score, returns in zip(experience.scores, experience.credit.returns, strict=True):
         torch.testing.assert_close(returns, score.expand(len(returns)), atol=1e-5, rtol=0)
 
 
 def test_minibatches_are_an_exact_partition_reshuffled_each_epoch(mixture, tmp_path):
     """Checklist 32"""
     one = trainer(mixture, tmp_path, config(rollout_batch_size=24, minibatch_size=8))
-    parts = {(u, e): one._minibatches(u, e, 24) for u in range(2) for e in range(4)}
+    parts = {(u, e): one._minibatches(u, e) for u in range(2) for e in range(4)}
     for minibatches in parts.values():
         assert [len(part) for part in minibatches] == [8, 8, 8]
         assert sorted(i for part in minibatches for i in part) == list(range(24))
     assert len({json.dumps(minibatches) for minibatches in parts.values()}) == 8
-    assert parts[1, 2] == one._minibatches(1, 2, 24)
-    assert one._minibatches(0, 0, 24)[0] != sorted(one._minibatches(0, 0, 24)[0])
+    assert parts[1, 2] == one._minibatches(1, 2)
+    assert one._minibatches(0, 0)[0] != sorted(one._minibatches(0, 0)[0])
 
 
 @pytest.mark.parametrize("kind", ["head", "critic"])
 def test_accumulation_is_exact(mixture, tmp_path, kind):
     """Checklist 32"""
     one = trainer(mixture, tmp_path, config(value__kind=kind), micro_batch_tokens=40)
-    rollout = one.roll_out(0)
+    experience = experience_of(one)
+    rollout, credit = experience.rollout, experience.credit
     found = {}
     for tokens in (1, 40, 10_000):
         one.micro_batch_tokens = tokens
@@ -253,7 +262,7 @@ def test_accumulation_is_exact(mixture, tmp_path, kind):
             1: 8, 10_000: 1
         }.get(tokens, len(one._micro_batches(list(range(8)), rollout.sequences)))  # fmt: skip
         one.actor.zero_grad()
-        measured, _ = one._accumulate(rollout, list(range(8)))
+        measured, _ = one._accumulate(experience, list(range(8)))
         found[tokens] = measured, gradients(one.actor)
     for tokens in (1, 40):
         assert_gradients_near(found[tokens][1], found[10_000][1])
@@ -262,7 +271,7 @@ def test_accumulation_is_exact(mixture, tmp_path, kind):
     one.actor.zero_grad()
     logprobs, values, _ = one.actor(rollout.sequences, rollout.starts)
     old, advantages, returns = (
-        torch.cat(part) for part in (rollout.logprobs, rollout.advantages, rollout.returns)
+        torch.cat(part) for part in (rollout.logprobs, credit.advantages, credit.returns)
     )
     policy_part = -(advantages * (logprobs - old).exp()).mean()
     value_part = 0.5 * ((values - returns) ** 2).mean()
@@ -308,15 +317,16 @@ def test_measures_are_those_of_the_rollout(mixture, tmp_path):
     """Checklist 37"""
     one = trainer(mixture, tmp_path, config())
     torch.nn.init.normal_(one.actor.value.linear.weight, std=0.1)
-    rollout = one.roll_out(0)
-    record = one._measure(rollout)
+    experience = experience_of(one)
+    rollout, raw_scores = experience.rollout, experience.raw_scores
+    record = one._measure(experience)
     lengths = [len(part) for part in rollout.logprobs]
     mean, std = CALIBRATION
-    returns, values = torch.cat(rollout.returns), torch.cat(rollout.values)
+    returns, values = torch.cat(experience.credit.returns), torch.cat(rollout.values)
     assert record["response_length"] == pytest.approx(sum(lengths) / 8)
     assert record["eos_rate"] == pytest.approx(float(rollout.ended.float().mean()))
-    assert record["reward"] == pytest.approx(float(((rollout.raw - mean) / std).mean()), rel=1e-5)
-    assert record["shaped_score"] == pytest.approx(float(rollout.scores.mean()), rel=1e-5)
+    assert record["reward"] == pytest.approx(float(((raw_scores - mean) / std).mean()), rel=1e-5)
+    assert record["shaped_score"] == pytest.approx(float(experience.scores.mean()), rel=1e-5)
     explained = 1 - float((returns - values).var() / returns.var())
     assert record["explained_variance"] == pytest.approx(explained, rel=1e-4)
     assert record["tokens"] == sum(map(len, rollout.sequences))
@@ -334,8 +344,8 @@ def test_the_reference_and_the_judge_never_change(mixture, tmp_path):
     """Checklist 21"""
     reward, reference, model = judge(), policy(), policy()
     before = digest(reward), digest(reference)
-    scoring = LocalScoring(reward, reference, 64)
-    trainer(mixture, tmp_path, config(epochs=2), scoring, model=model).train()
+    both = RewardModel(reward, EOS, 64), ReferenceModel(reference, 1.0, 64)
+    trainer(mixture, tmp_path, config(epochs=2), *both, model=model).train()
     assert (digest(reward), digest(reference)) == before
     assert digest(model) != before[1]
     assert all(p.grad is None for one in (reward, reference) for p in one.parameters())
@@ -368,7 +378,7 @@ def test_samples_lead_back_to_their_prompts(mixture, tmp_path):
     samples = one.train().journals["samples"].records()
     (rollout,) = rollouts
     texts = {row["id"]: row["input_ids"] for row in mixture}
-    assert len(samples) == module.SAMPLES_KEPT
+    assert len(samples) == loop.SAMPLES_KEPT
     for i, sample in enumerate(samples):
         sequence, start = rollout.sequences[i], rollout.starts[i]
         assert sample["dataset"] == "d"

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from tiny_ppo import save_prompts
+from support.tiny_online import save_prompts
 
-from rlhf.ppo.prompts import PromptStream
+from rlhf.online.prompts import PromptStream
 
 
 @pytest.fixture(scope="module")

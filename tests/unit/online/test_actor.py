@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 from support.tiny_models import token_sequences
+from support.tiny_online import CALIBRATION, VOCABULARY, critic, judge, policy
 from support.tolerances import assert_near
-from tiny_ppo import CALIBRATION, VOCABULARY, critic, judge, policy
 
 from rlhf.models.roots import ActorCritic, ValueHead, from_starts
 from rlhf.models.scoring import score

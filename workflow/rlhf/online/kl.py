@@ -1,8 +1,13 @@
-"""KL estimators and the controllers of the KL coefficient β."""
+"""KL estimators and the controller of the KL coefficient β."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    from rlhf.config.online import KlConfig
 
 
 def kl_estimate(
@@ -25,22 +30,25 @@ def kl_estimate(
     return 0.5 * d**2 if estimator == "k2" else torch.expm1(-d) + d
 
 
+def approximate_kl(logprobs: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """k3 estimate of KL(old ‖ new) per token [N], for watching how far an update goes."""
+    d = logprobs - old
+    return torch.expm1(d) - d
+
+
 class KlController:
     """β: fixed, or moved towards a target KL (Ziegler et al. 2019, section 2.2).
 
     Args:
-        coefficient: initial β.
-        adaptive: whether β moves.
-        target: KL per response that is aimed at, in nats.
-        horizon: episodes over which β moves.
+        config: initial β, whether it moves, the KL per response that is aimed at, and the episodes
+            over which it moves.
     """
 
-    def __init__(self, coefficient: float, adaptive: bool, target: float, horizon: int) -> None:
-        self.coefficient = coefficient
-        self._adaptive, self._target, self._horizon = adaptive, target, horizon
+    def __init__(self, config: KlConfig) -> None:
+        self.coefficient, self._config = config.coefficient, config
 
     def update(self, kl: float, episodes: int) -> None:
         """Move β after ``episodes`` responses with mean KL ``kl``; the error is clipped to ±0.2."""
-        if self._adaptive:
-            error = min(max(kl / self._target - 1, -0.2), 0.2)
-            self.coefficient *= 1 + error * episodes / self._horizon
+        if self._config.controller == "adaptive":
+            error = min(max(kl / self._config.target - 1, -0.2), 0.2)
+            self.coefficient *= 1 + error * episodes / self._config.horizon

@@ -20,6 +20,10 @@ class PromptStream:
         self._epoch, self._position = 0, 0
         self._order = data.order(seed, 0)
 
+    def __len__(self) -> int:
+        """Prompts in the data."""
+        return len(self._data)
+
     def take(self, count: int) -> list[dict[str, Any]]:
         """The next ``count`` rows of the data."""
         taken: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf.ppo.advantages import gae, whiten
+from rlhf.algorithms.ppo import gae, whiten
 
 
 def responses(lengths, seed=0):

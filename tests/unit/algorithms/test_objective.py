@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlhf.ppo.objective import policy_loss, value_loss
+from rlhf.algorithms.ppo import policy_loss, value_loss
 
 # ratio, advantage, loss, clipped, gradient of the loss in log π — with a clip range of 0.2
 POLICY_CASES = [

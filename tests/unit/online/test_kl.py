@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf.ppo.kl import KlController, kl_estimate
-from rlhf.ppo.objective import approximate_kl
+from rlhf.config.online import KlConfig
+from rlhf.online.kl import KlController, approximate_kl, kl_estimate
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def test_approximate_kl_is_that_of_old_and_new(toy):
 
 def test_the_adaptive_controller_replays():
     """Checklist 24"""
-    controller = KlController(0.2, True, target=6.0, horizon=10_000)
+    controller = KlController(
+        KlConfig(coefficient=0.2, controller="adaptive", target=6.0, horizon=10_000)
+    )
     expected = 0.2
     # KL of each update, and its clipped error by hand
     for kl, error in [(6.0, 0.0), (6.6, 0.1), (30.0, 0.2), (0.0, -0.2), (5.4, -0.1), (-3.0, -0.2)]:
@@ -71,6 +73,8 @@ def test_the_adaptive_controller_replays():
 
 def test_the_fixed_controller_stays():
     """Checklist 24"""
-    controller = KlController(0.2, False, target=6.0, horizon=100)
+    controller = KlController(
+        KlConfig(coefficient=0.2, controller="fixed", target=6.0, horizon=100)
+    )
     controller.update(100.0, 64)
     assert controller.coefficient == 0.2

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.tiny_models import rank_main
-from tiny_ppo import config, judge, policy, prompts_in, trainer
-
 from rlhf.errors import NumericsError
-from rlhf.ppo.scoring import LocalScoring
+from rlhf.online.rewards import RewardModel
 from rlhf.training import distributed
+from support.tiny_models import rank_main
+from support.tiny_online import EOS, config, judge, prompts_in, trainer
 
 
-class Spoilt(LocalScoring):
+class Spoilt(RewardModel):
     """The last rank's first score is infinite."""
 
-    def rewards(self, sequences, starts):
-        found = super().rewards(sequences, starts)
+    def __call__(self, rollout):
+        scores = super().__call__(rollout)
         if distributed.rank() == distributed.world_size() - 1:
-            found[0] = float("inf")
-        return found
+            scores[0] = float("inf")
+        return scores
 
 
 def work(folder: Path, state: Path) -> dict:
-    one = trainer(prompts_in(folder / "prompts"), state, config(), Spoilt(judge(), policy(), 64))
+    one = trainer(prompts_in(folder / "prompts"), state, config(), Spoilt(judge(), EOS, 64))
     try:
         one.train()
     except NumericsError as error:

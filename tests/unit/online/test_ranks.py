@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ppo_ranks
 import pytest
 import torch
-import uneven_ranks
-from ppo_ranks import parts, work
+from support.programs import online_ranks, uneven_ranks
+from support.programs.online_ranks import parts, work
 from support.tiny_models import run_ranks
+from support.tiny_online import save_prompts, trainer
 from support.tolerances import assert_near
-from tiny_ppo import save_prompts, trainer
 
-from rlhf.ppo.advantages import whiten
+from rlhf.algorithms.ppo import whiten
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     save_prompts(folder / "prompts")
-    run_ranks(Path(ppo_ranks.__file__), folder)
+    run_ranks(Path(online_ranks.__file__), folder)
     ranks = [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
     return ranks, work(folder, folder / "alone"), folder
 
@@ -54,19 +53,13 @@ def test_the_running_std_counts_all_ranks(found):
     assert first["scale"] == second["scale"]
 
 
-def test_leave_one_out_counts_the_responses_of_all_ranks(found):
-    (first, second), alone, _ = found
-    both = interleave(list(first["centred"]), list(second["centred"]))
-    assert torch.equal(torch.stack(both), alone["centred"])
-
-
 def test_ranks_end_with_equal_parameters(found):
     """Checklist 36"""
     (first, second), _, folder = found
     for name, parameter in first["parameters"].items():
         assert torch.equal(parameter, second["parameters"][name]), name
-    settings = ppo_ranks.settings()
-    fresh = trainer(ppo_ranks.prompts_in(folder / "prompts"), folder / "fresh", settings).actor
+    settings = online_ranks.settings()
+    fresh = trainer(online_ranks.prompts_in(folder / "prompts"), folder / "fresh", settings).actor
     for name, parameter in fresh.named_parameters():
         assert not torch.equal(parameter, first["parameters"][name]), f"{name} was not trained"
     assert first["coefficient"] == second["coefficient"] != 0.1

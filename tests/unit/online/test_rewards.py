@@ -4,37 +4,49 @@ import math
 
 import pytest
 import torch
+from support.tiny_online import config, rollout_of
 
-from rlhf.ppo.rewards import RunningScale, leave_one_out, shape_scores, token_rewards
-
-
-def settings(**changes):
-    return {"scaling": "none", "clip": 1.0, "missing_eos_penalty": 1.0, "whiten": False} | changes
+from rlhf.online.reference import NoReference
+from rlhf.online.rewards import RewardShaping, RunningScale, leave_one_out
 
 
-def test_the_table_of_shape_scores():
+def shaping(calibration=(0.0, 1.0), **changes):
+    """Shaping with a clip of 1, a penalty of 1 and no KL penalty, but for the changes."""
+    values = {"rewards__clip": 1.0, "rewards__missing_eos_penalty": 1.0, "kl__coefficient": 0.0}
+    return RewardShaping(config(**values | changes), calibration)
+
+
+def scores_of(raw, ended, shape):
+    """Scores of responses of one token each, from which the reference does not differ."""
+    rollout = rollout_of([torch.zeros(1)] * len(raw), torch.tensor(ended))
+    scores, rewards = shape(torch.tensor(raw), rollout, rollout.logprobs)
+    assert torch.equal(torch.cat(rewards), scores)
+    return scores
+
+
+def rewards_of(scores, policy, reference, **changes):
+    shape = shaping(rewards__clip=100.0, **changes)
+    return shape(torch.tensor(scores), rollout_of(policy), reference)[1]
+
+
+def test_the_table_of_reward_shaping():
     """Checklist 42"""
-    lines = [line.split() for line in shape_scores.__doc__.splitlines()]
+    lines = [line.split() for line in RewardShaping.__doc__.splitlines()]
     table = [line for line in lines if len(line) == 5 and line[1] in ("yes", "no")]
     assert len(table) == 4
     for raw, ended, calibrated, clipped, result in table:
-        value = torch.tensor([float(raw)])
-        found = shape_scores(
-            value, torch.tensor([ended == "yes"]), (1.0, 2.0), settings(), RunningScale()
-        )
+        shape = shaping((1.0, 2.0))
+        found = scores_of([float(raw)], [ended == "yes"], shape)
         assert float(found) == pytest.approx(float(result))
-        unclipped = shape_scores(
-            value, torch.tensor([True]), (1.0, 2.0), settings(clip=100.0), RunningScale()
-        )
-        assert float(unclipped) == pytest.approx(float(calibrated))
-        free = shape_scores(value, torch.tensor([True]), (1.0, 2.0), settings(), RunningScale())
-        assert float(free) == pytest.approx(float(clipped))
+        unclipped = shaping((1.0, 2.0), rewards__clip=100.0)
+        assert float(scores_of([float(raw)], [True], unclipped)) == pytest.approx(float(calibrated))
+        assert float(scores_of([float(raw)], [True], shape)) == pytest.approx(float(clipped))
 
 
 def test_the_penalty_comes_after_the_clip():
     """Checklist 33, 42"""
-    raw, ended = torch.tensor([9.0, 9.0, -9.0]), torch.tensor([True, False, False])
-    found = shape_scores(raw, ended, (0.0, 1.0), settings(missing_eos_penalty=0.25), RunningScale())
+    shape = shaping(rewards__missing_eos_penalty=0.25)
+    found = scores_of([9.0, 9.0, -9.0], [True, False, False], shape)
     assert found.tolist() == [1.0, 0.75, -1.25]
 
 
@@ -42,7 +54,7 @@ def test_the_score_lands_on_the_last_token_alone():
     """Checklist 22"""
     policy = [torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-0.5])]
     reference = [torch.tensor([-1.5, -1.0, -3.0]), torch.tensor([-1.5])]
-    found = token_rewards(torch.tensor([2.0, -1.0]), policy, reference, 0.1, "k1")
+    found = rewards_of([2.0, -1.0], policy, reference, kl__coefficient=0.1)
     torch.testing.assert_close(found[0], torch.tensor([-0.05, 0.1, 2.0]))
     torch.testing.assert_close(found[1], torch.tensor([-1.1]))
     assert policy[0].tolist() == [-1.0, -2.0, -3.0], "log probabilities are not written to"
@@ -52,7 +64,14 @@ def test_the_score_lands_on_the_last_token_alone():
 def test_without_coefficient_only_the_score_is_left(estimator):
     """Checklist 22"""
     policy, reference = [torch.tensor([-1.0, -2.0])], [torch.tensor([-9.0, -0.1])]
-    found = token_rewards(torch.tensor([3.0]), policy, reference, 0.0, estimator)
+    found = rewards_of([3.0], policy, reference, kl__estimator=estimator)
+    torch.testing.assert_close(found[0], torch.tensor([0.0, 3.0]))
+
+
+def test_without_a_reference_only_the_score_is_left():
+    policy = [torch.tensor([-1.0, -2.0])]
+    reference = NoReference().logprobs(rollout_of(policy))
+    found = rewards_of([3.0], policy, reference, kl__coefficient=0.5)
     torch.testing.assert_close(found[0], torch.tensor([0.0, 3.0]))
 
 
@@ -60,7 +79,7 @@ def test_the_named_estimator_is_used():
     """Checklist 23"""
     policy, reference = [torch.tensor([-1.0, -1.0])], [torch.tensor([-1.5, -1.5])]
     first = {
-        e: float(token_rewards(torch.zeros(1), policy, reference, 1.0, e)[0][0])
+        e: float(rewards_of([0.0], policy, reference, kl__coefficient=1.0, kl__estimator=e)[0][0])
         for e in ("k1", "k2", "k3")
     }
     assert first == pytest.approx({"k1": -0.5, "k2": -0.125, "k3": -0.1065307}, rel=1e-5)
@@ -83,13 +102,10 @@ def test_the_running_std_is_that_of_all_scores_so_far():
 
 def test_scaling_subtracts_no_mean_and_clips_afterwards():
     """Checklist 27"""
-    raw = torch.tensor([10.0, 14.0])  # std 2: scaled 5 and 7
-    ended = torch.tensor([True, True])
-    running = settings(scaling="running", clip=6.0)
-    found = shape_scores(raw, ended, (0.0, 1.0), running, RunningScale())
-    torch.testing.assert_close(found, torch.tensor([5.0, 6.0]))
-    none = shape_scores(raw, ended, (0.0, 1.0), settings(clip=6.0), RunningScale())
-    assert none.tolist() == [6.0, 6.0]
+    raw, ended = [10.0, 14.0], [True, True]  # std 2: scaled 5 and 7
+    running = shaping(rewards__scaling="running", rewards__clip=6.0)
+    torch.testing.assert_close(scores_of(raw, ended, running), torch.tensor([5.0, 6.0]))
+    assert scores_of(raw, ended, shaping(rewards__clip=6.0)).tolist() == [6.0, 6.0]
 
 
 def test_the_scale_goes_on_from_its_state():

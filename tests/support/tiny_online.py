@@ -1,0 +1,135 @@
+"""A whole run of an on-policy method that takes a moment."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.algorithms.ppo import Ppo
+from rlhf.config.ppo import PpoConfig
+from rlhf.data.mixture import Mixture
+from rlhf.models.roots import ActorCritic, Critic, ValueHead
+from rlhf.online.loop import OnlineTrainer
+from rlhf.online.prompts import PromptStream
+from rlhf.online.reference import Reference, ReferenceModel
+from rlhf.online.rewards import Reward, RewardModel
+from rlhf.online.rollout import Rollout
+from rlhf.online.sampler import ModelSampler
+from rlhf.runtime.options import RunOptions
+from rlhf.training.engine.replicated import Replicated
+from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
+
+VOCABULARY = 24  # so that EOS is sampled now and then
+EOS = 2
+CALIBRATION = (0.2, 1.5)
+
+
+class FakeTokenizer:
+    """Knows the EOS; its texts are lossy, so nothing can be encoded again from them."""
+
+    eos_token_id = EOS
+
+    def decode(self, ids: torch.Tensor, skip_special_tokens: bool = False) -> str:
+        return "?" * (len(ids) - skip_special_tokens * int((ids == EOS).sum()))
+
+
+def config(**changes: Any) -> PpoConfig:
+    """A PPO run; ``section__key=value`` changes a key of a section."""
+    values = {"value": {"learning_rate": 1e-2}}
+    return PpoConfig.model_validate(_values(values, changes))
+
+
+def _values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    values = {
+        "sft": "s",
+        "reward": "r",
+        "data": {"d": {}},
+        "scoring": "local",
+        "precision": "float32",
+        "updates": 2,
+        "rollout_batch_size": 8,
+        "minibatch_size": 8,
+        "sampling": {"max_new_tokens": 10},
+        "optimizer": {"learning_rate": 3e-3, "warmup": 0.0},
+        **values,
+    }
+    for name, value in changes.items():
+        section, _, inner = name.partition("__")
+        if inner:
+            values.setdefault(section, {})[inner] = value
+        else:
+            values[section] = value
+    return values
+
+
+def save_prompts(folder: Path, count: int = 12, length: int | None = None) -> Mixture:
+    lengths = [length or 3 + i % 6 for i in range(count)]
+    prompts = token_sequences(lengths, seed=3, vocabulary=VOCABULARY)
+    rows = [{"id": str(i), "input_ids": ids.tolist()} for i, ids in enumerate(prompts)]
+    save_rows(folder, train=rows)
+    return prompts_in(folder)
+
+
+def prompts_in(folder: Path) -> Mixture:
+    return Mixture({"d": folder}, {}, "train")
+
+
+def policy(seed: int = 0) -> Any:
+    return token_scorer(seed, vocabulary=VOCABULARY)
+
+
+def judge(seed: int = 1) -> Any:
+    return reply_scorer(seed, vocabulary=VOCABULARY)
+
+
+def critic(mean: float = CALIBRATION[0], std: float = CALIBRATION[1]) -> Critic:
+    return Critic(reward_model(1, vocabulary=VOCABULARY), mean, std)
+
+
+def rollout_of(
+    logprobs: list[torch.Tensor],
+    ended: torch.Tensor | None = None,
+    values: list[torch.Tensor] | None = None,
+) -> Rollout:
+    """Responses of which nothing but this is known; a prompt of one token before each."""
+    sequences = [torch.zeros(1 + len(part), dtype=torch.long) for part in logprobs]
+    ended = torch.ones(len(logprobs), dtype=torch.bool) if ended is None else ended
+    values = values or [torch.empty(0)] * len(logprobs)
+    return Rollout([{}] * len(logprobs), sequences, [1] * len(logprobs), ended, logprobs, values)
+
+
+def trainer(
+    mixture: Mixture,
+    state: Path,
+    settings: PpoConfig,
+    reward: Reward | None = None,
+    reference: Reference | None = None,
+    micro_batch_tokens: int = 48,
+    model: Any = None,
+    **options: Any,
+) -> OnlineTrainer:
+    model, judged = model or policy(), judge()
+    start, temperature = copy.deepcopy(model), settings.sampling.temperature
+    value = critic() if settings.value.kind == "critic" else ValueHead(model.width)
+    for root in (model, start, judged, *([value] if isinstance(value, Critic) else [])):
+        root.compute_in(settings.precision)
+    actor = ActorCritic(model, value, temperature)
+    rates = {"policy.": settings.optimizer.learning_rate, "value.": settings.value.learning_rate}
+    learner = OnlineTrainer(
+        Ppo(settings),
+        Replicated(actor, rates, settings.optimizer),
+        ModelSampler(model, EOS, settings.sampling.max_new_tokens, temperature),
+        reward or RewardModel(judged, EOS, 64),
+        reference or ReferenceModel(start, temperature, 64),
+        PromptStream(mixture, settings.seed),
+        CALIBRATION,
+        FakeTokenizer(),
+        settings,
+        RunOptions("ppo.x", state, {}, **options),
+        micro_batch_tokens,
+    )
+    learner.actor = actor  # for tests to look at
+    return learner

@@ -1,0 +1,1 @@
+"""What is learned: each method's advantages and loss, one page each."""

@@ -1,0 +1,113 @@
+"""The part of an on-policy method that is its own: advantages and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from rlhf.online.rollout import Rollout
+
+
+class ActorOutput(NamedTuple):
+    """The output of what is trained on some responses, all tokens joined.
+
+    Attributes:
+        logprobs: [N], log π of the response tokens at the sampling temperature.
+        values: [N], values of the states before each token; [0] without a value function.
+        entropy: [N], entropy of the policy at each token; [0] if it was not asked for.
+    """
+
+    logprobs: torch.Tensor
+    values: torch.Tensor
+    entropy: torch.Tensor
+
+
+class Credit(NamedTuple):
+    """What an algorithm makes of the rewards.
+
+    Attributes:
+        advantages: n × [L_i].
+        returns: n × [L_i], targets of the value function; n × [0] without one.
+    """
+
+    advantages: list[torch.Tensor]
+    returns: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout with all that its updates need.
+
+    Attributes:
+        rollout: the responses.
+        reference: n × [L_i], log π_ref of the response tokens.
+        raw_scores: [n], as the reward gave them.
+        scores: [n], calibrated, scaled, clipped, less the penalty for a missing EOS.
+        credit: advantages and returns.
+    """
+
+    rollout: Rollout
+    reference: list[torch.Tensor]
+    raw_scores: torch.Tensor
+    scores: torch.Tensor
+    credit: Credit
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The response tokens of one micro-batch, joined.
+
+    Attributes:
+        new: the actor's output on them, with gradients.
+        logprobs: [N], log π when they were sampled.
+        values: [N], values then; [0] without a value function.
+        advantages: [N].
+        returns: [N], or [0].
+    """
+
+    new: ActorOutput
+    logprobs: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+    @classmethod
+    def of(cls, experience: Experience, indices: Sequence[int], new: ActorOutput) -> Batch:
+        """Some responses' tokens, on the device of the actor's output."""
+
+        def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+            return torch.cat([parts[i] for i in indices]).to(new.logprobs.device)
+
+        rollout, credit = experience.rollout, experience.credit
+        return cls(
+            new,
+            joined(rollout.logprobs),
+            joined(rollout.values),
+            joined(credit.advantages),
+            joined(credit.returns),
+        )
+
+
+class Algorithm(Protocol):
+    """What sets one on-policy method apart from the others."""
+
+    def advantages(self, rollout: Rollout, rewards: list[torch.Tensor]) -> Credit:
+        """Advantages of the response tokens.
+
+        Args:
+            rollout: this rank's responses.
+            rewards: n × [L_i], with the KL penalty in them.
+        """
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The *sum* of the loss over the batch's tokens, and sums of other measures."""
+
+    def stop(self, measures: dict[str, float]) -> bool:
+        """Whether an update's remaining epochs are skipped.
+
+        Args:
+            measures: means per token over the last minibatch; the same on every rank.
+        """

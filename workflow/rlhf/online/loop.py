@@ -1,0 +1,347 @@
+"""The loop of on-policy methods: roll out, reward, optimise, update after update.
+
+What one method does differently is in its ``Algorithm``. Sequences stay unpadded between the
+phases, sampled ids are what is trained on, and old log probabilities come from the trainer's own
+forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhf.core.seeds import generator
+from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience
+from rlhf.online.kl import kl_estimate
+from rlhf.online.minibatches import micro_batches_by_prompt, minibatches, places_of
+from rlhf.online.prompts import PromptStream
+from rlhf.online.reference import Reference
+from rlhf.online.rewards import Reward, RewardShaping
+from rlhf.online.rollout import Rollout
+from rlhf.online.sampler import Noise, Sampler
+from rlhf.runtime.options import RunOptions
+from rlhf.training import distributed, finite
+from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.engine.protocol import Engine
+from rlhf.training.optim import learning_rate_factor
+from rlhf.training.run import Run
+from rlhf.training.sums import Sums
+
+if TYPE_CHECKING:
+    from rlhf.config.online import OnlineConfig
+
+SAMPLES_KEPT = 4  # texts written to the samples file in each update
+
+
+class OnlineTrainer:
+    """One run of an on-policy method.
+
+    Args:
+        algorithm: advantages and loss.
+        engine: holds what is trained, an ``Actor`` or ``ActorCritic``.
+        sampler: samples from the policy in it.
+        reward: scores responses.
+        reference: what the KL penalty holds the policy to.
+        prompts: the prompts.
+        calibration: mean and std of the raw scores on demonstrations.
+        tokenizer: for texts in the samples file.
+        config: the run's configuration.
+        options: saving, naming.
+        micro_batch_tokens: padded tokens in one forward and backward pass.
+
+    Raises:
+        NumericsError: a weight that the run starts from is not finite.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        engine: Engine,
+        sampler: Sampler,
+        reward: Reward,
+        reference: Reference,
+        prompts: PromptStream,
+        calibration: tuple[float, float],
+        tokenizer: Any,
+        config: OnlineConfig,
+        options: RunOptions,
+        micro_batch_tokens: int,
+    ) -> None:
+        seed_everything(config.seed)
+        self.algorithm, self.engine, self.sampler = algorithm, engine, sampler
+        self.reward, self.reference = reward, reference
+        self.prompts, self.shaping = prompts, RewardShaping(config, calibration)
+        self.tokenizer, self.config = tokenizer, config
+        self.micro_batch_tokens = micro_batch_tokens
+        self.name = options.name
+        self.advice = finite.advice(config.learning_rates, config.precision)
+        self.run = Run(options, config.updates, self._snapshot, self._restore, engine=engine)
+        if self.run.start == 0:
+            finite.check_weights(engine.weights(), self._place(-1), finite.START_ADVICE)
+
+    def train(self) -> Run:
+        """Run all updates that are left.
+
+        Raises:
+            NumericsError: a score, log probability, value, advantage, loss, norm or weight is not
+                finite; what was saved before is.
+        """
+        for update in range(self.run.start, self.config.updates):
+            experience = self.experience(update, self.roll_out(update))
+            measures = self._measure(experience)
+            finite.check(measures, self._place(update), self.advice)
+            self._keep_samples(update, experience)
+            measures |= self.optimise(update, experience)
+            self.sampler.refresh(self.engine.weights())
+            self.shaping.kl.update(measures["kl"], self.config.rollout_batch_size)
+            self.run.record(measures | {"step": update + 1}, update + 1)
+            note = f"reward {measures['reward']:.3f}  KL {measures['kl']:.3f}"
+            self.run.finish_step(update + 1, measures["tokens"], note)
+        self.run.close()
+        return self.run
+
+    def roll_out(self, update: int) -> Rollout:
+        """Sample k responses to each of this rank's prompts; old log probabilities and values."""
+        config, k = self.config, self.config.responses_per_prompt
+        places = self._places()
+        examples = self.prompts.take(config.rollout_batch_size // k)  # those of all ranks
+        examples = [examples[place // k] for place in places]
+        prompts = [torch.tensor(example["input_ids"]) for example in examples]  # n × [P_i]
+        random = generator(config.seed, "rollout", update)
+        noise = Noise(random, config.rollout_batch_size, places)
+        responses = self.sampler.sample(prompts, noise)
+        pairs = zip(prompts, responses, strict=True)
+        sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
+        starts = [len(prompt) for prompt in prompts]
+        ended = torch.tensor([response.ended for response in responses])  # [n]
+        logprobs, values = self._evaluate(update, sequences, starts)
+        return Rollout(examples, sequences, starts, ended, logprobs, values)
+
+    def experience(self, update: int, rollout: Rollout) -> Experience:
+        """Scores, rewards and advantages of a rollout."""
+        raw_scores, reference = score_rollout(rollout, self.reward, self.reference)
+        scores, rewards = self.shaping(raw_scores, rollout, reference)
+        credit = self.algorithm.advantages(rollout, rewards)
+        # The raw scores too: clipping would let an infinite one pass as a large one.
+        parts: dict[str, Iterable[torch.Tensor]] = {
+            "reward model's scores": raw_scores,
+            "log probabilities of the policy": rollout.logprobs,
+            "log probabilities of the reference": reference,
+            "values": rollout.values,
+            "shaped scores": scores,
+            "rewards with their KL penalty": rewards,
+            "returns": credit.returns,
+            "advantages": credit.advantages,
+        }
+        finite.check_rows(parts, rollout.examples, self._place(update), self.advice)
+        return Experience(rollout, reference, raw_scores, scores, credit)
+
+    def optimise(self, update: int, experience: Experience) -> dict[str, float]:
+        """Several passes of minibatches over one rollout; means of their measures."""
+        factor, rate = self._rate(update)
+        sums, steps, max_ratio = Sums(), 0, 0.0
+        for epoch in range(self.config.epochs):
+            for minibatch in self._minibatches(update, epoch):
+                measures, ratio = self._accumulate(experience, minibatch)
+                finite.check(measures, self._place(update, rate), self.advice)
+                norm = self.engine.step(factor)
+                finite.check({"grad_norm": norm}, self._place(update, rate), self.advice)
+                sums.add(measures | {"grad_norm": norm})
+                steps, max_ratio = steps + 1, max(max_ratio, ratio)
+            if self.algorithm.stop(measures):
+                break
+        self._check_actor(update, experience.rollout)
+        max_ratio = max(distributed.gather([max_ratio]))
+        return sums.means(steps) | {
+            "max_ratio": max_ratio,
+            "learning_rate": rate,
+            "optimizer_steps": steps,
+        }
+
+    def _places(self) -> list[int]:
+        """Places of this rank's responses in the global batch."""
+        k = self.config.responses_per_prompt
+        prompts = self.config.rollout_batch_size // k
+        return places_of(prompts, k, distributed.rank(), distributed.world_size())
+
+    def _minibatches(self, update: int, epoch: int) -> list[list[int]]:
+        """This rank's responses in minibatches, shuffled anew in every epoch."""
+        config = self.config
+        count = config.rollout_batch_size // config.minibatch_size
+        random = generator(config.seed, "minibatches", update, epoch, distributed.rank())
+        k, size = config.responses_per_prompt, config.minibatch_size
+        return minibatches(self._places(), k, size, count, random)
+
+    def _micro_batches(
+        self, minibatch: list[int], sequences: list[torch.Tensor]
+    ) -> list[list[int]]:
+        """Responses of a minibatch in groups for one forward pass each."""
+        lengths, k = [len(ids) for ids in sequences], self.config.responses_per_prompt
+        return micro_batches_by_prompt(minibatch, lengths, k, self.micro_batch_tokens)
+
+    @torch.no_grad()
+    def _evaluate(
+        self, update: int, sequences: list[torch.Tensor], starts: list[int]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Old log probabilities and values n × [L_i], by the forward passes of the first epoch.
+
+        The same responses share a forward pass as in training, so before the first optimizer step
+        the probability ratio is exactly 1.
+        """
+        logprobs: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+        values: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+        for minibatch in self._minibatches(update, 0):
+            for indices in self._micro_batches(minibatch, sequences):
+                output = self._act(sequences, starts, indices)
+                sizes = [len(sequences[i]) - starts[i] for i in indices]
+                for i, part in zip(indices, output.logprobs.cpu().split(sizes), strict=True):
+                    logprobs[i] = part
+                if len(output.values):
+                    for i, part in zip(indices, output.values.cpu().split(sizes), strict=True):
+                        values[i] = part
+        return logprobs, values
+
+    def _accumulate(
+        self, experience: Experience, minibatch: list[int]
+    ) -> tuple[dict[str, float], float]:
+        """Gradients of one minibatch: the mean over all its tokens, on all ranks.
+
+        Returns:
+            Means of the measures over these tokens; this rank's largest probability ratio.
+        """
+        rollout = experience.rollout
+        (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in minibatch)])
+        sums, max_ratio = Sums(), 0.0
+        micro_batches = self._micro_batches(minibatch, rollout.sequences)
+        for indices in micro_batches:
+            output = self._act(rollout.sequences, rollout.starts, indices, with_entropy=True)
+            batch = Batch.of(experience, indices, output)
+            loss, measures = self.algorithm.loss(batch)
+            self.engine.backward(loss / tokens, last=indices is micro_batches[-1])
+            sums.add(measures | {"entropy": output.entropy.sum()})
+            ratio = (output.logprobs.detach() - batch.logprobs).exp()  # [N]
+            max_ratio = max(max_ratio, float(ratio.max()))
+        return sums.over_ranks().means(tokens), max_ratio
+
+    @torch.no_grad()
+    def _check_actor(self, update: int, rollout: Rollout) -> None:
+        """Refuse weights that are not finite, and last ones that give no finite answer."""
+        place = self._place(update)
+        finite.check_weights(self.engine.parts(), place, self.advice)
+        if update + 1 == self.config.updates:  # no rollout will show it any more
+            output = self._act(rollout.sequences, rollout.starts, [0])
+            parts = {"log probabilities of the policy": output.logprobs, "values": output.values}
+            after = {f"{name} after it": [part] for name, part in parts.items()}
+            finite.check_rows(after, rollout.examples, place, self.advice)
+
+    def _act(
+        self,
+        sequences: Sequence[torch.Tensor],
+        starts: Sequence[int],
+        indices: Sequence[int],
+        with_entropy: bool = False,
+    ) -> ActorOutput:
+        """The output of what is trained on some of the responses."""
+        chosen = [sequences[i] for i in indices]
+        output = self.engine(chosen, [starts[i] for i in indices], with_entropy=with_entropy)
+        return ActorOutput(*output)
+
+    def _measure(self, experience: Experience) -> dict[str, Any]:
+        """Figures of a rollout, over all ranks."""
+        rollout, reference = experience.rollout, experience.reference
+        pairs = zip(rollout.logprobs, reference, strict=True)
+        kl = sum(float(kl_estimate(policy, ref).sum()) for policy, ref in pairs)
+        sums = Sums()
+        sums.add(
+            {
+                "reward": self.shaping.calibrated(experience.raw_scores).sum(),
+                "raw_score": experience.raw_scores.sum(),
+                "shaped_score": experience.scores.sum(),
+                "kl": kl,
+                "response_length": sum(map(len, rollout.logprobs)),
+                "eos_rate": rollout.ended.sum(),
+            }
+        )
+        tokens = sum(map(len, rollout.sequences))
+        episodes, tokens = map(int, distributed.total([len(rollout), tokens]))
+        record = sums.over_ranks().means(episodes) | {
+            "kl_coefficient": self.shaping.kl.coefficient,
+            "episodes": episodes,
+            "tokens": tokens,
+        }
+        returns = torch.cat(experience.credit.returns)  # [N], or [0] without a value function
+        if len(returns):
+            record["explained_variance"] = _explained_variance(returns, torch.cat(rollout.values))
+        return record
+
+    def _keep_samples(self, update: int, experience: Experience) -> None:
+        rollout = experience.rollout
+        rewards = self.shaping.calibrated(experience.raw_scores.double())  # [n]
+        for i in range(min(SAMPLES_KEPT, len(rollout))):
+            response = rollout.sequences[i][rollout.starts[i] :]
+            self.run.sample(
+                {
+                    "step": update + 1,
+                    "dataset": rollout.examples[i]["dataset"],
+                    "id": rollout.examples[i]["id"],
+                    "response": self.tokenizer.decode(response, skip_special_tokens=True),
+                    "ended": bool(rollout.ended[i]),
+                    "reward": float(rewards[i]),
+                    "kl": float((rollout.logprobs[i] - experience.reference[i]).sum()),
+                }
+            )
+
+    def _rate(self, update: int) -> tuple[float, float]:
+        """Factor and the policy's learning rate of an update."""
+        config, settings = self.config, self.config.optimizer
+        factor = learning_rate_factor(update, config.updates, settings.schedule, settings.warmup)
+        return factor, settings.learning_rate * factor
+
+    def _place(self, update: int, rate: float | None = None) -> str:
+        """Where the run is, for errors; the learning rate is the last one used if none is given."""
+        if rate is None and update >= 0:
+            _, rate = self._rate(update)
+        return finite.place(self.name, update + 1, rate, "update")
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "random": random_state(),
+            "shaping": self.shaping.state(),
+            "prompts": self.prompts.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        restore_random_state(state["random"])
+        self.shaping.load(state["shaping"])
+        self.prompts.load(state["prompts"])
+
+
+def score_rollout(
+    rollout: Rollout, reward: Reward, reference: Reference
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Raw scores [n] and log π_ref n × [L_i]; a remote reward is awaited next to the reference."""
+    if not reward.remote:
+        return reward(rollout), reference.logprobs(rollout)
+    with ThreadPoolExecutor(1) as pool:
+        raw_scores = pool.submit(reward, rollout)
+        logprobs = reference.logprobs(rollout)
+        return raw_scores.result(), logprobs
+
+
+def _explained_variance(returns: torch.Tensor, values: torch.Tensor) -> float:
+    """Share of the variance of the returns [N] that the values [N] explain, over all ranks."""
+    returns, error = returns.double(), returns.double() - values.double()
+    n, r, r2, e, e2 = distributed.total(
+        [
+            len(returns),
+            float(returns.sum()),
+            float((returns**2).sum()),
+            float(error.sum()),
+            float((error**2).sum()),
+        ]
+    )
+    variance, unexplained = r2 / n - (r / n) ** 2, e2 / n - (e / n) ** 2
+    return 1 - unexplained / variance if variance > 0 else 0.0

@@ -1,0 +1,67 @@
+"""Where log probabilities under the reference come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from rlhf.models.roots import TokenScorer
+from rlhf.models.scoring import sequence_logprobs
+from rlhf.online.rollout import Rollout
+
+if TYPE_CHECKING:
+    from rlhf.serving.client import TritonScorer
+
+
+class Reference(Protocol):
+    """The policy that the KL penalty holds the trained one to."""
+
+    def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
+        """n × [L_i], log π_ref of the response tokens at the sampling temperature, in nats."""
+
+
+class ReferenceModel:
+    """A frozen model in this process.
+
+    Args:
+        model: a language model, such as the SFT model.
+        temperature: sampling temperature of the policy.
+        max_tokens: padded tokens in one forward pass.
+    """
+
+    def __init__(self, model: TokenScorer, temperature: float, max_tokens: int) -> None:
+        self._model, self._temperature, self._max_tokens = model.eval(), temperature, max_tokens
+
+    @torch.no_grad()
+    def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
+        """See ``Reference``."""
+        return sequence_logprobs(
+            self._model, rollout.sequences, rollout.starts, self._temperature, self._max_tokens
+        )
+
+
+class ServedReference:
+    """A model behind a Triton server.
+
+    Args:
+        client: of the reference's server.
+        temperature: sampling temperature of the policy.
+    """
+
+    def __init__(self, client: TritonScorer, temperature: float) -> None:
+        self._client, self._temperature = client, temperature
+
+    def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
+        """See ``Reference``."""
+        arrays = [ids.numpy() for ids in rollout.sequences]
+        answers = self._client.logprobs(arrays, rollout.starts, self._temperature)
+        return [torch.from_numpy(logprobs) for logprobs in answers]
+
+
+class NoReference:
+    """For methods without a KL penalty: the policy is its own reference, and every KL is 0."""
+
+    def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
+        """See ``Reference``."""
+        return rollout.logprobs

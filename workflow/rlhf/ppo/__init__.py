@@ -1,1 +1,0 @@
-"""PPO: rollout → scoring → rewards → advantages → objective, driven by the trainer."""

@@ -1,0 +1,172 @@
+"""What the stages of on-policy methods share: an SFT policy is trained against a reward model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.online import OnlineConfig
+from rlhf.core.digest import canonical_json
+from rlhf.core.files import write_atomic
+from rlhf.errors import ServingError
+from rlhf.models import devices
+from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.reward import load_calibration, load_reply_scorer
+from rlhf.models.roots import Actor, ActorCritic, TokenScorer
+from rlhf.models.sampling_check import check_sampling
+from rlhf.online.algorithm import Algorithm
+from rlhf.online.loop import OnlineTrainer
+from rlhf.online.prompts import PromptStream
+from rlhf.online.reference import Reference, ReferenceModel, ServedReference
+from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel
+from rlhf.online.sampler import ModelSampler
+from rlhf.runtime.deadline import stop_requested
+from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
+from rlhf.serving.client import TritonScorer
+from rlhf.serving.store import Kind, model_identity
+from rlhf.stages.model_needs import check_tokenized
+from rlhf.stages.stage import Stage
+from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
+from rlhf.training import distributed
+from rlhf.training.batches import check_rollouts
+from rlhf.training.engine.replicated import Replicated
+
+MEASURES = ("reward", "kl", "kl_coefficient", "response_length", "eos_rate")
+
+
+def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
+    """Join the ranks and check what the stage was given; facts for the manifest.
+
+    Raises:
+        ConfigError: there are fewer prompts than ranks, or rows are too long for a model.
+        IntegrityError: the inputs were made with different tokenizers or templates.
+    """
+    threads = begin()
+    check_rollouts(_section(stage), stage.name, config, distributed.world_size())
+    facts = tokenizer_facts(stage, "sft", "reward", "data")
+    key = f"{_section(stage)}.{stage.name}.sampling.max_new_tokens"
+    for role in ("sft", "reward"):
+        new = key, config.sampling.max_new_tokens
+        check_tokenized(stage, stage.folder(role) / "model", new=new)
+    return facts | {"threads": threads, "processes": distributed.world_size()}
+
+
+def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
+    """The SFT model on this process's device, ready to be trained.
+
+    Raises:
+        ConfigError: it can't be sampled from.
+    """
+    folder = stage.folder("sft") / "model"
+    policy = load_token_scorer(folder).to(devices.own_device())
+    check_sampling(policy, folder)
+    policy.freeze(config.freeze_layers)
+    policy.compute_in(config.precision)
+    return policy
+
+
+def train(
+    stage: Stage,
+    config: OnlineConfig,
+    algorithm: Algorithm,
+    actor: Actor | ActorCritic,
+    rates: Mapping[str, float],
+    threads: int,
+) -> OnlineTrainer:
+    """Train, then publish ``model/``, ``metrics.jsonl`` and ``samples.jsonl``.
+
+    Args:
+        stage: the stage.
+        config: its configuration.
+        algorithm: the method.
+        actor: what is trained.
+        rates: prefix of the actor's parameters → peak learning rate.
+        threads: CPU threads of this process.
+    """
+    tokenizer = load_tokenizer(stage.folder("sft") / "model")
+    reward, reference = _scoring(stage, config, tokenizer.eos_token_id)
+    engine = Replicated(actor, rates, config.optimizer)
+    sampling = config.sampling
+    trainer = OnlineTrainer(
+        algorithm,
+        engine,
+        ModelSampler(
+            actor.policy, tokenizer.eos_token_id, sampling.max_new_tokens, sampling.temperature
+        ),
+        reward,
+        reference,
+        PromptStream(mixture(stage, "data", "train"), config.seed),
+        load_calibration(stage.folder("reward") / "model"),
+        tokenizer,
+        config,
+        stage.run_options(threads),
+        stage.micro_batch_tokens,
+    )
+    finished = trainer.train()
+    publish_model(engine, actor.policy, tokenizer, stage.outputs["model"], prefix="policy.")
+    finished.publish(metrics=stage.outputs["metrics"])
+    if distributed.rank() == 0:
+        samples = finished.journals["samples"].records()
+        pairs = zip(samples, messages_of(stage, samples), strict=True)
+        lines = [canonical_json(sample | {"prompt": prompt}) for sample, prompt in pairs]
+        write_atomic(stage.outputs["samples"], "".join(f"{line}\n" for line in lines))
+    return trainer
+
+
+def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
+    """Write the manifest, and leave the ranks."""
+    if distributed.rank() == 0:
+        stage.finish(
+            counts={"prompts": len(trainer.prompts), "updates": trainer.config.updates},
+            metrics=trainer.run.last_metrics(*MEASURES),
+            facts=facts,
+        )
+        trainer.run.mark_published()
+    distributed.finish()
+
+
+def _section(stage: Stage) -> str:
+    return stage.stage.removeprefix("train_")
+
+
+def _scoring(stage: Stage, config: OnlineConfig, eos_id: int) -> tuple[Reward, Reference]:
+    """In-process models, or clients that have checked that the servers hold the same models.
+
+    Raises:
+        ServingError: no server was announced, or one holds another model.
+    """
+    folders: dict[Kind, Path] = {
+        "reward": stage.folder("reward") / "model",
+        "reference": stage.folder("sft") / "model",
+    }
+    temperature = config.sampling.temperature
+    if config.scoring == "local":
+        device = devices.own_device()
+        reward = load_reply_scorer(folders["reward"]).to(device)
+        reference = load_token_scorer(folders["reference"]).to(device)
+        reward.compute_in(config.precision)
+        reference.compute_in(config.precision)
+        tokens = stage.micro_batch_tokens
+        return RewardModel(reward, eos_id, tokens), ReferenceModel(reference, temperature, tokens)
+    clients = {kind: _client(stage, kind, folder) for kind, folder in folders.items()}
+    return (
+        ServedRewardModel(clients["reward"], eos_id),
+        ServedReference(clients["reference"], temperature),
+    )
+
+
+def _client(stage: Stage, kind: Kind, folder: Path) -> TritonScorer:
+    endpoint = os.environ.get(f"RLHF_ENDPOINT_{kind.upper()}")
+    if not endpoint:
+        raise ServingError(
+            f"No {kind} server was announced (RLHF_ENDPOINT_{kind.upper()} is not set).",
+            where=f"{stage.stage}.{stage.name}",
+            hint="start this stage through `rlhf launch --serve …`, or set scoring: local",
+        )
+    certificates = Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
+    identity = model_identity(kind, folder.parent)
+    client = TritonScorer(endpoint, kind, identity, certificates, ending=stop_requested)
+    client.handshake()
+    return client
