@@ -29,6 +29,7 @@ include: "workflow/rules/train_sft.smk"
 include: "workflow/rules/train_reward.smk"
 include: "workflow/rules/export_store.smk"
 include: "workflow/rules/train_ppo.smk"
+include: "workflow/rules/train_rloo.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from rlhf.algorithms.ppo import Ppo
+from rlhf.algorithms.rloo import Rloo
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.rloo import RlooConfig
 from rlhf.data.mixture import Mixture
-from rlhf.models.roots import ActorCritic, Critic, ValueHead
+from rlhf.models.backbone import Backbone
+from rlhf.models.roots import Actor, ActorCritic, Critic, ValueHead
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import Reference, ReferenceModel
@@ -40,6 +43,11 @@ def config(**changes: Any) -> PpoConfig:
     """A PPO run; ``section__key=value`` changes a key of a section."""
     values = {"value": {"learning_rate": 1e-2}}
     return PpoConfig.model_validate(_values(values, changes))
+
+
+def rloo_config(**changes: Any) -> RlooConfig:
+    """An RLOO run."""
+    return RlooConfig.model_validate(_values({}, changes))
 
 
 def _values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +112,7 @@ def rollout_of(
 def trainer(
     mixture: Mixture,
     state: Path,
-    settings: PpoConfig,
+    settings: PpoConfig | RlooConfig,
     reward: Reward | None = None,
     reference: Reference | None = None,
     micro_batch_tokens: int = 48,
@@ -113,13 +121,17 @@ def trainer(
 ) -> OnlineTrainer:
     model, judged = model or policy(), judge()
     start, temperature = copy.deepcopy(model), settings.sampling.temperature
-    value = critic() if settings.value.kind == "critic" else ValueHead(model.width)
-    for root in (model, start, judged, *([value] if isinstance(value, Critic) else [])):
-        root.compute_in(settings.precision)
-    actor = ActorCritic(model, value, temperature)
-    rates = {"policy.": settings.optimizer.learning_rate, "value.": settings.value.learning_rate}
+    algorithm, actor = Rloo(settings), Actor(model, temperature)
+    rates = {"policy.": settings.optimizer.learning_rate}
+    if isinstance(settings, PpoConfig):
+        value = critic() if settings.value.kind == "critic" else ValueHead(model.width)
+        algorithm, actor = Ppo(settings), ActorCritic(model, value, temperature)
+        rates["value."] = settings.value.learning_rate
+    for root in (start, judged, *actor.children()):
+        if isinstance(root, Backbone):
+            root.compute_in(settings.precision)
     learner = OnlineTrainer(
-        Ppo(settings),
+        algorithm,
         Replicated(actor, rates, settings.optimizer),
         ModelSampler(model, EOS, settings.sampling.max_new_tokens, temperature),
         reward or RewardModel(judged, EOS, 64),

@@ -25,7 +25,6 @@ OWN = {
     "open_assistant/reinforced.py": "what PPO there is given",
     "open_assistant/request.py": "Open-Assistant's trainers",
     "sources/locks.py": "sections of a lock",
-    "stages/evaluate.py": "roles of its inputs",
 }
 
 

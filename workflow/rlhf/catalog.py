@@ -90,6 +90,15 @@ class Row:
 
 
 _TRAIN, _VALIDATION = "train", "validation"
+_POLICY = (
+    Plot("Reward", "calibrated, standard deviations", (("reward", "reward"),)),
+    Plot("KL from the reference", "nats per response", (("kl", "KL"),)),
+    Plot("KL coefficient", "β", (("kl_coefficient", "β"),)),
+    Plot("Response length", "tokens", (("response_length", "length"),)),
+    Plot("Responses that end", "share with an end token", (("eos_rate", "ended"),)),
+    Plot("Entropy", "nats per token", (("entropy", "entropy"),)),
+    Plot("Clip fraction", "share of tokens", (("clip_fraction", "clipped"),)),
+)
 
 # In the order in which they are built.
 STAGES = (
@@ -197,22 +206,32 @@ STAGES = (
         title="PPO",
         label="PPO",
         plots=(
-            Plot("Reward", "calibrated, standard deviations", (("reward", "reward"),)),
-            Plot("KL from the reference", "nats per response", (("kl", "KL"),)),
-            Plot("KL coefficient", "β", (("kl_coefficient", "β"),)),
-            Plot("Response length", "tokens", (("response_length", "length"),)),
-            Plot("Responses that end", "share with an end token", (("eos_rate", "ended"),)),
-            Plot("Entropy", "nats per token", (("entropy", "entropy"),)),
-            Plot("Clip fraction", "share of tokens", (("clip_fraction", "clipped"),)),
+            *_POLICY,
             Plot("Value loss", "", (("value_loss", "value loss"),)),
             Plot("Explained variance", "of the returns", (("explained_variance", "explained"),)),
         ),
     ),
     Row(
+        rule="train_rloo",
+        section="rloo",
+        parents={"sft": "sft", "reward": "reward"},
+        start=("sft",),
+        view="prompt",
+        trains=True,
+        online=True,
+        servers={"reward": "reward", "reference": "sft"},
+        threads="threads",
+        gpu=True,
+        hours=24,
+        title="RLOO",
+        label="RLOO",
+        plots=_POLICY,
+    ),
+    Row(
         rule="evaluate",
         section="evaluation",
-        parents={"ppo": "ppo"},
-        start=("ppo",),
+        parents={"ppo": "ppo", "rloo": "rloo"},
+        start=("ppo", "rloo"),
         held_out={"prompts": "prompt"},
         threads="threads",
         gpu=True,

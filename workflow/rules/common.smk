@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from rlhf import paths
-from rlhf.catalog import DRAWING, STORES, VIEWS
+from rlhf.catalog import DRAWING, ONLINE, STORES, VIEWS
 from rlhf.config.cluster import stage_resources
 from rlhf.config.load import load_config_file
 from rlhf.errors import RlhfError
@@ -152,6 +152,11 @@ def of_named_run(parents_of):
 def start(section):
     """Manifest of what a run starts from; of an evaluation, the run that it evaluates."""
     return of_run(parents.start, section)
+
+
+def started(section, other):
+    """Manifest of what a run starts from, if that is of the other section; else none."""
+    return of_run(parents.started, section, other)
 
 
 def base(section):

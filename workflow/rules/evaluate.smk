@@ -1,9 +1,9 @@
 rule evaluate:
     input:
+        **{section: started("evaluation", section) for section in ONLINE},
         base=base("evaluation"),
         sft=parent("evaluation", "sft"),
         reward=parent("evaluation", "reward"),
-        ppo=start("evaluation"),
         data=tokenized("evaluation", "prompts"),
         rows=rows("evaluation"),
     output:
@@ -23,6 +23,7 @@ rule evaluate:
     shell:
         STAGE + " --name {wildcards.name}"
         " --input base {input.base} --input sft {input.sft} --input reward {input.reward}"
-        " --input ppo {input.ppo} --input data {input.data} --input rows {input.rows}"
+        + "".join(f" --input {one} {{input.{one}}}" for one in ONLINE)
+        + " --input data {input.data} --input rows {input.rows}"
         " --output evaluation {output.evaluation} --output samples {output.samples}"
         " --output sampling_report {output.sampling_report} --output manifest {output.manifest}"

@@ -9,8 +9,8 @@ import torch
 from rlhf.algorithms.ppo import whiten
 from rlhf.online.rewards import RunningScale
 from rlhf.training import distributed
-from support.tiny_models import rank_main
-from support.tiny_online import config, prompts_in, trainer
+from support.tiny_models import gradients, rank_main
+from support.tiny_online import config, prompts_in, rloo_config, trainer
 
 LENGTHS = [3, 1, 8, 2, 5]  # an odd number: the ranks have different numbers of responses
 
@@ -23,6 +23,23 @@ def parts() -> list[torch.Tensor]:
 def settings() -> dict:
     return config(minibatch_size=4, epochs=2, rewards__scaling="running", rewards__whiten=True,
                   kl__controller="adaptive", updates=2)  # fmt: skip
+
+
+def update_of(settings, folder: Path, state: Path) -> dict:
+    """The first minibatch, which is the whole rollout: what it is made of, and its gradient."""
+    learner = trainer(prompts_in(folder / "prompts"), state, settings)
+    experience = learner.experience(0, learner.roll_out(0))
+    measures, _ = learner._accumulate(experience, list(range(len(experience.rollout))))
+    for parameter in learner.actor.parameters():
+        if distributed.world_size() > 1:
+            torch.distributed.all_reduce(parameter.grad)
+    return {
+        "prompts": [row["id"] for row in experience.rollout.examples],
+        "sequences": experience.rollout.sequences,
+        "advantages": experience.credit.advantages,
+        "measures": measures,
+        "gradients": gradients(learner.actor),
+    }
 
 
 def work(folder: Path, state: Path) -> dict:
@@ -40,6 +57,8 @@ def work(folder: Path, state: Path) -> dict:
         "total": distributed.total([1.0, float(distributed.rank())]),
         "gathered": distributed.gather([distributed.rank()]),
         "anyone": [distributed.anyone(distributed.rank() == 1), distributed.anyone(False)],
+        "rloo": update_of(rloo_config(responses_per_prompt=2), folder, state / "rloo"),
+        "ppo": update_of(config(responses_per_prompt=2), folder, state / "ppo"),
         "rollouts": [
             {"sequences": one.rollout.sequences, "advantages": one.credit.advantages}
             for one in experiences

@@ -212,7 +212,32 @@ def test_several_responses_to_each_prompt_make_a_rollout(valid):
     assert text in message(valid)
     put(valid, "ppo.final.responses_per_prompt", 1)
     put(valid, "ppo.final.rewards", {"baseline": "leave_one_out"})
-    assert "responses_per_prompt must be 2 or more" in message(valid)
+    assert "ppo.final.rewards: " in message(valid)
+    assert "write the run under `rloo:`, without `value`" in message(valid)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"responses_per_prompt": 1}, "rloo.other.responses_per_prompt: "),
+        ({"epochs": 2}, "rloo.other: epochs 2 needs `clip`"),
+        ({"value": {"kind": "head"}}, "rloo.other.value: "),
+        ({"reward": "nobody"}, "rloo.other.reward: there is no reward.nobody"),
+    ],
+)
+def test_rloo_runs(valid, changes, expected):
+    run = {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}
+    put(valid, "rloo.other", run)
+    put(valid, "evaluation.other", {"rloo": "other"})
+    assert load_config(valid).start("evaluation", "other") == ("rloo", "other")
+    put(valid, "rloo.other", run | changes)
+    assert expected in message(valid)
+
+
+@pytest.mark.parametrize("evaluated", [{}, {"ppo": "final", "rloo": "final"}])
+def test_an_evaluation_is_of_one_run(valid, evaluated):
+    put(valid, "evaluation.other", evaluated)
+    assert "evaluation.other: give exactly one of ppo, rloo" in message(valid)
 
 
 @pytest.mark.parametrize(

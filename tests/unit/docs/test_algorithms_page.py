@@ -11,9 +11,15 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
+from rlhf.config.rloo import RlooConfig
 from rlhf.config.sft import SftConfig
 
-SECTIONS = {"Supervised fine-tuning": SftConfig, "Reward model": RewardConfig, "PPO": PpoConfig}
+SECTIONS = {
+    "Supervised fine-tuning": SftConfig,
+    "Reward model": RewardConfig,
+    "PPO": PpoConfig,
+    "RLOO": RlooConfig,
+}
 RUNS = ("model", "sft", "reward", "data", "duplicates")  # what a run is made of, not how it learns
 
 

@@ -73,9 +73,21 @@ def train_ppo(folder: Path) -> Run:
     ).train()
 
 
+def train_rloo(folder: Path) -> Run:
+    prompts = tiny_online.save_prompts(folder / "set")
+    return tiny_online.trainer(
+        prompts, folder / "state", tiny_online.rloo_config(), tensorboard=folder / "events"
+    ).train()
+
+
 @pytest.mark.parametrize(
     ("section", "training"),
-    [("SFT", train_sft), ("Reward model", train_reward), ("PPO", train_ppo)],
+    [
+        ("SFT", train_sft),
+        ("Reward model", train_reward),
+        ("PPO", train_ppo),
+        ("RLOO", train_rloo),
+    ],
 )
 def test_a_trainings_figures(tmp_path, section, training):
     records = training(tmp_path).journals["metrics"].records()

@@ -10,7 +10,7 @@ from support.programs import online_ranks, uneven_ranks
 from support.programs.online_ranks import parts, work
 from support.tiny_models import run_ranks
 from support.tiny_online import save_prompts, trainer
-from support.tolerances import assert_near
+from support.tolerances import assert_gradients_near, assert_near
 
 from rlhf.algorithms.ppo import whiten
 
@@ -78,6 +78,25 @@ def test_ranks_sample_different_parts_of_the_draws_of_one_process(found):
     advantages = interleave(*(one["rollouts"][0]["advantages"] for one in (first, second)))
     for left, right in zip(advantages, alone["rollouts"][0]["advantages"], strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo"])
+def test_responses_to_a_prompt_stay_on_a_rank_and_teach_the_same(found, method):
+    first, second, alone = (one[method] for one in (*found[0], found[1]))
+    assert [len(one["sequences"]) for one in (first, second)] == [4, 4]
+    for one in (first, second):
+        assert one["prompts"][::2] == one["prompts"][1::2]
+        assert len(set(one["prompts"])) == 2
+    for name in ("sequences", "advantages"):
+        pairs = ([one[name][i : i + 2] for i in (0, 2)] for one in (first, second))
+        for mine, whole in zip(interleave(*pairs), zip(*[iter(alone[name])] * 2, strict=True),
+                               strict=True):  # fmt: skip
+            for left, right in zip(mine, whole, strict=True):
+                torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+    assert_gradients_near(first["gradients"], alone["gradients"])
+    for name, gradient in first["gradients"].items():
+        assert torch.equal(gradient, second["gradients"][name]), name
+    assert first["measures"] == second["measures"] == pytest.approx(alone["measures"], abs=1e-4)
 
 
 def test_measures_are_over_all_ranks(found):

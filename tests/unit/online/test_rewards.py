@@ -7,7 +7,7 @@ import torch
 from support.tiny_online import config, rollout_of
 
 from rlhf.online.reference import NoReference
-from rlhf.online.rewards import RewardShaping, RunningScale, leave_one_out
+from rlhf.online.rewards import RewardShaping, RunningScale
 
 
 def shaping(calibration=(0.0, 1.0), **changes):
@@ -118,13 +118,6 @@ def test_the_scale_goes_on_from_its_state():
     assert straight.update(scores[15:]) == second.update(scores[15:])
     assert second.state() == straight.state()
     assert not math.isclose(second.state()["squares"], first.state()["squares"])
-
-
-def test_leave_one_out_compares_the_responses_to_one_prompt():
-    found = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3)
-    assert found.tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
-    shifted = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 9.0, 9.0, 9.0]), 3)
-    assert torch.equal(found, shifted), "what a prompt is worth does not matter"
 
 
 def test_scores_that_differ_by_rounding_alone_are_not_scaled():

@@ -56,12 +56,6 @@ class RewardShapingConfig(Strict):
     missing_eos_penalty: float = key(
         1.0, ge=0, about="subtracted from the score of a response that never ended"
     )
-    baseline: Literal["none", "leave_one_out"] = key(
-        "none",
-        about="`leave_one_out` subtracts the mean score of the prompt's other responses; needs "
-        "`responses_per_prompt` of 2 or more",
-        source="RLOO, Ahmadian et al. 2024",
-    )
 
 
 class OnlineConfig(Strict):
@@ -112,13 +106,4 @@ class OnlineConfig(Strict):
                     f"{name} {getattr(self, name)} must divide rollout_batch_size "
                     f"{self.rollout_batch_size}"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _baseline_has_others(self) -> Self:
-        if self.rewards.baseline == "leave_one_out" and self.responses_per_prompt == 1:
-            raise ValueError(
-                "rewards.baseline leave_one_out compares the responses to one prompt: "
-                "responses_per_prompt must be 2 or more"
-            )
         return self

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from rlhf.config.base import Strict, key
 from rlhf.config.online import OnlineConfig, RewardShapingConfig
@@ -12,6 +15,16 @@ class PpoRewardsConfig(RewardShapingConfig):
     """What becomes of the reward model's score, in this order: calibrate, scale, clip, penalty."""
 
     whiten: bool = key(False, about="whiten the per-token rewards without shifting their mean")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _baseline_is_rloo(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "baseline" in values:
+            raise ValueError(
+                "baseline: responses to one prompt are compared by RLOO, a method of its own: "
+                "write the run under `rloo:`, without `value`, `gamma`, `lam` and `rewards.whiten`"
+            )
+        return values
 
 
 class ValueConfig(Strict):

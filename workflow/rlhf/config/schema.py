@@ -18,6 +18,7 @@ from rlhf.config.problems import name_problem, suggest
 from rlhf.config.registry import is_known, resolve_datasets
 from rlhf.config.report import ReportConfig
 from rlhf.config.reward import RewardConfig
+from rlhf.config.rloo import RlooConfig
 from rlhf.config.runtime import RuntimeConfig
 from rlhf.config.sft import SftConfig
 from rlhf.config.store import StoreConfig
@@ -36,6 +37,7 @@ class Config(Strict):
     reward: dict[str, RewardConfig] = key({}, about="reward models, by name")
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
+    rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")
     evaluation: dict[str, EvaluationConfig] = key({}, about="evaluations, by name")
     report: dict[str, ReportConfig] = key({}, about="reports, by name")
     runtime: RuntimeConfig = key(RuntimeConfig(), about="threads, micro-batches, saving")

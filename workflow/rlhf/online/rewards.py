@@ -110,21 +110,6 @@ class RunningScale:
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
 
 
-def leave_one_out(scores: torch.Tensor, responses: int) -> torch.Tensor:
-    """Each score less the mean of the other responses to the same prompt.
-
-    What a prompt is worth by itself is then no part of the advantage. RLOO, Ahmadian et al. 2024
-    (arXiv 2402.14740), section 2.3.
-
-    Args:
-        scores: [n], those of one prompt together.
-        responses: k ≥ 2 responses to each prompt.
-    """
-    groups = scores.double().view(-1, responses)
-    others = (groups.sum(1, keepdim=True) - groups) / (responses - 1)
-    return (groups - others).flatten().to(scores)
-
-
 class RewardShaping:
     """From raw scores of responses to rewards of tokens.
 
@@ -152,7 +137,6 @@ class RewardShaping:
 
     def __init__(self, config: OnlineConfig, calibration: tuple[float, float]) -> None:
         self._config, self._estimator = config.rewards, config.kl.estimator
-        self._responses = config.responses_per_prompt
         self._mean, self._std = calibration
         self.scale, self.kl = RunningScale(), KlController(config.kl)
 
@@ -171,11 +155,8 @@ class RewardShaping:
             scores = scores / self.scale.update(scores)
         scores = scores.clamp(-self._config.clip, self._config.clip)
         scores = scores - self._config.missing_eos_penalty * (~rollout.ended).float()
-        centred = scores
-        if self._config.baseline == "leave_one_out":
-            centred = leave_one_out(scores, self._responses)
         rewards = []
-        for score_, policy, ref in zip(centred, rollout.logprobs, reference, strict=True):
+        for score_, policy, ref in zip(scores, rollout.logprobs, reference, strict=True):
             reward = -self.kl.coefficient * kl_estimate(policy, ref, self._estimator)  # [L_i]
             reward[-1] += score_
             rewards.append(reward)

@@ -30,6 +30,11 @@ def start(config: Config, section: str, name: str) -> str:
     return manifest(*config.start(section, name))
 
 
+def started(config: Config, section: str, name: str, other: str) -> list[str]:
+    """What a run starts from, if it is of the other section; else nothing."""
+    return [start(config, section, name)] if config.start(section, name)[0] == other else []
+
+
 def base(config: Config, section: str, name: str) -> str:
     """The base model that a run goes back to."""
     return manifest("models", config.base_model(section, name))

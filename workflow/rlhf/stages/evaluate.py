@@ -1,4 +1,4 @@
-"""Base, SFT and PPO on held-out prompts, judged by the reward model."""
+"""Base, SFT and trained policy on held-out prompts, scored by the reward model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from rlhf.training import finite
 
 logger = logging.getLogger(__name__)
 
-MODELS = ("base", "sft", "ppo")
 Messages = list[dict[str, str]]  # role and content of each turn
 
 
@@ -39,11 +38,13 @@ def run(stage: Stage) -> None:
     """Sample, score, compare; write ``evaluation.json`` and the samples."""
     threads = begin()
     config, tokens = stage.read(EvaluationConfig), stage.micro_batch_tokens
-    facts = tokenizer_facts(stage, *MODELS, "reward", "data")
+    method, _ = config.policy
+    names = ("base", "sft", method)  # from the earliest model to the latest
+    facts = tokenizer_facts(stage, *names, "reward", "data")
     response = f"evaluation.{stage.name}.max_new_tokens", config.max_new_tokens
-    for name in (*MODELS, "reward"):
+    for name in (*names, "reward"):
         check_tokenized(stage, stage.folder(name) / "model", new=response)
-    tokenizer = load_tokenizer(stage.folder("ppo") / "model")
+    tokenizer = load_tokenizer(stage.folder(method) / "model")
     rows = _held_out(stage, config.max_prompts)
     prompts = [torch.tensor(row["input_ids"]) for row in rows]
     repeats = config.samples_per_prompt
@@ -54,7 +55,7 @@ def run(stage: Stage) -> None:
 
     # One model is in memory at a time, and the reference (SFT) to the end.
     responses: dict[str, list[Response]] = {}
-    for name in MODELS:
+    for name in names:
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
         model = load_token_scorer(stage.folder(name) / "model").to(devices.own_device()).eval()
         check_sampling(model, stage.folder(name) / "model")
@@ -70,7 +71,7 @@ def run(stage: Stage) -> None:
     others = {name: found for name, found in responses.items() if name != "sft"}
     referred = _logprobs(reference, repeated, others, config.temperature, tokens)
     samples = {}
-    for name in MODELS:
+    for name in names:
         own = [one.logprob for one in responses[name]]
         kl = [p - q for p, q in zip(own, referred.get(name, own), strict=True)]
         asked_for = [row for row in rows for _ in range(repeats)]
@@ -94,7 +95,7 @@ def run(stage: Stage) -> None:
     write_json(stage.outputs["evaluation"], summary)
     texts = {
         name: [tokenizer.decode(r.ids, skip_special_tokens=True) for r in responses[name]]
-        for name in MODELS
+        for name in names
     }
     asked = messages_of(stage, rows)
     write_json(stage.outputs["samples"], _side_by_side(asked, repeats, texts, rewards))
@@ -102,8 +103,8 @@ def run(stage: Stage) -> None:
     stage.finish(
         counts={"prompts": len(prompts), "samples": len(repeated)},
         metrics={
-            **{f"reward_{name}": summary["models"][name]["reward"] for name in MODELS},
-            "ppo_vs_sft": summary["comparisons"]["ppo_vs_sft"],
+            **{f"reward_{name}": summary["models"][name]["reward"] for name in names},
+            f"{method}_vs_sft": summary["comparisons"][f"{method}_vs_sft"],
         },
         facts=facts | {"threads": threads},
     )
@@ -179,7 +180,7 @@ def _side_by_side(
     for i, prompt in enumerate(prompts):
         first = i * repeats
         entry: dict[str, Any] = {"prompt": prompt}
-        for name in MODELS:
+        for name in texts:
             entry[name] = {"text": texts[name][first], "reward": rewards[name][first]}
         entries.append(entry)
     return entries
@@ -191,7 +192,7 @@ def _report(
     repeats: int,
     texts: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """The samples of the PPO model in Open-Assistant's form, with SFT and base beside it."""
+    """The samples of the trained policy in Open-Assistant's form, with SFT and base beside it."""
     params = {
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,
@@ -203,10 +204,10 @@ def _report(
     for i, prompt in enumerate(prompts):
         results = [
             SamplingResult(name, params, texts[name][i * repeats : (i + 1) * repeats])
-            for name in reversed(MODELS)
+            for name in reversed(texts)
         ]
         entries.append((prompt_text(prompt), results))
-    return sampling_report(config.ppo, {"seed": config.seed} | params, entries)
+    return sampling_report(config.policy[1], {"seed": config.seed} | params, entries)
 
 
 if __name__ == "__main__":

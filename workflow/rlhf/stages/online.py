@@ -47,9 +47,8 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
     check_rollouts(_section(stage), stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     key = f"{_section(stage)}.{stage.name}.sampling.max_new_tokens"
-    for role in ("sft", "reward"):
-        new = key, config.sampling.max_new_tokens
-        check_tokenized(stage, stage.folder(role) / "model", new=new)
+    for folder in (stage.folder("sft"), stage.folder("reward")):
+        check_tokenized(stage, folder / "model", new=(key, config.sampling.max_new_tokens))
     return facts | {"threads": threads, "processes": distributed.world_size()}
 
 

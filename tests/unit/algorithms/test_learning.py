@@ -1,15 +1,27 @@
-"""The whole of PPO solves a toy: more of one token. With shuffled rewards it does not."""
+"""PPO and RLOO solve a toy: more of one token. With shuffled rewards they do not."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny_online import CALIBRATION, config, policy, save_prompts, trainer
+from support.tiny_online import (
+    CALIBRATION,
+    config,
+    policy,
+    rloo_config,
+    save_prompts,
+    trainer,
+)
 
 from rlhf.online.rollout import Rollout
 
 FAVOURITE, LENGTH, UPDATES = 7, 4, 16
 SEEDS = (0, 1, 2)
+METHODS = [
+    pytest.param(config, {"epochs": 2}, id="ppo"),
+    pytest.param(rloo_config, {"epochs": 2, "clip": 0.2}, id="rloo, clipped"),
+    pytest.param(rloo_config, {"responses_per_prompt": 6}, id="rloo, plain"),
+]
 
 
 class TokenShare:
@@ -36,11 +48,11 @@ def mixture(tmp_path_factory):
     return save_prompts(tmp_path_factory.mktemp("prompts"), count=64, length=LENGTH)
 
 
-def learn(mixture, folder, seed, shuffled):
-    settings = config(
-        updates=UPDATES, rollout_batch_size=48, minibatch_size=24, epochs=2, seed=seed,
+def learn(mixture, folder, seed, shuffled, method=config, **own):
+    settings = method(
+        updates=UPDATES, rollout_batch_size=48, minibatch_size=24, seed=seed,
         sampling__max_new_tokens=8, kl__coefficient=0.02, rewards__missing_eos_penalty=0.0,
-        optimizer__learning_rate=4e-3, optimizer__schedule="constant",
+        optimizer__learning_rate=4e-3, optimizer__schedule="constant", **own,
     )  # fmt: skip
     reward, model = TokenShare(shuffled), policy(seed)
     learner = trainer(mixture, folder, settings, reward, micro_batch_tokens=4096, model=model)
@@ -49,10 +61,11 @@ def learn(mixture, folder, seed, shuffled):
     return first, last, records
 
 
+@pytest.mark.parametrize(("method", "own"), METHODS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_reward_rises(mixture, tmp_path, seed):
+def test_the_reward_rises(mixture, tmp_path, seed, method, own):
     """Checklist 45"""
-    first, last, records = learn(mixture, tmp_path, seed, shuffled=False)
+    first, last, records = learn(mixture, tmp_path, seed, False, method, **own)
     print(f"share {first:.3f} → {last:.3f}, KL {records[-1]['kl']:.2f}")
     assert first < 0.2
     assert last > 0.6
@@ -61,9 +74,10 @@ def test_the_reward_rises(mixture, tmp_path, seed):
     assert max(record["approx_kl"] for record in records) < 0.5
 
 
+@pytest.mark.parametrize(("method", "own"), METHODS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_shuffled_rewards_teach_nothing(mixture, tmp_path, seed):
+def test_shuffled_rewards_teach_nothing(mixture, tmp_path, seed, method, own):
     """Checklist 45"""
-    first, last, _ = learn(mixture, tmp_path, seed, shuffled=True)
+    first, last, _ = learn(mixture, tmp_path, seed, True, method, **own)
     print(f"share {first:.3f} → {last:.3f}")
     assert last < first + 0.15
