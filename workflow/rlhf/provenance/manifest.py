@@ -28,7 +28,7 @@ class Manifest:
     """What made an artifact, and what it is.
 
     Attributes:
-        stage: name of the stage, such as ``sft``.
+        stage: name of the stage, such as ``train_sft``.
         name: name that the user gave to the artifact.
         config: the stage's own slice of the configuration.
         code: digest of the code closure of the stage.

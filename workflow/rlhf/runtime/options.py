@@ -12,7 +12,7 @@ class RunOptions:
     """How a run is carried out; nothing here changes its result.
 
     Attributes:
-        name: name shown and used for TensorBoard, such as ``sft.chat``.
+        name: name shown and used for TensorBoard, such as ``train_sft.chat``.
         state: folder of the run's saved states.
         identity: all that decides the result; states are found again only under the same.
         save_steps: save every so many steps; 0: by time alone.

@@ -16,7 +16,7 @@ class Progress:
     """Steps done, tokens per second, time left.
 
     Args:
-        what: name shown, such as ``sft.chat``.
+        what: name shown, such as ``train_sft.chat``.
         total: steps in the whole run.
         done: steps done by an earlier attempt.
         every: seconds between two plain lines.

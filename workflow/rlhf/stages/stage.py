@@ -40,7 +40,7 @@ class Stage:
     """One run of one stage.
 
     Attributes:
-        stage: the stage's name, such as ``sft``.
+        stage: the stage's name, such as ``train_sft``.
         name: name of the artifact that it makes.
         config: the stage's slice of the configuration, as it came; ``read`` gives it a type.
         inputs: role → path(s) of the parents' manifests or other files.

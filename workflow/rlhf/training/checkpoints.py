@@ -33,7 +33,7 @@ class Checkpoints:
     """The saved states of one run, in ``root/fingerprint/step-NNNNNNNN``.
 
     Args:
-        root: folder of the run, such as ``state/sft/chat``.
+        root: folder of the run, such as ``state/train_sft/chat``.
         identity: all that decides the run's result (config, code, parents, world size); a state
             is found again only under the same identity.
         keep: states kept; at least two, so that a damaged one has one before it.
