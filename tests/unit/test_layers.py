@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.page_tables import names, tables
+
 import rlhf
 
 PACKAGE = Path(rlhf.__file__).parent
@@ -54,6 +56,10 @@ def _imported(path: Path) -> Iterator[str]:
 def test_every_name_has_a_layer() -> None:
     names = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert names - {"__init__", "__pycache__"} == set(LAYERS)
+
+
+def test_the_page_lists_the_layers_in_their_order() -> None:
+    assert names(tables("architecture.md", "package")["Packages"]) == LAYERS
 
 
 def test_no_module_imports_upward() -> None:
