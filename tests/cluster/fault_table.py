@@ -23,11 +23,12 @@ _HEAD = """\
 # Faults
 
 What goes wrong on a cluster, and what happens then.
-`tests/cluster` injects every fault into a real run on a real SLURM, as an ordinary user has
-submitted it with `snakemake --profile slurm`. In the end, the run's files have to be the bytes of
-the same run, on as many processes, that nothing happened to.
+`tests/cluster` injects every fault into a real run on a real SLURM cluster, submitted by an \
+ordinary user with `snakemake --profile slurm`.
+At the end, the run's files must be byte-identical to those of an undisturbed run with the same \
+number of processes.
 
-`python tests/cluster/fault_table.py` writes this page from the tests and their last results.
+`python tests/cluster/fault_table.py` writes this page from the tests and their latest results.
 
 | fault | how it is injected | what happens | in | same bytes |
 |---|---|---|---|---|

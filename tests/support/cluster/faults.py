@@ -79,7 +79,7 @@ def fault(
 
 
 TRAINING = ("train_sft", "train_reward", "train_ppo")
-GOES_ON = "the next job goes on after the last saved step"
+GOES_ON = "the next job continues after the last saved step"
 
 
 @fault(
@@ -87,7 +87,7 @@ GOES_ON = "the next job goes on after the last saved step"
     topology=TWO_NODES,
     resumes=False,
     injected="–",
-    outcome="two nodes of one process give the same bytes as one node of two processes",
+    outcome="two nodes with one process each give the same bytes as one node with two processes",
 )
 def nothing(run: Run) -> None:
     """Nothing goes wrong."""
@@ -99,11 +99,11 @@ def nothing(run: Run) -> None:
     *TRAINING,
     topology=TWO_PROCESSES,
     save_margin_seconds=235.0,
-    injected="jobs of 4 minutes, of which all but 5 s are kept for saving",
-    outcome="all ranks save and end before the limit; Snakemake submits the next job",
+    injected="jobs of 4 minutes, of which all but 5 s are reserved for saving",
+    outcome="all ranks save and exit before the limit; Snakemake submits the next job",
 )
 def time_limit(run: Run) -> None:
-    """The time limit comes near, twice in a row."""
+    """The time limit approaches, twice in a row."""
     run.start(f"--set-resources={run.rule}:runtime=4 if attempt <= 2 else 30")
     run.finish()
     resumed = run.resumed_after()
@@ -113,7 +113,7 @@ def time_limit(run: Run) -> None:
 
 @fault(
     "train_sft",
-    injected="the ranks are frozen (SIGSTOP), and the job's limit lowered to a minute",
+    injected="the ranks are frozen (SIGSTOP), and the job's limit is lowered to one minute",
     outcome=f"the job ends as TIMEOUT; {GOES_ON}",
 )
 def time_limit_while_frozen(run: Run) -> None:
@@ -131,8 +131,8 @@ def time_limit_while_frozen(run: Run) -> None:
 @fault(
     "train_reward",
     topology=TWO_NODES,
-    injected="an urgent job takes the nodes; SLURM gives 10 s of grace, then ends the job",
-    outcome=f"the ranks save within the grace; {GOES_ON} once the nodes are free",
+    injected="an urgent job takes the nodes; SLURM gives 10 s of grace, then kills the job",
+    outcome=f"the ranks save within the grace period; {GOES_ON} once the nodes are free",
 )
 def preemption_with_grace(run: Run) -> None:
     """The job is preempted in a partition that requeues."""
@@ -141,7 +141,7 @@ def preemption_with_grace(run: Run) -> None:
 
 @fault(
     "train_sft",
-    injected="an urgent job takes the node; SLURM ends the job at once",
+    injected="an urgent job takes the node; SLURM kills the job at once",
     outcome=f"the job ends as PREEMPTED; {GOES_ON} once the node is free",
 )
 def preemption_by_cancel(run: Run) -> None:
@@ -163,7 +163,7 @@ def preempt(run: Run, partition: str) -> None:
 @fault(
     "train_ppo",
     injected="`scancel` of the running job",
-    outcome=f"ranks and servers end; {GOES_ON}",
+    outcome=f"ranks and servers exit; {GOES_ON}",
 )
 def scancel(run: Run) -> None:
     """Somebody cancels the job."""
@@ -189,13 +189,13 @@ def scancel_with_accounting(run: Run) -> None:
 
 @fault(
     "train_sft",
-    injected="slurmd is killed with -9 and its node lost; the job's processes stay alive, and go "
-    "on (after a SIGSTOP that lasts until the next job has taken over)",
-    outcome="the job ends as NODE_FAIL; the next one goes on elsewhere; the processes left behind "
-    "find that they are replaced, write nothing, and end",
+    injected="slurmd is killed with -9 and its node is lost; the job's processes stay alive, and "
+    "run on (after a SIGSTOP that lasts until the next job has taken over)",
+    outcome="the job ends as NODE_FAIL; the next one continues elsewhere; the processes left "
+    "behind notice that they have been replaced, write nothing, and exit",
 )
 def node_lost(run: Run) -> None:
-    """A node is lost, while processes on it live on."""
+    """A node is lost while its processes live on."""
     cluster = run.cluster
     run.start(partition="lossy")
     run.wait_for_step(3)
@@ -223,7 +223,7 @@ def node_lost(run: Run) -> None:
     *TRAINING[:2],
     topology=TWO_NODES,
     injected="a rank is killed with -9",
-    outcome=f"the other rank ends, the job fails; {GOES_ON}",
+    outcome=f"the other rank exits and the job fails; {GOES_ON}",
 )
 def rank_killed(run: Run) -> None:
     """A rank dies."""
@@ -235,12 +235,12 @@ def rank_killed(run: Run) -> None:
 
 @fault(
     "train_sft",
-    injected="the first job may take 300 MB, too little to start; in the second, a rank may take "
-    "no more than it has (prlimit)",
-    outcome=f"SLURM ends the first job; in the second an allocation fails; {GOES_ON}",
+    injected="the first job is limited to 300 MB, too little to start; in the second, a rank may "
+    "allocate no more than it has (prlimit)",
+    outcome=f"SLURM kills the first job; in the second an allocation fails; {GOES_ON}",
 )
 def out_of_memory(run: Run) -> None:
-    """There is not enough memory."""
+    """Memory runs out."""
     # Memory that is given back leaves the process, and has to be had again.
     run.project.variables["MALLOC_MMAP_THRESHOLD_"] = "4096"
     run.start(f"--set-resources={run.rule}:mem_mb=300 if attempt == 1 else 4000")
@@ -277,7 +277,7 @@ def head_interrupted(run: Run) -> None:
     outcome="snakemake waits for the job, which runs to its end; nothing is left to do",
 )
 def head_terminated(run: Run) -> None:
-    """The login node's snakemake is asked to end."""
+    """The login node's snakemake is told to end."""
     head = run.start()
     run.wait_for_step(3)
     head.signal(signal.SIGTERM)
@@ -289,10 +289,10 @@ def head_terminated(run: Run) -> None:
     "train_sft",
     resumes=False,
     injected="snakemake is killed with -9 while the job runs; `rlhf recover --wait`",
-    outcome="the job is listed and awaited; `snakemake` then takes its result as it is",
+    outcome="the job is listed and awaited; `snakemake` then accepts its result as it is",
 )
 def head_killed_and_job_awaited(run: Run) -> None:
-    """The login node's snakemake dies; its job is awaited."""
+    """The login node's snakemake dies; the user waits for its job."""
     job = kill_head(run)
     said = run.project.run_command("rlhf", "recover", "--wait")
     assert "Unlocked" in said, said
@@ -307,7 +307,7 @@ def head_killed_and_job_awaited(run: Run) -> None:
     outcome=f"the job is cancelled and saves its state; after `snakemake`, {GOES_ON}",
 )
 def head_killed_and_job_cancelled(run: Run) -> None:
-    """The login node's snakemake dies; its job is cancelled."""
+    """The login node's snakemake dies; the user cancels its job."""
     job = kill_head(run)
     run.project.run_command("rlhf", "recover", "--cancel")
     assert run.cluster.state(job) in OVER
@@ -331,7 +331,7 @@ def kill_head(run: Run) -> str:
     "train_ppo",
     resumes=False,
     injected="the reward server is killed with -9 during a rollout",
-    outcome="the launcher starts it again; the ranks' requests wait for it; one job in all",
+    outcome="the launcher restarts it; the ranks' requests wait for it; one job in all",
 )
 def server_killed(run: Run) -> None:
     """A model server dies."""
@@ -346,7 +346,7 @@ def server_killed(run: Run) -> None:
     topology=TWO_PROCESSES,
     resumes=False,
     injected="the Python process of the reference server is killed with -9 during a rollout",
-    outcome="the launcher notices that it does not answer, and starts it again; one job in all",
+    outcome="the launcher notices that it does not answer, and restarts it; one job in all",
 )
 def stub_killed(run: Run) -> None:
     """The process that holds a server's model dies."""
@@ -360,7 +360,7 @@ def stub_killed(run: Run) -> None:
     "train_ppo",
     resumes=False,
     injected="the reward server and its Python process are frozen (SIGSTOP) during a rollout",
-    outcome="the launcher notices that it does not answer, and starts it again; one job in all",
+    outcome="the launcher notices that it does not answer, and restarts it; one job in all",
 )
 def server_frozen(run: Run) -> None:
     """A model server hangs."""
@@ -374,11 +374,11 @@ def server_frozen(run: Run) -> None:
 @fault(
     "train_ppo",
     resumes=False,
-    injected="another user of the node queries a server, reads the job's keys, sends SIGTERM",
-    outcome="the server refuses, the keys' folder is closed, the signals are not permitted",
+    injected="another user of the node queries a server, tries to read its keys, sends SIGTERM",
+    outcome="the server refuses, the folder of the keys is closed, the signals are not permitted",
 )
 def stranger_on_the_node(run: Run) -> None:
-    """Somebody else on the node meddles with the servers."""
+    """Another user on the node meddles with the servers."""
     run.start()
     run.wait_for_step(3)
     stranger, node = run.cluster.stranger, run.cluster.nodes[run.cluster.node_of(run.job())]
@@ -426,8 +426,8 @@ def stub(run: Run, kind: str) -> int:
 @fault(
     "train_reward",
     injected="the file system of the states has no room for a third one",
-    outcome="the save fails, and the states before it stay whole; the stage says to make room, and "
-    f"ends; with room, {GOES_ON}",
+    outcome="the save fails, and the earlier states stay intact; the stage asks for room and exits; with "
+    f"room, {GOES_ON}",
 )
 def disk_full(run: Run) -> None:
     """The disk is full during a save."""
@@ -448,8 +448,8 @@ def disk_full(run: Run) -> None:
 @fault(
     "train_ppo",
     topology=TWO_PROCESSES,
-    injected="the job is cancelled, and a byte of its newest state flipped",
-    outcome="the damage is noticed; the next job goes on after the state before",
+    injected="the job is cancelled, and one byte of its newest state is flipped",
+    outcome="the damage is noticed; the next job continues after the previous state",
 )
 def state_damaged(run: Run) -> None:
     """A saved state is damaged."""

@@ -182,8 +182,8 @@ def explained(capsys):
 
 ALL_IS_WELL = ["Nothing would run: all is as the configuration, the code and the parents say."]
 TOUCHED = (
-    "Snakemake would run nothing, for its records agree (after `--touch`, say). But by their "
-    "manifests they were made otherwise:"
+    "Snakemake would run nothing: its own records agree (after `--touch`, for example). But by "
+    "their manifests, these were made differently:"
 )
 
 
@@ -198,7 +198,7 @@ def test_touched_results_are_compared_with_their_manifests(workflow, capsys):
         "its image changed: none → train-1",
     ]
     advice, _, command = said[2].partition(": --forcerun ")
-    assert advice == "To make them anew, end the snakemake command with"
+    assert advice == "To rebuild them, end the snakemake command with"
     workflow(0.1, "code:2", "image:train-1")
     snakemake("--forcerun", *command.split())
     assert explained(capsys) == ALL_IS_WELL
@@ -226,7 +226,7 @@ def test_what_would_run_and_what_was_touched(workflow, capsys):
     Path("results/report/final/manifest.json").unlink()
     said = explained(capsys)
     assert said[:2] == ["report final: not there yet", "1 would run"]
-    assert said[2].startswith("Snakemake would leave these, for its records agree")
+    assert said[2].startswith("Snakemake would leave these: its own records agree")
     assert said[3] == "train_ppo final: ppo.final.kl.coefficient 0.05 → 0.1"
 
 

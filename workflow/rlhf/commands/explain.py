@@ -90,13 +90,13 @@ def _config_files(arguments: list[str]) -> list[str]:
 
 def _print_differing(differing: dict[Job, list[str]], others_run: bool) -> None:
     print(
-        f"Snakemake would {'leave these' if others_run else 'run nothing'}, for its records agree "
-        "(after `--touch`, say). But by their manifests they were made otherwise:"
+        f"Snakemake would {'leave these' if others_run else 'run nothing'}: its own records agree "
+        "(after `--touch`, for example). But by their manifests, these were made differently:"
     )
     for job, words in differing.items():
         print(f"{job.title}: {'; '.join(words)}")
     manifests = " ".join(job.manifest or "" for job in differing)
-    print(f"To make them anew, end the snakemake command with: --forcerun {manifests}")
+    print(f"To rebuild them, end the snakemake command with: --forcerun {manifests}")
 
 
 def differences(job: Job, makers: dict[str, Job]) -> list[str]:
