@@ -426,8 +426,8 @@ def stub(run: Run, kind: str) -> int:
 @fault(
     "train_reward",
     injected="the file system of the states has no room for a third one",
-    outcome="the save fails, and the earlier states stay intact; the stage asks for room and exits; with "
-    f"room, {GOES_ON}",
+    outcome="the save fails, and the earlier states stay intact; the stage asks for room, and "
+    f"exits; with room, {GOES_ON}",
 )
 def disk_full(run: Run) -> None:
     """The disk is full during a save."""
