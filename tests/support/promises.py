@@ -40,10 +40,10 @@ PROMISES: dict[str, dict[str, str]] = {
         "One format may serve all three": "kinds::test_one_format_serves_all_views",
     },
     "Datasets by name": {
-        "What you give goes before": """registry::TestResolution.test_by_its_own_name
+        "What you specify overrides": """registry::TestResolution.test_by_its_own_name
             registry::TestResolution.test_under_another_name_with_other_options
             registry::TestResolution.test_a_copy_on_disk_takes_format_and_options_only""",
-        "An id of the hub": "registry::test_name_of_the_inventory_is_found",
+        "An id on the hub": "registry::test_name_of_the_inventory_is_found",
         "A misspelt name is an error": """registry::test_misspelt_names_get_suggestions
             config/datasets::test_problems commands/data::test_show_misspelt""",
         "`config/datasets.yaml` is the registry": """commands/data::test_write
@@ -51,7 +51,7 @@ PROMISES: dict[str, dict[str, str]] = {
             data_page::test_every_dataset_and_format_is_on_the_page""",
         "`<src>` and `<tgt>` are languages": """registry::test_parameters_go_everywhere
             commands/data::test_show_a_name_with_parameters""",
-        "Files of the training split are read": """
+        "Only files of the training split": """
             file_survey::TestSplits.test_files_for_training_only
             split::test_the_held_out_share_is_about_the_fraction
             data_stages::test_no_group_is_in_two_splits_of_any_view""",
@@ -70,7 +70,7 @@ PROMISES: dict[str, dict[str, str]] = {
         "Parquet, Arrow": "dataset_files::test_kind",
         "text": """dataset_files::test_text_file_is_one_document
             kinds::test_a_text_has_a_column_of_this_name""",
-        "All but Parquet and Arrow": """kinds::test_every_text_in_every_encoding_and_packing
+        "All except Parquet and Arrow": """kinds::test_every_text_in_every_encoding_and_packing
             unpacking::TestPacked.test_read_whatever_its_name
             unpacking::TestEncodings.test_utf_16_and_32_with_and_without_a_mark""",
         "Archives (zip": "unpacking::TestSomethingElse.test_is_refused_and_named",
@@ -78,20 +78,20 @@ PROMISES: dict[str, dict[str, str]] = {
             dataset_files::test_large_lists_and_tables_are_not_held_in_memory
             kinds::test_rows_of_parquet_come_before_the_file_is_read_to_where_it_is_broken
             kinds::test_rows_of_arrow_come_before_the_file_is_read_to_where_it_is_cut""",
-        "Of a folder, all files": """
+        "In a folder, all files": """
             dataset_files::TestFolders.test_all_files_of_known_kinds_by_name
             dataset_files::TestFolders.test_chosen_files_in_the_order_of_the_patterns""",
         "Links to files": """file_survey::TestLinks.test_linked_files_and_folders_are_read
             file_survey::TestLinks.test_a_file_that_is_reached_twice_is_read_once""",
-        "Not read, but named": f"""{COUNTED} accounts::TestCheck.test_many_files_are_summed_up
+        "Not read, but listed": f"""{COUNTED} accounts::TestCheck.test_many_files_are_summed_up
             file_survey::TestWhatIsNotRead.test_each_is_named_with_the_reason""",
-        "files for evaluation": """file_survey::TestSplits.test_files_for_training_only
+        "files whose names say evaluation": """file_survey::TestSplits.test_files_for_training_only
             file_survey::TestSplits.test_the_advice_reads_them_all
             file_survey::TestSplits.test_a_glob_means_what_it_says
             file_survey::TestSplits.test_all_are_read_where_nothing_tells_them_apart""",
         "README": """file_survey::TestWhatIsNotRead.test_each_is_named_with_the_reason
             file_survey::TestWhatIsNotRead.test_a_wildcard_does_not_mean_a_readme_and_its_name_does""",
-        "`.txt` where": """file_survey::TestWhatIsNotRead.test_each_is_named_with_the_reason
+        "`.txt` files": """file_survey::TestWhatIsNotRead.test_each_is_named_with_the_reason
             file_survey::TestWhatIsNotRead.test_texts_are_read_where_nothing_else_is
             file_survey::TestWhatIsNotRead.test_texts_and_other_endings_where_they_are_chosen""",
         "hidden files": """file_survey::TestWhatIsNotRead.test_each_is_named_with_the_reason
@@ -99,23 +99,23 @@ PROMISES: dict[str, dict[str, str]] = {
         "A folder that `datasets` saved": """dataset_files::TestSavedByDatasets.test_splits
             dataset_files::TestSavedByDatasets.test_dataset
             file_survey::TestSplits.test_saved_splits""",
-        "Of Parquet and Arrow, only": """
+        "In Parquet and Arrow, only": """
             arrow_records::TestUnread.test_columns_of_every_type_are_counted_and_not_converted
             accounts::TestUnread.test_no_format_reads_more_than_it_says""",
         "An Arrow stream": """
             arrow_records::test_a_stream_that_is_cut_between_batches_is_noticed""",
-        "In CSV the first line": """tables::TestDelimiters.test_the_first_line_tells_it
+        "In CSV, the delimiter": """tables::TestDelimiters.test_the_first_line_tells_it
             tables::TestDelimiters.test_the_line_of_excel_tells_it
             tables::TestDelimiters.test_the_advice_where_nobody_can_tell""",
         "A first column without a name": "tables::TestFirstLine.test_the_index_that_pandas_writes",
-        "Columns without a name at the end": """
+        "Unnamed columns at the end": """
             layouts::TestTablesOfSpreadsheets.test_columns_and_rows_that_are_empty
             layouts::TestTablesOfSpreadsheets.test_a_column_without_a_name_that_holds_something""",
         "In TSV, quotes": """tables::TestTabs.test_quotes_that_are_letters_join_no_rows
             tables::TestTabs.test_what_pandas_writes
             tables::TestTabs.test_two_letters_that_only_seem_to_belong_together""",
         "In JSON, objects": "json_records::TestObjectsOneAfterAnother.test_are_rows",
-        "`NaN` is null": "json_records::TestFaults.test_nan_is_nothing",
+        "`NaN` is read": "json_records::TestFaults.test_nan_is_nothing",
         "A row without an id": """chats::TestIds.test_null_and_absent_are_none
             dataset_files::TestFolders.test_ids_tell_files_apart
             json_records::TestObjectsOneAfterAnother.test_rows_of_one_line_have_ids_of_their_own""",
@@ -127,10 +127,10 @@ PROMISES: dict[str, dict[str, str]] = {
             fetch_hub::test_download_goes_on_where_an_earlier_run_was_cut
             addresses::test_cut_connection_is_resumed_to_the_same_bytes
             addresses::test_a_later_call_goes_on_where_an_earlier_one_was_cut""",
-        "is busy or away": "fetching::test_a_server_that_is_away_is_asked_again_each_time_later",
+        "is busy": "fetching::test_a_server_that_is_away_is_asked_again_each_time_later",
         "limits the rate": """addresses::test_busy_server_is_asked_again_when_it_says
             fetch_dataset::test_server_that_limits_the_rate_is_asked_again_when_it_says""",
-        "sends other bytes": """fetch_dataset::test_wrong_bytes_publish_nothing_and_are_not_kept
+        "sends wrong bytes": """fetch_dataset::test_wrong_bytes_publish_nothing_and_are_not_kept
             addresses::test_wrong_bytes_name_file_expected_and_found_and_are_not_kept""",
         "wants a token": """fetch_dataset::test_refusals fetch_hub::test_gated_repository
             fetch_dataset::test_token_opens_a_dataset""",
@@ -151,7 +151,7 @@ PROMISES: dict[str, dict[str, str]] = {
             addresses::test_refusals_name_the_address_and_say_what_to_do""",
     },
     "Locks": {
-        "`rlhf lock` writes down": """
+        "`rlhf lock` records": """
             locks::test_commits_and_digests_are_written_beside_the_configuration""",
         "The hub knows the digests": """
             locks::test_commits_and_digests_are_written_beside_the_configuration""",
@@ -164,7 +164,7 @@ PROMISES: dict[str, dict[str, str]] = {
             fetching::test_what_is_not_in_the_lock_is_fetched_as_the_configuration_says""",
         "A changed entry": """slices::test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it
             locked::test_a_changed_entry_runs_its_fetch_again_and_what_is_from_another_file_is_refused""",
-        "Of several configuration files": """
+        "With several configuration files": """
             locks::test_locks_of_several_files_add_up_as_their_keys_do""",
     },
     "Faults": {
@@ -200,14 +200,14 @@ PROMISES: dict[str, dict[str, str]] = {
         "A column is named by its path": f"""{PATH}
             adapters::TestQuestions.test_paths_templates_and_numbers
             format_options::TestColumnsByPath.test_every_format_and_every_option_that_names_columns_is_here""",
-        "Where it says template": """adapters::TestQuestions.test_paths_templates_and_numbers
+        "A template puts text": """adapters::TestQuestions.test_paths_templates_and_numbers
             format_options::test_prompts_by_template format_options::TestSystem.test_template""",
-        "What is drawn": f"""{WORDINGS}
+        "Random choices": f"""{WORDINGS}
             adapters::TestTranslations.test_directions_are_drawn_evenly_and_alike""",
-        "Texts are read as they stand": """format_options::TestTextsAsTheyStand.test_whole
+        "Texts are read unchanged": """format_options::TestTextsAsTheyStand.test_whole
             format_options::TestTextsAsTheyStand.test_but_for_space_at_their_ends
             format_options::TestCompared.test_space_at_the_ends_of_replies_goes""",
-        "`rlhf data check` and the statistics name": COUNTED,
+        "`rlhf data check` and the statistics report": COUNTED,
         "`templated`": "noticing::test_templates noticing::test_each_row_of_a_file_counts_once",
         "`transcript`": "noticing::test_transcripts noticing::test_each_row_of_a_file_counts_once",
         "`messages_as_text`": "noticing::test_messages_in_a_notation",
@@ -222,24 +222,24 @@ PROMISES: dict[str, dict[str, str]] = {
             adapters::TestExclude.test_replies_and_merged_lists_count""",
     },
     "Chats": {
-        "What the makers of chats": """chats::TestContent.test_what_nobody_reads_is_named_once_a_row
+        "What chat datasets": """chats::TestContent.test_what_nobody_reads_is_named_once_a_row
             accounts::TestUnread.test_a_column_that_nobody_knows_is_named""",
         "a system message": f"""chats::TestSystemColumn.test_is_read_where_it_is_there
             adapters::TestAlpaca.test_what_was_said_before {SYSTEM}""",
         "turns of the assistant": TRAINED,
         "a label of the answer": f"{REJECTED} format_options::TestLabels.test_column",
-        "contents in parts": """chats::TestContent.test_parts_are_put_together_as_they_are
+        "contents in text parts": """chats::TestContent.test_parts_are_put_together_as_they_are
             format_options::TestChats.test_other_parts_than_texts_are_named
             pairs::TestPairsOfDialogues.test_messages_that_are_no_text""",
         "tool calls": TOOLS,
-        "ids of their own": """chats::TestIds.test_several_files_may_number_their_rows_alike
+        "their own ids": """chats::TestIds.test_several_files_may_number_their_rows_alike
             format_options::TestChats.test_ids""",
     },
     "alpaca": {
         "`{instruction, input, output}`": """adapters::TestAlpaca.test_what_was_said_before
             bad_inputs::test_the_good_row_is_good""",
         "An input that is": "adapters::TestAlpaca.test_inputs_that_say_nothing_are_left_out",
-        "Where a label says": REJECTED,
+        "If a label says": REJECTED,
         "`instruction`": f"adapters::TestAlpaca.test_other_names {PATH}",
         "`input`": f"adapters::TestAlpaca.test_other_names {PATH}",
         "`output`": f"adapters::TestAlpaca.test_other_names {PATH}",
@@ -266,7 +266,7 @@ PROMISES: dict[str, dict[str, str]] = {
             preferences::TestMultipleChoice.test_right_before_each_wrong""",
     },
     "comparison": {
-        "Two replies with a score": """preferences::TestComparisons.test_labels
+        "Two replies, each": """preferences::TestComparisons.test_labels
             preferences::TestComparisons.test_ties_are_dropped_and_counted""",
         "Replies are texts": f"""{REPLIES}
             format_options::test_of_two_whose_histories_differ_only_the_better_is_learned
@@ -299,13 +299,13 @@ PROMISES: dict[str, dict[str, str]] = {
         "`prefix`": """format_options::test_a_column_before_the_first_text
             adapters::TestDialogues.test_a_narrative_goes_before_the_first_text""",
         "`system`": f"{SYSTEM} format_options::TestSystem.test_template",
-        "Where a label": "layouts::TestDialoguesOfTwoSpeakers.test_a_label",
+        "If a label": "layouts::TestDialoguesOfTwoSpeakers.test_a_label",
         "`label`": f"layouts::TestDialoguesOfTwoSpeakers.test_a_label {LABEL}",
     },
     "hh": {
         "Pairs of dialogues": "adapters::TestHumanAssistant.test_views",
         "A turn begins": "adapters::TestHumanAssistant.test_paragraphs_of_turns_stay_whole",
-        "Pairs whose dialogues part": """
+        "Pairs whose dialogues diverge": """
             adapters::TestHumanAssistant.test_dialogues_that_part_earlier_are_not_compared""",
         "`chosen`": PATH,
         "`rejected`": PATH,
@@ -334,7 +334,7 @@ PROMISES: dict[str, dict[str, str]] = {
             chats::TestIds.test_several_files_may_number_their_rows_alike""",
         "The content of a message": """chats::TestContent.test_parts_are_put_together_as_they_are
             format_options::TestChats.test_other_parts_than_texts_are_named""",
-        "Where no reply is trained": f"{TRAINED} {REJECTED}",
+        "If no reply is trained": f"{TRAINED} {REJECTED}",
         "`column`": f"adapters::TestMessages.test_other_names_and_a_system_column {PATH}",
         "`role`": "adapters::TestMessages.test_other_names_and_a_system_column",
         "`content`": "adapters::TestMessages.test_other_names_and_a_system_column",
@@ -357,7 +357,7 @@ PROMISES: dict[str, dict[str, str]] = {
             oasst_messages::TestReplies.test_messages_that_hold_their_replies_are_trees
             oasst_messages::TestReplies.test_replies_in_a_message_and_in_rows
             promised::test_what_is_held_to_the_end""",
-        "Each message is used": "oasst_messages::test_each_message_is_used_or_counted",
+        "Each message is either": "oasst_messages::test_each_message_is_used_or_counted",
         "`top_k`": """
             formats::TestTrees.test_top_k_follows_the_best_replies_and_keeps_all_ranks_in_preferences
             formats::TestTrees.test_lone_reply_without_rank_counts_as_the_best
@@ -375,7 +375,7 @@ PROMISES: dict[str, dict[str, str]] = {
         "Replies are texts": f"""{REPLIES}
             pairs::TestPairsOfDialogues.test_replies_alone_follow_the_prompt
             pairs::TestPairsOfDialogues.test_history_comes_from_the_lists_whatever_the_prompt_repeats_of_it""",
-        "Pairs whose histories part": """
+        "Pairs whose histories diverge": """
             pairs::TestPairsOfDialogues.test_dialogues_that_part_earlier_are_not_compared""",
         "`prompt`": f"{PROMPT} pairs::TestPairs.test_prompts",
         "`chosen`": PATH,
@@ -388,7 +388,7 @@ PROMISES: dict[str, dict[str, str]] = {
     "qa": {
         "Each row is a question": "adapters::TestQuestions.test_markup_and_space_are_kept",
         "A column is named": "adapters::TestQuestions.test_paths_templates_and_numbers",
-        "Where a label says": REJECTED,
+        "If a label says": REJECTED,
         "`question`": f"adapters::TestQuestions.test_paths_templates_and_numbers {PATH}",
         "`answer`": f"""adapters::TestQuestions.test_paths_templates_and_numbers
             layouts::test_prompts_without_answers {PATH}""",
@@ -410,7 +410,7 @@ PROMISES: dict[str, dict[str, str]] = {
             preferences::TestRanked.test_by_rank_and_by_score_with_ties_dropped""",
         "Replies are texts": f"""{REPLIES}
             preferences::TestRanked.test_dialogues_that_part_from_the_best_are_left_out""",
-        "Of replies with one rank": """
+        "Of replies with the same rank": """
             preferences::TestRanked.test_by_rank_and_by_score_with_ties_dropped""",
         "`prompt`": PROMPT,
         "`replies`": PATH,
@@ -425,10 +425,10 @@ PROMISES: dict[str, dict[str, str]] = {
         "`{prompt, response, score}`": "bad_inputs::test_the_good_row_is_good",
         "All replies to one prompt": """
             preferences::TestScored.test_replies_of_one_prompt_in_the_order_of_their_scores""",
-        "Of replies that are rated": """
+        "Of replies with the same rating": """
             preferences::TestScored.test_sums_that_are_equal_on_paper_are_ties
             preferences::TestScored.test_a_reply_that_occurs_twice_counts_by_its_best_score""",
-        "The whole set": "promised::test_what_is_held_to_the_end",
+        "The whole dataset": "promised::test_what_is_held_to_the_end",
         "Replies are texts": REPLIES,
         "`prompt`": f"{PROMPT} format_options::test_prompts_by_template",
         "`reply`": f"{PATH} preferences::TestScored.test_dialogues",
@@ -478,7 +478,7 @@ PROMISES: dict[str, dict[str, str]] = {
         "`inline`": """adapters::TestTranscripts.test_turns_that_one_speaker_has_in_a_row
             adapters::TestTranscripts.test_speakers_inside_of_lines_and_a_column_for_the_reply""",
         "`system`": f"{SYSTEM} layouts::TestDialoguesOfTwoSpeakers.test_a_system_message",
-        "Where a label": "layouts::TestDialoguesOfTwoSpeakers.test_a_label",
+        "If a label": "layouts::TestDialoguesOfTwoSpeakers.test_a_label",
         "`label`": f"layouts::TestDialoguesOfTwoSpeakers.test_a_label {LABEL}",
     },
     "translation": {
@@ -508,8 +508,8 @@ PROMISES: dict[str, dict[str, str]] = {
 
 # What promises nothing, and why.
 NOTHING: dict[str, dict[str, str]] = {
-    "Data": {"A dataset is files": "leads to a table"},
-    "Datasets by name": {"Licences stand there": "advice, and words of others"},
+    "Data": {"A dataset is a set": "leads to a table"},
+    "Datasets by name": {"The licences are": "advice, and words of others"},
     "Locks": {"A branch moves": "says why", "Commit it with": "advice"},
-    "Formats": {"Every format has": "leads to a table"},
+    "Formats": {"Every format also has": "leads to a table"},
 }

@@ -14,18 +14,18 @@ UNLABELLED = -1
 
 
 class MultipleChoice(Compared):
-    """A context and several endings of which one is right; the others are all equally wrong.
+    """A context and several endings, of which one is right; the others are all equally wrong.
 
-    Rows without a label, or with -1 as test splits have, are left out and counted as
-    ``unlabelled``. Endings that are empty (``empty_choice``) or occur before (``duplicate_reply``)
-    are left out.
+    Rows without a label, or with -1 as in test splits, are left out and counted as ``unlabelled``.
+    Endings that are empty (``empty_choice``) or repeat an earlier one (``duplicate_reply``) are
+    left out.
 
     Args:
         faults: where faults go.
         prompt: column or template of the context.
         choices: column of the endings.
-        label: column of the right one: its position from 0, or its key.
-        keys: column of the endings' keys, such as A, B, C; None: the label is a position.
+        label: column of the right one: its position, from 0, or its key.
+        keys: column of the endings' keys, such as A, B, C; null: the label is a position.
         wrong: ``one`` (a pair with one wrong ending, drawn by a digest) or ``all`` (a pair with
             each).
     """

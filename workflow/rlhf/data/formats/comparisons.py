@@ -23,29 +23,30 @@ TIES = ("tie", "tie (bothbad)", "both")
 
 
 class Comparisons(Compared):
-    """Two replies with a score each, or with a label that says which is better; ties are dropped.
+    """Two replies, each with a score, or with a label that says which is better; ties are dropped.
 
-    Replies are texts, messages or lists of messages, as in ``preference``; of two whose histories
-    differ the better one is a demonstration, counted as ``history_differs``. Rows without a label
-    are left out and counted as ``unlabelled``.
+    Replies are texts, messages or lists of messages, as in ``preference``; if the histories of the
+    two differ, the better one is a demonstration, and the row is counted as ``history_differs``.
+    Rows without a label are left out and counted as ``unlabelled``.
 
     Args:
         faults: where faults go.
-        prompt: column or template of the prompt; where it is absent or empty, the replies'
-            dialogues hold it; null: they always do.
+        prompt: column or template of the prompt; if it is absent or empty, the replies' dialogues
+            contain it; null: they always do.
         replies: columns of the two replies.
         scores: columns of their scores; the higher is better.
         choice: column of the label.
-        wins: the label if the first is better, and if the second is; a list each, if there are
+        wins: the label if the first is better, and the label if the second is; lists if there are
             several, such as ``[[1, 2], [-1, -2]]``.
         ties: labels that prefer neither.
-        prompts: templates with ``{}`` for the prompt; one is drawn by its digest.
-        merge: all rows of one prompt make one ranked list: by the best score that a reply has in
-            any of them, or by how many it won (a tie is no win); of replies that have as much the
-            first is kept, the others are counted as ``tie``. The whole set is held in memory.
-        remove: a regular expression; what it matches is taken out of replies.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
+        prompts: templates with ``{}`` for the prompt; one is drawn, by the prompt's digest.
+        merge: all rows with the same prompt become one ranked list: by the best score that a reply
+            has in any of them, or by its number of wins (a tie is not a win); of replies that rank
+            equally, the first is kept and the others are counted as ``tie``. The whole dataset is
+            held in memory.
+        remove: a regular expression; its matches are removed from replies.
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
     """
 
     def __init__(

@@ -14,23 +14,23 @@ from rlhf.data.rows import Message, Role, Row
 
 
 class Dialogues:
-    """A list of texts, user first; or a list of objects that hold what each of the two says.
+    """A list of texts, user first; or a list of objects with what each of the two says.
 
-    Where a label says that the last reply is bad, the row gives prompts only, counted as
+    If a label says that the last reply is bad, the row only gives prompts and is counted as
     ``rejected_reply``.
 
     Args:
         faults: where faults go.
         turns: column of the list.
-        keys: keys of the user's and of the assistant's text, if the list holds objects; one
-            object may hold both or one of them.
-        speakers: column of who says each text. Dialogues of other than two in turn are left out
-            and counted as ``speakers``.
+        keys: keys of the user's and of the assistant's text, if the list holds objects; an object
+            may hold one of them or both.
+        speakers: column of who says each text. Dialogues that do not alternate between two
+            speakers are left out and counted as ``speakers``.
         prefix: column or template that is put before the first text.
-        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
-            it is there; an empty name: none.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, if
+            there is one; an empty name: none.
         label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
-            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``tag``, ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
     """
 
     def __init__(

@@ -25,25 +25,28 @@ class _Reply:
 
 
 class Labelled(Compared):
-    """``{prompt, completion, label}``: a reply, and whether it was accepted, as KTO takes them.
+    """``{prompt, completion, label}``: a reply, and whether it was accepted, as KTO uses it.
 
-    A reply that was accepted is a demonstration; of one that was not only the prompt is taken, and
+    A reply that was accepted is a demonstration; of one that was not, only the prompt is used, and
     it is counted as ``rejected_reply``. Replies are texts, messages or lists of messages, as in
     ``preference``.
 
     Args:
         faults: where faults go.
-        prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
-            where it is absent or empty, the dialogue in ``completion`` holds it; null: always.
+        prompt: column or template of a text, a transcript, a list of alternating texts or of
+            messages; if it is absent or empty, the dialogue in ``completion`` contains it; null:
+            always.
         completion: column of the reply, or of the dialogue that ends with it.
         label: column that says true or false, 1 or 0, or desirable, chosen or good and their
             opposites.
-        pairs: make a pair of each accepted and each rejected reply to one prompt; replies that are
-            both are left out and counted as ``label_differs``. The whole set is held in memory.
+        pairs: pair each accepted reply with each rejected reply to the same prompt; replies that
+            are both are left out and counted as ``label_differs``. The whole dataset is held in
+            memory.
         speakers: names of user and assistant in a transcript.
-        inline: turns of a transcript begin in the middle of a line; false: in paragraphs.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
+        inline: turns of a transcript begin in the middle of a line; false: in paragraphs of their
+            own.
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
     """
 
     def __init__(

@@ -219,29 +219,29 @@ class _MessageLists:
 
 
 class Messages(_MessageLists):
-    """Each row is a dialogue; one that ends with the user gives prompts and no demonstration.
+    """Each row is a dialogue; one that ends with the user gives prompts but no demonstration.
 
-    ``id`` is the row's own, with the file's name before it where several files are read, or the
-    number of its line; the prompt before the n-th reply is ``id/n``. The content of a message is a
-    text or a list of parts that are text. Where no reply is trained, or a label says that the
-    answer is bad, the row gives prompts only, counted as ``untrained`` and ``rejected_reply``.
+    ``id`` is the row's own, with the file's name in front if several files are read, or the number
+    of its line; the prompt before the n-th reply is ``id/n``. The content of a message is a text
+    or a list of parts that are text. If no reply is trained, or a label says that the answer is
+    bad, the row only gives prompts and is counted as ``untrained`` or ``rejected_reply``.
 
     Args:
         faults: where faults go.
         column: column of the list.
         role: key of a message's role.
         content: key of a message's text.
-        system: column of a system message that stands outside of the list; null: ``system`` or
-            ``system_prompt``, where it is there; an empty name: none.
-        merge: make one of messages that one role says in a row.
-        roles: role in the file → user, assistant or system; beside those three.
-        tool_calls: ``error``: a message that calls a tool and says nothing is a fault; ``text``:
-            calls and what tools give back are written as JSON and text in tags, as Hermes and Qwen
-            do. Answers of several tools in a row become one message.
-        trained: key of messages that is 0 or false where an assistant's turn is context only; null:
+        system: column of a system message outside of the list; null: ``system`` or
+            ``system_prompt``, if there is one; an empty name: none.
+        merge: join consecutive messages of one role.
+        roles: role in the file → user, assistant or system; in addition to these three.
+        tool_calls: ``error``: a message that calls a tool and says nothing is an error; ``text``:
+            calls and tool results are written as JSON and text in tags, as Hermes and Qwen do.
+            Consecutive tool results become one message.
+        trained: key of a message that is 0 or false if an assistant's turn is only context; null:
             ``weight``, ``train``, ``trainable``, ``training`` or ``loss``; an empty name: none.
         label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
-            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``tag``, ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
         ids: ``own``, or ``ignore``: rows are numbered, whatever their ``id`` is.
     """
 
@@ -265,23 +265,23 @@ class Messages(_MessageLists):
 
 
 class ShareGpt(_MessageLists):
-    """``{"conversations": [{"from", "value"}, …]}`` of human and gpt; repeated turns are joined.
+    """``{"conversations": [{"from", "value"}, …]}`` of human and gpt; consecutive turns are joined.
 
-    Messages of ``role`` and ``content`` or ``text`` are read as well. Ids, labels and turns that
-    are not trained are those of ``messages``.
+    Messages of ``role`` and ``content`` or ``text`` are also read. Ids, labels and untrained turns
+    are as in ``messages``.
 
     Args:
         faults: where faults go.
         column: column of the list.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
-        roles: role in the file → user, assistant or system; beside ShareGPT's own.
-        tool_calls: ``error``: a message that calls a tool and says nothing is a fault; ``text``:
-            calls and what tools give back are written in tags, as Hermes and Qwen do.
-        trained: key of messages that is 0 or false where an assistant's turn is context only; null:
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
+        roles: role in the file → user, assistant or system; in addition to ShareGPT's own.
+        tool_calls: ``error``: a message that calls a tool and says nothing is an error; ``text``:
+            calls and tool results are written in tags, as Hermes and Qwen do.
+        trained: key of a message that is 0 or false if an assistant's turn is only context; null:
             ``weight``, ``train``, ``trainable``, ``training`` or ``loss``; an empty name: none.
         label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
-            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``tag``, ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
         ids: ``own``, or ``ignore``: rows are numbered, whatever their ``id`` is.
     """
 

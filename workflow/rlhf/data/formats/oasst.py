@@ -43,22 +43,22 @@ class _Node:
 
 
 class OpenAssistant:
-    """Trees of a prompt and its ranked replies: a tree a row, or a message a row.
+    """Trees of a prompt and its ranked replies: one tree per row, or one message per row.
 
-    Deleted messages and those that reviewers rejected are left out with all below them, and so
+    Deleted messages and those that reviewers rejected are left out with everything below them, as
     are trees that were never finished; trees whose prompt still waits for replies give a prompt.
-    Single messages, with or without replies in them, are put together when all are read, so they
-    are held in memory. Each message is used or counted: those below one that is left out as
-    ``below_left_out``.
+    Single messages, with or without replies in them, are assembled when all have been read, so
+    they are held in memory. Each message is either used or counted: those below one that is left
+    out are counted as ``below_left_out``.
 
     Args:
         faults: where faults go.
-        top_k: demonstrations and prompts follow only replies of rank < top_k; None: all. A lone
-            reply without a rank counts as rank 0. Preferences use all ranks. Messages that are in
-            no row then are counted as ``top_k``.
-        lang: languages of the root prompt that are kept, such as ``["en", "de"]``; None: all.
-        min_quality: messages whose label ``quality`` is lower are left out with all below them;
-            those without the label are kept.
+        top_k: demonstrations and prompts follow only replies of rank < top_k; null: all. A lone
+            reply without a rank counts as rank 0. Preferences use all ranks. Messages that are
+            then in no row are counted as ``top_k``.
+        lang: languages of the root prompt that are kept, such as ``["en", "de"]``; null: all.
+        min_quality: messages whose label ``quality`` is lower are left out with everything below
+            them; those without the label are kept.
         review: which messages are kept: ``approved`` by reviewers, ``not_rejected`` (default), or
             ``any``.
         synthetic: whether messages that a model wrote are kept.

@@ -20,21 +20,22 @@ class Pairs(Compared):
     """``{prompt, chosen, rejected}``: DeepSpeed-Chat's local/jsonfile, rm-static, binarized sets.
 
     Replies are texts, messages, or lists of messages (``{role, content}`` or ``{from, value}``)
-    that end with the reply: then what stands before it is the history, after the prompt or
-    beginning with it. Pairs whose histories part earlier cannot be compared: they give a
-    demonstration only, and are counted as ``history_differs``.
+    that end with the reply: then the messages before it are the history, which follows the prompt
+    or begins with it. Pairs whose histories diverge earlier cannot be compared: they give only a
+    demonstration, and are counted as ``history_differs``.
 
     Args:
         faults: where faults go.
         prompt: column or template of a text, a transcript (``Human: … Assistant:``), a list of
-            texts in turn or of messages; where it is absent or empty, the dialogues hold it; null:
-            they always do.
+            alternating texts or of messages; if it is absent or empty, the dialogues contain it;
+            null: they always do.
         chosen: column or template of the better reply.
         rejected: column or template of the worse reply; null: rows are demonstrations only.
         speakers: names of user and assistant in a transcript.
-        inline: turns of a transcript begin in the middle of a line; false: in paragraphs.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
+        inline: turns of a transcript begin in the middle of a line; false: in paragraphs of their
+            own.
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from rlhf.data.split import group_of
 
 
 class PlainText:
-    """Texts that are cut into pieces; a piece is trained whole, without a chat template.
+    """Texts that are cut into pieces; a piece is trained on as a whole, without a chat template.
 
     Args:
         faults: where faults go.

@@ -25,25 +25,25 @@ NO_INPUT = ("no input", "noinput", "n/a")  # without marks around them
 class Questions:
     """Each row is a question and its answer.
 
-    A column is named by its path (``answers.text.0``) or by a template (``{title}, step by
-    step``; ``{context?}`` may be empty). Where a label says that the answer is bad, the row gives
-    a prompt only, counted as ``rejected_reply``.
+    A column is named by its path (``answers.text.0``) or by a template (``{title}, step by step``;
+    ``{context?}`` may be empty). If a label says that the answer is bad, the row only gives a
+    prompt and is counted as ``rejected_reply``.
 
     Args:
         faults: where faults go.
         question: column or template.
         answer: column or template; null: rows are prompts only.
-        system: column or template of a system message; none where it is empty; null: ``system`` or
-            ``system_prompt``, where it is there; an empty name: none.
-        no_answer: the answer where there is none; such rows are counted as ``no_answer``.
-        each: columns with lists of one length; the row stands for as many, one for each element.
-        prompts: templates with ``{}`` for the question; one is drawn by its digest.
-        max_words: the question is cut after so many words, as spaces divide them, and the row
-            counted as ``cut``.
-        remove: a regular expression; what it matches is taken out of all texts.
-        join: how a list of strings becomes one text; None: a list is a fault.
+        system: column or template of a system message; none if it is empty; null: ``system`` or
+            ``system_prompt``, if there is one; an empty name: none.
+        no_answer: the answer to use if there is none; such rows are counted as ``no_answer``.
+        each: columns with lists of equal length; the row stands for one row per element.
+        prompts: templates with ``{}`` for the question; one is drawn, by the question's digest.
+        max_words: the question is truncated after this many words, separated by spaces, and the
+            row is counted as ``cut``.
+        remove: a regular expression; its matches are removed from all texts.
+        join: how a list of strings becomes one text; null: a list is an error.
         label: column that says whether the answer is good; null: ``label``, ``kto_tag``, ``tag``,
-            ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
     """
 
     # Options that name the columns, for messages: of the question, or of each that makes it up.
@@ -153,23 +153,23 @@ class Questions:
 
 
 class Alpaca(Questions):
-    """``{instruction, input, output}``, and what LLaMA-Factory writes beside them.
+    """``{instruction, input, output}``, and the columns that LLaMA-Factory adds.
 
-    An input that is ``<noinput>``, ``No input`` or ``N/A`` is left out, and the row counted as
-    ``no_input``. Where a label says that the answer is bad, the row gives prompts only, counted as
-    ``rejected_reply``.
+    An input that is ``<noinput>``, ``No input`` or ``N/A`` is left out, and the row is counted as
+    ``no_input``. If a label says that the answer is bad, the row only gives prompts and is counted
+    as ``rejected_reply``.
 
     Args:
         faults: where faults go.
         instruction: column of the task.
-        input: column of what it is about.
+        input: column of the task's input.
         output: column of the answer.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
         history: column of what was said before: a list of [question, answer]; may be absent; an
             empty name: none.
         label: column that says whether the answer is good; null: ``label``, ``kto_tag``, ``tag``,
-            ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
     """
 
     def __init__(
@@ -221,19 +221,19 @@ class Alpaca(Questions):
 
 
 class Summaries(Questions):
-    """A text and its summary; the request is drawn from a few.
+    """A text and its summary; the request is drawn from a few wordings.
 
     Args:
         faults: where faults go.
         text: column or template of the text; a list of sentences is joined.
         summary: column or template of the summary; likewise.
         prompts: templates with ``{}`` for the text.
-        max_words: the text is cut after so many words, as spaces divide them, and the row counted
-            as ``cut``.
-        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
-            it is there; an empty name: none.
+        max_words: the text is truncated after this many words, separated by spaces, and the row is
+            counted as ``cut``.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, if
+            there is one; an empty name: none.
         label: column that says whether the summary is good; null: ``label``, ``kto_tag``, ``tag``,
-            ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
     """
 
     _names = ("text", "summary")

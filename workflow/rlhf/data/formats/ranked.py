@@ -13,25 +13,26 @@ from rlhf.data.rows import Row
 
 
 class Ranked(Compared):
-    """A prompt and a list of replies, best first or with a rank or a score each.
+    """A prompt and a list of replies, best first, or each with a rank or a score.
 
-    Replies are texts, messages or lists of messages, as in ``preference``; those whose history is
-    not that of the best are left out and counted as ``history_differs``. Of replies with one rank
-    or score the first is kept, the others are counted as ``tie``.
+    Replies are texts, messages or lists of messages, as in ``preference``; replies whose history
+    differs from the best one's are left out and counted as ``history_differs``. Of replies with
+    the same rank or score, the first is kept and the others are counted as ``tie``.
 
     Args:
         faults: where faults go.
-        prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
-            where it is absent or empty, the replies' dialogues hold it; null: they always do.
+        prompt: column or template of a text, a transcript, a list of alternating texts or of
+            messages; if it is absent or empty, the replies' dialogues contain it; null: they
+            always do.
         replies: column of the list.
         text: key of the reply, or its path, if each element is an object that holds more than a
-            message; so are ``rank`` and ``score``.
-        rank: key of its rank, the best is lowest.
-        score: key of its score, the best is highest.
-        worst: column of a list of texts that are worse than all: one is drawn and put last; none,
-            where there is no such column or it is empty.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
+            message; likewise ``rank`` and ``score``.
+        rank: key of its rank; the lowest is best.
+        score: key of its score; the highest is best.
+        worst: column of a list of texts that are worse than all replies: one is drawn and put
+            last; none, if there is no such column or it is empty.
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
     """
 
     def __init__(

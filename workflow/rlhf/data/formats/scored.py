@@ -15,23 +15,25 @@ from rlhf.data.rows import Conversation, Message, Row
 
 
 class Scored(Compared):
-    """``{prompt, response, score}``: a reply and what it was rated, a row each, as HelpSteer has.
+    """``{prompt, response, score}``: a reply and its rating, one per row, as in HelpSteer.
 
-    All replies to one prompt make one ranked list; the best of them is the demonstration. Of
-    replies that are rated alike the first is kept, the others are counted as ``tie``; a reply that
-    occurs twice counts once, by its best rating (``duplicate_reply``). The whole set is held in
-    memory. Replies are texts, messages or lists of messages, as in ``preference``.
+    All replies to one prompt become one ranked list; the best of them is the demonstration. Of
+    replies with the same rating, the first is kept and the others are counted as ``tie``; a reply
+    that occurs twice counts once, with its best rating (``duplicate_reply``). The whole dataset is
+    held in memory. Replies are texts, messages or lists of messages, as in ``preference``.
 
     Args:
         faults: where faults go.
-        prompt: column or template of a text, a transcript, a list of texts in turn or of messages;
-            where it is absent or empty, the dialogue in ``reply`` holds it; null: always.
+        prompt: column or template of a text, a transcript, a list of alternating texts or of
+            messages; if it is absent or empty, the dialogue in ``reply`` contains it; null:
+            always.
         reply: column of the reply, or of the dialogue that ends with it.
-        scores: column of the score, the best is highest; or columns and their weights, such as
-            ``{helpfulness: 0.65, correctness: 0.8}``, for a weighted sum.
-        min_score: a best reply below it is no demonstration, and counted as ``low_score``.
-        system: column of a system message; null: ``system`` or ``system_prompt``, where it is
-            there; an empty name: none.
+        scores: column of the score, of which the highest is best; or columns and their weights,
+            such as ``{helpfulness: 0.65, correctness: 0.8}``, for a weighted sum.
+        min_score: if the best reply is below it, it is not a demonstration, and is counted as
+            ``low_score``.
+        system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
+            an empty name: none.
     """
 
     def __init__(

@@ -27,17 +27,17 @@ from rlhf.data.rows import Message, Row
 class HumanAssistant:
     """Pairs of dialogues that differ in their last reply.
 
-    A turn begins at a speaker's name in a paragraph of its own, so replies keep their paragraphs.
-    Pairs whose dialogues part earlier cannot be compared: they give a demonstration only, and are
-    counted as ``history_differs``.
+    A turn begins at a speaker's name at the start of a paragraph, so replies keep their
+    paragraphs. Pairs whose dialogues diverge earlier cannot be compared: they give only a
+    demonstration, and are counted as ``history_differs``.
 
     Args:
         faults: where faults go.
         chosen: column of the better dialogue.
         rejected: column of the worse one.
         speakers: names of user and assistant.
-        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
-            it is there; an empty name: none.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, if
+            there is one; an empty name: none.
     """
 
     def __init__(
@@ -97,21 +97,21 @@ class HumanAssistant:
 
 
 class Transcripts:
-    """Dialogues in one column, or a history in one and the reply to it in another.
+    """Dialogues in one column, or a history in one column and the reply to it in another.
 
-    Where a label says that the last reply is bad, the row gives prompts only, counted as
+    If a label says that the last reply is bad, the row only gives prompts and is counted as
     ``rejected_reply``.
 
     Args:
         faults: where faults go.
         text: column of the dialogue, or of the history.
-        reply: column of the last reply; None: the dialogue is whole.
+        reply: column of the last reply; null: the dialogue includes it.
         speakers: names of user and assistant.
         inline: turns may begin in the middle of a line.
-        system: column or template of a system message; null: ``system`` or ``system_prompt``, where
-            it is there; an empty name: none.
+        system: column or template of a system message; null: ``system`` or ``system_prompt``, if
+            there is one; an empty name: none.
         label: column that says whether the last reply is good; null: ``label``, ``kto_tag``,
-            ``tag``, ``is_good`` or ``desirable``, where it is true or false; an empty name: none.
+            ``tag``, ``is_good`` or ``desirable``, if it is true or false; an empty name: none.
     """
 
     def __init__(

@@ -71,14 +71,14 @@ class Translations:
         pair: source and target, such as ``zh-en``.
         column: column of an object with a text under each language; null: ``source`` and
             ``target`` name columns.
-        source: column of the text in the first language; ``{column}.{language}`` if absent.
+        source: column of the text in the first language; default: ``{column}.{language}``.
         target: column of the text in the second; likewise.
-        target_column: column that names the second language, where it varies: it begins with its
-            code or a key of ``codes``.
+        target_column: column that names the second language, if it varies: its texts begin with
+            the language's code or a key of ``codes``.
         codes: other names of languages → code.
-        direction: ``drawn`` (by a digest of the source; the possible one, if one language has no
-            prompts), ``forward``, ``backward`` or ``both``.
-        prompts: language → templates with ``{}``, for others than those that are known.
+        direction: ``drawn`` (by a digest of the source; if one language has no prompts, the only
+            possible one), ``forward``, ``backward`` or ``both``.
+        prompts: language → templates with ``{}``, for languages without built-in ones.
     """
 
     def __init__(
