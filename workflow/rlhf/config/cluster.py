@@ -26,11 +26,11 @@ SAVED_GB_PER_SECOND = 1.0  # a busy parallel file system
 
 
 class StageConfig(Strict):
-    """What the jobs of one stage ask for, where it is not what the others do."""
+    """What the jobs of one stage ask for, if it differs from the others."""
 
     nodes: int | None = key(None, ge=1, about="nodes; training stages only")
     gpus_per_node: int | None = key(
-        None, ge=0, about="GPUs on each node; `evaluate` and the stores use one at most"
+        None, ge=0, about="GPUs on each node; `evaluate` and the stores use at most one"
     )
     processes_per_node: int | None = key(
         None, ge=1, about="ranks on each node without GPUs; training stages only"
@@ -39,10 +39,10 @@ class StageConfig(Strict):
         None, ge=1, about="CPUs on each node; absent: the threads of all processes and servers"
     )
     memory_gb: float | None = key(
-        None, gt=0, about="memory of each node; absent: by `model_billions`", unit="GB"
+        None, gt=0, about="memory of each node; absent: from `model_billions`", unit="GB"
     )
     hours: float | None = key(
-        None, gt=0, about="time limit; absent: by `model_billions`", unit="hours"
+        None, gt=0, about="time limit; absent: from `model_billions`", unit="hours"
     )
 
 
@@ -50,12 +50,12 @@ class ClusterConfig(Strict):
     """What jobs ask for."""
 
     nodes: int = key(1, ge=1, about="nodes of each training stage")
-    gpus_per_node: int = key(0, ge=0, about="GPUs on each node; 0: all on the CPU")
+    gpus_per_node: int = key(0, ge=0, about="GPUs on each node; 0: everything on the CPU")
     gpu_type: str = key(
         "", about="type of the GPUs, as SLURM names it; empty: any", pattern=r"^[A-Za-z0-9_.]*$"
     )
     processes_per_node: int = key(
-        1, ge=1, about="ranks on each node without GPUs; with GPUs: one for each that no server has"
+        1, ge=1, about="ranks on each node without GPUs; with GPUs: one per GPU that no server has"
     )
     server_gpus: int = key(
         1, ge=0, about="GPUs of each model server of a run; 0: they share those of the policy"
@@ -69,16 +69,16 @@ class ClusterConfig(Strict):
     max_hours: float = key(
         24.0,
         gt=0,
-        about="longest time limit asked for: training goes on in the next job",
+        about="longest time limit to ask for: training continues in the next job",
         unit="hours",
     )
     save_margin_seconds: float = key(
         60.0,
         ge=0,
-        about="least time before the end of an allocation that is kept for saving",
+        about="minimum time reserved for saving before the end of an allocation",
         unit="seconds",
     )
-    stages: dict[Rule, StageConfig] = key({}, about="stage → what only its jobs ask for")
+    stages: dict[Rule, StageConfig] = key({}, about="stage → what its jobs ask for instead")
 
 
 @dataclass(frozen=True)

@@ -58,20 +58,22 @@ class DatasetConfig(Strict):
 
     registry: str | None = key(
         None,
-        about="name in `datasets.yaml`; what else is given here goes before what stands there. "
+        about="name in `datasets.yaml`; other keys given here override what it says. "
         "A dataset with neither `path` nor `source` is looked up by its own name",
     )
     path: str | None = key(
         None,
         about="file, folder or glob, relative to the repository's root: JSON lines, JSON, CSV, "
-        "Parquet, Arrow or text, plain, `.gz`, `.xz`, `.bz2` or `.zst`; or what `datasets` saved "
-        "to disk",
+        "Parquet, Arrow or text, plain, `.gz`, `.xz`, `.bz2` or `.zst`; or a folder that "
+        "`datasets` saved to disk",
     )
-    source: DatasetSource | None = key(None, about="where it is downloaded from, without `path`")
+    source: DatasetSource | None = key(
+        None, about="where it is downloaded from, if there is no `path`"
+    )
     files: list[str] | None = key(
         None,
-        about="globs of the files that are read in a folder or a hub's repository; by default "
-        "all, or those for training where others are for evaluation",
+        about="globs of the files to read in a folder or a repository on the hub; by default "
+        "all, or only those for training if others are for evaluation",
     )
     format: str | None = key(
         None, about="how rows are laid out, see docs/data.md; required unless the registry says it"
@@ -79,19 +81,22 @@ class DatasetConfig(Strict):
     options: dict[str, Any] = key(
         {},
         about="options of the format, see docs/data.md, and `invalid` (`error`, or `drop` to count "
-        "faulty rows and go on), `field` (key of the list of rows in a JSON file) and `exclude` "
-        "(texts; rows with one of them are left out)",
+        "faulty rows and continue), `field` (key of the list of rows in a JSON file) and `exclude` "
+        "(texts; rows that contain one of them are left out)",
     )
     validation_fraction: float = key(
-        0.1, ge=0, lt=1, about="share of the groups (trees, prompts) held out, chosen by hash"
+        0.1,
+        ge=0,
+        lt=1,
+        about="share of the groups (trees, prompts) that is held out, chosen by hash",
     )
     split_salt: str = key(
-        "", about="changes which groups are held out, and in which stage's part the others are"
+        "", about="changes which groups are held out, and which stage the others go to"
     )
     stage_split: StageSplit | None = key(
         None,
-        about="parts that the stages share the training groups in, chosen by hash, such as 2, 4 "
-        "and 4; absent: every stage draws from all",
+        about="divides the training groups among the stages by hash, such as 2, 4 and 4; "
+        "absent: every stage draws from all",
         source="DeepSpeed-Chat's `data_split`",
     )
 

@@ -13,7 +13,7 @@ class EvaluationConfig(Strict):
     ppo: str | None = key(None, about="name of the PPO run that is evaluated", pattern=NAME_PATTERN)
     rloo: str | None = key(None, about="or: name of the RLOO run", pattern=NAME_PATTERN)
     samples_per_prompt: int = key(1, ge=1, about="responses sampled for each held-out prompt")
-    max_prompts: int = key(256, ge=1, about="held-out prompts used, chosen by hash")
+    max_prompts: int = key(256, ge=1, about="maximum of held-out prompts used, chosen by hash")
     temperature: float = key(1.0, gt=0, about="sampling temperature")
     max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
     seed: int = key(0, ge=0, about="seed of sampling and of the bootstrap")

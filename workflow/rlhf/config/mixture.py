@@ -13,24 +13,24 @@ class Share(Strict):
     """What a run takes from one dataset."""
 
     fraction: float = key(
-        1.0, gt=0, le=1, about="share of the training rows, drawn anew in every epoch"
+        1.0, gt=0, le=1, about="share of the training rows, drawn again in every epoch"
     )
     size: int | None = key(
         None,
         ge=1,
-        about="this many training rows instead of a fraction, drawn anew in every epoch",
+        about="this many training rows instead of a fraction, drawn again in every epoch",
         unit="rows",
         source="Open-Assistant",
     )
     weight: float | None = key(
         None,
         gt=0,
-        about="the epoch's rows are shared out by weight; a set too small for its part is repeated",
+        about="an epoch's rows are divided by weight; a dataset too small for its part is repeated",
     )
     max_validation: int | None = key(
         None,
         ge=1,
-        about="held-out rows used at most, chosen by hash",
+        about="maximum of held-out rows used, chosen by hash",
         unit="rows",
         source="Open-Assistant's `max_val_set`",
     )
@@ -59,11 +59,11 @@ class DuplicatesConfig(Strict):
 
     remove: Literal["none", "exact", "near"] = key(
         "none",
-        about="`exact`: rows of the same text, but for case and white space; `near`: those too "
+        about="`exact`: rows with the same text, ignoring case and white space; `near`: also those "
         "whose estimated similarity reaches the threshold",
     )
     threshold: float = key(
-        0.8, gt=0, le=1, about="least Jaccard similarity of the word sequences of two rows"
+        0.8, gt=0, le=1, about="minimum Jaccard similarity of the word sequences of two rows"
     )
     words: int = key(5, ge=1, about="length of the word sequences", unit="words")
 

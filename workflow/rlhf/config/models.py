@@ -29,8 +29,8 @@ class RandomModel(Strict):
 class ModelSource(Strict):
     """Exactly one of `package`, `path`, `hub`, `random`."""
 
-    package: str | None = key(None, about="installed Python package that carries a GGUF file")
-    file: str | None = key(None, about="pattern of the file inside the package; `*.gguf` if absent")
+    package: str | None = key(None, about="installed Python package that contains a GGUF file")
+    file: str | None = key(None, about="pattern of the file inside the package; default: `*.gguf`")
     version: str | None = key(None, about="version of the package; checked when given")
     path: str | None = key(None, about="local folder in Hugging Face's layout (safetensors)")
     hub: str | None = key(None, about="model id on the Hugging Face hub, such as org/name")
@@ -66,7 +66,7 @@ class ModelConfig(Strict):
     template_date: str | None = key(
         None,
         about="date that the template always writes, such as `2024-07-26`; for an `own` one that "
-        "writes the day's, and required then",
+        "writes the current date, and required then",
     )
     pad_token: str | None = key(
         None, about="padding token, if neither the tokenizer nor its family names one besides EOS"
@@ -78,10 +78,10 @@ class ModelConfig(Strict):
         [], about="special tokens to add to the vocabulary, besides those that the template needs"
     )
     per_digit_tokens: bool = key(
-        False, about="make one token of each digit, whatever the vocabulary has for numbers"
+        False, about="one token per digit, whatever the vocabulary has for numbers"
     )
     pad_vocab_to_multiple: int = key(
-        1, ge=1, about="the embeddings get rows up to a multiple of this", unit="rows"
+        1, ge=1, about="the embeddings are padded to a multiple of this many rows", unit="rows"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", about="type of the stored weights"
@@ -89,7 +89,7 @@ class ModelConfig(Strict):
     trust_remote_code: bool = key(
         False,
         about="run the code that the model brings, for an architecture that transformers lacks; "
-        "read it first: it can do all that you can",
+        "review it first: it runs with your permissions",
     )
 
     @field_validator("template_date", mode="before")

@@ -13,5 +13,5 @@ class RewardConfig(SupervisedConfig):
         0.001, ge=0, about="weight of ½(s⁺² + s⁻²) in the loss", source="Open-Assistant"
     )
     calibration_samples: int = key(
-        256, ge=2, about="SFT demonstrations whose scores are set to mean 0 and std 1"
+        256, ge=2, about="SFT demonstrations whose scores are normalized to mean 0 and std 1"
     )

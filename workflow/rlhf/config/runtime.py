@@ -13,10 +13,10 @@ class RuntimeConfig(Strict):
     threads: int = key(
         2,
         ge=1,
-        about="threads of a training process, recorded in its manifest; processes that tokenize",
+        about="threads of a training process, recorded in its manifest; processes in tokenization",
     )
     server_threads: int = key(
-        2, ge=1, about="threads of each model server; the two of a job work at the same time"
+        2, ge=1, about="threads of each model server; the two of a job run at the same time"
     )
     micro_batch_tokens: int = key(
         2048, ge=64, about="padded tokens in one forward and backward pass", unit="tokens"
@@ -24,10 +24,10 @@ class RuntimeConfig(Strict):
     save_seconds: float = key(
         300.0,
         ge=0,
-        about="seconds between two saved states; more, if saving took over 5 % of the time",
+        about="seconds between saved states; more, if saving would take over 5 % of the time",
     )
-    save_steps: int = key(0, ge=0, about="also save every so many steps; 0: by time alone")
-    track_code: bool = key(True, about="re-run a stage when the code that it runs has changed")
+    save_steps: int = key(0, ge=0, about="also save every N steps; 0: only by time")
+    track_code: bool = key(True, about="re-run a stage when its code has changed")
     containers: Literal["none", "apptainer"] = key(
-        "none", about="where stages run: in the caller's environment, or in images"
+        "none", about="where stages run: in the current environment, or in images"
     )

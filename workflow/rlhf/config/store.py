@@ -10,12 +10,14 @@ from rlhf.config.base import Strict, key
 class StoreConfig(Strict):
     """The Triton model stores."""
 
-    max_batch_size: int = key(64, ge=1, about="requests that Triton joins into one batch")
+    max_batch_size: int = key(
+        64, ge=1, about="maximum of requests that Triton joins into one batch"
+    )
     max_batch_tokens: int = key(8192, ge=64, about="padded tokens in one forward pass")
     dtype: Literal["float32", "bfloat16"] = key(
         "float32",
-        about="type of the served weights and of what is computed from them; bfloat16 takes half "
-        "the memory and needs a larger `tolerance`",
+        about="type of the served weights and of the computation; bfloat16 takes half the memory "
+        "and needs a larger `tolerance`",
     )
     tolerance: float = key(
         1e-3,

@@ -27,16 +27,16 @@ class SupervisedConfig(Strict):
     length_grouping: int = key(
         0,
         ge=0,
-        about="batches of like lengths: rows are sorted by length among this many batches, then "
-        "the batches are shuffled; 0: batches of any lengths",
+        about="batches of similar lengths: the rows of this many batches are sorted by length, "
+        "then all batches are shuffled; 0: batches of any lengths",
         unit="batches",
     )
     optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
     freeze_layers: int = key(
-        0, ge=0, about="decoder layers, from the bottom, that stay as they are (embeddings too)"
+        0, ge=0, about="decoder layers, from the bottom, that are not trained (nor the embeddings)"
     )
     precision: Precision = PRECISION
-    evaluations: int = key(2, ge=1, about="times that the validation rows are evaluated in a run")
+    evaluations: int = key(2, ge=1, about="number of validations during a run")
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
 
     @model_validator(mode="after")

@@ -16,7 +16,9 @@ class ReplyTagsConfig(Strict):
         0.5, ge=0, le=1, about="probability that a property is left out", source="Open-Assistant"
     )
     length: bool = key(
-        False, about="write the reply's length too, in steps of five words", source="Open-Assistant"
+        False,
+        about="also write the reply's length, in steps of five words",
+        source="Open-Assistant",
     )
 
 
@@ -32,8 +34,8 @@ class ViewConfig(Strict):
     min_prefix: int | None = key(
         None,
         ge=1,
-        about="cut the beginning of the last question too, down to this; absent: a row whose last "
-        "question does not fit is dropped, as half a question has another answer",
+        about="also cut the beginning of the last question, down to this; absent: a row whose last "
+        "question does not fit is dropped, because half a question has another answer",
         unit="tokens",
     )
     system_prefix: str | None = key(
@@ -54,9 +56,9 @@ class ReplyViewConfig(ViewConfig):
     """How rows with replies become tokens."""
 
     reply_tags: ReplyTagsConfig | None = key(
-        None, about="write what is known of a reply before it; absent: no tags"
+        None, about="put what is known about a reply in front of it; absent: no tags"
     )
-    seed: int = key(0, ge=0, about="seed of what is drawn for each row: tags, offsets")
+    seed: int = key(0, ge=0, about="seed of the random choices for each row: tags, offsets")
 
 
 class ConversationViewConfig(ReplyViewConfig):
@@ -66,8 +68,8 @@ class ConversationViewConfig(ReplyViewConfig):
         0.0,
         ge=0,
         le=1,
-        about="probability that a dialogue which is cut begins at a random turn, and not as late "
-        "as it must; Open-Assistant: 0.8",
+        about="probability that a dialogue which is cut begins at a random turn instead of at the "
+        "earliest one that fits; Open-Assistant: 0.8",
     )
 
     @model_validator(mode="after")
@@ -84,7 +86,7 @@ class PreferenceViewConfig(ReplyViewConfig):
     """How ranked replies become tokens."""
 
     max_replies: int = key(
-        5, ge=2, about="replies of a row that are kept, best first", source="Open-Assistant"
+        5, ge=2, about="replies kept in a row, best first", source="Open-Assistant"
     )
 
 

@@ -9,7 +9,7 @@ from rlhf.config.base import Strict, key
 Precision = Literal["bfloat16", "float32"]
 PRECISION: Any = key(
     "bfloat16",
-    about="type of matrix products; weights, optimizer and losses are float32 always. `bfloat16` "
+    about="type of matrix products; weights, optimizer and losses are always float32. `bfloat16` "
     "is fast on GPUs since Ampere and on CPUs that have it, slow on others",
     source="TRL",
 )
@@ -22,7 +22,9 @@ class OptimizerConfig(Strict):
     schedule: Literal["constant", "linear", "cosine"] = key(
         "cosine", about="how the learning rate falls after the warm-up; linear and cosine end at 0"
     )
-    warmup: float = key(0.03, ge=0, lt=1, about="share of the steps with a rising learning rate")
+    warmup: float = key(
+        0.03, ge=0, lt=1, about="share of the steps in which the learning rate rises"
+    )
     weight_decay: float = key(0.0, ge=0, about="decoupled weight decay")
     beta1: float = key(0.9, ge=0, lt=1, about="Adam's first moment decay")
     beta2: float = key(

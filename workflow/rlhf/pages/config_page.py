@@ -37,26 +37,26 @@ INTRODUCTION = f"""\
 # Configuration
 
 `config.yaml` describes base models, datasets, and named runs of each stage.
-Names are yours ({NAME_RULE}).
-They have at most {NAME_LENGTH} characters: files are called by them.
-Two names in a section differ in more than the case of letters, and none ends with 20 repeats.
+You choose the names ({NAME_RULE}).
+They have at most {NAME_LENGTH} characters, because files are named after them.
+Two names in a section must differ in more than case, and none may end with 20 repeats.
 Runs refer to each other by name: two PPO runs that name one reward model share it.
 Only what a run needs is built.
 
-- A key that is not here is an error, with a suggestion; so is one that stands twice in a file.
-- Write text and names in quotes where YAML would take them for something else: `"no"`, `"on"`,
+- An unknown key is an error, with a suggestion; so is a key that occurs twice in a file.
+- Put text and names in quotes if YAML would read them as something else: `"no"`, `"on"`,
   `"1.10"`, `"010"`. Dates and times, such as `2024-07-26` and `12:30:00`, are text; `1e-4` is a
-  number. Numbers are no booleans, and booleans no numbers.
-- In `path` and `tokenizer_text`, `~`, `$NAME` and `${{NAME}}` stand for a home and for variables,
-  which have to be set; `$$` is a `$`. Globs in `files` and addresses in `url` are as written.
-  The path that comes of it is what is recorded, and what a change of makes a stage run again.
+  number. Numbers are not accepted as booleans, nor booleans as numbers.
+- In `path` and `tokenizer_text`, `~`, `$NAME` and `${{NAME}}` stand for a home folder and for
+  variables, which must be set; `$$` is a `$`. Globs in `files` and addresses in `url` are literal.
+  The resulting path is what is recorded; if it changes, the stage runs again.
 - `rlhf config check [FILE]` checks a file without running anything.
 - `schema.json` lets an editor complete and check keys; the first line of `config.yaml` names it.
-- `snakemake --configfile mine.yaml` reads another file in place of `config.yaml`.
-- `rlhf lock` writes what is downloaded to `config.lock.json`: see [locks](../docs/data.md#locks).
+- `snakemake --configfile mine.yaml` reads another file instead of `config.yaml`.
+- `rlhf lock` records what is downloaded in `config.lock.json`: see [locks](../docs/data.md#locks).
 - Each stage sees only its own part: see [what re-runs when](../docs/what-re-runs.md).
 
-In the tables, a default in **bold** has to be given.
+In the tables, **required** marks keys that must be given.
 """
 
 
