@@ -3,7 +3,7 @@
 # make test-all  set up, then run all tests, as root: on a real SLURM and in container images too
 # make check     lint, format and types
 # make setup     only set up
-# make locks     write envs/locks anew: what the container images install, with hashes
+# make locks     rewrite envs/locks: what the container images install, with hashes
 
 PYTHON ?= python3
 VENV := .venv

@@ -12,18 +12,18 @@ from rlhf.errors import EXIT_BAD_INPUT, RlhfError
 from rlhf.launch.command import run as run_launch
 
 COMMANDS = {
-    "explain": "say what would run, and why",
+    "explain": "show what would run, and why",
     "verify": "compare the files of artifacts with their manifests",
-    "compare": "say in what two artifacts differ: configuration, code, parents, metrics",
+    "compare": "show how two artifacts differ: configuration, code, parents, metrics",
     "chat": "talk to a model, such as results/ppo/final/model",
     "prune": "list resume states that are no longer needed, and delete them with --yes",
-    "recover": "after Snakemake was killed: await or cancel its jobs, then unlock",
+    "recover": "after Snakemake was killed: wait for its jobs or cancel them, then unlock",
     "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",
-    "data": "look at datasets, known and configured, and at what runs draw from them",
-    "lock": "write down the commits and digests of what is downloaded, or say what moved",
+    "data": "inspect datasets, known and configured, and what runs draw from them",
+    "lock": "record the commits and digests of downloads, or list what has moved",
     "images": "build the container images, or check that they match their definitions",
     "config": "check a configuration, or write its schema and reference",
-    "import-oa": "make a configuration of Open-Assistant's YAML names and command line",
+    "import-oa": "turn an Open-Assistant training command into a configuration",
     "launch": "run one stage with the model servers that it needs (rules call this)",
 }
 

@@ -1,1 +1,1 @@
-"""Checks of a machine or a cluster: is here what the pipeline needs, and what if not?"""
+"""Checks that a machine or a cluster has what the pipeline needs, and what to do if not."""
