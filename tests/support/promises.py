@@ -85,7 +85,7 @@ PROMISES: dict[str, dict[str, str]] = {
             file_survey::TestLinks.test_a_file_that_is_reached_twice_is_read_once""",
         "Not read, but listed": f"""{COUNTED} accounts::TestCheck.test_many_files_are_summed_up
             file_survey::TestWhatIsNotRead.test_each_is_named_with_the_reason""",
-        "files whose names say evaluation": """file_survey::TestSplits.test_files_for_training_only
+        "if names tell training": """file_survey::TestSplits.test_files_for_training_only
             file_survey::TestSplits.test_the_advice_reads_them_all
             file_survey::TestSplits.test_a_glob_means_what_it_says
             file_survey::TestSplits.test_all_are_read_where_nothing_tells_them_apart""",
