@@ -31,6 +31,7 @@ from rlhf.training import finite
 
 logger = logging.getLogger(__name__)
 
+REFERENCE = "sft"  # of the models, the one that the KL is measured from
 Messages = list[dict[str, str]]  # role and content of each turn
 
 
@@ -39,7 +40,7 @@ def run(stage: Stage) -> None:
     threads = begin()
     config, tokens = stage.read(EvaluationConfig), stage.micro_batch_tokens
     method, _ = config.policy
-    names = ("base", "sft", method)  # from the earliest model to the latest
+    names = ("base", REFERENCE, method)  # from the earliest model to the latest
     facts = tokenizer_facts(stage, *names, "reward", "data")
     response = f"evaluation.{stage.name}.max_new_tokens", config.max_new_tokens
     for name in (*names, "reward"):
@@ -62,13 +63,13 @@ def run(stage: Stage) -> None:
         responses[name] = generate(
             model, repeated, draws, tokenizer.eos_token_id, config.temperature
         )
-        if name == "sft":
+        if name == REFERENCE:
             reference = model
     judge = load_reply_scorer(stage.folder("reward") / "model").to(devices.own_device()).eval()
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
     rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
-    others = {name: found for name, found in responses.items() if name != "sft"}
+    others = {name: found for name, found in responses.items() if name != REFERENCE}
     referred = _logprobs(reference, repeated, others, config.temperature, tokens)
     samples = {}
     for name in names:
