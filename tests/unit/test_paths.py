@@ -48,7 +48,8 @@ def test_no_other_module_spells_a_folder() -> None:
 
 def test_rules_write_where_the_paths_are() -> None:
     patterns = [
-        *(paths.artifact(section, "{name}") for section in ("sft", "reward", "ppo", "report")),
+        *(paths.artifact(row.section, "{name}") for row in RULES.values() if row.trains),
+        paths.artifact("report", "{name}"),
         paths.artifact("models", "{model}"),
         paths.dataset("{dataset}"),
         paths.tokenized("{view}", "{model}", "{dataset}"),

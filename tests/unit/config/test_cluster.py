@@ -89,7 +89,7 @@ def test_a_limit_is_never_rounded_to_nothing(valid):
         ),
         (
             {"stages": {"tokenize": {"nodes": 2}}},
-            "cluster.stages.tokenize.nodes: only train_sft, train_reward, train_ppo use",
+            "cluster.stages.tokenize.nodes: only train_sft, train_reward",
         ),
         (
             {"stages": {"tokenize": {"gpus_per_node": 1}}},
