@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from support import tiny_online
 from support.page_tables import names, tables
-from support.programs.supervised_ranks import config, make_rows
-from support.tiny_models import causal_lm, reward_model, save_rows, token_sequences
+from support.programs.supervised_ranks import config, make_rows, train_root
+from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlhf.config.reward import RewardConfig
@@ -20,7 +20,7 @@ from rlhf.data.mixture import Mixture
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.runtime.options import RunOptions
-from rlhf.training.loop import mean_over, train
+from rlhf.training.loop import mean_over
 from rlhf.training.reward import RewardObjective, score_held_out
 from rlhf.training.run import Run
 from rlhf.training.sft import SftObjective
@@ -40,7 +40,7 @@ def train_sft(folder: Path) -> Run:
     save_rows(folder / "set", train=make_rows())
     rows, model, objective = (
         Mixture({"d": folder / "set"}, {}, "train"),
-        causal_lm(),
+        token_scorer(),
         SftObjective(),
     )
 
@@ -49,20 +49,20 @@ def train_sft(folder: Path) -> Run:
         return {f"validation_{name}": value for name, value in measures.items()}
 
     options = RunOptions("sft.x", folder / "state", {}, tensorboard=folder / "events")
-    return train(model, objective, rows, config(), options, 64, validate)
+    return train_root(model, objective, rows, config(), options, 64, validate)
 
 
 def train_reward(folder: Path) -> Run:
     history, *replies = (one.tolist() for one in token_sequences([4, 5, 3, 6], seed=1))
     rows = [{"history_ids": history, "reply_ids": replies[:k]} for k in (2, 3)]
     save_rows(folder / "set", train=rows)
-    model, objective = reward_model(), RewardObjective(0.001, 64)
+    model, objective = reply_scorer(), RewardObjective(0.001, branches=True)
     values = {"model": "m", "data": {"d": {}}, "global_batch_size": 2, "precision": "float32"}
-    return train(
+    return train_root(
         model, objective, Mixture({"d": folder / "set"}, {}, "train"),
-        RewardConfig.model_validate(values).model_dump(),
+        RewardConfig.model_validate(values),
         RunOptions("reward.x", folder / "state", {}, tensorboard=folder / "events"), 64,
-        lambda: objective.validate(score_held_out(model, rows, 64)),
+        lambda: objective.validate(score_held_out(model, objective, rows, 64)),
     )  # fmt: skip
 
 
