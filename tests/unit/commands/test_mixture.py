@@ -101,7 +101,7 @@ def test_the_drawing_is_one_file_that_parses(project, capsys):
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "sft.chat: tokens of an epoch" in texts
     assert "5 rows, 150 tokens, 42.9 %" in texts
-    assert "sft, tiny: rows by length" in texts
+    assert "conversation, tiny: rows by length" in texts
     inner = [svg for svg in root.iter("{http://www.w3.org/2000/svg}svg") if svg.get("viewBox")]
     assert len(inner) == 2, "the drawing, and one chart of lengths"
     assert "var(" not in (project / "mixture.svg").read_text()

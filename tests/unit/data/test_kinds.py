@@ -159,9 +159,9 @@ def test_what_was_counted_is_shown(mixed, tmp_path, monkeypatch, capsys):
     assert main(["data", "check", "mine", "--config", str(config)]) == 0
     text = capsys.readouterr().out
     for line in (
-        "dropped:     text_empty 1",
-        "filtered:    tie 1",
-        "noticed:     empty_file 1, templated 1",
+        "dropped:      text_empty 1",
+        "filtered:     tie 1",
+        "noticed:      empty_file 1, templated 1",
         "train.jsonl: 4 rows, 2 used, left out: text_empty 1, tie 1",
         "judge: 1\n",
         "weight: 1; it may change what a row means",

@@ -50,7 +50,7 @@ def test_what_carries_a_run_out_is_code_of_no_stage(package):
 
 
 # ``provenance`` has what the launcher alone asks; the numbers of a result come from the others.
-@pytest.mark.parametrize("package", ["models", "training", "ppo"])
+@pytest.mark.parametrize("package", ["models", "training", "online", "algorithms"])
 def test_what_decides_a_result_is_code_of_a_training_stage(package):
     training = {
         name

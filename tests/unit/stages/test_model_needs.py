@@ -9,6 +9,7 @@ import torch
 
 from rlhf.config.evaluation import EvaluationConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.sft import SftConfig
 from rlhf.errors import ConfigError
 from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import Manifest, read_manifest
@@ -69,8 +70,7 @@ def test_it_is_refused_where_later_runs_need_more(
     assert not (folder / "manifest.json").exists()
     fetch({"path": str(tmp_path / "source")}, folder)  # for SFT alone; PPO is thought of later
     line = ["--name", "chat", "--input", "start", str(folder / "manifest.json"), "--runs", need]
-    config = {"global_batch_size": 1, "epochs": 1}
-    line += ["--config", json.dumps(config)]
+    line += ["--config", SftConfig(model="base", data={"demo": {}}).model_dump_json()]
     line += ["--output", "manifest", str(tmp_path / "manifest.json")]
     stage = parse([*line, "--input", "data", str(folder / "manifest.json")])[0]
     with pytest.raises(ConfigError, match=said):
@@ -138,8 +138,10 @@ def test_prompt_and_response_are_to_fit_into_every_model(
     prompts = artifact("tokenized/demo", {"view": "prompt", "max_length": 40})
     line += ["--input", "data", str(prompts)]
     line += ["--output", "manifest", str(tmp_path / "manifest.json")]
+    stage = parse(line)[0]
+    stage.stage = module.__name__.rpartition(".")[2]
     with pytest.raises(ConfigError) as caught:
-        module.run(parse(line)[0])
+        module.run(stage)
     named = short.replace("/", ".")
     assert f"Rows may have 61 tokens; {named} takes at most 60." in str(caught.value)
     key = "sampling.max_new_tokens" if section == "ppo" else "max_new_tokens"
