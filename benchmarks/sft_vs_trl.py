@@ -194,13 +194,13 @@ def _ours(options: argparse.Namespace, scratch: Path) -> None:
     import numpy as np
     import torch
 
+    from rlhf.algorithms.sft import SftObjective
     from rlhf.config.sft import SftConfig
     from rlhf.data.encoding import Encoder
     from rlhf.models.load import load_token_scorer, load_tokenizer
     from rlhf.runtime.options import RunOptions
     from rlhf.training.engine.replicated import Replicated
     from rlhf.training.loop import train
-    from rlhf.training.sft import SftObjective
 
     torch.set_num_threads(options.threads)
     encoder, most = Encoder(load_tokenizer(options.model)), options.max_length

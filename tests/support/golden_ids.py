@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.encoding import Encoder
+from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Message
 
 DIALOGUE = (

@@ -80,7 +80,7 @@ def token_sequences(
 
 def labelled(lengths: list[int], seed: int = 0) -> list[dict[str, list[int]]]:
     """Rows of such ids, half of whose labels are masked; never the last."""
-    from rlhf.training.sft import IGNORED
+    from rlhf.data.labels import IGNORED
 
     generator = torch.Generator().manual_seed(seed)
     rows = []

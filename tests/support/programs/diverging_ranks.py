@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from rlhf.algorithms.sft import SftObjective
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed
-from rlhf.training.sft import SftObjective
 from support.programs.supervised_ranks import config, train_root
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 

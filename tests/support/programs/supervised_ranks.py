@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlhf.algorithms.sft import SftObjective
 from rlhf.config.sft import SftConfig
 from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
-from rlhf.training.sft import SftObjective
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 ROWS, BATCH = 9, 4  # three steps, the last of one row

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from rlhf.data.encoding import (
-    IGNORED,
     Encoder,
     encode_conversation,
     encode_prompt,
     encode_reply,
 )
+from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Message
 from rlhf.data.templates.chat import TEMPLATES, is_of_package
 

@@ -13,7 +13,8 @@ import pytest
 from support.tiny_tokenizers import for_oasst
 
 from rlhf.core.seeds import row_draws
-from rlhf.data.encoding import IGNORED, Encoder, adds_bos
+from rlhf.data.encoding import Encoder, adds_bos
+from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Conversation, Message, Preference, Properties
 from rlhf.data.tags import ReplyTags
 from rlhf.data.templates.chat import set_template

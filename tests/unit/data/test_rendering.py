@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.encoding import Encoder
+from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Conversation, Message, Preference, Prompt
 from rlhf.data.tokenizing import Limits, Tally, tokenize
 from rlhf.errors import ConfigError, DataError

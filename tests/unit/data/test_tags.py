@@ -7,7 +7,8 @@ import random
 import pytest
 
 from rlhf.core.seeds import row_draws
-from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.encoding import Encoder
+from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Conversation, Message, Preference, Prompt, Properties
 from rlhf.data.tags import ReplyTags
 from rlhf.data.tokenizing import Limits, Tally, tokenize

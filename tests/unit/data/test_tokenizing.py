@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from rlhf.data.arrow import DATA_FILE, DatasetWriter, record_batch, write_dataset
-from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.encoding import Encoder
+from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Conversation, Message, Preference, Prompt
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError

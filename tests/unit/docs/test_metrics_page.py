@@ -15,15 +15,16 @@ from support.programs.supervised_ranks import config, make_rows, train_root
 from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rlhf.algorithms.reward import RewardObjective
+from rlhf.algorithms.sft import SftObjective
 from rlhf.config.reward import RewardConfig
 from rlhf.data.mixture import Mixture
+from rlhf.evaluation.held_out import score_held_out
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over
-from rlhf.training.reward import RewardObjective, score_held_out
 from rlhf.training.run import Run
-from rlhf.training.sft import SftObjective
 
 pytestmark = pytest.mark.usefixtures("leave_no_trace")
 

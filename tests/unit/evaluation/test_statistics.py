@@ -7,9 +7,7 @@ from rlhf.evaluation.statistics import (
     bootstrap_mean,
     calibration_curve,
     distinct,
-    kendall_tau,
     paired_difference,
-    pairwise_accuracy,
     repetition,
     win_rate,
 )
@@ -128,23 +126,6 @@ def test_repetition_by_hand() -> None:
 def test_distinct_by_hand() -> None:
     assert distinct([[1, 2, 3], [1, 2, 4]], n=2) == pytest.approx(3 / 4)  # 12 23 12 24
     assert distinct([[1]], n=2) == 0.0
-
-
-def test_kendall_tau_by_hand() -> None:
-    assert kendall_tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1.0
-    assert kendall_tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1.0
-    assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)
-    # τ-b: 5 concordant, none discordant; one tie on the left, so (5 - 0) / sqrt(5 * 6)
-    assert kendall_tau([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(5 / np.sqrt(30))
-    assert kendall_tau([1, 1], [1, 2]) == 0.0
-
-
-def test_pairwise_accuracy_by_hand() -> None:
-    assert pairwise_accuracy([3.0, 2.0, 1.0]) == 1.0
-    assert pairwise_accuracy([3.0, 1.0, 2.0]) == pytest.approx(2 / 3)
-    assert pairwise_accuracy([1.0, 1.0]) == 0.0
-    with pytest.raises(ValueError, match="two replies"):
-        pairwise_accuracy([1.0])
 
 
 def test_calibration_of_a_calibrated_model() -> None:

@@ -8,6 +8,7 @@ import torch
 from support.architectures import OWN, PLAIN, SIZES, saved
 from support.tiny_models import VOCABULARY, causal_lm, token_sequences
 
+from rlhf.algorithms.sft import SftObjective
 from rlhf.errors import ConfigError
 from rlhf.models import logprobs as module
 from rlhf.models.generate import generate, uniforms
@@ -15,7 +16,6 @@ from rlhf.models.head import find_head
 from rlhf.models.load import load_token_scorer
 from rlhf.models.roots import from_starts
 from rlhf.models.scoring import sequence_logprobs
-from rlhf.training.sft import SftObjective
 
 SAMPLED = [name for name in OWN if name not in ("falcon_h1", "recurrent_gemma", "xlstm")]
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from support.tiny_models import gradients, labelled, reply_scorer, token_scorer, token_sequences
 
+from rlhf.algorithms.reward import RewardObjective
+from rlhf.algorithms.sft import SftObjective
 from rlhf.models.logprobs import token_logprobs
 from rlhf.models.roots import from_starts
 from rlhf.models.scoring import score
-from rlhf.training.reward import RewardObjective
-from rlhf.training.sft import SftObjective
 
 NARROW = torch.bfloat16
 

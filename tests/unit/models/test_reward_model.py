@@ -7,6 +7,9 @@ import torch
 from support.tiny_models import causal_lm, gradients, reply_scorer, token_sequences
 from support.tolerances import assert_gradients_near, assert_near
 
+from rlhf.algorithms.reward import score_rows
+from rlhf.data.labels import IGNORED
+from rlhf.evaluation.calibration import calibrate
 from rlhf.models.load import disable_dropout
 from rlhf.models.reward import (
     close_sequences,
@@ -17,8 +20,6 @@ from rlhf.models.reward import (
 )
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
-from rlhf.training.reward import calibrate, score_rows
-from rlhf.training.sft import IGNORED
 
 
 def test_the_score_depends_on_the_query():

@@ -7,10 +7,10 @@ import torch
 from support.tiny_models import gradients, reply_scorer, token_scorer, token_sequences
 from support.tolerances import assert_gradients_near, assert_near, rounding
 
+from rlhf.algorithms.reward import RewardObjective, score_rows
 from rlhf.models import backbone
 from rlhf.models.roots import ReplyScorer, from_starts
 from rlhf.models.scoring import score, sequence_logprobs
-from rlhf.training.reward import RewardObjective, score_rows
 
 
 def preference_rows() -> list[dict[str, list]]:

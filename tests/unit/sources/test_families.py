@@ -8,7 +8,8 @@ import pytest
 from support.golden_ids import DIALOGUE, written
 from support.tiny_tokenizers import FAMILIES
 
-from rlhf.data.encoding import IGNORED, Encoder, adds_bos
+from rlhf.data.encoding import Encoder, adds_bos
+from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Pieces
 from rlhf.data.templates.chat import TEMPLATES
 from rlhf.errors import ConfigError

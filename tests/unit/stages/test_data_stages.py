@@ -12,7 +12,7 @@ from support.oasst_trees import bot, tree, user
 
 from rlhf.core.digest import describe_tree
 from rlhf.core.files import read_json, write_json
-from rlhf.data.encoding import IGNORED
+from rlhf.data.labels import IGNORED
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.rows import Conversation, Message, Prompt, Rows, write_rows
 from rlhf.data.split import group_of

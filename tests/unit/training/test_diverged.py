@@ -11,12 +11,14 @@ from support.programs import diverging_ranks
 from support.programs.supervised_ranks import config, make_rows, save_set, train_root
 from support.tiny_models import reply_scorer, run_ranks, save_rows, token_scorer, token_sequences
 
+from rlhf.algorithms.reward import RewardObjective
+from rlhf.algorithms.sft import SftObjective
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
+from rlhf.evaluation.calibration import calibrate
+from rlhf.evaluation.held_out import score_held_out
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over
-from rlhf.training.reward import RewardObjective, calibrate, score_held_out
-from rlhf.training.sft import SftObjective
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from support.programs.supervised_ranks import config, make_rows, save_set, train
 from support.tiny_models import assert_close, gradients, run_ranks, save_rows, token_scorer
 from support.tolerances import assert_gradients_near
 
+from rlhf.algorithms.sft import SftObjective
 from rlhf.data.mixture import Mixture, Share
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over
-from rlhf.training.sft import SftObjective
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from support.tiny_models import gradients, labelled, reply_scorer, token_scorer, token_sequences
 from support.tolerances import assert_gradients_near
 
-from rlhf.training.reward import RewardObjective
+from rlhf.algorithms.reward import RewardObjective
+from rlhf.algorithms.sft import SftObjective
 from rlhf.training.rounds import Round, plan_rounds
-from rlhf.training.sft import SftObjective
 
 
 def drawn(seed: int, rows: int) -> list[tuple[int, int]]:

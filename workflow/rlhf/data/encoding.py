@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Ids, Pieces
 from rlhf.data.rendering import Layout, Place, Rendering
 from rlhf.data.rows import TEXT, Message
@@ -20,7 +21,6 @@ from rlhf.data.rows import TEXT, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # label of a token that is not trained
 _IGNORED = array("i", [IGNORED])
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.labels import IGNORED
 from rlhf.data.mixture import Mixture
 from rlhf.data.split import LEFT_TO_OTHERS
 from rlhf.errors import DataError
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 # The standard deviation of 10 numbers is off by a quarter of itself, that of 2 by two thirds.
 FEW = 10
-IGNORED = -100  # label of a token that is not trained on
 
 
 def require_training(run: str, manifests: Sequence[Path], rows: Mixture) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.core.seeds import row_draws
 from rlhf.data.cutting import Part, count_system, last_part, random_part
-from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.encoding import Encoder
+from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Ids
 from rlhf.data.rows import Conversation, Message, Preference, Row
 from rlhf.data.tags import ReplyTags

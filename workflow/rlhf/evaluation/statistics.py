@@ -1,4 +1,4 @@
-"""Means with honest intervals, paired comparisons, and agreement of rankings (numpy alone)."""
+"""Means with honest intervals, and paired comparisons (numpy alone)."""
 
 from __future__ import annotations
 
@@ -127,43 +127,6 @@ def distinct(texts: Iterable[Sequence[int]], n: int = 2) -> float:
     """
     grams = [gram for text in texts for gram in _ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
-    """Agreement of two rankings of the same k items, corrected for ties (τ-b, Kendall 1945).
-
-    Args:
-        first: [k] scores or ranks.
-        second: [k] scores or ranks of the same items.
-
-    Returns:
-        −1 (reversed) to 1 (same order); 0 where one side ties everything, which ranks nothing.
-
-    Raises:
-        ValueError: the lengths differ, or there are no values.
-    """
-    left, right = _pair(first, second)
-    above = np.triu_indices(len(left), 1)
-    signs_left = np.sign(left[:, None] - left[None, :])[above]
-    signs_right = np.sign(right[:, None] - right[None, :])[above]
-    untied = np.abs(signs_left).sum() * np.abs(signs_right).sum()
-    return float((signs_left * signs_right).sum() / np.sqrt(untied)) if untied else 0.0
-
-
-def pairwise_accuracy(scores: ArrayLike) -> float:
-    """Share of reply pairs that a reward model orders as people did; a tie is not a success.
-
-    Args:
-        scores: [k] scores of the replies of one row, in people's order, best → worst; k ≥ 2.
-
-    Raises:
-        ValueError: fewer than two scores.
-    """
-    ranked = _vector(scores)
-    if len(ranked) < 2:
-        raise ValueError("pairwise accuracy needs two replies or more")
-    above = np.triu_indices(len(ranked), 1)
-    return float((ranked[:, None] > ranked[None, :])[above].mean())
 
 
 def calibration_curve(differences: ArrayLike, bins: int = 10) -> list[dict[str, float]]:

@@ -4,10 +4,13 @@ import logging
 
 import torch
 
+from rlhf.algorithms.reward import RewardObjective
 from rlhf.config.reward import RewardConfig
 from rlhf.core.files import write_json
 from rlhf.data.enough import Demonstrations, demonstrations
 from rlhf.data.mixture import Mixture
+from rlhf.evaluation.calibration import calibrate
+from rlhf.evaluation.held_out import score_differences, score_held_out
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.models import devices
 from rlhf.models.load import load_tokenizer
@@ -19,12 +22,6 @@ from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import train
-from rlhf.training.reward import (
-    RewardObjective,
-    calibrate,
-    score_differences,
-    score_held_out,
-)
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Supervised fine-tuning of a base model."""
 
+from rlhf.algorithms.sft import SftObjective
 from rlhf.config.sft import SftConfig
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
@@ -12,7 +13,6 @@ from rlhf.training import distributed, finite
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
-from rlhf.training.sft import SftObjective
 
 
 def run(stage: Stage) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from support.tiny_models import assert_close, gradients, labelled, token_scorer
 
-from rlhf.training.sft import IGNORED, SftObjective
+from rlhf.algorithms.sft import SftObjective
+from rlhf.data.labels import IGNORED
 
 
 def plain_loss(model, rows):

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
+from rlhf.data.labels import IGNORED
 from rlhf.training.engine.protocol import Forward
-
-IGNORED = -100
 
 
 class SftObjective:

@@ -8,14 +8,9 @@ import pytest
 import torch
 from support.tiny_models import gradients, reply_scorer, token_sequences
 
-from rlhf.training.losses import ranking_loss
-from rlhf.training.reward import (
-    RewardObjective,
-    _pair_accuracy,
-    score_differences,
-    score_held_out,
-    score_rows,
-)
+from rlhf.algorithms.pairs import accuracy
+from rlhf.algorithms.reward import RewardObjective, ranking_loss, score_rows
+from rlhf.evaluation.held_out import score_differences, score_held_out
 
 
 def loss_of(better: float, worse: float) -> float:
@@ -69,11 +64,11 @@ def test_equal_scores_cost_log_2_and_are_pushed_apart():
     torch.testing.assert_close(scores.grad, torch.tensor([-1 / 3, 0.0, 1 / 3]))
 
 
-def test_pair_accuracy():
-    assert _pair_accuracy(torch.tensor([3.0, 2.0, 1.0])) == 1
-    assert _pair_accuracy(torch.tensor([1.0, 2.0])) == 0
-    assert _pair_accuracy(torch.tensor([1.0, 1.0])) == 0
-    assert _pair_accuracy(torch.tensor([2.0, 3.0, 1.0])) == pytest.approx(2 / 3)
+def testaccuracy():
+    assert accuracy(torch.tensor([3.0, 2.0, 1.0])) == 1
+    assert accuracy(torch.tensor([1.0, 2.0])) == 0
+    assert accuracy(torch.tensor([1.0, 1.0])) == 0
+    assert accuracy(torch.tensor([2.0, 3.0, 1.0])) == pytest.approx(2 / 3)
 
 
 def tau_b(order: list[float], scores: list[float]) -> float:

@@ -1,0 +1,86 @@
+"""Reward modelling: rank k replies to one history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from rlhf.algorithms import pairs
+from rlhf.training.engine.protocol import Forward
+
+
+def score_rows(scorer: Forward, rows: list[dict[str, Any]]) -> list[torch.Tensor]:
+    """Raw scores [k] of each row's replies, best first.
+
+    Args:
+        scorer: a ``ReplyScorer``, or an engine around one.
+        rows: rows of the preference view.
+    """
+    histories = [torch.tensor(row["history_ids"], dtype=torch.long) for row in rows]
+    replies = [[torch.tensor(reply) for reply in row["reply_ids"]] for row in rows]
+    return list(scorer(histories, replies))
+
+
+class RewardObjective:
+    """The ranking loss over all pairs of a row; each reply is scored once.
+
+    Args:
+        l2: weight of the term that keeps scores near 0.
+        branches: whether the replies of a row share one pass over their history, as the reward
+            model says.
+    """
+
+    def __init__(self, l2: float, branches: bool) -> None:
+        self._l2, self._branches = l2, branches
+
+    def shape(self, row: dict[str, Any]) -> tuple[int, int]:
+        """One row of the history and all replies, or as many as replies, each after its history."""
+        history, replies = len(row["history_ids"]), [len(ids) for ids in row["reply_ids"]]
+        if self._branches:
+            return 1, history + sum(replies)
+        return len(replies), history + max(replies)
+
+    def weight(self, row: dict[str, Any]) -> float:
+        """Every conversation counts the same, however many replies it has."""
+        return 1.0
+
+    def __call__(
+        self, scorer: Forward, rows: list[dict[str, Any]]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
+        return self.judge(score_rows(scorer, rows))
+
+    def judge(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The same of scores [k] of each row's replies, best first."""
+        measures = {
+            "accuracy": sum(pairs.accuracy(row) for row in by_row),
+            "kendall_tau": sum(pairs.kendall_tau(row) for row in by_row),
+        }
+        return ranking_loss(by_row, self._l2), measures
+
+    def validate(self, by_row: list[torch.Tensor]) -> dict[str, float]:
+        """Means over held-out rows of the loss and the measures; empty without rows."""
+        if not by_row:
+            return {}
+        loss, measures = self.judge(by_row)
+        sums = {"loss": float(loss)} | measures
+        return {f"validation_{name}": value / len(by_row) for name, value in sums.items()}
+
+
+def ranking_loss(scores: Sequence[torch.Tensor], l2: float) -> torch.Tensor:
+    """Sum over rows of the mean over all C(k,2) pairs of −log σ(s⁺ − s⁻) + l2·½(s⁺² + s⁻²).
+
+    Args:
+        scores: per row [k], best reply first; k may differ.
+        l2: weight of the term that keeps scores near 0 (Open-Assistant's reward loss).
+    """
+    losses = []
+    for row in scores:
+        better, worse = torch.triu_indices(len(row), len(row), offset=1, device=row.device)
+        positive, negative = row[better], row[worse]
+        loss = -F.logsigmoid(positive - negative).mean()
+        losses.append(loss + l2 * 0.5 * (positive**2 + negative**2).mean())
+    return torch.stack(losses).sum()
