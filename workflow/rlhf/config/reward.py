@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rlhf.config.base import key
-from rlhf.config.supervised import SupervisedConfig
+from rlhf.config.offline import OfflineConfig, StartConfig
 
 
-class RewardConfig(SupervisedConfig):
+class RewardConfig(OfflineConfig, StartConfig):
     """One reward model."""
 
     score_l2: float = key(

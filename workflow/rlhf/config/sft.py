@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlhf.config.supervised import SupervisedConfig
+from rlhf.config.offline import OfflineConfig, StartConfig
 
 
-class SftConfig(SupervisedConfig):
+class SftConfig(OfflineConfig, StartConfig):
     """One supervised fine-tuning run."""

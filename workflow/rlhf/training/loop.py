@@ -1,9 +1,8 @@
-"""The loop that SFT and reward modelling share.
+"""The loop that offline objectives share.
 
 One global batch is a random draw, of like lengths if the configuration says so; inside it, rows of
-like lengths share a forward pass. Every
-micro-batch's loss is divided by the weight of the whole global batch, so accumulation is exact:
-1 × 8 and 8 × 1 rows give the same gradient.
+like lengths share a forward pass. Every micro-batch's loss is divided by the weight of the whole
+global batch, so accumulation is exact: 1 × 8 and 8 × 1 rows give the same gradient.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from rlhf.config.supervised import SupervisedConfig
+from rlhf.config.offline import OfflineConfig
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.runtime.options import RunOptions
@@ -46,7 +45,7 @@ def train(
     engine: Engine,
     objective: Objective,
     data: Mixture,
-    config: SupervisedConfig,
+    config: OfflineConfig,
     options: RunOptions,
     micro_batch_tokens: int,
     validate: Callable[[], dict[str, float]],
@@ -57,7 +56,7 @@ def train(
         engine: holds the model and its optimizer.
         objective: the loss.
         data: training rows.
-        config: of the SFT or reward run.
+        config: of the run.
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         validate: measures on held-out rows.

@@ -1,6 +1,8 @@
-"""What the runs share that learn from a dataset alone: SFT and reward models."""
+"""What the runs share that learn from a dataset alone."""
 
 from __future__ import annotations
+
+from typing import Self
 
 from pydantic import model_validator
 
@@ -9,8 +11,8 @@ from rlhf.config.mixture import DuplicatesConfig, Shares
 from rlhf.config.training import PRECISION, OptimizerConfig, Precision
 
 
-class SupervisedConfig(Strict):
-    """SFT and reward models."""
+class StartConfig(Strict):
+    """What SFT and reward models start from."""
 
     model: str | None = key(
         None, about="name of the base model that it starts from", pattern=NAME_PATTERN
@@ -18,6 +20,17 @@ class SupervisedConfig(Strict):
     sft: str | None = key(
         None, about="or: name of the SFT run that it starts from", pattern=NAME_PATTERN
     )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.model is None) == (self.sft is None):
+            raise ValueError("give exactly one of model, sft: what it starts from")
+        return self
+
+
+class OfflineConfig(Strict):
+    """A run that learns from a dataset alone."""
+
     data: Shares = key(about="dataset name → what is taken from it", min_length=1)
     duplicates: DuplicatesConfig = key(
         DuplicatesConfig(), about="repeated rows, within the datasets and between them"
@@ -38,9 +51,3 @@ class SupervisedConfig(Strict):
     precision: Precision = PRECISION
     evaluations: int = key(2, ge=1, about="number of validations during a run")
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
-
-    @model_validator(mode="after")
-    def _one_start(self) -> SupervisedConfig:
-        if (self.model is None) == (self.sft is None):
-            raise ValueError("give exactly one of model, sft: what it starts from")
-        return self
