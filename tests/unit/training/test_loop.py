@@ -15,6 +15,7 @@ from rlhf.algorithms.sft import SftObjective
 from rlhf.data.mixture import Mixture, Share
 from rlhf.runtime.deadline import Saved
 from rlhf.runtime.options import RunOptions
+from rlhf.training import loop
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over
 
@@ -185,3 +186,78 @@ def test_two_ranks_train_the_same_model_as_one(tmp_path):
     assert len(first["metrics"]) == len(alone["metrics"])
     for left, right in zip(first["metrics"], alone["metrics"], strict=True):
         assert left == pytest.approx(right, rel=1e-3)
+
+
+class FirstLoss:
+    """A ``Prepared``: the loss of a row under the weights that training starts from."""
+
+    def __init__(self, model, row) -> None:
+        self.model, self.row, self.computed = model, row, 0
+        self.value = torch.tensor(0.0)
+
+    def compute(self) -> None:
+        self.computed += 1
+        with torch.no_grad():
+            self.value = SftObjective()(self.model, [self.row])[0]
+
+    def state(self) -> dict:
+        return {"value": self.value}
+
+    def restore(self, state: dict) -> None:
+        self.value = state["value"]
+
+
+def test_what_is_computed_once_goes_on_with_the_run(tmp_path, monkeypatch, mixture):
+    original, calls = Replicated.step, []
+
+    def interrupted(engine, factor):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(engine, factor)
+
+    monkeypatch.setattr(Replicated, "step", interrupted)
+
+    def run() -> FirstLoss:
+        model = token_scorer(0)
+        first = FirstLoss(model, mixture[0])
+        options = RunOptions("sft.x", tmp_path, {})
+        seen = []
+
+        def validate():
+            seen.append(float(first.value))
+            return {}
+
+        try:
+            train_root(model, SftObjective(), mixture, config(), options, 64, validate, first)
+        finally:
+            with torch.no_grad():
+                now = float(SftObjective()(model, [mixture[0]])[0])
+            assert now < float(first.value), "the model has not learned"
+            assert set(seen) == {float(first.value)}
+        return first
+
+    with pytest.raises(Saved, match="after step 2 of 3"):
+        run()
+    model = token_scorer(0)
+    with torch.no_grad():
+        untrained = float(SftObjective()(model, [mixture[0]])[0])
+    resumed = run()
+    assert resumed.computed == 0
+    assert float(resumed.value) == untrained
+
+
+@pytest.mark.parametrize("at_a_time", [2, 100])
+@pytest.mark.parametrize("tokens", [1, 40, 10_000])
+def test_rows_are_mapped_in_their_order(monkeypatch, mixture, at_a_time, tokens):
+    monkeypatch.setattr(loop, "ROWS_AT_A_TIME", at_a_time)
+    groups = []
+
+    def compute(rows):
+        groups.append(len(rows))
+        return [torch.tensor(row["input_ids"][:2], dtype=torch.float32) for row in rows]
+
+    found = loop.map_rows(compute, SftObjective().shape, iter(mixture), tokens)
+    assert [each.tolist() for each in found] == [row["input_ids"][:2] for row in mixture]
+    assert sum(groups) == len(mixture)
+    assert max(groups) == (1 if tokens == 1 else min(at_a_time, {40: 3, 10_000: 9}[tokens]))

@@ -1,10 +1,31 @@
-"""All pairs of the replies that a row ranks, and whether scores order them as people did."""
+"""Rows that rank k replies to one history: their size, their pairs, and how scores agree."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+
+
+def shape(row: dict[str, Any], branches: bool) -> tuple[int, int]:
+    """Rows that a row takes in a padded batch, and the tokens of each.
+
+    Args:
+        row: of the preference view.
+        branches: whether its replies share one pass over their history, in one long row; otherwise
+            each stands after the history in a row of its own.
+    """
+    history, replies = len(row["history_ids"]), [len(ids) for ids in row["reply_ids"]]
+    if branches:
+        return 1, history + sum(replies)
+    return len(replies), history + max(replies)
+
+
+def split(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The better's and the worse's value in all C(k,2) pairs of one row's [k], best reply first."""
+    better, worse = torch.triu_indices(len(values), len(values), offset=1, device=values.device)
+    return values[better], values[worse]
 
 
 def accuracy(scores: torch.Tensor) -> float:
@@ -25,5 +46,5 @@ def kendall_tau(scores: torch.Tensor) -> float:
 
 def differences(scores: torch.Tensor) -> torch.Tensor:
     """Better − worse for all C(k,2) pairs of one row's scores [k], best reply first."""
-    better, worse = torch.triu_indices(len(scores), len(scores), offset=1)
-    return (scores[better] - scores[worse]).detach()
+    better, worse = split(scores.detach())
+    return better - worse

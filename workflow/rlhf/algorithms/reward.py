@@ -37,11 +37,8 @@ class RewardObjective:
         self._l2, self._branches = l2, branches
 
     def shape(self, row: dict[str, Any]) -> tuple[int, int]:
-        """One row of the history and all replies, or as many as replies, each after its history."""
-        history, replies = len(row["history_ids"]), [len(ids) for ids in row["reply_ids"]]
-        if self._branches:
-            return 1, history + sum(replies)
-        return len(replies), history + max(replies)
+        """See ``pairs.shape``."""
+        return pairs.shape(row, self._branches)
 
     def weight(self, row: dict[str, Any]) -> float:
         """Every conversation counts the same, however many replies it has."""
@@ -79,8 +76,7 @@ def ranking_loss(scores: Sequence[torch.Tensor], l2: float) -> torch.Tensor:
     """
     losses = []
     for row in scores:
-        better, worse = torch.triu_indices(len(row), len(row), offset=1, device=row.device)
-        positive, negative = row[better], row[worse]
+        positive, negative = pairs.split(row)
         loss = -F.logsigmoid(positive - negative).mean()
         losses.append(loss + l2 * 0.5 * (positive**2 + negative**2).mean())
     return torch.stack(losses).sum()

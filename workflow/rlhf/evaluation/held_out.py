@@ -9,9 +9,8 @@ import torch
 
 from rlhf.algorithms import pairs
 from rlhf.algorithms.reward import RewardObjective, score_rows
-from rlhf.training import distributed
 from rlhf.training.engine.protocol import Forward
-from rlhf.training.rounds import plan_rounds
+from rlhf.training.loop import map_rows
 
 
 def score_differences(by_row: Iterable[torch.Tensor]) -> list[float]:
@@ -19,7 +18,6 @@ def score_differences(by_row: Iterable[torch.Tensor]) -> list[float]:
     return [one for scores in by_row for one in pairs.differences(scores).tolist()]
 
 
-@torch.no_grad()
 def score_held_out(
     scorer: Forward,
     objective: RewardObjective,
@@ -34,14 +32,8 @@ def score_held_out(
         rows: rows of the preference view.
         max_tokens: padded tokens in one forward pass.
     """
-    every = list(rows)
-    plan = plan_rounds(
-        [objective.shape(row) for row in every], max_tokens, distributed.world_size()
-    )
-    found: list[tuple[int, list[float]]] = []
-    for each in plan[distributed.rank()]:
-        scores = score_rows(scorer, [every[i] for i in each.rows])
-        if each.counts:
-            found += zip(each.rows, (one.tolist() for one in scores), strict=True)
-    known = dict(distributed.gather(found))
-    return [torch.tensor(known[i]) for i in range(len(every))]
+
+    def compute(chosen: list[dict[str, Any]]) -> list[torch.Tensor]:
+        return score_rows(scorer, chosen)
+
+    return map_rows(compute, objective.shape, rows, max_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,7 @@ from rlhf.training.rounds import Round, plan_rounds
 from rlhf.training.run import Run
 
 Sums = dict[str, float]
+ROWS_AT_A_TIME = 4096  # that `map_rows` holds in memory
 
 
 class Objective(Protocol):
@@ -41,6 +43,19 @@ class Objective(Protocol):
         """The *sum* of the loss over rows, and sums of other measures."""
 
 
+class Prepared(Protocol):
+    """What is computed once, by the weights that training starts from; part of every state."""
+
+    def compute(self) -> None:
+        """Called on all ranks before the first validation and update."""
+
+    def state(self) -> dict[str, Any]:
+        """What to save: tensors and plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what was saved; nothing is computed then."""
+
+
 def train(
     engine: Engine,
     objective: Objective,
@@ -49,6 +64,7 @@ def train(
     options: RunOptions,
     micro_batch_tokens: int,
     validate: Callable[[], dict[str, float]],
+    prepared: Prepared | None = None,
 ) -> Run:
     """Train for the configured number of epochs; resume from a saved state if there is one.
 
@@ -60,6 +76,7 @@ def train(
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         validate: measures on held-out rows.
+        prepared: what the objective needs of the weights that training starts from.
 
     Raises:
         NumericsError: a loss, a norm or a weight is not finite; what was saved before is.
@@ -85,11 +102,21 @@ def train(
         finite.check(measures, finite.place(options.name, step, rate), advice)
         run.record({"step": step} | measures, step)
 
-    run = Run(options, steps, random_state, restore_random_state, check, engine)
+    def snapshot() -> dict[str, Any]:
+        return random_state() | ({"prepared": prepared.state()} if prepared else {})
+
+    def restore(state: dict[str, Any]) -> None:
+        restore_random_state(state)
+        if prepared:
+            prepared.restore(state["prepared"])
+
+    run = Run(options, steps, snapshot, restore, check, engine)
     looks = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     if run.start == 0:
         start = finite.place(options.name, 0)
         finite.check_weights(engine.weights(), start, finite.START_ADVICE)
+        if prepared:
+            prepared.compute()
         look(0)
 
     for step in range(run.start, steps):
@@ -108,7 +135,7 @@ def train(
             )
         sums: dict[str, float] = defaultdict(float)
         suspects: list[str] = []
-        rounds = _rounds(objective, rows, micro_batch_tokens)
+        rounds = _rounds(objective.shape, rows, micro_batch_tokens)
         for each in rounds:
             chosen = [rows[i] for i in each.rows]
             loss, measured = objective(engine, chosen)
@@ -154,18 +181,48 @@ def mean_over(
     every = list(rows)
     weight = sum(objective.weight(row) for row in every)
     sums: dict[str, float] = defaultdict(float)
-    for each in _rounds(objective, every, micro_batch_tokens):
+    for each in _rounds(objective.shape, every, micro_batch_tokens):
         loss, measured = objective(scorer, [every[i] for i in each.rows])
         if each.counts:
             _add(sums, {"loss": float(loss)} | measured)
     return _means(sums, weight) if weight else {}
 
 
+@torch.no_grad()
+def map_rows(
+    compute: Callable[[list[dict[str, Any]]], Iterable[torch.Tensor]],
+    shape: Callable[[dict[str, Any]], tuple[int, int]],
+    rows: Iterable[dict[str, Any]],
+    micro_batch_tokens: int,
+) -> list[torch.Tensor]:
+    """A tensor for each row, in their order; the ranks share the work, all know all.
+
+    Args:
+        compute: from rows that share a forward pass to a small tensor for each.
+        shape: see ``Objective``.
+        rows: any number: few of them are held at a time.
+        micro_batch_tokens: padded tokens in one forward pass.
+    """
+    found: list[torch.Tensor] = []
+    rest = iter(rows)
+    while some := list(islice(rest, ROWS_AT_A_TIME)):
+        known: list[tuple[int, list[float]]] = []
+        for each in _rounds(shape, some, micro_batch_tokens):
+            values = compute([some[i] for i in each.rows])
+            if each.counts:
+                known += zip(each.rows, (value.tolist() for value in values), strict=True)
+        by_row = dict(distributed.gather(known))
+        found += [torch.tensor(by_row[i]) for i in range(len(some))]
+    return found
+
+
 def _rounds(
-    objective: Objective, rows: list[dict[str, Any]], micro_batch_tokens: int
+    shape: Callable[[dict[str, Any]], tuple[int, int]],
+    rows: list[dict[str, Any]],
+    micro_batch_tokens: int,
 ) -> list[Round]:
     """This rank's rounds over rows that all ranks know."""
-    shapes = [objective.shape(row) for row in rows]
+    shapes = [shape(row) for row in rows]
     plan = plan_rounds(shapes, micro_batch_tokens, distributed.world_size())
     return plan[distributed.rank()]
 
