@@ -8,11 +8,11 @@ from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import read_manifest
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
-from rlhf.training import distributed, finite
+from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts, validation
+from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.replicated import Replicated
-from rlhf.training.loop import mean_over, train
+from rlhf.training.loop import train
 
 
 def run(stage: Stage) -> None:
@@ -28,16 +28,8 @@ def run(stage: Stage) -> None:
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
     data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
-    rate = config.optimizer.learning_rate
-    engine, objective = Replicated(model, {"": rate}, config.optimizer), SftObjective()
-
-    def validate() -> dict[str, float]:
-        measures = mean_over(engine, objective, held_out, stage.micro_batch_tokens)
-        if not measures:  # the last weights answer to nobody else
-            known = mean_over(engine, objective, [data[0]], stage.micro_batch_tokens)
-            advice = finite.advice({"optimizer.learning_rate": rate}, config.precision)
-            finite.check(known, f"sft.{stage.name}, a training row", advice)
-        return {f"validation_{name}": value for name, value in measures.items()}
+    engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
+    objective = SftObjective()
 
     finished = train(
         engine,
@@ -46,7 +38,7 @@ def run(stage: Stage) -> None:
         config,
         stage.run_options(threads),
         stage.micro_batch_tokens,
-        validate,
+        lambda: validation(stage, engine, objective, data, held_out, config),
     )
     publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
     finished.publish(metrics=stage.outputs["metrics"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rlhf.config.offline import OfflineConfig
 from rlhf.core.files import atomic_directory
 from rlhf.data.enough import require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
@@ -24,6 +25,7 @@ from rlhf.runtime.onednn import limit_onednn_cache
 from rlhf.stages.stage import Stage
 from rlhf.training import distributed, finite
 from rlhf.training.engine.protocol import Engine
+from rlhf.training.loop import Objective, mean_over
 from rlhf.training.run import check_owner
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
@@ -80,9 +82,30 @@ def mixture(stage: Stage, role: str, split: str) -> Mixture:
         left_out = read_left_out(stage.folder("duplicates") / DUPLICATES)
     data = Mixture(folders, shares, split, left_out)
     if split == "train":
-        section = stage.stage.removeprefix("train_")
-        require_training(f"{section}.{stage.name}", stage.inputs[role], data)
+        require_training(f"{_section(stage)}.{stage.name}", stage.inputs[role], data)
     return data
+
+
+def validation(
+    stage: Stage,
+    engine: Engine,
+    objective: Objective,
+    data: Mixture,
+    held_out: Mixture,
+    config: OfflineConfig,
+) -> dict[str, float]:
+    """Means of the loss and the other measures over held-out rows, ``validation_`` before each.
+
+    Raises:
+        NumericsError: there are no such rows, and the loss of a training row is not finite.
+    """
+    measures = mean_over(engine, objective, held_out, stage.micro_batch_tokens)
+    if not measures:  # the last weights answer to nobody else
+        known = mean_over(engine, objective, [data[0]], stage.micro_batch_tokens)
+        rates = {"optimizer.learning_rate": config.optimizer.learning_rate}
+        where = f"{_section(stage)}.{stage.name}, a training row"
+        finite.check(known, where, finite.advice(rates, config.precision))
+    return {f"validation_{name}": value for name, value in measures.items()}
 
 
 def messages_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> list[list[dict[str, str]]]:
@@ -178,3 +201,7 @@ def publish_weights(
     for _ in weights:  # every rank gives its part of each
         pass
     distributed.wait()
+
+
+def _section(stage: Stage) -> str:
+    return stage.stage.removeprefix("train_")
