@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import rlhf
-from rlhf.catalog import DRAWING, RULES, RUNS, SECTIONS, STORES, VIEWS, subject
+from rlhf.catalog import DRAWING, EVALUATED, RULES, RUNS, SECTIONS, STORES, VIEWS, subject
+from rlhf.config.evaluation import EvaluatedConfig
 from rlhf.config.schema import Config
 
 PACKAGE = Path(rlhf.__file__).parent
@@ -48,6 +49,11 @@ def test_what_a_row_refers_to_is_there() -> None:
         assert {*filter(None, [row.view]), *row.held_out.values()} <= set(VIEWS)
         assert bool(row.view) == ("data" in entry.model_fields)
         assert bool(row.plots) <= bool(row.title and row.label)
+
+
+def test_an_evaluation_names_the_run_that_it_starts_from() -> None:
+    assert set(EVALUATED) == set(EvaluatedConfig.model_fields)
+    assert {section: SECTIONS[section] for section in EVALUATED} == EVALUATED
 
 
 @pytest.mark.parametrize(

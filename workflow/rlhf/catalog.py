@@ -230,7 +230,7 @@ STAGES = (
     Row(
         rule="evaluate",
         section="evaluation",
-        parents={"ppo": "ppo", "rloo": "rloo"},
+        parents={"ppo": "ppo", "rloo": "rloo", "reward": "reward"},
         start=("ppo", "rloo"),
         held_out={"prompts": "prompt"},
         threads="threads",
@@ -251,6 +251,7 @@ SECTIONS = {row.section: row for row in STAGES if row.section}
 RUNS = {section: row for section, row in SECTIONS.items() if not row.fetches}
 DRAWING = {section: row for section, row in RUNS.items() if row.view}  # training rows
 ONLINE = {section: row for section, row in RUNS.items() if row.online}
+EVALUATED = {section: RUNS[section] for section in RUNS["evaluation"].start}
 TRAINING = tuple(row.rule for row in STAGES if row.trains)
 # Kind of a model server → section of the models that it serves.
 STORES = {kind: row.parents[key] for row in STAGES for kind, key in row.servers.items()}

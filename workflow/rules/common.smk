@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from rlhf import paths
-from rlhf.catalog import DRAWING, ONLINE, STORES, VIEWS
+from rlhf.catalog import DRAWING, EVALUATED, STORES, VIEWS
 from rlhf.config.cluster import stage_resources
 from rlhf.config.load import load_config_file
 from rlhf.errors import RlhfError

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        **{section: started("evaluation", section) for section in ONLINE},
+        **{section: started("evaluation", section) for section in EVALUATED},
         base=base("evaluation"),
         sft=parent("evaluation", "sft"),
         reward=parent("evaluation", "reward"),
@@ -23,7 +23,7 @@ rule evaluate:
     shell:
         STAGE + " --name {wildcards.name}"
         " --input base {input.base} --input sft {input.sft} --input reward {input.reward}"
-        + "".join(f" --input {one} {{input.{one}}}" for one in ONLINE)
+        + "".join(f" --input {one} {{input.{one}}}" for one in EVALUATED)
         + " --input data {input.data} --input rows {input.rows}"
         " --output evaluation {output.evaluation} --output samples {output.samples}"
         " --output sampling_report {output.sampling_report} --output manifest {output.manifest}"

@@ -17,12 +17,18 @@ def test_rows_of_every_run_that_goes_back_to_a_model(valid):
         f"{prompt}+evaluation.final.max_new_tokens": 170,
     }
     assert longest_rows(config, "other") == {}
-    assert abilities(config, "tiny") == {"sampling": ["ppo.final"], "scores": ["reward.helpful"]}
+    assert abilities(config, "tiny") == {
+        "sampling": ["ppo.final", "evaluation.final"],
+        "scores": ["reward.helpful"],
+    }
     assert longest_scored(config, "reference", "chat") == 256
     told = needs_options(config, "export_store", "reward", "helpful")
     assert told == needs_options(config, "fetch_model", "tiny")
     assert f"--rows {prompt}+ppo.final.sampling.max_new_tokens=150" in told
-    assert "--runs sampling=ppo.final --runs scores=reward.helpful" in told
+    assert (
+        "--runs sampling=ppo.final --runs sampling=evaluation.final --runs scores=reward.helpful"
+        in told
+    )
 
 
 def test_a_judge_of_another_base_model_reads_the_responses_too(valid):
@@ -32,4 +38,18 @@ def test_a_judge_of_another_base_model_reads_the_responses_too(valid):
     key = "tokenization.prompt.max_length+ppo.final.sampling.max_new_tokens"
     assert longest_rows(config, "judge")[key] == longest_rows(config, "tiny")[key]
     assert abilities(config, "judge") == {"sampling": [], "scores": ["reward.helpful"]}
-    assert abilities(config, "tiny") == {"sampling": ["ppo.final"], "scores": []}
+    assert abilities(config, "tiny") == {
+        "sampling": ["ppo.final", "evaluation.final"],
+        "scores": [],
+    }
+
+
+def test_an_evaluations_own_reward_model_reads_its_responses(valid):
+    valid["models"]["judge"] = valid["models"]["tiny"]
+    valid["reward"]["second"] = {"model": "judge", "data": {"demo": {}}}
+    valid["evaluation"]["second"] = {"ppo": "final", "reward": "second", "max_new_tokens": 9}
+    rows = longest_rows(load_config(valid), "judge")
+    prompt = "tokenization.prompt.max_length"
+    assert {key for key in rows if key.startswith(prompt)} == {
+        f"{prompt}+evaluation.second.max_new_tokens"
+    }

@@ -11,6 +11,7 @@ from support.valid_config import VALID, put
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.pipeline import parents
+from rlhf.pipeline.following import following
 
 
 def config(**changes: Any) -> Config:
@@ -63,6 +64,17 @@ def test_parents_are_those_of_a_run_or_of_the_run_it_evaluates(
     section: str, key: str, artifact: str
 ) -> None:
     assert [parents.parent(config(), section, "local", key)] == manifests(artifact)
+
+
+def test_an_evaluation_may_have_a_reward_model_of_its_own() -> None:
+    changed = config(
+        reward__second={"sft": "chat", "data": {"demo": {}}}, evaluation__local__reward="second"
+    )
+    assert [parents.parent(changed, "evaluation", "local", "reward")] == manifests("reward/second")
+    assert [parents.parent(changed, "ppo", "local", "reward")] == manifests("reward/helpful")
+    both = parents.reported(changed, "both", "reward")
+    assert both == manifests("reward/helpful", "reward/second")
+    assert ("evaluation", "local") in following(changed, "reward", "second")
 
 
 def test_the_base_model_is_at_the_end_of_all_starts() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from rlhf.catalog import ONLINE, SECTIONS
+from rlhf.catalog import SECTIONS
 from rlhf.config.base import Strict, key
 from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.data import DatasetConfig
@@ -60,7 +60,11 @@ class Config(Strict):
         """Names are fit for a path, names that are used are declared, and jobs can be laid out."""
         problems = [*self._bad_names(), *self._unknown_names(), *self._sources()]
         problems = problems or [*self._circles()]
-        problems = problems or [*self._mixed_models(), *cluster_problems(self)]
+        problems = problems or [
+            *self._without_reward(),
+            *self._mixed_models(),
+            *cluster_problems(self),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -110,6 +114,18 @@ class Config(Strict):
         given = [(row.parents[key], getattr(run, key)) for key in row.start if getattr(run, key)]
         return given[0]
 
+    def parent(self, section: str, name: str, key: str) -> tuple[str, str] | None:
+        """Section and name of what a run names under a key, or else what it starts from does.
+
+        So ``sft`` of an evaluation is the SFT run of the run that it evaluates.
+        """
+        while (row := SECTIONS[section]).start:
+            value = getattr(getattr(self, section)[name], key) if key in row.parents else None
+            if value:
+                return row.parents[key], value
+            section, name = self.start(section, name)
+        return None
+
     def base_model(self, section: str, name: str) -> str:
         """Name of the base model that a run goes back to."""
         while section != "models":
@@ -131,16 +147,28 @@ class Config(Strict):
             if following == name:
                 yield f"sft.{name}: starts from itself ({' ← '.join([*seen, name])})"
 
+    def _scored(self) -> Iterator[tuple[str, str, tuple[str, str] | None]]:
+        """Section and name of runs whose responses are scored, with their reward model."""
+        for section, row in SECTIONS.items():
+            for name in getattr(self, section) if "reward" in row.parents else ():
+                yield section, name, self.parent(section, name, "reward")
+
+    def _without_reward(self) -> Iterator[str]:
+        for section, name, reward in self._scored():
+            if reward is None:
+                run = ".".join(self.start(section, name))
+                yield f"{section}.{name}.reward: {run} has no reward model, so name one here"
+
     def _mixed_models(self) -> Iterator[str]:
-        """Online runs whose policy and reward model can't have one tokenizer.
+        """Runs whose policy and reward model can't have one tokenizer.
 
         Models of one family may: whether they do is known once both are there. The stage looks
         then.
         """
-        for section in ONLINE:
-            for name, run in getattr(self, section).items():
+        for section, name, reward in self._scored():
+            if reward:
                 policy = self.base_model(section, name)
-                scoring = self.base_model("reward", run.reward)
+                scoring = self.base_model(*reward)
                 one, other = self.models[policy], self.models[scoring]
                 differ = [key for key in TOKENIZER if getattr(one, key) != getattr(other, key)]
                 if differ:

@@ -38,7 +38,9 @@ def longest_rows(config: Config, model: str) -> dict[str, int]:
 def abilities(config: Config, model: str) -> dict[str, list[str]]:
     """Runs that need more of the model than SFT does: those that sample, and those that score."""
     sampling = [
-        f"{section}.{name}" for section in ONLINE for name in _built_on(config, section, model)
+        f"{section}.{name}"
+        for section in (*ONLINE, "evaluation")
+        for name in _built_on(config, section, model)
     ]
     return {SAMPLING: sampling} | {
         SCORES: [f"reward.{name}" for name in _built_on(config, "reward", model)]
@@ -75,12 +77,17 @@ def _built_on(config: Config, section: str, model: str) -> list[str]:
 
 def _responses(config: Config, model: str) -> Iterator[tuple[str, int]]:
     """Keys and tokens of responses that the model samples, or scores as a reward model."""
-    for section, name in ((one, name) for one in ONLINE for name in getattr(config, one)):
-        run = getattr(config, section)[name]
-        scoring = config.base_model("reward", run.reward)
-        if model not in (config.base_model(section, name), scoring):
-            continue
-        yield f"{section}.{name}.sampling.max_new_tokens", run.sampling.max_new_tokens
-        for other, evaluation in config.evaluation.items():
-            if config.start("evaluation", other) == (section, name):
-                yield f"evaluation.{other}.max_new_tokens", evaluation.max_new_tokens
+    for section in ONLINE:
+        for name, run in getattr(config, section).items():
+            if model in _samples_or_scores(config, section, name):
+                yield f"{section}.{name}.sampling.max_new_tokens", run.sampling.max_new_tokens
+    for name, evaluation in config.evaluation.items():
+        if model in _samples_or_scores(config, "evaluation", name):
+            yield f"evaluation.{name}.max_new_tokens", evaluation.max_new_tokens
+
+
+def _samples_or_scores(config: Config, section: str, name: str) -> set[str]:
+    """Base models of a run's policy and of its reward model."""
+    reward = config.parent(section, name, "reward")
+    scoring = {config.base_model(*reward)} if reward else set()
+    return {config.base_model(section, name)} | scoring

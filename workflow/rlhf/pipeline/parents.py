@@ -43,11 +43,13 @@ def base(config: Config, section: str, name: str) -> str:
 def parent(config: Config, section: str, name: str, key: str) -> str:
     """What a run names under a key; what the run that it starts from names there, if it does not.
 
-    So ``sft`` of an evaluation is the SFT run of the run that it evaluates.
+    Raises:
+        LookupError: neither does, nor what that starts from.
     """
-    while key not in SECTIONS[section].parents:
-        section, name = config.start(section, name)
-    return manifest(SECTIONS[section].parents[key], getattr(getattr(config, section)[name], key))
+    found = config.parent(section, name, key)
+    if found is None:
+        raise LookupError(f"{section}.{name} has no {key}")
+    return manifest(*found)
 
 
 def tokenized(config: Config, section: str, name: str, role: str = TRAIN) -> list[str]:
@@ -118,9 +120,10 @@ def reported(config: Config, name: str, section: str) -> list[str]:
     found: list[Path] = []
     for evaluation in config.report[name].evaluations:
         policy = config.start("evaluation", evaluation)
-        own, parents = getattr(config, policy[0])[policy[1]], SECTIONS[policy[0]].parents
-        behind = [(target, getattr(own, key)) for key, target in parents.items()]
-        runs = [("evaluation", evaluation), policy, *behind]
+        runs = [("evaluation", evaluation), policy]
+        for own, run in (policy, runs[0]):
+            entry = getattr(config, own)[run]
+            runs += [(target, getattr(entry, key)) for key, target in SECTIONS[own].parents.items()]
         found += [paths.artifact(*run) for run in runs if run[0] == section and run[1]]
     return _manifests(found)
 

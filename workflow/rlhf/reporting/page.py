@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from rlhf.catalog import ONLINE, RUNS
+from rlhf.catalog import EVALUATED, RUNS
 from rlhf.provenance.code import PACKAGE_ROOT
 from rlhf.provenance.lineage import Lineage, Node, trace
 from rlhf.provenance.manifest import read_manifest
@@ -123,7 +123,7 @@ def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict
         note = _named(note, artifact, siblings)
         tiles.append({"label": label, "value": value, "note": note})
 
-    for section, row in ONLINE.items():
+    for section, row in EVALUATED.items():
         policy = models.get(section, {})
         if before and (after := policy.get("reward")):
             add(
