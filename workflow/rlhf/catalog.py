@@ -181,6 +181,37 @@ STAGES = (
         ),
     ),
     Row(
+        rule="train_dpo",
+        section="dpo",
+        parents={"sft": "sft"},
+        start=("sft",),
+        view="preference",
+        trains=True,
+        threads="threads",
+        gpu=True,
+        hours=12,
+        title="DPO",
+        label="DPO",
+        plots=(
+            Plot("Loss", "per pair", (("loss", _TRAIN), ("validation_loss", _VALIDATION))),
+            Plot(
+                "Accuracy of implicit rewards",
+                "share of pairs in people’s order",
+                (("accuracy", _TRAIN), ("validation_accuracy", _VALIDATION)),
+            ),
+            Plot(
+                "Margin of implicit rewards",
+                "nats",
+                (("reward_margin", _TRAIN), ("validation_reward_margin", _VALIDATION)),
+            ),
+            Plot(
+                "Log ratio to the reference",
+                "nats per reply",
+                (("chosen_logratio", "better reply"), ("rejected_logratio", "worse reply")),
+            ),
+        ),
+    ),
+    Row(
         rule="export_store",
         folder="store",
         slice="store",
@@ -230,8 +261,8 @@ STAGES = (
     Row(
         rule="evaluate",
         section="evaluation",
-        parents={"ppo": "ppo", "rloo": "rloo", "reward": "reward"},
-        start=("ppo", "rloo"),
+        parents={"ppo": "ppo", "rloo": "rloo", "dpo": "dpo", "reward": "reward"},
+        start=("ppo", "rloo", "dpo"),
         held_out={"prompts": "prompt"},
         threads="threads",
         gpu=True,

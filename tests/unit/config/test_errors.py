@@ -234,10 +234,27 @@ def test_rloo_runs(valid, changes, expected):
     assert expected in message(valid)
 
 
+def test_an_evaluation_of_a_run_without_a_reward_model_names_one(valid):
+    put(valid, "dpo.direct", {"sft": "chat", "data": {"demo": {}}})
+    put(valid, "evaluation.other", {"dpo": "direct"})
+    expected = "evaluation.other.reward: dpo.direct has no reward model, so name one here"
+    assert expected in message(valid)
+    put(valid, "evaluation.other.reward", "helpful")
+    config = load_config(valid)
+    assert config.parent("evaluation", "other", "reward") == ("reward", "helpful")
+    assert config.parent("evaluation", "other", "sft") == ("sft", "chat")
+    put(valid, "models.small", {"source": {"path": "models/small"}, "template": "oasst"})
+    put(valid, "sft.judge", {"model": "small", "data": {"demo": {}}})
+    put(valid, "reward.second", {"sft": "judge", "data": {"demo": {}}})
+    put(valid, "evaluation.other.reward", "second")
+    differ = "evaluation.other: policy (tiny) and reward model (small) come from base models"
+    assert differ in message(valid)
+
+
 @pytest.mark.parametrize("evaluated", [{}, {"ppo": "final", "rloo": "final"}])
 def test_an_evaluation_is_of_one_run(valid, evaluated):
     put(valid, "evaluation.other", evaluated)
-    assert "evaluation.other: give exactly one of ppo, rloo" in message(valid)
+    assert "evaluation.other: give exactly one of ppo, rloo, dpo: " in message(valid)
 
 
 @pytest.mark.parametrize(

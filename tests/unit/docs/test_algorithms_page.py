@@ -9,6 +9,7 @@ import pytest
 import yaml
 from support.page_tables import DOCS, REPOSITORY, names, tables
 
+from rlhf.config.dpo import DpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
@@ -17,6 +18,7 @@ from rlhf.config.sft import SftConfig
 SECTIONS = {
     "Supervised fine-tuning": SftConfig,
     "Reward model": RewardConfig,
+    "DPO": DpoConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support import tiny_online
 from support.page_tables import names, tables
+from support.programs import dpo_ranks
 from support.programs.supervised_ranks import config, make_rows, train_root
 from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -67,6 +68,14 @@ def train_reward(folder: Path) -> Run:
     )  # fmt: skip
 
 
+def train_dpo(folder: Path) -> Run:
+    dpo_ranks.save_set(folder)
+    events, settings = folder / "events", dpo_ranks.config()
+    return dpo_ranks.run_dpo(
+        token_scorer(), folder, folder / "state", settings, tensorboard=events
+    )[0]
+
+
 def train_ppo(folder: Path) -> Run:
     prompts = tiny_online.save_prompts(folder / "set")
     return tiny_online.trainer(
@@ -86,6 +95,7 @@ def train_rloo(folder: Path) -> Run:
     [
         ("SFT", train_sft),
         ("Reward model", train_reward),
+        ("DPO", train_dpo),
         ("PPO", train_ppo),
         ("RLOO", train_rloo),
     ],

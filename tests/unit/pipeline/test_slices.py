@@ -19,17 +19,19 @@ ARTIFACTS = {
     "train_sft": ["chat"],
     "train_reward": ["helpful"],
     "export_store": ["reward helpful", "reference chat"],
+    "train_dpo": ["direct"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
     "evaluate": ["final"],
     "report": ["final"],
 }
 GROUPS = {"rloo": {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}}
+DIRECT = {"dpo": {"direct": {"sft": "chat", "data": {"demo": {}}}}}
 STORES = {"export_store reward helpful", "export_store reference chat"}
 
 
 def slices(values):
-    config = load_config(values | GROUPS)
+    config = load_config(DIRECT | values | GROUPS)
     return {
         f"{stage} {name}": canonical_slice(config, stage, *name.split())
         for stage, names in ARTIFACTS.items()
@@ -66,6 +68,7 @@ def slices(values):
             {"find_duplicates ppo.final", "train_ppo final"},
         ),
         ("reward.helpful.score_l2", 0.1, {"train_reward helpful"}),
+        ("dpo.direct", DIRECT["dpo"]["direct"] | {"beta": 0.3}, {"train_dpo direct"}),
         ("store.max_batch_size", 8, STORES),
         ("ppo.final.kl.coefficient", 0.7, {"train_ppo final"}),
         ("ppo.final.kl.controller", "adaptive", {"train_ppo final"}),
@@ -134,7 +137,7 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
     put(values, "models.tiny.source", hub)
     put(values, "datasets.demo", {"source": hub, "format": "oasst"})
     put(values, "datasets.local", {"path": "local.jsonl", "format": "oasst"})
-    config = load_config(values | GROUPS)
+    config = load_config(DIRECT | values | GROUPS)
     entry = {**hub, "commit": "a" * 40, "files": {"x": {"sha256": "0" * 64, "size": 1}}}
 
     def cut(**datasets):

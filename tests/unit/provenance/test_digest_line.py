@@ -17,7 +17,7 @@ STAGES = sorted(
 )
 SECTIONS = {
     *("models", "data", "tokenization", "sft", "reward", "store", "ppo", "evaluation", "report"),
-    *("cluster", "runtime"),
+    *("dpo", "rloo", "cluster", "runtime"),
 }
 
 

@@ -11,6 +11,7 @@ from rlhf.catalog import SECTIONS
 from rlhf.config.base import Strict, key
 from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.data import DatasetConfig
+from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.ppo import PpoConfig
@@ -35,6 +36,7 @@ class Config(Strict):
     tokenization: TokenizationConfig = key(TokenizationConfig(), about="from rows to tokens")
     sft: dict[str, SftConfig] = key({}, about="supervised fine-tuning runs, by name")
     reward: dict[str, RewardConfig] = key({}, about="reward models, by name")
+    dpo: dict[str, DpoConfig] = key({}, about="DPO runs, by name")
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
     rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")

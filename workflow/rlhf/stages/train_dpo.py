@@ -1,0 +1,60 @@
+"""DPO: an SFT policy learns from ranked replies and stays near where it started."""
+
+from rlhf.algorithms.dpo import DpoObjective, ReferenceLogprobs
+from rlhf.config.dpo import DpoConfig
+from rlhf.models import devices
+from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.stages.model_needs import check_tokenized
+from rlhf.stages.stage import Stage, main
+from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts, validation
+from rlhf.training import distributed
+from rlhf.training.batches import check_batches
+from rlhf.training.engine.replicated import Replicated
+from rlhf.training.loop import train
+
+MEASURES = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
+
+
+def run(stage: Stage) -> None:
+    """Train, then publish ``model/`` and ``metrics.jsonl``."""
+    threads = begin()
+    config, tokens = stage.read(DpoConfig), stage.micro_batch_tokens
+    check_batches("dpo", stage.name, stage.config, distributed.world_size())
+    facts = tokenizer_facts(stage, "sft", "data")
+    start = stage.folder("sft") / "model"
+    check_tokenized(stage, start)
+    model = load_token_scorer(start).to(devices.own_device())
+    model.freeze(config.freeze_layers)
+    model.compute_in(config.precision)
+    data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
+    engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
+    reference = ReferenceLogprobs(engine, (data, held_out), model.shares_prompts, tokens)
+    objective = DpoObjective(config, reference, model.shares_prompts)
+    finished = train(
+        engine,
+        objective,
+        data,
+        config,
+        stage.run_options(threads),
+        tokens,
+        lambda: validation(stage, engine, objective, data, held_out, config),
+        reference,
+    )
+    publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
+    finished.publish(metrics=stage.outputs["metrics"])
+    if distributed.rank() == 0:
+        stage.finish(
+            counts={
+                "train_rows": len(data),
+                "epoch_rows": data.epoch_rows,
+                "validation_rows": len(held_out),
+            },
+            metrics=finished.last_metrics(*MEASURES),
+            facts=facts | {"threads": threads, "processes": distributed.world_size()},
+        )
+        finished.mark_published()
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    main(run)
