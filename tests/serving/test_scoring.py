@@ -173,7 +173,8 @@ def test_a_run_that_ends_does_not_wait_for_a_server(reward, certificates, monkey
 def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer, monkeypatch):
     sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
     ended = torch.tensor([True, True])
-    rollout = Rollout([{}, {}], sequences, [1, 1], ended, [torch.zeros(2), torch.zeros(1)], [])
+    lengths, logprobs = [[3, 2]], [torch.zeros(2), torch.zeros(1)]
+    rollout = Rollout([{}, {}], sequences, [1, 1], lengths, ended, logprobs, [])
     reward, reference = ServedRewardModel(reward_scorer, 5), ServedReference(reference_scorer, 1.0)
     alone = reward(rollout), reference.logprobs(rollout)
     meeting = threading.Barrier(2, timeout=900)

@@ -106,7 +106,8 @@ def rollout_of(
     sequences = [torch.zeros(1 + len(part), dtype=torch.long) for part in logprobs]
     ended = torch.ones(len(logprobs), dtype=torch.bool) if ended is None else ended
     values = values or [torch.empty(0)] * len(logprobs)
-    return Rollout([{}] * len(logprobs), sequences, [1] * len(logprobs), ended, logprobs, values)
+    count, lengths = len(logprobs), [[len(ids) for ids in sequences]]
+    return Rollout([{}] * count, sequences, [1] * count, lengths, ended, logprobs, values)
 
 
 def trainer(

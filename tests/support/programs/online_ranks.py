@@ -29,7 +29,8 @@ def update_of(settings, folder: Path, state: Path) -> dict:
     """The first minibatch, which is the whole rollout: what it is made of, and its gradient."""
     learner = trainer(prompts_in(folder / "prompts"), state, settings)
     experience = learner.experience(0, learner.roll_out(0))
-    measures, _ = learner._accumulate(experience, list(range(len(experience.rollout))))
+    (rounds,) = learner._rounds(0, 0, experience.rollout.lengths)
+    measures, _ = learner._accumulate(experience, rounds)
     for parameter in learner.actor.parameters():
         if distributed.world_size() > 1:
             torch.distributed.all_reduce(parameter.grad)

@@ -43,8 +43,8 @@ def spy_on_minibatches(monkeypatch):
     found = []
     original = loop.OnlineTrainer._accumulate
 
-    def accumulate(self, experience, minibatch):
-        measured, ratio = original(self, experience, minibatch)
+    def accumulate(self, experience, rounds):
+        measured, ratio = original(self, experience, rounds)
         found.append((dict(measured), ratio))
         return measured, ratio
 
@@ -105,7 +105,7 @@ def test_several_responses_to_each_prompt(mixture, tmp_path):
     assert prompts == [prompts[0]] * 4 + [prompts[4]] * 4
     assert prompts[0] != prompts[4]
     assert len({tuple(ids.tolist()) for ids in rollout.sequences}) == 8, "each its own draws"
-    for parts in (one._minibatches(0, epoch) for epoch in range(3)):
+    for parts in (one._minibatches(0, epoch, 0) for epoch in range(3)):
         assert sorted(map(sorted, parts)) == [[0, 1, 2, 3], [4, 5, 6, 7]], "prompts stay whole"
 
 
@@ -129,17 +129,16 @@ def test_old_logprobs_and_values_equal_the_training_forward(mixture, tmp_path, k
     torch.nn.init.normal_(next(one.actor.value.parameters()), std=0.1)  # values are not all 0
     rollout = one.roll_out(0)
     checked = 0
-    for minibatch in one._minibatches(0, 0):
-        for rows in one._micro_batches(minibatch, rollout.sequences):
-            logprobs, values, _ = one.actor(
-                [rollout.sequences[i] for i in rows], [rollout.starts[i] for i in rows], True
-            )
-            assert logprobs.requires_grad
-            assert values.requires_grad
-            assert torch.equal(logprobs, torch.cat([rollout.logprobs[i] for i in rows]))
-            assert torch.equal(values, torch.cat([rollout.values[i] for i in rows]))
-            assert values.abs().max() > 0
-            checked += len(rows)
+    for rows in (each.rows for part in one._rounds(0, 0, rollout.lengths) for each in part):
+        logprobs, values, _ = one.actor(
+            [rollout.sequences[i] for i in rows], [rollout.starts[i] for i in rows], True
+        )
+        assert logprobs.requires_grad
+        assert values.requires_grad
+        assert torch.equal(logprobs, torch.cat([rollout.logprobs[i] for i in rows]))
+        assert torch.equal(values, torch.cat([rollout.values[i] for i in rows]))
+        assert values.abs().max() > 0
+        checked += len(rows)
     assert checked == 8
     assert not any(part.requires_grad for part in [*rollout.logprobs, *rollout.values])
 
@@ -233,13 +232,13 @@ def test_a_missing_eos_costs_the_penalty(mixture, tmp_path):
 def test_minibatches_are_an_exact_partition_reshuffled_each_epoch(mixture, tmp_path):
     """Checklist 32"""
     one = trainer(mixture, tmp_path, config(rollout_batch_size=24, minibatch_size=8))
-    parts = {(u, e): one._minibatches(u, e) for u in range(2) for e in range(4)}
+    parts = {(u, e): one._minibatches(u, e, 0) for u in range(2) for e in range(4)}
     for minibatches in parts.values():
         assert [len(part) for part in minibatches] == [8, 8, 8]
         assert sorted(i for part in minibatches for i in part) == list(range(24))
     assert len({json.dumps(minibatches) for minibatches in parts.values()}) == 8
-    assert parts[1, 2] == one._minibatches(1, 2)
-    assert one._minibatches(0, 0)[0] != sorted(one._minibatches(0, 0)[0])
+    assert parts[1, 2] == one._minibatches(1, 2, 0)
+    assert parts[0, 0][0] != sorted(parts[0, 0][0])
 
 
 @pytest.mark.parametrize("kind", ["head", "critic"])
@@ -248,15 +247,15 @@ def test_accumulation_is_exact(mixture, tmp_path, kind):
     one = trainer(mixture, tmp_path, config(value__kind=kind), micro_batch_tokens=40)
     experience = experience_of(one)
     rollout, credit = experience.rollout, experience.credit
-    found = {}
+    found, counts = {}, []
     for tokens in (1, 40, 10_000):
         one.micro_batch_tokens = tokens
-        assert len(one._micro_batches(list(range(8)), rollout.sequences)) == {
-            1: 8, 10_000: 1
-        }.get(tokens, len(one._micro_batches(list(range(8)), rollout.sequences)))  # fmt: skip
+        (rounds,) = one._rounds(0, 0, rollout.lengths)
+        counts.append(len(rounds))
         one.actor.zero_grad()
-        measured, _ = one._accumulate(experience, list(range(8)))
+        measured, _ = one._accumulate(experience, rounds)
         found[tokens] = measured, gradients(one.actor)
+    assert counts[0] == 8 > counts[1] > counts[2] == 1
     for tokens in (1, 40):
         assert_gradients_near(found[tokens][1], found[10_000][1])
         assert found[tokens][0] == pytest.approx(found[10_000][0], abs=1e-5)

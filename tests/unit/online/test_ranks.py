@@ -8,11 +8,13 @@ import pytest
 import torch
 from support.programs import online_ranks, uneven_ranks
 from support.programs.online_ranks import parts, work
-from support.tiny_models import run_ranks
-from support.tiny_online import save_prompts, trainer
+from support.tiny_models import gradients, run_ranks
+from support.tiny_online import prompts_in, save_prompts, trainer
 from support.tolerances import assert_gradients_near, assert_near
 
 from rlhf.algorithms.ppo import whiten
+from rlhf.online.minibatches import places_of
+from rlhf.training.rounds import Round
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +121,63 @@ def test_sums_over_ranks(found):
         assert one["anyone"] == [True, False]
 
 
-def test_minibatches_keep_their_size_over_any_number_of_ranks(tmp_path):
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uneven")
+    save_prompts(folder / "prompts")
+    run_ranks(Path(uneven_ranks.__file__), folder, ranks=uneven_ranks.RANKS)
+    ranks = [torch.load(folder / f"rank-{rank}.pt") for rank in range(uneven_ranks.RANKS)]
+    return ranks, folder
+
+
+@pytest.mark.parametrize("name", uneven_ranks.settings())
+def test_all_ranks_run_as_many_rounds(uneven, name):
+    ranks = [one["updates"][name] for one in uneven[0]]
+    assert len({tuple(one["passes"].items()) for one in ranks}) == 1
+    assert ranks[0]["passes"].keys() == {"actor", "reward", "reference"}
+    lengths = [one["lengths"] for one in ranks]
+    assert lengths == [lengths[0]] * 3, "all ranks know all lengths"
+    for steps in zip(*(one["steps"] for one in ranks), strict=True):
+        assert len({len(one["rounds"]) for one in steps}) == 1
+        assert len({frozenset(one["touched"]) for one in steps}) == 1, "same parameters touched"
+        for one in steps:
+            counted = [i for rows, counts in one["rounds"] if counts for i in rows]
+            assert sorted(counted) == sorted(one["minibatch"])
+            assert one["idle"] == (not counted)
+            assert one["last"] == [False] * (len(one["rounds"]) - 1) + [True]
+    fillers = [
+        [not counts for _, counts in one["rounds"]] for rank in ranks for one in rank["steps"]
+    ]
+    if name == "small":
+        assert any(map(all, fillers)), "a rank has nothing to do in one of them"
+
+
+@pytest.mark.parametrize("name", uneven_ranks.settings())
+def test_uneven_ranks_learn_what_one_process_does(uneven, tmp_path, name):
+    ranks, folder = [one["updates"][name] for one in uneven[0]], uneven[1]
+    settings = uneven_ranks.settings()[name]
+    alone = trainer(prompts_in(folder / "prompts"), tmp_path, settings)
+    experience, k = alone.experience(0, alone.roll_out(0)), settings.responses_per_prompt
+    places = [
+        places_of(settings.rollout_batch_size // k, k, rank, len(ranks))
+        for rank in range(len(ranks))
+    ]
+    lengths = [len(ids) for ids in experience.rollout.sequences]
+    assert ranks[0]["lengths"] == [[lengths[place] for place in own] for own in places]
+    for steps in zip(*(one["steps"] for one in ranks), strict=True):
+        pairs = zip(places, steps, strict=True)
+        rows = [own[i] for own, one in pairs for i in one["minibatch"]]
+        measures, _ = alone._accumulate(experience, [Round(rows)])
+        for one in steps:
+            assert_gradients_near(one["gradients"], gradients(alone.actor))
+            assert one["measures"] == pytest.approx(measures, abs=1e-4)
+            assert one["ratio"] in (0.0, 1.0), "0 without rows"
+        alone.actor.zero_grad()
+
+
+def test_minibatches_keep_their_size_over_any_number_of_ranks(uneven):
     """Checklist 32"""
-    save_prompts(tmp_path / "prompts")
-    run_ranks(Path(uneven_ranks.__file__), tmp_path, ranks=uneven_ranks.RANKS)
-    ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(uneven_ranks.RANKS)]
+    ranks, _ = uneven
     assert [one["rows"] for one in ranks] == [3, 3, 2]
     for one in ranks:
         assert sorted(row for part in one["minibatches"] for row in part) == [*range(one["rows"])]

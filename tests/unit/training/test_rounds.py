@@ -10,7 +10,7 @@ from support.tolerances import assert_gradients_near
 
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
-from rlhf.training.rounds import Round, plan_rounds
+from rlhf.training.rounds import Round, equal_rounds, plan_rounds
 
 
 def drawn(seed: int, rows: int) -> list[tuple[int, int]]:
@@ -62,6 +62,24 @@ def test_plans_by_hand():
     # one batch for all would leave a rank idle: it is halved
     assert plan_rounds([(1, 5), (1, 4)], 100, 2) == [[Round([0])], [Round([1])]]
     assert plan_rounds([(1, 5), (1, 4), (1, 9)], 9, 1) == [[Round([2]), Round([0]), Round([1])]]
+
+
+def test_ranks_with_rows_of_their_own_run_as_many_rounds():
+    shapes = [[(1, 9), (1, 3), (1, 4)], [(1, 5), (1, 6)], [(1, 7), (1, 2)]]
+    batches = [[[1], [2], [0]], [[1, 0]], []]
+    assert equal_rounds(batches, shapes) == [
+        [Round([0]), Round([2]), Round([1])],  # the costliest first
+        [Round([1]), Round([0]), Round([0], counts=False)],  # halved, then its shortest row
+        [Round([1], counts=False)] * 3,
+    ]
+    assert equal_rounds(batches[:1], shapes[:1]) == [[Round([1]), Round([2]), Round([0])]]
+    assert equal_rounds([[], []], [[(1, 4)], []]) == [[], []]
+
+
+def test_each_round_is_an_object_of_its_own():
+    """So that `each is rounds[-1]` tells the last one."""
+    for rounds in equal_rounds([[[0], [1], [2]], []], [[(1, 1)] * 3, [(1, 1)]]):
+        assert [each is rounds[-1] for each in rounds] == [False, False, True]
 
 
 def sft_rows():

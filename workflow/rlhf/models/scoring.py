@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,6 +19,7 @@ def sequence_logprobs(
     starts: Sequence[int],
     temperature: float,
     max_tokens: int,
+    passes: Callable[[int], int] = int,
 ) -> list[torch.Tensor]:
     """For each sequence, log probabilities of its tokens from ``starts[i]`` on, in nats.
 
@@ -30,18 +31,20 @@ def sequence_logprobs(
         starts: for each the first token that counts, at least 1.
         temperature: logits are divided by this, as in sampling.
         max_tokens: padded tokens in one forward pass.
+        passes: from the forward passes that are needed to those that are run: where a model is
+            computed in lockstep, as many as on the rank that needs most.
     """
-    found: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    found: dict[int, torch.Tensor] = {}
     prompts = [start - 1 for start in starts]
-    shared, alone = _batches(scorer, sequences, prompts, max_tokens)
+    shared, alone = _batches(scorer, sequences, prompts, max_tokens, passes)
     for rows in shared + alone:
         chosen = [sequences[i] for i in rows]
         places = from_starts(chosen, [starts[i] for i in rows])
         logprobs, _ = scorer(chosen, places, temperature, prompts=[prompts[i] for i in rows])
         parts = logprobs.cpu().split([len(each) for each in places])
         for i, part in zip(rows, parts, strict=True):
-            found[i] = part
-    return found
+            found.setdefault(i, part)
+    return [found[i] for i in range(len(sequences))]
 
 
 def score(
@@ -49,6 +52,7 @@ def score(
     sequences: Sequence[torch.Tensor],
     max_tokens: int = 4096,
     prompts: Sequence[int] | None = None,
+    passes: Callable[[int], int] = int,
 ) -> torch.Tensor:
     """Raw scores [n] at the last token of each sequence.
 
@@ -59,10 +63,11 @@ def score(
         sequences: token ids, query and response together, unpadded.
         max_tokens: padded tokens in one forward pass.
         prompts: tokens of each query, where some may be the same.
+        passes: see ``sequence_logprobs``.
     """
-    scores: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    scores: dict[int, torch.Tensor] = {}
     prompts = prompts or [0] * len(sequences)
-    shared, alone = _batches(scorer, sequences, prompts, max_tokens)
+    shared, alone = _batches(scorer, sequences, prompts, max_tokens, passes)
     for rows in shared:
         length = prompts[rows[0]]
         replies = [sequences[i][length:] for i in rows]
@@ -72,14 +77,24 @@ def score(
     for rows in alone:
         found = scorer([sequences[i][:0] for i in rows], [[sequences[i]] for i in rows])
         for i, value in zip(rows, found, strict=True):
-            scores[i] = value[0]
-    return torch.stack(scores)
+            scores.setdefault(i, value[0])
+    return torch.stack([scores[i] for i in range(len(sequences))])
 
 
 def _batches(
-    scorer: Backbone, sequences: Sequence[torch.Tensor], prompts: Sequence[int], max_tokens: int
+    scorer: Backbone,
+    sequences: Sequence[torch.Tensor],
+    prompts: Sequence[int],
+    max_tokens: int,
+    passes: Callable[[int], int],
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Indices in batches: those that share a prompt, and others of like lengths."""
+    """Indices in batches: those that share a prompt, and others of like lengths.
+
+    At the end the shortest sequence is repeated until there are as many as ``passes`` wants.
+    """
     shared, alone = who_shares(sequences, prompts if scorer.shares_prompts else None)
     batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens, alike=ALIKE)
-    return shared, [[alone[i] for i in batch] for batch in batches]
+    needed = len(shared) + len(batches)
+    shortest = min(range(len(sequences)), key=lambda i: len(sequences[i]), default=0)
+    repeated = [[shortest]] * (passes(needed) - needed)
+    return shared, [[alone[i] for i in batch] for batch in batches] + repeated

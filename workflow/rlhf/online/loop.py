@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.optim import learning_rate_factor
+from rlhf.training.rounds import Round, equal_rounds
 from rlhf.training.run import Run
 from rlhf.training.sums import Sums
 
@@ -106,7 +108,7 @@ class OnlineTrainer:
     def roll_out(self, update: int) -> Rollout:
         """Sample k responses to each of this rank's prompts; old log probabilities and values."""
         config, k = self.config, self.config.responses_per_prompt
-        places = self._places()
+        places = self._places(distributed.rank())
         examples = self.prompts.take(config.rollout_batch_size // k)  # those of all ranks
         examples = [examples[place // k] for place in places]
         prompts = [torch.tensor(example["input_ids"]) for example in examples]  # n × [P_i]
@@ -117,8 +119,9 @@ class OnlineTrainer:
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])  # [n]
-        logprobs, values = self._evaluate(update, sequences, starts)
-        return Rollout(examples, sequences, starts, ended, logprobs, values)
+        lengths = distributed.gather([[len(ids) for ids in sequences]])
+        logprobs, values = self._evaluate(update, sequences, starts, lengths)
+        return Rollout(examples, sequences, starts, lengths, ended, logprobs, values)
 
     def experience(self, update: int, rollout: Rollout) -> Experience:
         """Scores, rewards and advantages of a rollout."""
@@ -144,8 +147,8 @@ class OnlineTrainer:
         factor, rate = self._rate(update)
         sums, steps, max_ratio = Sums(), 0, 0.0
         for epoch in range(self.config.epochs):
-            for minibatch in self._minibatches(update, epoch):
-                measures, ratio = self._accumulate(experience, minibatch)
+            for rounds in self._rounds(update, epoch, experience.rollout.lengths):
+                measures, ratio = self._accumulate(experience, rounds)
                 finite.check(measures, self._place(update, rate), self.advice)
                 norm = self.engine.step(factor)
                 finite.check({"grad_norm": norm}, self._place(update, rate), self.advice)
@@ -161,51 +164,69 @@ class OnlineTrainer:
             "optimizer_steps": steps,
         }
 
-    def _places(self) -> list[int]:
-        """Places of this rank's responses in the global batch."""
+    def _places(self, rank: int) -> list[int]:
+        """Places of a rank's responses in the global batch."""
         k = self.config.responses_per_prompt
         prompts = self.config.rollout_batch_size // k
-        return places_of(prompts, k, distributed.rank(), distributed.world_size())
+        return places_of(prompts, k, rank, distributed.world_size())
 
-    def _minibatches(self, update: int, epoch: int) -> list[list[int]]:
-        """This rank's responses in minibatches, shuffled anew in every epoch."""
+    def _minibatches(self, update: int, epoch: int, rank: int) -> list[list[int]]:
+        """A rank's responses in minibatches, shuffled anew in every epoch."""
         config = self.config
         count = config.rollout_batch_size // config.minibatch_size
-        random = generator(config.seed, "minibatches", update, epoch, distributed.rank())
+        random = generator(config.seed, "minibatches", update, epoch, rank)
         k, size = config.responses_per_prompt, config.minibatch_size
-        return minibatches(self._places(), k, size, count, random)
+        return minibatches(self._places(rank), k, size, count, random)
 
-    def _micro_batches(
-        self, minibatch: list[int], sequences: list[torch.Tensor]
-    ) -> list[list[int]]:
-        """Responses of a minibatch in groups for one forward pass each."""
-        lengths, k = [len(ids) for ids in sequences], self.config.responses_per_prompt
-        return micro_batches_by_prompt(minibatch, lengths, k, self.micro_batch_tokens)
+    def _rounds(self, update: int, epoch: int, lengths: list[list[int]]) -> list[list[Round]]:
+        """This rank's rounds in each minibatch of an epoch, as many as the other ranks'.
+
+        Args:
+            update: from 0.
+            epoch: from 0.
+            lengths: rank → tokens of each of its sequences.
+        """
+        k, tokens = self.config.responses_per_prompt, self.micro_batch_tokens
+        micro_batches = [  # rank → minibatch → its micro-batches
+            [
+                micro_batches_by_prompt(minibatch, known, k, tokens)
+                for minibatch in self._minibatches(update, epoch, rank)
+            ]
+            for rank, known in enumerate(lengths)
+        ]
+        shapes = [[(1, length) for length in known] for known in lengths]
+        own = distributed.rank()
+        return [equal_rounds(each, shapes)[own] for each in zip(*micro_batches, strict=True)]
 
     @torch.no_grad()
     def _evaluate(
-        self, update: int, sequences: list[torch.Tensor], starts: list[int]
+        self,
+        update: int,
+        sequences: list[torch.Tensor],
+        starts: list[int],
+        lengths: list[list[int]],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Old log probabilities and values n × [L_i], by the forward passes of the first epoch.
+        """Old log probabilities and values n × [L_i], by the rounds of the first epoch.
 
         The same responses share a forward pass as in training, so before the first optimizer step
         the probability ratio is exactly 1.
         """
         logprobs: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
         values: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-        for minibatch in self._minibatches(update, 0):
-            for indices in self._micro_batches(minibatch, sequences):
-                output = self._act(sequences, starts, indices)
-                sizes = [len(sequences[i]) - starts[i] for i in indices]
-                for i, part in zip(indices, output.logprobs.cpu().split(sizes), strict=True):
-                    logprobs[i] = part
-                if len(output.values):
-                    for i, part in zip(indices, output.values.cpu().split(sizes), strict=True):
-                        values[i] = part
+        for each in chain.from_iterable(self._rounds(update, 0, lengths)):
+            output = self._act(sequences, starts, each.rows)
+            if not each.counts:
+                continue
+            sizes = [len(sequences[i]) - starts[i] for i in each.rows]
+            for i, part in zip(each.rows, output.logprobs.cpu().split(sizes), strict=True):
+                logprobs[i] = part
+            if len(output.values):
+                for i, part in zip(each.rows, output.values.cpu().split(sizes), strict=True):
+                    values[i] = part
         return logprobs, values
 
     def _accumulate(
-        self, experience: Experience, minibatch: list[int]
+        self, experience: Experience, rounds: list[Round]
     ) -> tuple[dict[str, float], float]:
         """Gradients of one minibatch: the mean over all its tokens, on all ranks.
 
@@ -213,17 +234,18 @@ class OnlineTrainer:
             Means of the measures over these tokens; this rank's largest probability ratio.
         """
         rollout = experience.rollout
-        (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in minibatch)])
+        rows = [i for each in rounds if each.counts for i in each.rows]
+        (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in rows)])
         sums, max_ratio = Sums(), 0.0
-        micro_batches = self._micro_batches(minibatch, rollout.sequences)
-        for indices in micro_batches:
-            output = self._act(rollout.sequences, rollout.starts, indices, with_entropy=True)
-            batch = Batch.of(experience, indices, output)
+        for each in rounds:
+            output = self._act(rollout.sequences, rollout.starts, each.rows, with_entropy=True)
+            batch = Batch.of(experience, each.rows, output)
             loss, measures = self.algorithm.loss(batch)
-            self.engine.backward(loss / tokens, last=indices is micro_batches[-1])
-            sums.add(measures | {"entropy": output.entropy.sum()})
-            ratio = (output.logprobs.detach() - batch.logprobs).exp()  # [N]
-            max_ratio = max(max_ratio, float(ratio.max()))
+            self.engine.backward(each.weight * loss / tokens, last=each is rounds[-1])
+            if each.counts:
+                sums.add(measures | {"entropy": output.entropy.sum()})
+                ratio = (output.logprobs.detach() - batch.logprobs).exp()  # [N]
+                max_ratio = max(max_ratio, float(ratio.max()))
         return sums.over_ranks().means(tokens), max_ratio
 
     @torch.no_grad()

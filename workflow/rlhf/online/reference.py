@@ -9,6 +9,7 @@ import torch
 from rlhf.models.roots import TokenScorer
 from rlhf.models.scoring import sequence_logprobs
 from rlhf.online.rollout import Rollout
+from rlhf.training import distributed
 
 if TYPE_CHECKING:
     from rlhf.serving.client import TritonScorer
@@ -37,7 +38,12 @@ class ReferenceModel:
     def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
         """See ``Reference``."""
         return sequence_logprobs(
-            self._model, rollout.sequences, rollout.starts, self._temperature, self._max_tokens
+            self._model,
+            rollout.sequences,
+            rollout.starts,
+            self._temperature,
+            self._max_tokens,
+            distributed.most,
         )
 
 

@@ -53,7 +53,10 @@ class RewardModel:
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         """See ``Reward``; responses to one prompt share a pass over it."""
         sequences = close_sequences(rollout.sequences, rollout.ended.tolist(), self._eos_id)
-        return score(self._model, sequences, self._max_tokens, rollout.starts).cpu()
+        scores = score(
+            self._model, sequences, self._max_tokens, rollout.starts, distributed.most
+        )  # [n]
+        return scores.cpu()
 
 
 class ServedRewardModel:

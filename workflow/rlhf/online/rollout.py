@@ -16,6 +16,7 @@ class Rollout:
         examples: n rows of the prompts, as ``PromptStream`` gives them.
         sequences: n × [P_i + L_i], token ids of prompt and response.
         starts: n, P_i: index of the first response token.
+        lengths: rank → tokens of each of its sequences; all ranks know them.
         ended: [n] bool, whether the response has its EOS.
         logprobs: n × [L_i], log π of the response tokens when they were sampled.
         values: n × [L_i], value of the state before each token; n × [0] without a value function.
@@ -24,6 +25,7 @@ class Rollout:
     examples: list[dict[str, Any]]
     sequences: list[torch.Tensor]
     starts: list[int]
+    lengths: list[list[int]]
     ended: torch.Tensor
     logprobs: list[torch.Tensor]
     values: list[torch.Tensor]

@@ -82,6 +82,11 @@ def gather(items: list[Any]) -> list[Any]:
     return [item for part in parts for item in part]
 
 
+def most(count: int) -> int:
+    """The largest of the ranks' counts, on every rank."""
+    return max(gather([count]))
+
+
 def wait() -> None:
     """Wait until all ranks are here."""
     if dist.is_initialized():

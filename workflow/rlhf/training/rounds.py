@@ -2,7 +2,7 @@
 
 Sharded engines compute in lockstep: a forward or backward pass on one rank waits for the others'.
 So every rank runs the same number of micro-batches, its rounds, and side by side stand those of
-like cost. The plan follows from lengths that all ranks know; nothing is communicated.
+like cost. The plan follows from lengths that all ranks know.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Round:
 
     Attributes:
         rows: indices of its rows, at least one.
-        counts: whether they count; if not, the loss is taken times zero: another rank has the
-            same row, and this one only keeps step.
+        counts: whether they count; if not, the loss is taken times zero: the same row counts in
+            another round, and this one only keeps step.
     """
 
     rows: list[int]
@@ -39,29 +39,50 @@ def plan_rounds(
 
     Rows of like lengths share a micro-batch. Micro-batches are halved, the costliest first, until
     their number is a multiple of the ranks'; then those of like cost are dealt out side by side,
-    the costlier of a round to another end of the ranks each time. Where there are fewer rows than
-    ranks some ranks run the shortest row, which does not count.
+    the costlier of a round to another end of the ranks each time (``equal_rounds``).
 
     Args:
         shapes: for each row the padded rows that it takes, and their tokens.
         max_tokens: padded tokens of a micro-batch, or one row.
         ranks: number of ranks.
     """
-    if not shapes:
-        return [[] for _ in range(ranks)]
     counts, lengths = [rows for rows, _ in shapes], [tokens for _, tokens in shapes]
     batches = batches_by_length(lengths, max_tokens, counts=counts)
-    rounds = -(-len(batches) // ranks)
     if ranks > 1:
-        batches = split(batches, shapes, rounds * ranks)
-        batches.sort(key=lambda batch: -_cost(batch, shapes))
-    filler = Round([min(range(len(shapes)), key=lambda i: (_cost([i], shapes), i))], counts=False)
-    plan: list[list[Round]] = [[] for _ in range(ranks)]
-    for number in range(rounds):
-        side_by_side = [Round(batch) for batch in batches[number * ranks : (number + 1) * ranks]]
-        side_by_side += [filler] * (ranks - len(side_by_side))
-        for rank, one in enumerate(side_by_side if number % 2 == 0 else side_by_side[::-1]):
-            plan[rank].append(one)
+        batches = split(batches, shapes, -(-len(batches) // ranks) * ranks)
+        batches = _costliest_first(batches, shapes)
+    dealt: list[list[list[int]]] = [[] for _ in range(ranks)]
+    for i, batch in enumerate(batches):
+        number, place = divmod(i, ranks)
+        dealt[place if number % 2 == 0 else ranks - 1 - place].append(batch)
+    return equal_rounds(dealt, [shapes] * ranks)
+
+
+def equal_rounds(
+    batches: Sequence[Sequence[list[int]]], shapes: Sequence[Sequence[tuple[int, int]]]
+) -> list[list[Round]]:
+    """As many rounds on every rank, from micro-batches that each has already; rank → its rounds.
+
+    A rank with fewer micro-batches than another halves its costliest, as far as rows go, and then
+    runs the shortest row that it knows, which does not count. Of several ranks each begins with
+    its costliest micro-batch, so that those of like cost stand side by side.
+
+    Args:
+        batches: rank → its micro-batches, of rows that it knows; there may be none.
+        shapes: rank → for each row that it knows the padded rows that it takes, and their tokens.
+    """
+    count = max(map(len, batches))
+    plan = []
+    for own, known in zip(batches, shapes, strict=True):
+        costs = [_cost([i], known) for i in range(len(known))]
+        parts = split(own, known, count)
+        if len(batches) > 1:
+            parts = _costliest_first(parts, known)
+        rounds = [Round(part) for part in parts]
+        rounds += [
+            Round([costs.index(min(costs))], counts=False) for _ in range(count - len(rounds))
+        ]
+        plan.append(rounds)
     return plan
 
 
@@ -78,6 +99,12 @@ def split(
         part = parts[place]
         parts[place : place + 1] = [part[: len(part) // 2], part[len(part) // 2 :]]
     return parts
+
+
+def _costliest_first(
+    batches: Sequence[list[int]], shapes: Sequence[tuple[int, int]]
+) -> list[list[int]]:
+    return sorted(batches, key=lambda batch: -_cost(batch, shapes))
 
 
 def _cost(batch: list[int], shapes: Sequence[tuple[int, int]]) -> int:

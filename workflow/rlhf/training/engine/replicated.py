@@ -51,9 +51,8 @@ class Replicated:
         """See ``Engine``."""
         if distributed.world_size() > 1:
             for _, parameter in self._trained():
-                if parameter.grad is None:  # a rank without rows in this step
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+                if parameter.grad is not None:  # alike on all ranks: so are their rounds
+                    dist.all_reduce(parameter.grad)
         groups = self._optimizer.param_groups
         for group in groups:
             group["lr"] = group["peak"] * factor
