@@ -58,7 +58,8 @@ def test_the_gradient_is_that_of_a_plain_loop(prompts, tmp_path, clip):
     """One response at a time, by the model's own forward pass; no ratio is needed where it is 1."""
     learner = trainer(prompts, tmp_path, rloo_config(clip=clip))
     experience = experience_of(learner)
-    learner._accumulate(experience, list(range(8)))
+    (rounds,) = learner._rounds(0, 0, experience.rollout.lengths)
+    learner._accumulate(experience, rounds)
     found = gradients(learner.actor)
     learner.actor.zero_grad()
 

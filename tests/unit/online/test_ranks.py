@@ -154,6 +154,7 @@ def test_all_ranks_run_as_many_rounds(uneven, name):
 
 @pytest.mark.parametrize("name", uneven_ranks.settings())
 def test_uneven_ranks_learn_what_one_process_does(uneven, tmp_path, name):
+    """Checklist 32"""
     ranks, folder = [one["updates"][name] for one in uneven[0]], uneven[1]
     settings = uneven_ranks.settings()[name]
     alone = trainer(prompts_in(folder / "prompts"), tmp_path, settings)

@@ -79,7 +79,7 @@ def equal_rounds(
         if len(batches) > 1:
             parts = _costliest_first(parts, known)
         rounds = [Round(part) for part in parts]
-        rounds += [
+        rounds += [  # each an object of its own: `each is rounds[-1]` tells the last one
             Round([costs.index(min(costs))], counts=False) for _ in range(count - len(rounds))
         ]
         plan.append(rounds)
