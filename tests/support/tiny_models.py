@@ -113,7 +113,7 @@ def assert_close(
         torch.testing.assert_close(left[name], right[name], atol=atol, rtol=1e-4, msg=name)
 
 
-def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 600) -> None:
+def run_ranks(script: Path, folder: Path, ranks: int = 2, timeout: float = 1800) -> None:
     """Run ``script folder`` in as many processes as ranks, joined over loopback by gloo."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))

@@ -32,6 +32,15 @@ def update(engine: Replicated, step: int) -> list[float]:
     return [engine.step(1 - step / 10), *map(len, rows)]
 
 
+def update_experts() -> list[torch.Tensor]:
+    """Two experts and a third that no row goes to; this rank's rows all go to one of them."""
+    experts = torch.nn.ParameterList(torch.ones(2) for _ in range(3))
+    engine = Replicated(experts, {"": 1.0}, OptimizerConfig(eps=1e-12, weight_decay=0.0))
+    engine.backward(experts[distributed.rank()].sum(), last=True)
+    engine.step(1.0)
+    return [expert.detach() for expert in experts]
+
+
 def work(folder: Path, state: Path) -> dict:
     root, engine = make()
     seed_everything(7 + distributed.rank())
@@ -52,6 +61,7 @@ def work(folder: Path, state: Path) -> dict:
         "figures": figures[SAVED:],
         "again": [update(engine, step) for step in range(found[0], STEPS)],
         "rank": found[1]["rank"],
+        "experts": update_experts(),
     }
 
 

@@ -109,7 +109,7 @@ def test_rows_without_a_label_have_no_mean(tmp_path):
 def test_all_ranks_end_and_name_the_row(tmp_path):
     """One rank alone has the row: none may wait for it."""
     diverging_ranks.save_set(tmp_path)
-    run_ranks(Path(diverging_ranks.__file__), tmp_path, timeout=120)
+    run_ranks(Path(diverging_ranks.__file__), tmp_path)
     found = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
     assert [one["rank"] for one in found] == [0, 1]
     for one in found:

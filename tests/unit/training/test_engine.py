@@ -87,7 +87,7 @@ def test_a_frozen_model_gives_no_gradients():
 
 def test_ranks_resume_to_the_same_bytes(tmp_path):
     """Checklist 40"""
-    run_ranks(Path(engine_ranks.__file__), tmp_path, timeout=120)
+    run_ranks(Path(engine_ranks.__file__), tmp_path)
     ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
     assert [one["rank"] for one in ranks] == [0, 1]
     assert ranks[0]["figures"] != ranks[1]["figures"], "each rank has random numbers of its own"
@@ -102,8 +102,17 @@ def test_ranks_resume_to_the_same_bytes(tmp_path):
     assert {"rank-00000.json", "rank-00001.json", "rank-00001.safetensors"} < seal.keys()
 
 
+def test_experts_that_some_ranks_did_not_use_are_alike_on_all(tmp_path):
+    run_ranks(Path(engine_ranks.__file__), tmp_path)
+    for rank in range(2):
+        first, second, unused = torch.load(tmp_path / f"rank-{rank}.pt")["experts"]
+        torch.testing.assert_close(first, torch.zeros(2))
+        torch.testing.assert_close(second, torch.zeros(2))
+        assert unused.tolist() == [1, 1]
+
+
 def test_a_state_of_two_ranks_is_taken_up_by_one(tmp_path):
-    run_ranks(Path(engine_ranks.__file__), tmp_path, timeout=120)
+    run_ranks(Path(engine_ranks.__file__), tmp_path)
     root, engine = engine_ranks.make()
     step, values = Checkpoints(tmp_path / "state", {}).load(engine)
     assert (step, values["rank"], distributed.world_size()) == (2, 0, 1)

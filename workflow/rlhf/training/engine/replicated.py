@@ -50,9 +50,7 @@ class Replicated:
     def step(self, factor: float) -> float:
         """See ``Engine``."""
         if distributed.world_size() > 1:
-            for _, parameter in self._trained():
-                if parameter.grad is not None:  # alike on all ranks: so are their rounds
-                    dist.all_reduce(parameter.grad)
+            self._sum_gradients()
         groups = self._optimizer.param_groups
         for group in groups:
             group["lr"] = group["peak"] * factor
@@ -62,6 +60,22 @@ class Replicated:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _sum_gradients(self) -> None:
+        """Over all ranks; a rank that did not use a parameter, such as an expert, adds nothing.
+
+        Parameters that no rank used stay without a gradient, as in a single process.
+        """
+        parameters = [parameter for _, parameter in self._trained()]
+        used = [float(parameter.grad is not None) for parameter in parameters]
+        ranks = torch.tensor(used, device=self.device)
+        dist.all_reduce(ranks)
+        for parameter, count in zip(parameters, ranks.tolist(), strict=True):
+            if not count:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
 
     def frozen(self, root: Backbone) -> Forward:
         """See ``Engine``."""
