@@ -119,9 +119,9 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
     cluster, row = config.cluster, RULES[rule]
     size = cluster.model_billions
     own = {k: v for k, v in cluster.stages.get(rule, StageConfig()) if v is not None}
-    asked: dict[str, Any] = dict(cluster) | own
-    nodes, gpus = asked["nodes"], asked["gpus_per_node"]
-    processes = gpus or asked["processes_per_node"]
+    requested: dict[str, Any] = dict(cluster) | own
+    nodes, gpus = requested["nodes"], requested["gpus_per_node"]
+    processes = gpus or requested["processes_per_node"]
     if not row.trains:
         nodes, gpus, processes = 1, min(gpus, int(row.gpu)), 1
     judges = len(row.servers)

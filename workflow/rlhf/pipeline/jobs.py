@@ -46,29 +46,29 @@ def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int 
     return own
 
 
-def plugin_resources(asked: Resources, gpu_type: str = "") -> dict[str, int | str]:
+def plugin_resources(requested: Resources, gpu_type: str = "") -> dict[str, int | str]:
     """A job's resources under the names that Snakemake's SLURM plugin reads.
 
     Args:
-        asked: what the job asks for.
+        requested: what the job asks for.
         gpu_type: SLURM's name for the GPUs' type; empty: any.
     """
     names: dict[str, int | str] = {
-        "nodes": asked.nodes,
-        "tasks": asked.nodes,
+        "nodes": requested.nodes,
+        "tasks": requested.nodes,
         # With this key, even empty, the job runs right in the batch step: the launcher calls srun.
-        "mpi": "srun" if asked.nodes > 1 else "",
-        "mem_mb": asked.mem_mb,
-        "runtime": asked.runtime,
-        "total_gpus": asked.nodes * asked.gpus,  # counts towards the profile's cap
+        "mpi": "srun" if requested.nodes > 1 else "",
+        "mem_mb": requested.mem_mb,
+        "runtime": requested.runtime,
+        "total_gpus": requested.nodes * requested.gpus,  # counts towards the profile's cap
     }
-    if not asked.gpus:
+    if not requested.gpus:
         return names
     names["tasks_per_gpu"] = 0  # or `tasks` would become tasks for each GPU
-    if asked.nodes > 1:  # `--gpus` would be spread over the nodes as SLURM likes
-        names["gres"] = ":".join(filter(None, ("gpu", gpu_type, str(asked.gpus))))
+    if requested.nodes > 1:  # `--gpus` would be spread over the nodes as SLURM likes
+        names["gres"] = ":".join(filter(None, ("gpu", gpu_type, str(requested.gpus))))
     else:
-        names |= {"gpu": asked.gpus} | ({"gpu_model": gpu_type} if gpu_type else {})
+        names |= {"gpu": requested.gpus} | ({"gpu_model": gpu_type} if gpu_type else {})
     return names
 
 
@@ -81,15 +81,15 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
         wildcards: the job's.
     """
     row, name = RULES[rule], wildcards[0]
-    asked = stage_resources(config, rule, name)
+    requested = stage_resources(config, rule, name)
     options: list[tuple[str, object]] = [
-        ("nodes", asked.nodes if asked.nodes > 1 else 0),
-        ("processes", asked.processes if asked.processes > 1 else 0),
-        ("gpus", asked.gpus),
-        ("server-gpus", asked.server_gpus),
-        ("threads", asked.threads),
+        ("nodes", requested.nodes if requested.nodes > 1 else 0),
+        ("processes", requested.processes if requested.processes > 1 else 0),
+        ("gpus", requested.gpus),
+        ("server-gpus", requested.server_gpus),
+        ("threads", requested.threads),
     ]
-    if asked.servers:
+    if requested.servers:
         run = getattr(config, row.section)[name]
         options += [("server-threads", config.runtime.server_threads)]
         options += [

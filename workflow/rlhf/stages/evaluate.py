@@ -65,10 +65,12 @@ def run(stage: Stage) -> None:
         )
         if name == REFERENCE:
             reference = model
-    judge = load_reply_scorer(stage.folder("reward") / "model").to(devices.own_device()).eval()
+    reward_model = (
+        load_reply_scorer(stage.folder("reward") / "model").to(devices.own_device()).eval()
+    )
     calibration = load_calibration(stage.folder("reward") / "model")
     eos = tokenizer.eos_token_id
-    rewards = _rewards(judge, calibration, repeated, responses, eos, tokens)
+    rewards = _rewards(reward_model, calibration, repeated, responses, eos, tokens)
     others = {name: found for name, found in responses.items() if name != REFERENCE}
     referred = _logprobs(reference, repeated, others, config.temperature, tokens)
     samples = {}
@@ -98,9 +100,9 @@ def run(stage: Stage) -> None:
         name: [tokenizer.decode(r.ids, skip_special_tokens=True) for r in responses[name]]
         for name in names
     }
-    asked = messages_of(stage, rows)
-    write_json(stage.outputs["samples"], _side_by_side(asked, repeats, texts, rewards))
-    write_json(stage.outputs["sampling_report"], _report(config, asked, repeats, texts))
+    conversations = messages_of(stage, rows)
+    write_json(stage.outputs["samples"], _side_by_side(conversations, repeats, texts, rewards))
+    write_json(stage.outputs["sampling_report"], _report(config, conversations, repeats, texts))
     stage.finish(
         counts={"prompts": len(prompts), "samples": len(repeated)},
         metrics={
@@ -139,7 +141,7 @@ def _logprobs(
 
 @torch.no_grad()
 def _rewards(
-    judge: ReplyScorer,
+    reward_model: ReplyScorer,
     calibration: tuple[float, float],
     prompts: Sequence[torch.Tensor],
     responses: dict[str, list[Response]],
@@ -151,7 +153,7 @@ def _rewards(
     sequences, starts = _asked(prompts, responses)
     ended = [one.ended for found in responses.values() for one in found]
     closed = close_sequences(sequences, ended, eos_id)
-    scores = score(judge, closed, max_tokens, starts)
+    scores = score(reward_model, closed, max_tokens, starts)
     return _by_model(responses, ((scores - mean) / std).tolist())
 
 

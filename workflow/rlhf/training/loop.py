@@ -97,7 +97,7 @@ def train(
         finite.check_weights(engine.parts(), finite.place(options.name, step, rate_of(step)[1]),
                              advice)  # fmt: skip
 
-    def look(step: int, rate: float | None = None) -> None:
+    def record_validation(step: int, rate: float | None = None) -> None:
         measures = validate()
         finite.check(measures, finite.place(options.name, step, rate), advice)
         run.record({"step": step} | measures, step)
@@ -111,20 +111,22 @@ def train(
             prepared.restore(state["prepared"])
 
     run = Run(options, steps, snapshot, restore, check, engine)
-    looks = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    validation_steps = {
+        round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)
+    }
     if run.start == 0:
         start = finite.place(options.name, 0)
         finite.check_weights(engine.weights(), start, finite.START_ADVICE)
         if prepared:
             prepared.compute()
-        look(0)
+        record_validation(0)
 
     for step in range(run.start, steps):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or step == run.start:
             order = data.order(config.seed, epoch, batch, config.length_grouping)
-        drawn = order[position * batch : (position + 1) * batch]
-        rows = [data[int(i)] for i in drawn]
+        global_batch = order[position * batch : (position + 1) * batch]
+        rows = [data[int(i)] for i in global_batch]
         weight = sum(objective.weight(row) for row in rows)
         tokens = sum(math.prod(objective.shape(row)) for row in rows)
         if not weight:
@@ -159,9 +161,9 @@ def train(
             "tokens": tokens,
         }
         run.record(record, step + 1)
-        if step + 1 in looks:
+        if step + 1 in validation_steps:
             check(step + 1)
-            look(step + 1, rate)
+            record_validation(step + 1, rate)
         run.finish_step(step + 1, tokens, f"loss {record['loss']:.4f}")
     run.close()
     return run
