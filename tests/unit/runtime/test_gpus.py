@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 from support import fakes
 
+from rlhf.catalog import RULES
 from rlhf.errors import ClusterError
 from rlhf.models import devices
 from rlhf.runtime import gpus
@@ -95,13 +97,12 @@ def test_more_ranks_than_gpus_is_an_error(one_failing_gpu, monkeypatch):
         devices.check_device()
 
 
-@pytest.mark.parametrize(
-    "stage",
-    ["train_sft", "train_reward", "train_ppo", "evaluate", "export_store"],
-)  # fmt: skip
+@pytest.mark.parametrize("stage", [rule for rule, row in RULES.items() if row.gpu])
 def test_every_stage_that_computes_ends_at_once(stage, two_gpus, tmp_path):
     inputs = ("start", "sft", "reward", "model", "data")
-    command = [sys.executable, "-m", f"rlhf.stages.{stage}", "--name=x", "--config={}"]
+    online = {"sft": "a", "reward": "b", "data": {"c": {}}}
+    config = json.dumps(online if RULES[stage].online else {})
+    command = [sys.executable, "-m", f"rlhf.stages.{stage}", "--name=x", f"--config={config}"]
     for role in inputs:
         command += ["--input", role, f"{tmp_path}/{role}/manifest.json"]
     for role in ("repository", "parity", "manifest.json"):
