@@ -56,6 +56,11 @@ SAME = {
     },
     "blank lines": {"stages/sft.py": STAGE.replace("\n\n\n", "\n\n\n\n\n")},
     "quotes": {"models/load.py": PACKAGE["models/load.py"].replace('"', "'")},
+    "import for the type checker": {
+        "stages/sft.py": STAGE.replace(
+            "\n\n\n", "\n\nif TYPE_CHECKING:\n    from rlhf.unrelated import X\n\n\n", 1
+        )
+    },
     "docstring of an imported module": {
         "training/loop.py": '"""Doc."""\n' + PACKAGE["training/loop.py"]
     },

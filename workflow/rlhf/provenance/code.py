@@ -63,9 +63,15 @@ def _module_path(name: str, root: Path) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
+def _is_for_types(node: ast.stmt) -> bool:
+    """Whether a statement is there for the type checker and never runs."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 @functools.cache
 def _module_facts(path: Path, _mtime: int, name: str, root: Path) -> _Facts:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree.body = [node for node in tree.body if not _is_for_types(node)]
     imported: set[str] = set()
     files: list[str] = []
     for node in ast.walk(tree):
