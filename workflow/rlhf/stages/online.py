@@ -44,9 +44,9 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
         IntegrityError: the inputs were made with different tokenizers or templates.
     """
     threads = begin()
-    check_rollouts(_section(stage), stage.name, config, distributed.world_size())
+    check_rollouts(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
-    key = f"{_section(stage)}.{stage.name}.sampling.max_new_tokens"
+    key = f"{stage.section}.{stage.name}.sampling.max_new_tokens"
     for folder in (stage.folder("sft"), stage.folder("reward")):
         check_tokenized(stage, folder / "model", new=(key, config.sampling.max_new_tokens))
     return facts | {"threads": threads, "processes": distributed.world_size()}
@@ -124,10 +124,6 @@ def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
         )
         trainer.run.mark_published()
     distributed.finish()
-
-
-def _section(stage: Stage) -> str:
-    return stage.stage.removeprefix("train_")
 
 
 def _scoring(stage: Stage, config: OnlineConfig, eos_id: int) -> tuple[Reward, Reference]:

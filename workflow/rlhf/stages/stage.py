@@ -97,6 +97,11 @@ class Stage:
                 hint="let snakemake compose the command line; config/README.md explains every key",
             ) from error
 
+    @property
+    def section(self) -> str:
+        """Section of the configuration that a training stage's runs are in, such as ``sft``."""
+        return self.stage.removeprefix("train_")
+
     def input(self, role: str) -> Path:
         """The only input of a role."""
         (path,) = self.inputs[role]

@@ -82,7 +82,7 @@ def mixture(stage: Stage, role: str, split: str) -> Mixture:
         left_out = read_left_out(stage.folder("duplicates") / DUPLICATES)
     data = Mixture(folders, shares, split, left_out)
     if split == "train":
-        require_training(f"{_section(stage)}.{stage.name}", stage.inputs[role], data)
+        require_training(f"{stage.section}.{stage.name}", stage.inputs[role], data)
     return data
 
 
@@ -103,7 +103,7 @@ def validation(
     if not measures:  # the last weights answer to nobody else
         known = mean_over(engine, objective, [data[0]], stage.micro_batch_tokens)
         rates = {"optimizer.learning_rate": config.optimizer.learning_rate}
-        where = f"{_section(stage)}.{stage.name}, a training row"
+        where = f"{stage.section}.{stage.name}, a training row"
         finite.check(known, where, finite.advice(rates, config.precision))
     return {f"validation_{name}": value for name, value in measures.items()}
 
@@ -201,7 +201,3 @@ def publish_weights(
     for _ in weights:  # every rank gives its part of each
         pass
     distributed.wait()
-
-
-def _section(stage: Stage) -> str:
-    return stage.stage.removeprefix("train_")
