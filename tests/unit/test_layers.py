@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,14 @@ def test_package_faces_hold_no_code() -> None:
     for path in PACKAGE.rglob("*/__init__.py"):
         (only,) = ast.parse(path.read_text()).body
         assert isinstance(only, ast.Expr), f"{path} holds more than a docstring"
+
+
+def test_what_learns_reads_its_configuration_by_attributes() -> None:
+    subscripts = [
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for package in ("stages", "training", "online", "algorithms", "evaluation")
+        for path in (PACKAGE / package).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"\b(config|settings)\[", line)
+    ]
+    assert not subscripts

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from rlhf.config.offline import OfflineConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.errors import ConfigError
 from rlhf.training.batches import check_batches, check_rollouts
@@ -58,5 +59,6 @@ def test_ranks_without_responses_are_mentioned(caplog, config, ranks, said):
 )
 def test_ranks_without_rows_are_mentioned(caplog, section, rows, ranks, said):
     caplog.set_level(logging.INFO)
-    check_batches(section, "x", {"global_batch_size": rows}, ranks)
+    config = OfflineConfig(data={"d": {}}, global_batch_size=rows)
+    check_batches(section, "x", config, ranks)
     assert caplog.messages == ([said] if said else [])

@@ -96,7 +96,7 @@ def train(
         ),
         reward,
         reference,
-        PromptStream(mixture(stage, "data", "train"), config.seed),
+        PromptStream(mixture(stage, config.data, "train"), config.seed),
         load_calibration(stage.folder("reward") / "model"),
         tokenizer,
         config,

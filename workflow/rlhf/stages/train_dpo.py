@@ -19,14 +19,14 @@ def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
     threads = begin()
     config, tokens = stage.read(DpoConfig), stage.micro_batch_tokens
-    check_batches("dpo", stage.name, stage.config, distributed.world_size())
+    check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "data")
     start = stage.folder("sft") / "model"
     check_tokenized(stage, start)
     model = load_token_scorer(start).to(devices.own_device())
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
-    data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
+    data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
     reference = ReferenceLogprobs(engine, (data, held_out), model.shares_prompts, tokens)
     objective = DpoObjective(config, reference, model.shares_prompts)

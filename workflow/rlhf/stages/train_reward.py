@@ -30,7 +30,7 @@ def run(stage: Stage) -> None:
     """Train, calibrate, then publish ``model/``, ``metrics.jsonl`` and ``evaluation.json``."""
     threads = begin()
     config, tokens = stage.read(RewardConfig), stage.micro_batch_tokens
-    check_batches("reward", stage.name, stage.config, distributed.world_size())
+    check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data", "demonstrations")
     start = stage.folder("start") / "model"
     check_needs(stage, start, {})
@@ -39,8 +39,8 @@ def run(stage: Stage) -> None:
     model = new_reply_scorer(start, config.seed).to(devices.own_device())
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
-    data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
-    shown = _demonstrations(stage)
+    data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
+    shown = _demonstrations(stage, config.calibration_samples)
     if shown.warning and distributed.rank() == 0:
         logger.warning("reward.%s: %s", stage.name, shown.warning)
     engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
@@ -90,7 +90,7 @@ def run(stage: Stage) -> None:
     distributed.finish()
 
 
-def _demonstrations(stage: Stage) -> Demonstrations:
+def _demonstrations(stage: Stage, count: int) -> Demonstrations:
     """Held-out demonstrations to calibrate on, chosen over all datasets.
 
     Raises:
@@ -98,7 +98,7 @@ def _demonstrations(stage: Stage) -> Demonstrations:
     """
     folders = {path.parent.name: path.parent / "data" for path in stage.inputs["demonstrations"]}
     rows = Mixture(folders, {}, "validation")
-    return demonstrations(f"reward.{stage.name}", rows, stage.config["calibration_samples"])
+    return demonstrations(f"reward.{stage.name}", rows, count)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
     threads = begin()
     config = stage.read(SftConfig)
-    check_batches("sft", stage.name, stage.config, distributed.world_size())
+    check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data")
     start = stage.folder("start") / "model"
     check_needs(stage, start, read_manifest(stage.input("start"))["facts"].get(CANNOT, {}))
@@ -27,7 +27,7 @@ def run(stage: Stage) -> None:
     model = load_token_scorer(start).to(devices.own_device())
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
-    data, held_out = mixture(stage, "data", "train"), mixture(stage, "data", "validation")
+    data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
     objective = SftObjective()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rlhf.config import mixture as shares_config
 from rlhf.config.offline import OfflineConfig
 from rlhf.core.files import atomic_directory
 from rlhf.data.enough import require_training
@@ -69,20 +70,25 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str | bool]:
     return shared | ({TRUSTED: True} if trusted else {})
 
 
-def mixture(stage: Stage, role: str, split: str) -> Mixture:
-    """One split of the tokenized sets that are the inputs of a role: what the run takes of it.
+def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:
+    """One split of the tokenized sets that are the inputs ``data``: what the run takes of it.
+
+    Args:
+        stage: the stage.
+        taken: dataset → its share, as the run's configuration says.
+        split: ``train`` or ``validation``.
 
     Raises:
         DataError: there is nothing to train on.
     """
-    folders = {path.parent.name: path.parent / "data" for path in stage.inputs[role]}
-    shares = {name: Share(**stage.config["data"][name]) for name in folders}
+    folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
+    shares = {name: Share(**taken[name].model_dump()) for name in folders}
     left_out = None
     if split == "train" and "duplicates" in stage.inputs:
         left_out = read_left_out(stage.folder("duplicates") / DUPLICATES)
     data = Mixture(folders, shares, split, left_out)
     if split == "train":
-        require_training(f"{stage.section}.{stage.name}", stage.inputs[role], data)
+        require_training(f"{stage.section}.{stage.name}", stage.inputs["data"], data)
     return data
 
 

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rlhf.config.offline import OfflineConfig
     from rlhf.config.online import OnlineConfig
 
 logger = logging.getLogger(__name__)
 
 
-def check_batches(section: str, name: str, config: dict[str, Any], ranks: int) -> None:
-    """Say where ranks of SFT or reward modelling have nothing to do.
+def check_batches(section: str, name: str, config: OfflineConfig, ranks: int) -> None:
+    """Say where ranks of a run on datasets alone have nothing to do.
 
     They share any batch: gradients are sums over rows, divided by what the whole batch counts.
 
     Args:
-        section: ``sft`` or ``reward``.
+        section: such as ``sft``.
         name: the run's name.
         config: the run's configuration.
         ranks: ranks on all nodes.
     """
-    rows = config["global_batch_size"]
+    rows = config.global_batch_size
     _mention_idle(f"{section}.{name}.global_batch_size", rows, rows, ranks)
 
 
