@@ -6,7 +6,7 @@ from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts, validation
+from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts, validation
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.replicated import Replicated
@@ -41,19 +41,8 @@ def run(stage: Stage) -> None:
         reference,
     )
     publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
-    finished.publish(metrics=stage.outputs["metrics"])
-    if distributed.rank() == 0:
-        stage.finish(
-            counts={
-                "train_rows": len(data),
-                "epoch_rows": data.epoch_rows,
-                "validation_rows": len(held_out),
-            },
-            metrics=finished.last_metrics(*MEASURES),
-            facts=facts | {"threads": threads, "processes": distributed.world_size()},
-        )
-        finished.mark_published()
-    distributed.finish()
+    facts |= {"threads": threads, "processes": distributed.world_size()}
+    finish(stage, finished, data, held_out, finished.last_metrics(*MEASURES), facts)
 
 
 if __name__ == "__main__":

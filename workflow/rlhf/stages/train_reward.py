@@ -17,13 +17,15 @@ from rlhf.models.load import load_tokenizer
 from rlhf.models.reward import new_reply_scorer, save_calibration
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import train
 
 logger = logging.getLogger(__name__)
+
+MEASURES = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
 
 
 def run(stage: Stage) -> None:
@@ -64,30 +66,19 @@ def run(stage: Stage) -> None:
         stage.outputs["model"],
         lambda folder: save_calibration(folder, mean, std),
     )
-    finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         curve = calibration_curve(differences) if differences else []
         write_json(stage.outputs["evaluation"], {"calibration": curve})
-        measures = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
-        stage.finish(
-            counts={
-                "train_rows": len(data),
-                "epoch_rows": data.epoch_rows,
-                "validation_rows": len(held_out),
-                "calibration": {
-                    "demonstrations": len(shown.rows),
-                    "different": shown.different,
-                    "prompts": shown.prompts,
-                },
-            },
-            metrics=finished.last_metrics(*measures)
-            | {"calibration_mean": mean, "calibration_std": std},
-            facts=facts
-            | {"threads": threads, "processes": distributed.world_size()}
-            | ({"warning": shown.warning} if shown.warning else {}),
-        )
-        finished.mark_published()
-    distributed.finish()
+    metrics = finished.last_metrics(*MEASURES)
+    metrics |= {"calibration_mean": mean, "calibration_std": std}
+    counts = {
+        "demonstrations": len(shown.rows),
+        "different": shown.different,
+        "prompts": shown.prompts,
+    }
+    facts |= {"threads": threads, "processes": distributed.world_size()}
+    facts |= {"warning": shown.warning} if shown.warning else {}
+    finish(stage, finished, data, held_out, metrics, facts, {"calibration": counts})
 
 
 def _demonstrations(stage: Stage, count: int) -> Demonstrations:

@@ -8,7 +8,7 @@ from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import read_manifest
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, mixture, publish_model, tokenizer_facts, validation
+from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts, validation
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.replicated import Replicated
@@ -41,19 +41,8 @@ def run(stage: Stage) -> None:
         lambda: validation(stage, engine, objective, data, held_out, config),
     )
     publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
-    finished.publish(metrics=stage.outputs["metrics"])
-    if distributed.rank() == 0:
-        stage.finish(
-            counts={
-                "train_rows": len(data),
-                "epoch_rows": data.epoch_rows,
-                "validation_rows": len(held_out),
-            },
-            metrics=finished.last_metrics("validation_loss"),
-            facts=facts | {"threads": threads, "processes": distributed.world_size()},
-        )
-        finished.mark_published()
-    distributed.finish()
+    facts |= {"threads": threads, "processes": distributed.world_size()}
+    finish(stage, finished, data, held_out, finished.last_metrics("validation_loss"), facts)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from rlhf.stages.stage import Stage
 from rlhf.training import distributed, finite
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.loop import Objective, mean_over
-from rlhf.training.run import check_owner
+from rlhf.training.run import Run, check_owner
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 
@@ -45,7 +45,7 @@ def begin() -> int:
     return threads
 
 
-def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, str | bool]:
+def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, Any]:
     """The digests of tokenizer and template that all inputs of these roles share.
 
     And whether a model among them is trusted to run its own code: what comes from it will.
@@ -170,6 +170,38 @@ def publish_model(
         extra(temporary)
 
     publish_weights(engine, f"{prefix}model.", folder, write)
+
+
+def finish(
+    stage: Stage,
+    finished: Run,
+    data: Mixture,
+    held_out: Mixture,
+    metrics: Mapping[str, float],
+    facts: Mapping[str, Any],
+    counts: Mapping[str, Any] | None = None,
+) -> None:
+    """Publish the metrics and write the manifest of a run on datasets alone; leave the ranks.
+
+    Args:
+        stage: the stage, its model published.
+        finished: the run.
+        data: its training rows.
+        held_out: its held-out rows.
+        metrics: the few figures that sum it up.
+        facts: what later stages check.
+        counts: beside those of the rows.
+    """
+    finished.publish(metrics=stage.outputs["metrics"])
+    if distributed.rank() == 0:
+        rows = {
+            "train_rows": len(data),
+            "epoch_rows": data.epoch_rows,
+            "validation_rows": len(held_out),
+        }
+        stage.finish(counts=rows | dict(counts or {}), metrics=dict(metrics), facts=dict(facts))
+        finished.mark_published()
+    distributed.finish()
 
 
 def publish_weights(
