@@ -77,11 +77,11 @@ def run(stage: Stage) -> None:
     for name in names:
         own = [one.logprob for one in responses[name]]
         kl = [p - q for p, q in zip(own, referred.get(name, own), strict=True)]
-        asked_for = [row for row in rows for _ in range(repeats)]
+        rows_repeated = [row for row in rows for _ in range(repeats)]
         parts = {"rewards": rewards[name], "log probabilities": own, "KL from the reference": kl}
         finite.check_rows(
             {part: torch.tensor(values) for part, values in parts.items()},
-            asked_for,
+            rows_repeated,
             f"evaluate.{stage.name}, responses of {name}",
             "`rlhf verify` says whether the model's weights are finite",
         )
@@ -134,7 +134,7 @@ def _logprobs(
     max_tokens: int,
 ) -> dict[str, list[float]]:
     """Log probability of each whole response, in nats; all models' share a pass over the prompt."""
-    sequences, starts = _asked(prompts, responses)
+    sequences, starts = _joined(prompts, responses)
     found = sequence_logprobs(scorer, sequences, starts, temperature, max_tokens)
     return _by_model(responses, [float(one.double().sum()) for one in found])
 
@@ -150,14 +150,14 @@ def _rewards(
 ) -> dict[str, list[float]]:
     """Calibrated reward of each model's responses; all models' share a pass over the prompt."""
     mean, std = calibration
-    sequences, starts = _asked(prompts, responses)
+    sequences, starts = _joined(prompts, responses)
     ended = [one.ended for found in responses.values() for one in found]
     closed = close_sequences(sequences, ended, eos_id)
     scores = score(reward_model, closed, max_tokens, starts)
     return _by_model(responses, ((scores - mean) / std).tolist())
 
 
-def _asked(
+def _joined(
     prompts: Sequence[torch.Tensor], responses: dict[str, list[Response]]
 ) -> tuple[list[torch.Tensor], list[int]]:
     """Each response after its prompt, model by model; and the tokens of each prompt."""
