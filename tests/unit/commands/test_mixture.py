@@ -6,12 +6,12 @@ import json
 from xml.etree import ElementTree
 
 import pytest
+from support.written import write_dataset, write_rows
 
 from rlhf.cli import main
 from rlhf.core.files import write_json
-from rlhf.data.arrow import write_dataset
 from rlhf.data.left_out import DUPLICATES, write_left_out
-from rlhf.data.rows import Conversation, Message, Prompt, write_rows
+from rlhf.data.rows import Conversation, Message, Prompt
 from rlhf.data.split import group_of
 from rlhf.data.tokenizing import Tally, features_of
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 from support.oasst_trees import bot, tree, user
+from support.written import write_rows
 
 from rlhf.data.formats.source import load
 from rlhf.data.rows import (
@@ -20,7 +21,6 @@ from rlhf.data.rows import (
     Rows,
     find_prompts,
     read_rows,
-    write_rows,
 )
 from rlhf.data.split import group_of, split_of
 from rlhf.errors import DataError, IntegrityError

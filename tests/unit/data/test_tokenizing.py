@@ -8,8 +8,9 @@ from array import array
 import datasets
 import pyarrow as pa
 import pytest
+from support.written import write_dataset
 
-from rlhf.data.arrow import DATA_FILE, DatasetWriter, record_batch, write_dataset
+from rlhf.data.arrow import DATA_FILE, DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.labels import IGNORED
 from rlhf.data.rows import Conversation, Message, Preference, Prompt

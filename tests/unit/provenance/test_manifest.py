@@ -7,7 +7,7 @@ import pytest
 
 from rlhf.core.digest import digest_file
 from rlhf.errors import IntegrityError
-from rlhf.provenance.manifest import Manifest, read_manifest, same_value, verify
+from rlhf.provenance.manifest import Manifest, read_manifest, verify
 
 
 def make(folder, **changes):
@@ -91,8 +91,3 @@ def test_unusable_manifests_are_explained(artifact, text, message):
         verify(artifact)
     assert error.value.where == path
     assert "snakemake" in error.value.hint
-
-
-def test_same_value():
-    assert same_value({"a": (1, 2)}, {"a": [1, 2]})
-    assert not same_value({"a": 1}, {"a": 2})

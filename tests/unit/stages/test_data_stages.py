@@ -9,12 +9,13 @@ from pathlib import Path
 import datasets
 import pytest
 from support.oasst_trees import bot, tree, user
+from support.written import write_rows
 
 from rlhf.core.digest import describe_tree
 from rlhf.core.files import read_json, write_json
 from rlhf.data.labels import IGNORED
 from rlhf.data.left_out import DUPLICATES, read_left_out
-from rlhf.data.rows import Conversation, Message, Prompt, Rows, write_rows
+from rlhf.data.rows import Conversation, Message, Prompt, Rows
 from rlhf.data.split import group_of
 from rlhf.errors import ConfigError, DataError, IntegrityError
 from rlhf.provenance.manifest import verify

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +89,6 @@ def _copy(column: pa.ChunkedArray) -> pa.Array:
     import pyarrow as pa
 
     return pa.concat_arrays([*column.chunks, pa.array([], column.type)])
-
-
-def write_dataset(
-    folder: str | Path, features: Features, samples: Iterable[Mapping[str, Any]]
-) -> None:
-    """Write samples, column → value, to a new folder; see ``DatasetWriter``."""
-    remaining = iter(samples)
-    with DatasetWriter(folder, features) as writer:
-        while batch := list(itertools.islice(remaining, BATCH)):
-            writer.add(record_batch(features.arrow_schema, batch))
 
 
 def record_batch(schema: pa.Schema, samples: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:

@@ -280,13 +280,6 @@ def _from_struct(struct: dict[str, Any] | None) -> Properties | None:
     return Properties(**struct) if struct else None
 
 
-def write_rows(folder: str | Path, rows: Iterable[tuple[Row, str]]) -> None:
-    """Write (row, split) pairs of all views to ``folder``."""
-    with RowsWriter(folder) as writer:
-        for row, split in rows:
-            writer.add(row, split)
-
-
 class RowsFile:
     """One view of a rows folder, to read its row groups in any order, each by itself.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.core.digest import canonical_json, describe_tree, digest_file, digest_value
+from rlhf.core.digest import describe_tree, digest_file, digest_value
 from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
 
@@ -159,8 +159,3 @@ def verify(path: str | Path) -> list[str]:
         elif digest_file(file) != known["sha256"]:
             problems.append(f"{file}: content differs from the manifest (sha256)")
     return problems
-
-
-def same_value(left: Any, right: Any) -> bool:
-    """Whether two values are equal as canonical JSON."""
-    return canonical_json(left) == canonical_json(right)
