@@ -257,7 +257,7 @@ def report_losses(losses: list[Loss], interval: float) -> None:
 
 def work(arguments: list[str]) -> None:
     """The stage itself, in a process that tells what it does."""
-    from rlhf.training.run import Run
+    from rlhf.training.run import TrainingRun
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -266,22 +266,26 @@ def work(arguments: list[str]) -> None:
         out.write(json.dumps({"what": what, "step": step, "at": time.monotonic()}) + "\n")
         out.flush()
 
-    start, finish_step, save = Run.__init__, Run.finish_step, Run._save
+    start, finish_step, save = TrainingRun.__init__, TrainingRun.finish_step, TrainingRun._save
 
-    def telling_start(run: Run, *args: Any, **kwargs: Any) -> None:
+    def telling_start(run: TrainingRun, *args: Any, **kwargs: Any) -> None:
         start(run, *args, **kwargs)
         tell("start", run.start)
 
-    def telling_finish_step(run: Run, step: int, *args: Any, **kwargs: Any) -> None:
+    def telling_finish_step(run: TrainingRun, step: int, *args: Any, **kwargs: Any) -> None:
         tell("step", step)
         finish_step(run, step, *args, **kwargs)
 
-    def telling_save(run: Run, step: int) -> None:
+    def telling_save(run: TrainingRun, step: int) -> None:
         tell("save", step)
         save(run, step)
         tell("saved", step)
 
-    Run.__init__, Run.finish_step, Run._save = telling_start, telling_finish_step, telling_save
+    TrainingRun.__init__, TrainingRun.finish_step, TrainingRun._save = (
+        telling_start,
+        telling_finish_step,
+        telling_save,
+    )
     sys.argv[1:] = arguments
     runpy.run_module(STAGE, run_name="__main__", alter_sys=True)
 

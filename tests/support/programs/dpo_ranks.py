@@ -13,7 +13,7 @@ from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 TOKENS = 64
@@ -50,7 +50,7 @@ def save_set(folder: Path) -> None:
 
 def run_dpo(
     root: torch.nn.Module, folder: Path, state: Path, settings: DpoConfig, **options: Any
-) -> tuple[Run, ReferenceLogprobs]:
+) -> tuple[TrainingRun, ReferenceLogprobs]:
     """Train as the stage does."""
     data, held_out = (Mixture({"d": folder / "set"}, {}, one) for one in ("train", "validation"))
     engine = Replicated(root, {"": settings.optimizer.learning_rate}, settings.optimizer)

@@ -18,7 +18,7 @@ from rlhf.stages import training
 from rlhf.stages.stage import Stage, main
 from rlhf.training import checkpoints, distributed
 from rlhf.training.engine.replicated import Replicated
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 
 STEPS = 3
 
@@ -51,7 +51,7 @@ def run(stage: Stage) -> None:
     distributed.start()
     state = {"weights": torch.ones(3)}
     halt("start")
-    run = Run(stage.run_options(1), STEPS, lambda: state, state.update)
+    run = TrainingRun(stage.run_options(1), STEPS, lambda: state, state.update)
     for step in range(run.start, STEPS):
         if step + 1 == 2:
             halt("step")

@@ -86,13 +86,13 @@ def test_measures_where_scores_tie():
     objective = RewardObjective(0.0, 64)
     for _ in range(200):
         scores = [float(generator.randint(0, 3)) for _ in range(generator.randint(2, 6))]
-        _, measures = objective.judge([torch.tensor(scores)])
+        _, measures = objective.from_scores([torch.tensor(scores)])
         pairs = list(itertools.combinations(scores, 2))
         right = sum(better > worse for better, worse in pairs)
         assert measures["accuracy"] == pytest.approx(right / len(pairs))
         order = [float(len(scores) - i) for i in range(len(scores))]
         assert measures["kendall_tau"] == pytest.approx(tau_b(order, scores))
-    _, constant = objective.judge([torch.full((4,), 0.5)])
+    _, constant = objective.from_scores([torch.full((4,), 0.5)])
     assert constant == {"accuracy": 0.0, "kendall_tau": 0.0}
     assert tau_b([3, 2, 1], [2, 2, 1]) == pytest.approx(2 / math.sqrt(6))
 

@@ -25,7 +25,7 @@ from rlhf.evaluation.statistics import calibration_curve
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("leave_no_trace")
 
@@ -38,7 +38,7 @@ def documented(section: str) -> set[str]:
     return set(found)
 
 
-def train_sft(folder: Path) -> Run:
+def train_sft(folder: Path) -> TrainingRun:
     save_rows(folder / "set", train=make_rows())
     rows, model, objective = (
         Mixture({"d": folder / "set"}, {}, "train"),
@@ -54,7 +54,7 @@ def train_sft(folder: Path) -> Run:
     return train_root(model, objective, rows, config(), options, 64, validate)
 
 
-def train_reward(folder: Path) -> Run:
+def train_reward(folder: Path) -> TrainingRun:
     history, *replies = (one.tolist() for one in token_sequences([4, 5, 3, 6], seed=1))
     rows = [{"history_ids": history, "reply_ids": replies[:k]} for k in (2, 3)]
     save_rows(folder / "set", train=rows)
@@ -68,7 +68,7 @@ def train_reward(folder: Path) -> Run:
     )  # fmt: skip
 
 
-def train_dpo(folder: Path) -> Run:
+def train_dpo(folder: Path) -> TrainingRun:
     dpo_ranks.save_set(folder)
     events, settings = folder / "events", dpo_ranks.config()
     return dpo_ranks.run_dpo(
@@ -76,14 +76,14 @@ def train_dpo(folder: Path) -> Run:
     )[0]
 
 
-def train_ppo(folder: Path) -> Run:
+def train_ppo(folder: Path) -> TrainingRun:
     prompts = tiny_online.save_prompts(folder / "set")
     return tiny_online.trainer(
         prompts, folder / "state", tiny_online.config(), tensorboard=folder / "events"
     ).train()
 
 
-def train_rloo(folder: Path) -> Run:
+def train_rloo(folder: Path) -> TrainingRun:
     prompts = tiny_online.save_prompts(folder / "set")
     return tiny_online.trainer(
         prompts, folder / "state", tiny_online.rloo_config(), tensorboard=folder / "events"

@@ -12,11 +12,11 @@ from rlhf.data.labels import IGNORED
 from rlhf.evaluation.calibration import calibrate
 from rlhf.models.load import disable_dropout
 from rlhf.models.reward import (
-    close_sequences,
     load_calibration,
     load_reply_scorer,
     new_reply_scorer,
     save_calibration,
+    with_final_eos,
 )
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
@@ -53,7 +53,7 @@ def test_the_score_is_read_at_the_last_real_token(last):
 def test_a_response_that_was_cut_off_is_scored_with_an_eos_in_place_of_its_last_token():
     """Checklist 33"""
     whole, cut = torch.tensor([5, 6, 30, 2]), torch.tensor([5, 6, 30, 31])
-    found = close_sequences([whole, cut], [True, False], eos_id=2)
+    found = with_final_eos([whole, cut], [True, False], eos_id=2)
     assert [ids.tolist() for ids in found] == [[5, 6, 30, 2], [5, 6, 30, 2]]
     assert cut.tolist() == [5, 6, 30, 31]
 

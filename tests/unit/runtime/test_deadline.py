@@ -8,7 +8,7 @@ import pytest
 from rlhf.runtime import deadline
 from rlhf.runtime.deadline import DEADLINE, Deadline, Saved
 from rlhf.runtime.options import RunOptions
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 
 NOON = 1_800_000_000.0
 
@@ -72,7 +72,7 @@ def test_a_run_leaves_the_earlier_the_longer_its_saves_take(tmp_path, monkeypatc
         return {}
 
     options = RunOptions("sft.x", tmp_path, {}, save_seconds=30.0, save_margin=5.0)
-    run = Run(options, 1000, snapshot, lambda _: None)
+    run = TrainingRun(options, 1000, snapshot, lambda _: None)
 
     def train() -> None:
         nonlocal clock
@@ -100,7 +100,9 @@ def test_saves_take_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
         clock += 20.0
         return {}
 
-    run = Run(RunOptions("sft.x", tmp_path, {}, save_seconds=100.0), 3000, snapshot, lambda _: None)
+    run = TrainingRun(
+        RunOptions("sft.x", tmp_path, {}, save_seconds=100.0), 3000, snapshot, lambda _: None
+    )
     for step in range(1, 2000):
         clock += 1.0
         run.finish_step(step, 1)

@@ -13,7 +13,7 @@ from rlhf.errors import RlhfError
 from rlhf.runtime.options import RunOptions
 from rlhf.training import checkpoints as module
 from rlhf.training.checkpoints import SEAL, Checkpoints
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 
 TENSORS, VALUES = module.TENSORS.format(0), module.VALUES.format(0)  # of the only rank
 TYPES = [
@@ -212,11 +212,11 @@ def test_a_half_written_state_is_cleared_away(tmp_path):
 
 def test_states_are_private(tmp_path):
     root = tmp_path / "state" / "sft"
-    run = Run(options(root), 2, lambda: {"t": torch.zeros(1)}, dict)
+    run = TrainingRun(options(root), 2, lambda: {"t": torch.zeros(1)}, dict)
     run.record({"loss": 1.0}, 1)
     run.sample({"text": "a conversation"})
     run.finish_step(1, 1)
-    Run(options(root), 2, dict, dict)  # goes on
+    TrainingRun(options(root), 2, dict, dict)  # goes on
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")]}
     assert len(modes) > 6
     assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
@@ -232,7 +232,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(small_disk):
     def restore(state):
         value["t"] = state["t"]
 
-    run = Run(options(small_disk / "state"), 10, lambda: value, restore)
+    run = TrainingRun(options(small_disk / "state"), 10, lambda: value, restore)
     run.record({"loss": 1.0}, 1)
     run.finish_step(1, 1)
     value["t"] = torch.zeros(600_000)  # 2.4 MB
@@ -242,7 +242,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(small_disk):
     assert "o space left" in error.value.what
     assert "make room" in error.value.hint
     assert folders(run._checkpoints) == ["step-00000001"]
-    again = Run(options(small_disk / "state"), 10, lambda: value, restore)
+    again = TrainingRun(options(small_disk / "state"), 10, lambda: value, restore)
     assert again.start == 1
     assert torch.equal(value["t"], torch.arange(100_000, dtype=torch.float32))
     assert again.journals["metrics"].records() == [{"loss": 1.0}]
@@ -256,7 +256,7 @@ def fill_up(descriptor):
 
 
 def test_a_disk_that_fills_up_with_small_files_is_explained_too(small_disk):
-    run = Run(options(small_disk / "state"), 10, lambda: {"x": list(range(2000))}, dict)
+    run = TrainingRun(options(small_disk / "state"), 10, lambda: {"x": list(range(2000))}, dict)
     run.finish_step(1, 1)
     filler = os.open(small_disk / "filler", os.O_WRONLY | os.O_CREAT)
     with pytest.raises(OSError, match="space"):
@@ -267,4 +267,4 @@ def test_a_disk_that_fills_up_with_small_files_is_explained_too(small_disk):
     with pytest.raises(RlhfError, match="The metrics of step 3 could not be saved: No space left"):
         run.record({"loss": "x" * 4096}, 3)
     (small_disk / "filler").unlink()
-    assert Run(options(small_disk / "state"), 10, dict, dict).start == 1
+    assert TrainingRun(options(small_disk / "state"), 10, dict, dict).start == 1

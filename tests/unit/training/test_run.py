@@ -15,7 +15,7 @@ from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed
 from rlhf.training.checkpoints import Checkpoints
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 
 
 def draws():
@@ -62,7 +62,9 @@ def test_signals_ask_for_a_stop(number):
 
 def make(folder, steps=5, state=None, **options):
     state = state if state is not None else {"x": 0}
-    return Run(RunOptions("sft.x", folder, {}, **options), steps, lambda: state, state.update)
+    return TrainingRun(
+        RunOptions("sft.x", folder, {}, **options), steps, lambda: state, state.update
+    )
 
 
 def saved(run):

@@ -48,10 +48,10 @@ class RewardObjective:
         self, scorer: Forward, rows: list[dict[str, Any]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
-        return self.judge(score_rows(scorer, rows))
+        return self.from_scores(score_rows(scorer, rows))
 
-    def judge(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """The same of scores [k] of each row's replies, best first."""
+    def from_scores(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sums of loss and measures from the scores [k] of each row's replies, best first."""
         measures = {
             "accuracy": sum(pairs.accuracy(row) for row in by_row),
             "kendall_tau": sum(pairs.kendall_tau(row) for row in by_row),
@@ -62,7 +62,7 @@ class RewardObjective:
         """Means over held-out rows of the loss and the measures; empty without rows."""
         if not by_row:
             return {}
-        loss, measures = self.judge(by_row)
+        loss, measures = self.from_scores(by_row)
         sums = {"loss": float(loss)} | measures
         return {f"validation_{name}": value / len(by_row) for name, value in sums.items()}
 

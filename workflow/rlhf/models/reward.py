@@ -112,7 +112,7 @@ def _no_reward_model(problem: str, folder: str | Path) -> ConfigError:
     )
 
 
-def close_sequences(
+def with_final_eos(
     sequences: Sequence[torch.Tensor], ended: Sequence[bool], eos_id: int
 ) -> list[torch.Tensor]:
     """Sequences as a reward model knows them: each ends with an EOS.

@@ -29,7 +29,7 @@ from rlhf.training.determinism import random_state, restore_random_state, seed_e
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.optim import learning_rate_factor
 from rlhf.training.rounds import Round, equal_rounds
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 from rlhf.training.sums import Sums
 
 if TYPE_CHECKING:
@@ -80,11 +80,13 @@ class OnlineTrainer:
         self.micro_batch_tokens = micro_batch_tokens
         self.name = options.name
         self.advice = finite.advice(config.learning_rates, config.precision)
-        self.run = Run(options, config.updates, self._snapshot, self._restore, engine=engine)
+        self.run = TrainingRun(
+            options, config.updates, self._snapshot, self._restore, engine=engine
+        )
         if self.run.start == 0:
             finite.check_weights(engine.weights(), self._place(-1), finite.START_ADVICE)
 
-    def train(self) -> Run:
+    def train(self) -> TrainingRun:
         """Run all updates that are left.
 
         Raises:

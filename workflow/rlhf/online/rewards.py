@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from rlhf.models.reward import close_sequences
+from rlhf.models.reward import with_final_eos
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
 from rlhf.online.kl import KlController, kl_estimate
@@ -52,7 +52,7 @@ class RewardModel:
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         """See ``Reward``; responses to one prompt share a pass over it."""
-        sequences = close_sequences(rollout.sequences, rollout.ended.tolist(), self._eos_id)
+        sequences = with_final_eos(rollout.sequences, rollout.ended.tolist(), self._eos_id)
         scores = score(
             self._model, sequences, self._max_tokens, rollout.starts, distributed.most
         )  # [n]
@@ -74,7 +74,7 @@ class ServedRewardModel:
 
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         """See ``Reward``."""
-        sequences = close_sequences(rollout.sequences, rollout.ended.tolist(), self._eos_id)
+        sequences = with_final_eos(rollout.sequences, rollout.ended.tolist(), self._eos_id)
         return torch.from_numpy(self._client.rewards([ids.numpy() for ids in sequences]))
 
 

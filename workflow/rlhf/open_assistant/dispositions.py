@@ -105,7 +105,7 @@ class Dispositions:
             if given and prefix + key not in told and getattr(settings, key) in (None, [], {}):
                 self.ignore(prefix + key, "it is empty")
 
-    def judge(self, settings: Settings, run: str, prefix: str = "") -> dict[str, Any]:
+    def carry_over(self, settings: Settings, run: str, prefix: str = "") -> dict[str, Any]:
         """Values that are carried over as they are, by our key; notes all keys but the `Used`.
 
         Args:

@@ -76,7 +76,7 @@ class _Reinforced:
         return settings
 
     def _carry(self, settings: Settings, prefix: str) -> None:
-        for to, value in self.dispositions.judge(settings, self.key, prefix).items():
+        for to, value in self.dispositions.carry_over(settings, self.key, prefix).items():
             place(self.run, to, value)
 
     def _start(self, policy: RlModelSettings) -> str:

@@ -43,7 +43,7 @@ class _Supervised:
         self.run: dict[str, Any] = {}
         name = self._start()
         self.key = f"{self.section}.{name}"
-        for to, value in self.dispositions.judge(settings, self.key).items():
+        for to, value in self.dispositions.carry_over(settings, self.key).items():
             place(self.run, to, value)
         mixture = self._mixture()
         if self.made_up:

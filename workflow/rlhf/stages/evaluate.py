@@ -19,7 +19,7 @@ from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models import devices
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_token_scorer, load_tokenizer
-from rlhf.models.reward import close_sequences, load_calibration, load_reply_scorer
+from rlhf.models.reward import load_calibration, load_reply_scorer, with_final_eos
 from rlhf.models.roots import ReplyScorer, TokenScorer
 from rlhf.models.sampling_check import check_sampling
 from rlhf.models.scoring import score, sequence_logprobs
@@ -152,7 +152,7 @@ def _rewards(
     mean, std = calibration
     sequences, starts = _joined(prompts, responses)
     ended = [one.ended for found in responses.values() for one in found]
-    closed = close_sequences(sequences, ended, eos_id)
+    closed = with_final_eos(sequences, ended, eos_id)
     scores = score(reward_model, closed, max_tokens, starts)
     return _by_model(responses, ((scores - mean) / std).tolist())
 

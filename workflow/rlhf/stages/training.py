@@ -27,7 +27,7 @@ from rlhf.stages.stage import Stage
 from rlhf.training import distributed, finite
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.loop import Objective, mean_over
-from rlhf.training.run import Run, check_owner
+from rlhf.training.run import TrainingRun, check_owner
 
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 
@@ -174,7 +174,7 @@ def publish_model(
 
 def finish(
     stage: Stage,
-    finished: Run,
+    finished: TrainingRun,
     data: Mixture,
     held_out: Mixture,
     metrics: Mapping[str, float],

@@ -24,7 +24,7 @@ from rlhf.training.determinism import random_state, restore_random_state, seed_e
 from rlhf.training.engine.protocol import Engine, Forward
 from rlhf.training.optim import learning_rate_factor
 from rlhf.training.rounds import Round, plan_rounds
-from rlhf.training.run import Run
+from rlhf.training.run import TrainingRun
 
 Sums = dict[str, float]
 ROWS_AT_A_TIME = 4096  # that `map_rows` holds in memory
@@ -65,7 +65,7 @@ def train(
     micro_batch_tokens: int,
     validate: Callable[[], dict[str, float]],
     prepared: Prepared | None = None,
-) -> Run:
+) -> TrainingRun:
     """Train for the configured number of epochs; resume from a saved state if there is one.
 
     Args:
@@ -110,7 +110,7 @@ def train(
         if prepared:
             prepared.restore(state["prepared"])
 
-    run = Run(options, steps, snapshot, restore, check, engine)
+    run = TrainingRun(options, steps, snapshot, restore, check, engine)
     validation_steps = {
         round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)
     }

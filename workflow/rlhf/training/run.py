@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 State = dict[str, Any]
 
 
-class Run:
+class TrainingRun:
     """Drives the steps of one training run, on every rank.
 
     Args:
