@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
-# Processes that `make test` runs tests in.
+# Processes that tests run in, where they don't need a machine of their own.
 JOBS ?= 2
 
 .PHONY: demo test test-all root check setup locks
@@ -42,8 +42,10 @@ test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	  tests/workflow tests/serving tests/unit
 
+# There is one SLURM on a machine: these tests run one after the other.
 test-all: root $(VENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/cluster tests/container tests/offline
+	$(MAKE) test
 
 root:
 	@echo 'make test-all runs every test, for about 45 minutes on two cores. It needs root, /dev/fuse,'
