@@ -8,7 +8,7 @@ Shapes: B sequences, T the longest, H the width, N selected positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,11 +39,23 @@ class Backbone(nn.Module):
         self.model = model
         self._trunk: Trunk | None = None
         self._dtype: torch.dtype | None = None
+        self._device: torch.device | None = None
+        self._lockstep = False
+
+    def place(self, device: torch.device, lockstep: bool) -> None:
+        """Say how an engine keeps the weights.
+
+        Args:
+            device: computes; the weights may be kept elsewhere.
+            lockstep: ranks pass through the layers together, so a call is one pass through each:
+                histories and prompts are not shared, and no layer's output is remembered.
+        """
+        self._device, self._lockstep = device, lockstep
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """What computes; where the weights are, unless an engine keeps them elsewhere."""
+        return self._device or next(self.model.parameters()).device
 
     @property
     def product_dtype(self) -> torch.dtype:
@@ -57,7 +69,7 @@ class Backbone(nn.Module):
         The model has to apply a boolean mask as it is given: eager attention would add it.
         """
         attention = self.model.config._attn_implementation
-        return Trunk.fits(self.model) and attention == "sdpa"
+        return not self._lockstep and Trunk.fits(self.model) and attention == "sdpa"
 
     @property
     def shares_prompts(self) -> bool:
@@ -102,7 +114,7 @@ class Backbone(nn.Module):
     def hidden_states(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
         """Last hidden states [B, T, H], float32, of token ids [T_i]; positions from 0."""
         with products(self.device, self._dtype):
-            if self._trunk is not None:
+            if self._trunk is not None and not self._lockstep:
                 lower = pad_right([self._trunk.lower(ids) for ids in sequences])
                 return self._trunk.upper(lower).float()
             ids = pad_right(sequences).to(self.device)
@@ -231,6 +243,11 @@ def who_shares(
     shared = [part for part in parts if len(part) > 1]
     together = {i for part in shared for i in part}
     return shared, [i for i in range(len(sequences)) if i not in together]
+
+
+def backbones(root: nn.Module) -> Iterator[Backbone]:
+    """The transformers in a root: itself, or a policy and a critic."""
+    yield from (module for module in root.modules() if isinstance(module, Backbone))
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

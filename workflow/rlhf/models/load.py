@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,8 +20,15 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, **reading(folder))
 
 
-def load_token_scorer(folder: str | Path, dtype: torch.dtype = torch.float32) -> TokenScorer:
+Dtype = torch.dtype | Literal["auto"]
+
+
+def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> TokenScorer:
     """A language model from a plain folder, dropout disabled, in training mode.
+
+    Args:
+        folder: the model's.
+        dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then.
 
     Raises:
         ConfigError: its logits do not follow from its last hidden states (``find_head``).

@@ -18,14 +18,14 @@ from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
 from rlhf.models.head import probe, quiet, same
-from rlhf.models.load import disable_dropout, hush
+from rlhf.models.load import Dtype, disable_dropout, hush
 from rlhf.models.roots import Critic, ReplyScorer
 from rlhf.models.trust import is_trusted, reading
 
 CALIBRATION = "calibration.json"
 
 
-def load_reply_scorer(folder: str | Path, dtype: torch.dtype = torch.float32) -> ReplyScorer:
+def load_reply_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> ReplyScorer:
     """A trained reward model, dropout disabled.
 
     Raises:
@@ -41,25 +41,23 @@ def load_reply_scorer(folder: str | Path, dtype: torch.dtype = torch.float32) ->
     return _checked(ReplyScorer(model), folder)
 
 
-def load_critic(folder: str | Path) -> Critic:
+def load_critic(folder: str | Path, dtype: Dtype = torch.float32) -> Critic:
     """A value function that starts as a trained reward model with its calibration.
 
     Raises:
         ConfigError: its scores are not those of a linear layer on the last hidden state.
         IntegrityError: the calibration is unusable.
     """
-    return Critic(load_reply_scorer(folder).model, *load_calibration(folder))
+    return Critic(load_reply_scorer(folder, dtype).model, *load_calibration(folder))
 
 
-def new_reply_scorer(
-    folder: str | Path, seed: int, dtype: torch.dtype = torch.float32
-) -> ReplyScorer:
+def new_reply_scorer(folder: str | Path, seed: int, dtype: Dtype = torch.float32) -> ReplyScorer:
     """The backbone of a language model under a new score head of width H, N(0, 1/√(H+1)).
 
     Args:
         folder: the language model, usually the SFT checkpoint.
         seed: seed of the head's weights.
-        dtype: type of the weights.
+        dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then.
 
     Raises:
         ConfigError: no reward model can be made of it.

@@ -10,6 +10,7 @@ Shapes: B sequences, T the longest, H the width, V the vocabulary, N scored toke
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -94,6 +95,14 @@ class TokenScorer(Backbone):
         if self._own_head is not None:
             return self._own_head.width
         return cast(nn.Linear, self.model.get_output_embeddings()).in_features
+
+    def with_model(self, model: PreTrainedModel) -> TokenScorer:
+        """A scorer around another instance of the same architecture."""
+        own = self._own_head
+        if own is not None:
+            names = {module: name for name, module in self.model.named_modules()}
+            own = replace(own, model=model, body=model.get_submodule(names[own.body]))
+        return TokenScorer(model, own)
 
     def plain(self) -> TokenScorer:
         """The same weights, with products of their own type and nothing remembered."""

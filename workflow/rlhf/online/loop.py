@@ -99,7 +99,6 @@ class OnlineTrainer:
             finite.check(measures, self._place(update), self.advice)
             self._keep_samples(update, experience)
             measures |= self.optimise(update, experience)
-            self.sampler.refresh(self.engine.weights())
             self.shaping.kl.update(measures["kl"], self.config.rollout_batch_size)
             self.run.record(measures | {"step": update + 1}, update + 1)
             note = f"reward {measures['reward']:.3f}  KL {measures['kl']:.3f}"
@@ -116,6 +115,7 @@ class OnlineTrainer:
         prompts = [torch.tensor(example["input_ids"]) for example in examples]  # n × [P_i]
         random = generator(config.seed, "rollout", update)
         noise = Noise(random, config.rollout_batch_size, places)
+        self.sampler.refresh(self.engine.weights())
         responses = self.sampler.sample(prompts, noise)
         pairs = zip(prompts, responses, strict=True)
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from rlhf.models.generate import Response, generate, uniforms
+from rlhf.models.publish import below
+from rlhf.models.replica import replica
 from rlhf.models.roots import TokenScorer
 
 if TYPE_CHECKING:
@@ -42,10 +44,10 @@ class Sampler(Protocol):
         """
 
     def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Take over the policy's weights after an update.
+        """Take over the policy's weights before responses are sampled.
 
         Args:
-            weights: name → whole tensor.
+            weights: name in what is trained → whole tensor; all ranks take all of them, or none.
         """
 
 
@@ -73,3 +75,42 @@ class ModelSampler:
 
     def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Nothing to do: training changes the model itself."""
+
+
+class ReplicaSampler:
+    """Samples in this process, from a whole copy of a policy that is spread over the ranks.
+
+    A step of sampling needs all weights for a single token a row: gathered for every token they
+    cost far more than the token, and ranks with other lengths would wait for each other. The copy
+    is there while responses are sampled, and no longer.
+
+    Args:
+        policy: a part of what is trained.
+        prefix: of the policy's names in what is trained.
+        eos_id: the token that ends a response.
+        max_new_tokens: longest response.
+        temperature: logits are divided by this.
+    """
+
+    def __init__(
+        self,
+        policy: TokenScorer,
+        prefix: str,
+        eos_id: int,
+        max_new_tokens: int,
+        temperature: float,
+    ) -> None:
+        self._policy, self._prefix, self._eos_id = policy, f"{prefix}model.", eos_id
+        self._max_new_tokens, self._temperature = max_new_tokens, temperature
+        self._replica: TokenScorer | None = None
+
+    def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """See ``Sampler``."""
+        self._replica = replica(self._policy, below(weights, self._prefix))
+
+    def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
+        """See ``Sampler``; the copy is dropped then."""
+        assert self._replica is not None
+        sampler = ModelSampler(self._replica, self._eos_id, self._max_new_tokens, self._temperature)
+        self._replica = None
+        return sampler.sample(prompts, noise)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+EngineKind = Literal["replicated", "fsdp"]
+Shard = Literal["all", "node"]
+Offload = Literal["none", "optimizer", "all"]
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,21 @@ class RunOptions:
     save_seconds: float = 300.0
     tensorboard: Path | None = None
     save_margin: float = 60.0
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where weights, gradients and moments are kept in training; it changes no result.
+
+    Attributes:
+        kind: ``replicated``: whole on every rank; ``fsdp``: FSDP2.
+        shard: over which ranks slices are spread: ``all``, or those of a ``node`` with replicas
+            between nodes.
+        offload: what is kept in the memory of the CPUs between passes.
+        activation_checkpointing: compute activations again in the backward pass.
+    """
+
+    kind: EngineKind = "replicated"
+    shard: Shard = "all"
+    offload: Offload = "none"
+    activation_checkpointing: bool = False

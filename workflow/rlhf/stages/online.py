@@ -11,7 +11,6 @@ from rlhf.config.online import OnlineConfig
 from rlhf.core.digest import canonical_json
 from rlhf.core.files import write_atomic
 from rlhf.errors import ServingError
-from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
@@ -21,7 +20,7 @@ from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import Reference, ReferenceModel, ServedReference
 from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel
-from rlhf.online.sampler import ModelSampler
+from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
 from rlhf.runtime.deadline import stop_requested
 from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving.client import TritonScorer
@@ -31,7 +30,8 @@ from rlhf.stages.stage import Stage
 from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed
 from rlhf.training.batches import check_rollouts
-from rlhf.training.engine.replicated import Replicated
+from rlhf.training.engine.open import open_engine
+from rlhf.training.engine.protocol import Engine
 
 MEASURES = ("reward", "kl", "kl_coefficient", "response_length", "eos_rate")
 
@@ -53,13 +53,13 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
 
 
 def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
-    """The SFT model on this process's device, ready to be trained.
+    """The SFT model, as it is trained from here on.
 
     Raises:
         ConfigError: it can't be sampled from.
     """
     folder = stage.folder("sft") / "model"
-    policy = load_token_scorer(folder).to(devices.own_device())
+    policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
     policy.compute_in(config.precision)
@@ -85,15 +85,12 @@ def train(
         threads: CPU threads of this process.
     """
     tokenizer = load_tokenizer(stage.folder("sft") / "model")
-    reward, reference = _scoring(stage, config, tokenizer.eos_token_id)
-    engine = Replicated(actor, rates, config.optimizer)
-    sampling = config.sampling
+    engine = open_engine(actor, rates, config.optimizer, stage.engine)
+    reward, reference = _scoring(stage, config, engine, tokenizer.eos_token_id)
     trainer = OnlineTrainer(
         algorithm,
         engine,
-        ModelSampler(
-            actor.policy, tokenizer.eos_token_id, sampling.max_new_tokens, sampling.temperature
-        ),
+        _sampler(actor, config, engine, tokenizer.eos_token_id),
         reward,
         reference,
         PromptStream(mixture(stage, config.data, "train"), config.seed),
@@ -126,7 +123,19 @@ def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
     distributed.finish()
 
 
-def _scoring(stage: Stage, config: OnlineConfig, eos_id: int) -> tuple[Reward, Reference]:
+def _sampler(
+    actor: Actor | ActorCritic, config: OnlineConfig, engine: Engine, eos_id: int
+) -> Sampler:
+    """The policy itself, or a whole copy where a rank holds only a part of it."""
+    longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
+    if engine.sharded:
+        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature)
+    return ModelSampler(actor.policy, eos_id, longest, temperature)
+
+
+def _scoring(
+    stage: Stage, config: OnlineConfig, engine: Engine, eos_id: int
+) -> tuple[Reward, Reference]:
     """In-process models, or clients that have checked that the servers hold the same models.
 
     Raises:
@@ -138,11 +147,11 @@ def _scoring(stage: Stage, config: OnlineConfig, eos_id: int) -> tuple[Reward, R
     }
     temperature = config.sampling.temperature
     if config.scoring == "local":
-        device = devices.own_device()
-        reward = load_reply_scorer(folders["reward"]).to(device)
-        reference = load_token_scorer(folders["reference"]).to(device)
+        reward = load_reply_scorer(folders["reward"], dtype="auto")
+        reference = load_token_scorer(folders["reference"], dtype="auto")
         reward.compute_in(config.precision)
         reference.compute_in(config.precision)
+        reward, reference = engine.frozen(reward), engine.frozen(reference)
         tokens = stage.micro_batch_tokens
         return RewardModel(reward, eos_id, tokens), ReferenceModel(reference, temperature, tokens)
     clients = {kind: _client(stage, kind, folder) for kind, folder in folders.items()}

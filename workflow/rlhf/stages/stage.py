@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -28,7 +28,7 @@ from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, ConfigError, Fe
 from rlhf.provenance.manifest import MANIFEST, Manifest
 from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
-from rlhf.runtime.options import RunOptions
+from rlhf.runtime.options import EngineKind, EngineOptions, Offload, RunOptions, Shard
 
 logger = logging.getLogger("rlhf")
 
@@ -52,6 +52,7 @@ class Stage:
         save_seconds: save the state after so many seconds.
         save_margin: least seconds before the end of an allocation that are kept for saving.
         micro_batch_tokens: padded tokens in one forward and backward pass.
+        engine: where weights, gradients and moments are kept in training.
         log: file of the log; TensorBoard events go beside it.
         rows: tokens of the longest rows that the configuration has for the model, by its keys.
         runs: what later runs need of the model (``config.needs``) → their names.
@@ -69,6 +70,7 @@ class Stage:
     save_seconds: float
     save_margin: float
     micro_batch_tokens: int
+    engine: EngineOptions
     log: Path | None
     started: float
     rows: dict[str, int]
@@ -209,6 +211,10 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--save-seconds", type=float, default=300.0)
     parser.add_argument("--save-margin", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--engine", choices=get_args(EngineKind), default="replicated")
+    parser.add_argument("--shard", choices=get_args(Shard), default="all")
+    parser.add_argument("--offload", choices=get_args(Offload), default="none")
+    parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--log", type=Path, help="also write the log to this file")
     parser.add_argument("--rows", action="append", default=[], metavar="KEYS=TOKENS")
     parser.add_argument("--runs", action="append", default=[], metavar="NEED=RUN")
@@ -231,6 +237,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         save_seconds=args.save_seconds,
         save_margin=args.save_margin,
         micro_batch_tokens=args.micro_batch_tokens,
+        engine=EngineOptions(args.engine, args.shard, args.offload, args.activation_checkpointing),
         log=args.log,
         started=time.time(),
         rows={keys: int(most) for keys, _, most in (one.rpartition("=") for one in args.rows)},

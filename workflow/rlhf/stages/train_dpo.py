@@ -2,14 +2,13 @@
 
 from rlhf.algorithms.dpo import DpoObjective, ReferenceLogprobs
 from rlhf.config.dpo import DpoConfig
-from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts, validation
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
-from rlhf.training.engine.replicated import Replicated
+from rlhf.training.engine.open import open_engine
 from rlhf.training.loop import train
 
 MEASURES = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
@@ -23,11 +22,12 @@ def run(stage: Stage) -> None:
     facts = tokenizer_facts(stage, "sft", "data")
     start = stage.folder("sft") / "model"
     check_tokenized(stage, start)
-    model = load_token_scorer(start).to(devices.own_device())
+    model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
-    engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
+    rates = {"": config.optimizer.learning_rate}
+    engine = open_engine(model, rates, config.optimizer, stage.engine)
     reference = ReferenceLogprobs(engine, (data, held_out), model.shares_prompts, tokens)
     objective = DpoObjective(config, reference, model.shares_prompts)
     finished = train(

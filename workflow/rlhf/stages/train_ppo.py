@@ -7,7 +7,6 @@ import torch
 
 from rlhf.algorithms.ppo import Ppo
 from rlhf.config.ppo import PpoConfig
-from rlhf.models import devices
 from rlhf.models.parts import write_tensors
 from rlhf.models.reward import load_critic
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
@@ -23,11 +22,11 @@ def run(stage: Stage) -> None:
     policy = online.load_policy(stage, config)
     value: Critic | ValueHead
     if config.value.kind == "critic":
-        value = load_critic(stage.folder("reward") / "model").to(devices.own_device())
+        value = load_critic(stage.folder("reward") / "model", dtype="auto")
         value.freeze(config.freeze_layers)
         value.compute_in(config.precision)
     else:
-        value = ValueHead(policy.width).to(devices.own_device())
+        value = ValueHead(policy.width)
     actor = ActorCritic(policy, value, config.sampling.temperature)
     rates = {"policy.": config.optimizer.learning_rate, "value.": config.value.learning_rate}
     trainer = online.train(stage, config, Ppo(config), actor, rates, facts["threads"])

@@ -12,7 +12,6 @@ from rlhf.data.mixture import Mixture
 from rlhf.evaluation.calibration import calibrate
 from rlhf.evaluation.held_out import score_differences, score_held_out
 from rlhf.evaluation.statistics import calibration_curve
-from rlhf.models import devices
 from rlhf.models.load import load_tokenizer
 from rlhf.models.reward import new_reply_scorer, save_calibration
 from rlhf.stages.model_needs import check_needs, check_tokenized
@@ -20,7 +19,7 @@ from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
-from rlhf.training.engine.replicated import Replicated
+from rlhf.training.engine.open import open_engine
 from rlhf.training.loop import train
 
 logger = logging.getLogger(__name__)
@@ -38,14 +37,15 @@ def run(stage: Stage) -> None:
     check_needs(stage, start, {})
     check_tokenized(stage, start, "data")
     check_tokenized(stage, start, "demonstrations")
-    model = new_reply_scorer(start, config.seed).to(devices.own_device())
+    model = new_reply_scorer(start, config.seed, dtype="auto")
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     shown = _demonstrations(stage, config.calibration_samples)
     if shown.warning and distributed.rank() == 0:
         logger.warning("reward.%s: %s", stage.name, shown.warning)
-    engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
+    rates = {"": config.optimizer.learning_rate}
+    engine = open_engine(model, rates, config.optimizer, stage.engine)
     objective = RewardObjective(config.score_l2, model.branches)
 
     scored: list[torch.Tensor] = []  # of the held-out rows, when last validated

@@ -2,7 +2,6 @@
 
 from rlhf.algorithms.sft import SftObjective
 from rlhf.config.sft import SftConfig
-from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.provenance.facts import CANNOT
 from rlhf.provenance.manifest import read_manifest
@@ -11,7 +10,7 @@ from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts, validation
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
-from rlhf.training.engine.replicated import Replicated
+from rlhf.training.engine.open import open_engine
 from rlhf.training.loop import train
 
 
@@ -24,11 +23,12 @@ def run(stage: Stage) -> None:
     start = stage.folder("start") / "model"
     check_needs(stage, start, read_manifest(stage.input("start"))["facts"].get(CANNOT, {}))
     check_tokenized(stage, start)
-    model = load_token_scorer(start).to(devices.own_device())
+    model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
-    engine = Replicated(model, {"": config.optimizer.learning_rate}, config.optimizer)
+    rates = {"": config.optimizer.learning_rate}
+    engine = open_engine(model, rates, config.optimizer, stage.engine)
     objective = SftObjective()
 
     finished = train(

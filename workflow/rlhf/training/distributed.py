@@ -39,6 +39,13 @@ def start() -> None:
     dist.init_process_group("gloo", timeout=TIMEOUT)
 
 
+def start_alone() -> None:
+    """Be a group of one process, where there is no other: what shards wants a group."""
+    if not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
 def finish() -> None:
     """Leave the process group, all ranks together: where the first to end is missed, others fail.
 

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from rlhf.config.training import OptimizerConfig
+
+
+def parameter_groups(
+    root: nn.Module, rates: Mapping[str, float]
+) -> list[tuple[list[nn.Parameter], float]]:
+    """Parameters with their peak learning rates, by the prefix of their names.
+
+    Args:
+        root: the module that is trained.
+        rates: prefix → peak learning rate; ``""`` stands for all.
+    """
+    return [
+        ([p for name, p in root.named_parameters() if name.startswith(prefix)], rate)
+        for prefix, rate in rates.items()
+    ]
 
 
 def build_optimizer(groups: list[tuple[list[nn.Parameter], float]], config: OptimizerConfig) -> Any:

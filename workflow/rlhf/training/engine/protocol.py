@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from rlhf.models.backbone import Backbone
 
+Root = TypeVar("Root", bound=Backbone)
 Forward = Callable[..., tuple[torch.Tensor, ...]]  # a root, or an engine around one
 
 
@@ -25,6 +26,7 @@ class Engine(Protocol):
     """
 
     device: torch.device
+    sharded: bool  # a rank holds a part of each tensor, and passes are made together
 
     def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
         """The root's forward pass, in its precision."""
@@ -45,8 +47,11 @@ class Engine(Protocol):
             The global norm before clipping. If it is not finite nothing was updated.
         """
 
-    def frozen(self, root: Backbone) -> Forward:
-        """A model kept in the same way and never trained: a reference, a reward model."""
+    def frozen(self, root: Root) -> Root:
+        """Keep a model in the same way, never trained: a reference, a reward model.
+
+        It is changed in place; the ranks call it equally often.
+        """
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What this rank holds of every trained parameter, by name; not collective."""

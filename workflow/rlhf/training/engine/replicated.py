@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from rlhf.config.training import OptimizerConfig
-from rlhf.models.backbone import Backbone
+from rlhf.models import devices
+from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
-from rlhf.training.engine.protocol import Forward
 from rlhf.training.engine.state import MOMENTS, SavedState, write_state
-from rlhf.training.optim import build_optimizer
+from rlhf.training.optim import build_optimizer, parameter_groups
+
+Root = TypeVar("Root", bound=Backbone)
 
 
 class Replicated:
@@ -28,16 +30,20 @@ class Replicated:
         config: AdamW's.
     """
 
+    sharded = False
+
     def __init__(
         self, root: nn.Module, rates: Mapping[str, float], config: OptimizerConfig
     ) -> None:
         self._root, self._max_norm = root, config.max_grad_norm
-        groups = [
-            ([p for name, p in root.named_parameters() if name.startswith(prefix)], rate)
-            for prefix, rate in rates.items()
-        ]
-        self._optimizer = build_optimizer(groups, config)
-        self.device = next(root.parameters()).device
+        self.device = devices.own_device()
+        self._place(root)
+        self._optimizer = build_optimizer(parameter_groups(root, rates), config)
+
+    def _place(self, root: nn.Module) -> None:
+        root.to(self.device, torch.float32)
+        for backbone in backbones(root):
+            backbone.place(self.device, lockstep=False)
 
     def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
         """See ``Engine``."""
@@ -77,10 +83,11 @@ class Replicated:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
 
-    def frozen(self, root: Backbone) -> Forward:
+    def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
         root.eval().requires_grad_(False)
-        return torch.no_grad()(root)
+        self._place(root)
+        return root
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
@@ -98,12 +105,10 @@ class Replicated:
     @torch.no_grad()
     def save(self, folder: Path) -> list[str]:
         """See ``Engine``."""
-        if distributed.rank() != 0:
-            return []
         states = self._optimizer.state
 
         def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-            for name, parameter in self._trained():
+            for name, parameter in self._trained() if distributed.rank() == 0 else ():
                 yield f"weight/{name}", parameter
                 for moment in MOMENTS if parameter in states else ():
                     yield f"{moment}/{name}", states[parameter][moment]

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
 from rlhf.models.parts import bounded, write_tensors
+from rlhf.training import distributed
 
 INDEX = "engine.json"
 MAX_BYTES = 2**31
@@ -28,22 +29,39 @@ def write_state(
     updates: dict[str, float],
     max_bytes: int = MAX_BYTES,
 ) -> list[str]:
-    """Write tensors and index; returns the names of the files.
+    """Collective: write tensors, and the index from rank 0; the names of this rank's files.
 
     Args:
         folder: where to.
         tensors: ``weight/NAME``, and ``exp_avg/NAME`` and ``exp_avg_sq/NAME`` where a parameter
-            was updated.
+            was updated; of all ranks together each once. They are taken to their end whatever
+            happens, for ranks may have to give each together.
         updates: parameter → updates that it has seen.
         max_bytes: of one file.
+
+    Raises:
+        OSError: this rank could not write, or another; the index is then not there.
     """
     places: dict[str, str] = {}
-    for number, group in enumerate(bounded(tensors, max_bytes)):
-        file = f"engine-{number:05d}.safetensors"
-        write_tensors(folder / file, group)
-        places |= dict.fromkeys(group, file)
-    write_json(folder / INDEX, {"files": places, "updates": updates})
-    return [INDEX, *dict.fromkeys(places.values())]
+    failed: OSError | None = None
+    own = distributed.rank()
+    try:
+        for number, group in enumerate(bounded(tensors, max_bytes)):
+            file = f"engine-{own:05d}-{number:05d}.safetensors"
+            write_tensors(folder / file, group)
+            places |= dict.fromkeys(group, file)
+    except OSError as error:
+        failed = error
+        for _ in tensors:
+            pass
+    if distributed.anyone(failed is not None):
+        raise failed or OSError("another rank could not write its part of the state")
+    files = list(dict.fromkeys(places.values()))
+    every = dict(distributed.gather(list(places.items())))
+    if own != 0:
+        return files
+    write_json(folder / INDEX, {"files": every, "updates": updates})
+    return [INDEX, *files]
 
 
 class SavedState:
@@ -70,8 +88,8 @@ class SavedState:
                 hint="delete the folder: the stage then starts again",
             )
 
-    def tensor(self, kind: str, name: str) -> torch.Tensor:
-        """A whole tensor: the ``weight`` or a moment of a parameter."""
+    def tensor(self, kind: str, name: str, rows: slice | None = None) -> torch.Tensor:
+        """The ``weight`` or a moment of a parameter: all of it, or some rows."""
         key = f"{kind}/{name}"
         with safe_open(self._folder / self._files[key], framework="pt") as file:
-            return file.get_tensor(key)
+            return file.get_tensor(key) if rows is None else file.get_slice(key)[rows]

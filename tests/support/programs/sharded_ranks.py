@@ -1,0 +1,139 @@
+"""One rank of one update by every kind of engine: what its loss, norm and moments are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlhf.config.training import OptimizerConfig
+from rlhf.models.head import find_head
+from rlhf.models.load import disable_dropout
+from rlhf.models.roots import ActorCritic, Critic, ReplyScorer, TokenScorer, ValueHead
+from rlhf.runtime.options import EngineOptions
+from rlhf.training import distributed
+from rlhf.training.engine.open import open_engine
+from rlhf.training.engine.protocol import Engine
+from rlhf.training.rounds import Round, equal_rounds
+from support.architectures import SIZES
+from support.tiny_models import VOCABULARY, rank_main, token_sequences
+
+KINDS = ("replicated", "fsdp")
+LENGTHS = [9, 4, 12, 7, 5, 11, 6, 8]  # of the rows of a global batch
+SETTINGS = OptimizerConfig(learning_rate=1e-2, eps=1e-3, weight_decay=0.1)
+ARCHITECTURES = {
+    "llama": SIZES | {"tie_word_embeddings": True},
+    "gpt_neox": SIZES | {"tie_word_embeddings": False},
+    "opt": SIZES | {"ffn_dim": 64, "word_embed_proj_dim": 16},
+}
+
+
+def language_model(architecture: str, seed: int = 0) -> TokenScorer:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    model = AutoModelForCausalLM.from_config(config)
+    disable_dropout(model)
+    return TokenScorer(model, find_head(model, architecture))
+
+
+def scored_model(architecture: str, seed: int = 1) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture], num_labels=1)
+    model = AutoModelForSequenceClassification.from_config(config)
+    disable_dropout(model)
+    return model
+
+
+Loss = Callable[[Engine, list[torch.Tensor]], torch.Tensor]
+
+
+def sft(architecture: str) -> tuple[nn.Module, Loss]:
+    def loss(engine: Engine, rows: list[torch.Tensor]) -> torch.Tensor:
+        logprobs, _ = engine(rows, [torch.arange(1, len(ids)) for ids in rows])
+        return -logprobs.sum()
+
+    return language_model(architecture), loss
+
+
+def reward(architecture: str) -> tuple[nn.Module, Loss]:
+    def loss(engine: Engine, rows: list[torch.Tensor]) -> torch.Tensor:
+        scores = engine([ids[:2] for ids in rows], [[ids[2:], ids[2:4]] for ids in rows])
+        return -sum(nn.functional.logsigmoid(pair[0] - pair[1]) for pair in scores)
+
+    return ReplyScorer(scored_model(architecture)), loss
+
+
+def actor(architecture: str, critic: bool) -> tuple[nn.Module, Loss]:
+    policy = language_model(architecture)
+    value = Critic(scored_model(architecture), 0.1, 2.0) if critic else ValueHead(policy.width)
+
+    def loss(engine: Engine, rows: list[torch.Tensor]) -> torch.Tensor:
+        logprobs, values, _ = engine(rows, [2] * len(rows), with_entropy=True)
+        return (logprobs.exp() + (values - 0.3) ** 2).sum()
+
+    return ActorCritic(policy, value), loss
+
+
+def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
+    """Name, root, loss and peak learning rates, made anew."""
+    rates, two = {"": 1e-2}, {"policy.": 1e-2, "value.": 3e-2}
+    for architecture in ARCHITECTURES:
+        yield f"sft {architecture}", *sft(architecture), rates
+        yield f"ppo {architecture}", *actor(architecture, critic=False), two
+    yield "reward llama", *reward("llama"), rates
+    yield "critic llama", *actor("llama", critic=True), two
+    frozen, loss = sft("llama")
+    frozen.freeze(1)
+    yield "frozen llama", frozen, loss, rates
+
+
+def rounds(step: int) -> tuple[list[torch.Tensor], list[Round]]:
+    """The rows of a global batch, and this rank's rounds: very unlike shares of them.
+
+    In the last step the first rank has all rows.
+    """
+    rows = token_sequences(LENGTHS, seed=step, vocabulary=VOCABULARY)
+    ranks = distributed.world_size()
+    share = 2 if step else 6
+    batches = [[[i] for i in range(share)], *([] for _ in range(ranks - 1))]
+    for i in range(share, len(rows)):
+        batches[1 + i % (ranks - 1) if ranks > 1 and not step else 0].append([i])
+    shapes = [[(1, n) for n in LENGTHS]] * ranks
+    return rows, equal_rounds(batches, shapes)[distributed.rank()]
+
+
+def update(engine: Engine, loss: Loss, step: int) -> list[float]:
+    """One update: the global loss and the norm of its gradient."""
+    rows, own = rounds(step)
+    mean = 0.0
+    for each in own:
+        share = each.weight * loss(engine, [rows[i] for i in each.rows]) / len(rows)
+        engine.backward(share, last=each is own[-1])
+        mean += float(share.detach())
+    return [*distributed.total([mean]), engine.step(1.0)]
+
+
+def work(folder: Path, state: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind in KINDS if distributed.world_size() > 1 else KINDS[:1]:
+        for name, root, loss, rates in cases():
+            engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
+            figures = [update(engine, loss, 0)]
+            path = state / f"{name} {kind}"
+            path.mkdir(parents=True, exist_ok=True)
+            engine.save(path)
+            figures.append(update(engine, loss, 1))
+            weights = {key: tensor.clone() for key, tensor in engine.weights()}
+            found[f"{name} {kind}"] = {"figures": figures, "weights": weights}
+    return found
+
+
+if __name__ == "__main__":
+    rank_main(work)

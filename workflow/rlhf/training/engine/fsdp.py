@@ -1,0 +1,211 @@
+"""Fully sharded (FSDP2): every rank holds a slice of each tensor, its gradient and its moments.
+
+Layers are gathered one at a time for their forward and backward passes, and gradients are reduced
+to the slices' owners (Rajbhandari et al. 2020, ZeRO, stage 3; Zhao et al. 2023, PyTorch FSDP).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor, Shard
+
+from rlhf.config.training import OptimizerConfig
+from rlhf.models import devices
+from rlhf.models.backbone import Backbone, backbones, decoder_layers
+from rlhf.models.precision import is_narrow
+from rlhf.runtime.options import EngineOptions
+from rlhf.training import distributed
+from rlhf.training.engine.state import MOMENTS, SavedState, write_state
+from rlhf.training.optim import build_optimizer, parameter_groups
+
+Root = TypeVar("Root", bound=Backbone)
+
+
+class FullySharded:
+    """See ``Engine``. Units are the decoder layers; all else is one unit with the root.
+
+    Weights may come mapped from files and in any type: layer by layer they are widened to float32,
+    cut, and dropped, so a rank holds its slices and one layer.
+
+    Args:
+        root: the module that is trained, its frozen parameters already marked.
+        rates: prefix of parameter names → peak learning rate; ``""`` stands for all.
+        config: AdamW's.
+        options: over which ranks slices are spread, and what is kept in the memory of the CPUs.
+    """
+
+    sharded = True
+
+    def __init__(
+        self,
+        root: nn.Module,
+        rates: Mapping[str, float],
+        config: OptimizerConfig,
+        options: EngineOptions,
+    ) -> None:
+        distributed.start_alone()
+        self.device = devices.own_device()
+        self._mesh = _mesh(self.device, options.shard)
+        offloaded = options.offload != "none" and self.device.type != "cpu"
+        self._offload = CPUOffloadPolicy() if offloaded else OffloadPolicy()
+        self._root, self._max_norm = root, config.max_grad_norm
+        self._shard(root)
+        self._optimizer = build_optimizer(parameter_groups(root, rates), config)
+
+    def _shard(self, root: nn.Module) -> None:
+        for backbone in backbones(root):
+            backbone.place(self.device, lockstep=True)
+            # As under autocast: products are narrow, all else is float32. Only what is gathered
+            # is narrow already, which halves the traffic and what the graph keeps.
+            narrow = backbone.product_dtype if is_narrow(backbone.product_dtype) else None
+            policy = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
+            for layer in decoder_layers(backbone.model):
+                self._cut(layer, policy)
+        self._cut(root, MixedPrecisionPolicy(cast_forward_inputs=False))
+        for unit in root.modules():
+            if isinstance(unit, FSDPModule):
+                # Losses are shares of the global mean, so gradients are sums. A factor alone
+                # would be multiplied in by the collective, which gloo can't, and NCCL has zeroed
+                # bfloat16 with.
+                unit.set_gradient_divide_factor(1.0)
+                unit.set_force_sum_reduction_for_comms(True)
+                unit.set_reduce_scatter_unused_params(True)  # experts that other ranks use
+
+    def _cut(self, module: nn.Module, policy: MixedPrecisionPolicy) -> None:
+        for parameter in module.parameters():
+            if not isinstance(parameter, DTensor):
+                parameter.data = parameter.data.to(self.device, torch.float32)
+        fully_shard(module, mesh=self._mesh, mp_policy=policy, offload_policy=self._offload)
+
+    def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        """See ``Engine``."""
+        return self._root(*batch, **options)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """See ``Engine``."""
+        loss.backward()
+
+    def step(self, factor: float) -> float:
+        """See ``Engine``."""
+        groups = self._optimizer.param_groups
+        for group in groups:
+            group["lr"] = group["peak"] * factor
+        parameters = [p for group in groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._max_norm)
+        total = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if math.isfinite(total):
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def frozen(self, root: Root) -> Root:
+        """See ``Engine``."""
+        root.eval().requires_grad_(False)
+        self._shard(root)
+        return root
+
+    def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """See ``Engine``."""
+        for name, parameter in self._trained():
+            yield name, parameter.to_local()
+
+    @torch.no_grad()
+    def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """See ``Engine``."""
+        own = {id(parameter): name for name, parameter in self._root.named_parameters()}
+        for name, tensor in self._root.state_dict(keep_vars=True).items():
+            if own.get(id(tensor), name) == name:  # tied ones go by their first name
+                narrowed = dtype is not None and tensor.is_floating_point()
+                whole = self._whole(tensor)
+                yield name, whole.to(dtype) if narrowed else whole
+
+    def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        return tensor.to(self.device).full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    @torch.no_grad()
+    def save(self, folder: Path) -> list[str]:
+        """See ``Engine``; the ranks share the writing."""
+        states, own = self._optimizer.state, distributed.rank()
+        held = [0] * distributed.world_size()  # numbers that each rank writes
+
+        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, parameter in self._trained():
+                writer = held.index(min(held))
+                held[writer] += parameter.numel()
+                kept = {"weight": parameter} | {
+                    moment: states[parameter][moment] for moment in MOMENTS if parameter in states
+                }
+                for kind, tensor in kept.items():
+                    whole = self._whole(tensor)
+                    if writer == own:
+                        yield f"{kind}/{name}", whole
+
+        updates = {
+            name: float(states[parameter]["step"])
+            for name, parameter in self._trained()
+            if parameter in states
+        }
+        return write_state(folder, tensors(), updates)
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """See ``Engine``; a rank reads its slices."""
+        trained = dict(self._trained())
+        saved = SavedState(folder, set(trained))
+        for name, parameter in trained.items():
+            rows = _rows(parameter)
+
+            def slice_of(kind: str, name: str = name, rows: slice = rows) -> torch.Tensor:
+                return saved.tensor(kind, name, rows)
+
+            parameter.to_local().copy_(slice_of("weight"))
+            self._optimizer.state.pop(parameter, None)
+            if name in saved.updates:
+                state: dict[str, torch.Tensor] = {
+                    "step": torch.tensor(saved.updates[name], device=parameter.device)
+                }
+                for kind in MOMENTS:
+                    state[kind] = torch.zeros_like(parameter)
+                    state[kind].to_local().copy_(slice_of(kind))
+                self._optimizer.state[parameter] = state
+
+    def _trained(self) -> Iterator[tuple[str, Any]]:
+        for name, parameter in self._root.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+
+def _mesh(device: torch.device, shard: str) -> DeviceMesh:
+    """All ranks in a row; or a row for each node, with replicas between nodes."""
+    ranks, local = distributed.world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if shard == "node" and 1 < local < ranks:
+        return init_device_mesh(
+            device.type, (ranks // local, local), mesh_dim_names=("nodes", "ranks")
+        )
+    return init_device_mesh(device.type, (ranks,))
+
+
+def _rows(parameter: DTensor) -> slice:
+    """Which rows of the whole tensor this rank holds."""
+    mesh = parameter.device_mesh
+    (dim,) = [i for i, how in enumerate(parameter.placements) if isinstance(how, Shard)]
+    ranks, own = mesh.size(dim), mesh.get_local_rank(dim)
+    rows = parameter.shape[0]
+    each = -(-rows // ranks)  # as torch.chunk cuts
+    return slice(min(own * each, rows), min((own + 1) * each, rows))

@@ -1,0 +1,30 @@
+"""Which kind of engine a run trains with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from rlhf.config.training import OptimizerConfig
+from rlhf.runtime.options import EngineOptions
+from rlhf.training.engine.protocol import Engine
+from rlhf.training.engine.replicated import Replicated
+
+
+def open_engine(
+    root: nn.Module, rates: Mapping[str, float], config: OptimizerConfig, options: EngineOptions
+) -> Engine:
+    """An engine around a root, which is placed on this process's device; all ranks call this.
+
+    Args:
+        root: the module that is trained, its frozen parameters already marked.
+        rates: prefix of parameter names → peak learning rate; ``""`` stands for all.
+        config: AdamW's.
+        options: the kind of engine, and how it keeps what it holds.
+    """
+    if options.kind == "fsdp":
+        from rlhf.training.engine.fsdp import FullySharded
+
+        return FullySharded(root, rates, config, options)
+    return Replicated(root, rates, config)
