@@ -135,8 +135,11 @@ class FullySharded:
                 yield name, whole.to(dtype) if narrowed else whole
 
     def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.detach()
-        return tensor.to(self.device).full_tensor() if isinstance(tensor, DTensor) else tensor
+        if not isinstance(tensor, DTensor):
+            return tensor.detach()
+        # Collectives are made by the device that computes, wherever slices are kept.
+        placed: Any = tensor.detach().to(self.device)
+        return placed.full_tensor()
 
     @torch.no_grad()
     def save(self, folder: Path) -> list[str]:
@@ -181,8 +184,9 @@ class FullySharded:
                     "step": torch.tensor(saved.updates[name], device=parameter.device)
                 }
                 for kind in MOMENTS:
-                    state[kind] = torch.zeros_like(parameter)
-                    state[kind].to_local().copy_(slice_of(kind))
+                    moment: Any = torch.zeros_like(parameter)
+                    moment.to_local().copy_(slice_of(kind))
+                    state[kind] = moment
                 self._optimizer.state[parameter] = state
 
     def _trained(self) -> Iterator[tuple[str, Any]]:
