@@ -51,6 +51,7 @@ def scored_model(architecture: str, seed: int = 1) -> nn.Module:
     return model
 
 
+RESUMED = ("ppo llama", "frozen llama")  # cases whose states are taken up by every kind
 Loss = Callable[[Engine, list[torch.Tensor]], torch.Tensor]
 
 
@@ -120,8 +121,22 @@ def update(engine: Engine, loss: Loss, step: int) -> list[float]:
     return [*distributed.total([mean]), engine.step(1.0)]
 
 
+def whole(engine: Engine) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in engine.weights()}
+
+
+def resumed(case: str, kind: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Weights after the second update, from a state that was saved after the first."""
+    ((_, root, loss, rates),) = (each for each in cases() if each[0] == case)
+    engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
+    engine.load(folder)
+    update(engine, loss, 1)
+    return whole(engine)
+
+
 def work(folder: Path, state: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """For each case and kind: figures of two updates, the weights then, and those resumed."""
+    results: dict[str, Any] = {}
     for kind in KINDS if distributed.world_size() > 1 else KINDS[:1]:
         for name, root, loss, rates in cases():
             engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
@@ -129,10 +144,14 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
             path = state / f"{name} {kind}"
             path.mkdir(parents=True, exist_ok=True)
             engine.save(path)
+            distributed.wait()
             figures.append(update(engine, loss, 1))
-            weights = {key: tensor.clone() for key, tensor in engine.weights()}
-            found[f"{name} {kind}"] = {"figures": figures, "weights": weights}
-    return found
+            results[f"{name} {kind}"] = {"figures": figures, "weights": whole(engine)}
+            if name in RESUMED and distributed.world_size() > 1:
+                results[f"{name} {kind}"] |= {
+                    other: resumed(name, other, path) for other in KINDS
+                }
+    return results
 
 
 if __name__ == "__main__":
