@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from support.projects import TINY, Project
 
 STAGES = {
@@ -79,6 +82,26 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
     assert project.results() == finished.results()
 
 
+def test_a_killed_stage_goes_on_with_another_number_of_processes(
+    finished: Project, project: Project
+) -> None:
+    save_every_step(project)
+    kill_after(project, "train_sft", 2)
+    path = project.folder / TINY
+    values = yaml.safe_load(path.read_text())
+    values.setdefault("cluster", {})["processes_per_node"] = 2
+    path.write_text(yaml.safe_dump(values))
+    assert "goes on after step" in go_on(project, "train_sft")
+    weights = [
+        load_file(run.folder / "results/sft/chat/model/model.safetensors")
+        for run in (finished, project)
+    ]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+    manifest = json.loads((project.folder / "results/sft/chat/manifest.json").read_text())
+    assert manifest["facts"]["processes"] == 2
+
+
 @pytest.mark.parametrize(
     ("stage", "damage"),
     [("train_sft", "flipped byte"), ("train_reward", "half written"), ("train_ppo", "cut short")],
@@ -89,7 +112,7 @@ def test_a_damaged_state_is_detected_and_the_one_before_used(
     save_every_step(project)
     state = kill_after(project, stage, 2)
     newest = sorted(state.glob("step-*"))[-1]
-    tensors = newest / "engine-00000.safetensors"
+    tensors = newest / "engine-00000-00000.safetensors"
     content = tensors.read_bytes()
     if damage == "flipped byte":
         middle = len(content) // 2

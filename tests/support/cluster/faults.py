@@ -460,7 +460,7 @@ def state_damaged(run: Run) -> None:
     head.wait(600)
     run.cluster.wait_for(job)
     newest = max(run.state.glob("*/step-*"))
-    tensors = newest / "engine-00000.safetensors"
+    tensors = newest / "engine-00000-00000.safetensors"
     content = bytearray(tensors.read_bytes())
     content[len(content) // 2] ^= 1
     tensors.write_bytes(content)

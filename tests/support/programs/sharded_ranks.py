@@ -148,9 +148,7 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
             figures.append(update(engine, loss, 1))
             results[f"{name} {kind}"] = {"figures": figures, "weights": whole(engine)}
             if name in RESUMED and distributed.world_size() > 1:
-                results[f"{name} {kind}"] |= {
-                    other: resumed(name, other, path) for other in KINDS
-                }
+                results[f"{name} {kind}"] |= {other: resumed(name, other, path) for other in KINDS}
     return results
 
 

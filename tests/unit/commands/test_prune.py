@@ -12,7 +12,7 @@ def states(results, tmp_path):
     manifest = results.make("sft/chat", "train_sft", {"seed": 0})
     known = read_manifest(manifest)
     identity = {part: known[part] for part in ("config", "code", "image", "parents")}
-    identity |= {"threads": 2, "processes": 1}
+    identity |= {"threads": 2}
     folders = {
         "finished": ("train_sft/chat/f1", identity),
         "superseded": ("train_sft/chat/f2", identity | {"config": {"seed": 1}}),

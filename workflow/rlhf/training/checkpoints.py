@@ -34,7 +34,7 @@ class Checkpoints:
 
     Args:
         root: folder of the run, such as ``state/train_sft/chat``.
-        identity: all that decides the run's result (config, code, parents, world size); a state
+        identity: all that decides the run's result (config, code, parents); a state
             is found again only under the same identity.
         keep: states kept; at least two, so that a damaged one has one before it.
     """
