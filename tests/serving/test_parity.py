@@ -57,7 +57,7 @@ def test_other_weights_fail(reward, tmp_path):
 
 
 def test_stage_writes_store_report_and_manifest(reward, tmp_path):
-    config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": 1e-4, "dtype": "float32"}
+    config = {"max_batch_size": 16, "max_batch_tokens": 512, "tolerance": None, "dtype": "auto"}
     config |= {"kind": "reward", "longest": 48}
     outputs = {"repository": "repository", "parity": "parity.json", "manifest": "manifest.json"}
     command = [sys.executable, "-m", "rlhf.stages.export_store", "--name", "helpful"]
@@ -73,6 +73,6 @@ def test_stage_writes_store_report_and_manifest(reward, tmp_path):
     assert not any("__pycache__" in name or name.endswith(".log") for name in manifest["files"])
     report = read_json(tmp_path / "parity.json")
     assert report["passed"]
-    assert report["tolerance"] == 1e-4
+    assert report["tolerance"] == 1e-3, "that of float32, the type on a CPU"
     assert "length 48, padding none" in {case["case"] for case in report["cases"]}
     assert {path.name for path in tmp_path.iterdir()} == {*outputs.values(), "run.json"}

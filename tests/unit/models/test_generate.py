@@ -80,6 +80,24 @@ def test_left_padding_changes_no_logit(monkeypatch, make):
         assert_near(together[:, [row]], torch.stack(seen))
 
 
+def test_keys_and_values_have_the_room_that_there_is(monkeypatch, small):
+    """A row of 5 + 4 tokens has 2 × 2 layers × 2 heads × 8 numbers of 4 bytes for each token."""
+    prompts = token_sequences([5] * 7, seed=6, vocabulary=24)
+    draws = uniforms(np.random.default_rng(3), 7, 4)
+    expected, together = ids_of(generate(small, prompts, draws, NEVER)), []
+    original = module._decode
+    monkeypatch.setattr(
+        module, "_decode", lambda policy, rows, *rest: together.append(len(rows)) or original(
+            policy, rows, *rest
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(module, "CACHE_BYTES", 3 * 9 * 2 * 2 * 2 * 8 * 4)
+    assert ids_of(generate(small, prompts, draws, NEVER)) == expected
+    assert together == [3, 3, 1]
+    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    assert ids_of(generate(small, prompts[:2], draws[:2], NEVER)) == expected[:2]
+
+
 def test_compaction_changes_nothing(monkeypatch, small):
     prompts = token_sequences([1 + i % 7 for i in range(24)], seed=6, vocabulary=24)
     draws = uniforms(np.random.default_rng(2), 24, 40)

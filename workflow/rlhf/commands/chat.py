@@ -121,7 +121,8 @@ class Chat:
             self._tokenizer: Any = load_tokenizer(folder)
             check_tokenizer(self._tokenizer, model=folder.name)
             devices.check_device()
-            self._policy = load_token_scorer(folder).to(devices.own_device()).eval()
+            self._policy = load_token_scorer(folder, devices.own_dtype())
+            self._policy.to(devices.own_device()).eval()
         except (RlhfError, MemoryError):
             raise
         except Exception as error:  # transformers and its readers raise all kinds

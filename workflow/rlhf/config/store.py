@@ -14,15 +14,16 @@ class StoreConfig(Strict):
         64, ge=1, about="maximum of requests that Triton joins into one batch"
     )
     max_batch_tokens: int = key(8192, ge=64, about="padded tokens in one forward pass")
-    dtype: Literal["float32", "bfloat16"] = key(
-        "float32",
-        about="type of the served weights and of the computation; bfloat16 takes half the memory "
-        "and needs a larger `tolerance`",
+    dtype: Literal["auto", "float32", "bfloat16"] = key(
+        "auto",
+        about="type of the served weights and of the computation; `auto`: bfloat16 on GPUs that "
+        "have it, float32 elsewhere",
     )
-    tolerance: float = key(
-        1e-3,
+    tolerance: float | None = key(
+        None,
         gt=0,
-        about="largest difference that the parity check accepts, in a log probability or raw score",
+        about="largest difference that the parity check accepts, in a log probability or raw "
+        "score; absent: 0.001 in float32, 0.2 in bfloat16",
     )
 
 

@@ -26,6 +26,17 @@ def own_device() -> torch.device:
     return torch.device("cpu")
 
 
+def own_dtype() -> torch.dtype:
+    """Type of weights that nothing trains: bfloat16 on a GPU that has it, float32 elsewhere.
+
+    Sampling and scoring are bound by the memory that weights are read from. CPUs keep float32: few
+    are fast in bfloat16, and their results are compared byte for byte.
+    """
+    if own_device().type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
 def check_device() -> None:
     """Compute something on this process's device, and say which GPUs are left alone.
 

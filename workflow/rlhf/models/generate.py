@@ -21,6 +21,9 @@ from rlhf.models.scoring import ALIKE
 
 PREFILL_TOKENS = 4096  # padded tokens of prompts in one forward pass
 BLOCK = 512  # tokens whose probabilities are added up on their own
+MAX_ROWS = 128  # rows decoded together
+CACHE_BYTES = 2**33  # of keys and values on a CPU
+FREE_SHARE = 0.6  # of a GPU's free memory, for keys and values
 COMPACT_SHARE = 0.125  # finished rows leave once they are this share of the batch
 
 
@@ -103,7 +106,7 @@ def generate(
     draws: torch.Tensor,
     eos_id: int,
     temperature: float = 1.0,
-    max_rows: int = 128,
+    max_rows: int = MAX_ROWS,
 ) -> list[Response]:
     """Sample one response for each prompt from the full distribution (top-k 0, top-p 1).
 
@@ -113,16 +116,33 @@ def generate(
         draws: [n, S] from ``uniforms``; S is the longest response.
         eos_id: the token that ends a response.
         temperature: logits are divided by this; 0 takes the most probable token.
-        max_rows: rows decoded together.
+        max_rows: rows decoded together, if their keys and values have room (``_rows_at_a_time``).
     """
     responses: dict[int, Response] = {}
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    for start in range(0, len(by_length), max_rows):
-        rows = by_length[start : start + max_rows]
+    start = 0
+    while start < len(by_length):
+        capacity = len(prompts[by_length[start]]) + draws.shape[1]
+        rows = by_length[start : start + min(max_rows, _rows_at_a_time(policy, capacity))]
+        start += len(rows)
         decoded = _decode(policy, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
         for i, (ids, logprob) in zip(rows, decoded, strict=True):
             responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id, logprob)
     return [responses[i] for i in range(len(prompts))]
+
+
+def _rows_at_a_time(policy: TokenScorer, capacity: int) -> int:
+    """How many rows' keys and values of ``capacity`` tokens have room, at least one."""
+    config = policy.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers = len(decoder_layers(policy.model))
+    row = 2 * layers * heads * width * capacity * policy.model.dtype.itemsize
+    room = CACHE_BYTES
+    if policy.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(policy.device)
+        room = int(FREE_SHARE * free)
+    return max(1, room // row)
 
 
 def _decode(

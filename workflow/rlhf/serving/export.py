@@ -9,9 +9,13 @@ from typing import Any
 from rlhf.config.store import StoreSlice
 from rlhf.core.files import write_json
 from rlhf.errors import IntegrityError
+from rlhf.models import devices
 from rlhf.models.trust import is_trusted
 from rlhf.serving.parity import check_parity
 from rlhf.serving.store import Kind, export_store, model_identity
+
+# What rounding alone may make of a log probability or a raw score.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.2}
 
 
 def export(
@@ -41,6 +45,9 @@ def export(
             hint="set ppo.<name>.scoring: local, which asks the models in-process",
         )
     identity = model_identity(kind, artifact)
+    dtype = (
+        str(devices.own_dtype()).removeprefix("torch.") if config.dtype == "auto" else config.dtype
+    )
     export_store(
         kind,
         artifact / "model",
@@ -48,7 +55,7 @@ def export(
         identity,
         max_batch_size=config.max_batch_size,
         max_batch_tokens=config.max_batch_tokens,
-        dtype=config.dtype,
+        dtype=dtype,
     )
     log = parity.with_suffix(".server.log")
     report = check_parity(
@@ -57,8 +64,8 @@ def export(
         repository,
         log,
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
-        tolerance=config.tolerance,
-        dtype=config.dtype,
+        tolerance=config.tolerance or TOLERANCES[dtype],
+        dtype=dtype,
         longest=config.longest,
     )
     write_json(parity, report)

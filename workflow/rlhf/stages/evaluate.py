@@ -54,25 +54,24 @@ def run(stage: Stage) -> None:
     random = generator(config.seed, "evaluation")
     draws = uniforms(random, len(repeated), config.max_new_tokens)
 
-    # One model is in memory at a time, and the reference (SFT) to the end.
-    responses: dict[str, list[Response]] = {}
-    for name in names:
+    # One model is in memory at a time; the reference comes last, for it scores the others too.
+    eos, device, dtype = tokenizer.eos_token_id, devices.own_device(), devices.own_dtype()
+    responses: dict[str, list[Response]] = {name: [] for name in names}
+    referred: dict[str, list[float]] = {}
+    for name in sorted(names, key=lambda name: name == REFERENCE):
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
-        model = load_token_scorer(stage.folder(name) / "model").to(devices.own_device()).eval()
-        check_sampling(model, stage.folder(name) / "model")
-        responses[name] = generate(
-            model, repeated, draws, tokenizer.eos_token_id, config.temperature
-        )
+        folder = stage.folder(name) / "model"
+        model = load_token_scorer(folder, dtype).to(device).eval()
+        check_sampling(model, folder)
+        responses[name] = generate(model, repeated, draws, eos, config.temperature)
         if name == REFERENCE:
-            reference = model
-    reward_model = (
-        load_reply_scorer(stage.folder("reward") / "model").to(devices.own_device()).eval()
-    )
-    calibration = load_calibration(stage.folder("reward") / "model")
-    eos = tokenizer.eos_token_id
+            others = {other: responses[other] for other in names if other != REFERENCE}
+            referred = _logprobs(model, repeated, others, config.temperature, tokens)
+        del model
+    folder = stage.folder("reward") / "model"
+    reward_model = load_reply_scorer(folder, dtype).to(device).eval()
+    calibration = load_calibration(folder)
     rewards = _rewards(reward_model, calibration, repeated, responses, eos, tokens)
-    others = {name: found for name, found in responses.items() if name != REFERENCE}
-    referred = _logprobs(reference, repeated, others, config.temperature, tokens)
     samples = {}
     for name in names:
         own = [one.logprob for one in responses[name]]
