@@ -197,15 +197,19 @@ def test_sampling_inverts_the_cumulative_distribution():
     assert module._sample(logits, draws, 0)[0].tolist() == [2] * 6
 
 
-def test_every_token_of_a_large_vocabulary_can_be_drawn():
-    """Half of it is tokens of 1e-8 each, behind one that has nearly all."""
+def test_tokens_all_over_a_large_vocabulary_can_be_drawn():
+    """Half of it is tokens of 1e-8 each, behind one that has nearly all.
+
+    Every 13th of them: each place in a block is among them.
+    """
     vocabulary, rare = 151_936, 75_968
     probabilities = torch.full((1, vocabulary), 1e-8)
     probabilities[:, :-rare] = 0
     probabilities[0, 7] = 1 - rare * 1e-8
     edges = probabilities.double().cumsum(-1)[0]
     edges /= edges[-1].item()
-    tokens = torch.arange(vocabulary - rare, vocabulary)
+    tokens = torch.arange(vocabulary - rare, vocabulary, 13)
+    assert set((tokens % module.BLOCK).tolist()) == set(range(module.BLOCK))
     draws = (edges[tokens - 1] + edges[tokens]) / 2  # the middle of what belongs to each
     for own, part in zip(tokens.split(256), draws.split(256), strict=True):
         drawn, logprobs = module._sample(probabilities.log().expand(len(part), -1), part, 1.0)

@@ -85,10 +85,17 @@ def test_a_frozen_model_gives_no_gradients():
     assert not any(p.requires_grad for p in reference.parameters())
 
 
-def test_ranks_resume_to_the_same_bytes(tmp_path):
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """The folder of two ranks that trained, saved and resumed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks(Path(engine_ranks.__file__), folder)
+    return folder
+
+
+def test_ranks_resume_to_the_same_bytes(two_ranks):
     """Checklist 40"""
-    run_ranks(Path(engine_ranks.__file__), tmp_path)
-    ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
+    ranks = [torch.load(two_ranks / f"rank-{rank}.pt") for rank in range(2)]
     assert [one["rank"] for one in ranks] == [0, 1]
     assert ranks[0]["figures"] != ranks[1]["figures"], "each rank has random numbers of its own"
     for one in ranks:
@@ -96,27 +103,25 @@ def test_ranks_resume_to_the_same_bytes(tmp_path):
         for name, weights in one["straight"].items():
             assert torch.equal(weights, one["resumed"][name]), name
             assert torch.equal(weights, ranks[0]["straight"][name]), name
-    (folder,) = tmp_path.glob("state/*/step-*")
+    (folder,) = two_ranks.glob("state/*/step-*")
     seal = json.loads((folder / SEAL).read_text())
     assert seal.keys() == {path.name for path in folder.iterdir()} - {SEAL}
     assert {"rank-00000.json", "rank-00001.json", "rank-00001.safetensors"} < seal.keys()
 
 
-def test_experts_that_some_ranks_did_not_use_are_alike_on_all(tmp_path):
-    run_ranks(Path(engine_ranks.__file__), tmp_path)
+def test_experts_that_some_ranks_did_not_use_are_alike_on_all(two_ranks):
     for rank in range(2):
-        first, second, unused = torch.load(tmp_path / f"rank-{rank}.pt")["experts"]
+        first, second, unused = torch.load(two_ranks / f"rank-{rank}.pt")["experts"]
         torch.testing.assert_close(first, torch.zeros(2))
         torch.testing.assert_close(second, torch.zeros(2))
         assert unused.tolist() == [1, 1]
 
 
-def test_a_state_of_two_ranks_is_taken_up_by_one(tmp_path):
-    run_ranks(Path(engine_ranks.__file__), tmp_path)
+def test_a_state_of_two_ranks_is_taken_up_by_one(two_ranks):
     root, engine = engine_ranks.make()
-    step, values = Checkpoints(tmp_path / "state", {}).load(engine)
+    step, values = Checkpoints(two_ranks / "state", {}).load(engine)
     assert (step, values["rank"], distributed.world_size()) == (2, 0, 1)
-    (folder,) = tmp_path.glob("state/*/step-*")
+    (folder,) = two_ranks.glob("state/*/step-*")
     saved = {k: v for path in folder.glob("engine-*") for k, v in load_file(path).items()}
     for name, parameter in root.named_parameters():
         assert (f"weight/{name}" in saved) == parameter.requires_grad
