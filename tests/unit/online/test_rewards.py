@@ -6,7 +6,6 @@ import pytest
 import torch
 from support.tiny_online import config, rollout_of
 
-from rlhf.online.reference import NoReference
 from rlhf.online.rewards import RewardShaping, RunningScale
 
 
@@ -65,13 +64,6 @@ def test_without_coefficient_only_the_score_is_left(estimator):
     """Checklist 22"""
     policy, reference = [torch.tensor([-1.0, -2.0])], [torch.tensor([-9.0, -0.1])]
     found = rewards_of([3.0], policy, reference, kl__estimator=estimator)
-    torch.testing.assert_close(found[0], torch.tensor([0.0, 3.0]))
-
-
-def test_without_a_reference_only_the_score_is_left():
-    policy = [torch.tensor([-1.0, -2.0])]
-    reference = NoReference().logprobs(rollout_of(policy))
-    found = rewards_of([3.0], policy, reference, kl__coefficient=0.5)
     torch.testing.assert_close(found[0], torch.tensor([0.0, 3.0]))
 
 

@@ -63,11 +63,3 @@ class ServedReference:
         arrays = [ids.numpy() for ids in rollout.sequences]
         answers = self._client.logprobs(arrays, rollout.starts, self._temperature)
         return [torch.from_numpy(logprobs) for logprobs in answers]
-
-
-class NoReference:
-    """For methods without a KL penalty: the policy is its own reference, and every KL is 0."""
-
-    def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
-        """See ``Reference``."""
-        return rollout.logprobs
