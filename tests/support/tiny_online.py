@@ -20,9 +20,9 @@ from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import Reference, ReferenceModel
 from rlhf.online.rewards import Reward, RewardModel
 from rlhf.online.rollout import Rollout
-from rlhf.online.sampler import ModelSampler
-from rlhf.runtime.options import RunOptions
-from rlhf.training.engine.replicated import Replicated
+from rlhf.online.sampler import ModelSampler, ReplicaSampler
+from rlhf.runtime.options import EngineKind, EngineOptions, RunOptions
+from rlhf.training.engine.open import open_engine
 from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
 
 VOCABULARY = 24  # so that EOS is sampled now and then
@@ -118,6 +118,7 @@ def trainer(
     reference: Reference | None = None,
     micro_batch_tokens: int = 48,
     model: Any = None,
+    kind: EngineKind = "replicated",
     **options: Any,
 ) -> OnlineTrainer:
     model, judged = model or policy(), judge()
@@ -131,10 +132,15 @@ def trainer(
     for root in (start, judged, *actor.children()):
         if isinstance(root, Backbone):
             root.compute_in(settings.precision)
+    engine = open_engine(actor, rates, settings.optimizer, EngineOptions(kind))
+    start, judged = engine.frozen(start), engine.frozen(judged)
+    longest = settings.sampling.max_new_tokens
     learner = OnlineTrainer(
         algorithm,
-        Replicated(actor, rates, settings.optimizer),
-        ModelSampler(model, EOS, settings.sampling.max_new_tokens, temperature),
+        engine,
+        ReplicaSampler(model, "policy.", EOS, longest, temperature)
+        if engine.sharded
+        else ModelSampler(model, EOS, longest, temperature),
         reward or RewardModel(judged, EOS, 64),
         reference or ReferenceModel(start, temperature, 64),
         PromptStream(mixture, settings.seed),

@@ -43,6 +43,19 @@ def update_of(settings, folder: Path, state: Path) -> dict:
     }
 
 
+def sharded(folder: Path, state: Path) -> dict:
+    """Two updates of a policy with a critic, spread over the ranks; whole in one process."""
+    kind = "fsdp" if distributed.world_size() > 1 else "replicated"
+    settings = config(epochs=2, updates=2, value__kind="critic")
+    learner = trainer(prompts_in(folder / "prompts"), state, settings, kind=kind)
+    run = learner.train()
+    return {
+        "weights": {name: tensor.clone() for name, tensor in learner.engine.weights()},
+        "metrics": run.journals["metrics"].records(),
+        "samples": run.journals["samples"].records() if distributed.rank() == 0 else [],
+    }
+
+
 def work(folder: Path, state: Path) -> dict:
     mine = parts()[distributed.rank() :: distributed.world_size()]
     scale = RunningScale()
@@ -60,6 +73,7 @@ def work(folder: Path, state: Path) -> dict:
         "anyone": [distributed.anyone(distributed.rank() == 1), distributed.anyone(False)],
         "rloo": update_of(rloo_config(responses_per_prompt=2), folder, state / "rloo"),
         "ppo": update_of(config(responses_per_prompt=2), folder, state / "ppo"),
+        "sharded": sharded(folder, state / "fsdp"),
         "rollouts": [
             {"sequences": one.rollout.sequences, "advantages": one.credit.advantages}
             for one in experiences

@@ -1,12 +1,36 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from support.tiny_models import reply_scorer, token_scorer
+from support.tiny_models import causal_lm, reply_scorer, token_scorer
 
 from rlhf.errors import ConfigError
 from rlhf.models.backbone import Backbone, decoder_layers
+from rlhf.models.load import load_token_scorer
 from rlhf.models.roots import TokenScorer
+
+
+def anonymous_bytes() -> int:
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in x)
+    return 1024 * int(line.split()[1])
+
+
+def test_weights_as_they_lie_are_mapped_and_not_held(tmp_path):
+    """So ranks of a node share them, and each cuts its slices out layer by layer."""
+    sizes = {"vocabulary": 4000, "hidden_size": 512, "intermediate_size": 2048}
+    causal_lm(0, **sizes).to(torch.bfloat16).save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    load_token_scorer(tmp_path, "auto")  # what is imported at first use is held
+    before = anonymous_bytes()
+    mapped = load_token_scorer(tmp_path, "auto")
+    assert mapped.model.dtype == torch.bfloat16
+    assert anonymous_bytes() - before < size / 4
+    before = anonymous_bytes()
+    wide = load_token_scorer(tmp_path)
+    assert wide.model.dtype == torch.float32
+    assert anonymous_bytes() - before > 1.5 * size
 
 
 @pytest.mark.parametrize("make", [token_scorer, reply_scorer])

@@ -113,6 +113,20 @@ def test_measures_are_over_all_ranks(found):
     assert both["optimizer_steps"] == one["optimizer_steps"] == 4
 
 
+def test_a_policy_in_slices_learns_what_a_whole_one_does(found):
+    """It is sampled from whole, and scored by models in slices."""
+    (first, second), alone, _ = found
+    one, both = alone["sharded"], first["sharded"]
+    for mine, whole in zip(both["metrics"], one["metrics"], strict=True):
+        for name in ("reward", "kl", "entropy", "grad_norm", "value_loss", "policy_loss"):
+            assert mine[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-4), name
+        assert mine["response_length"] == whole["response_length"]
+    assert both["samples"][0]["response"] == one["samples"][0]["response"]
+    for name, tensor in both["weights"].items():
+        assert torch.equal(tensor, second["sharded"]["weights"][name]), name
+        torch.testing.assert_close(tensor, one["weights"][name], atol=1e-3, rtol=0, msg=name)
+
+
 def test_sums_over_ranks(found):
     ranks, _, _ = found
     for one in ranks:
