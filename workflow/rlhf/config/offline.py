@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
 from rlhf.config.training import PRECISION, OptimizerConfig, Precision
@@ -45,9 +46,15 @@ class OfflineConfig(Strict):
         unit="batches",
     )
     optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
+    adapter: AdapterConfig | None = ADAPTER
     freeze_layers: int = key(
         0, ge=0, about="decoder layers, from the bottom, that are not trained (nor the embeddings)"
     )
     precision: Precision = PRECISION
     evaluations: int = key(2, ge=1, about="number of validations during a run")
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
+
+    @model_validator(mode="after")
+    def _freezes_once(self) -> Self:
+        refuse_frozen_layers(self.adapter, self.freeze_layers)
+        return self

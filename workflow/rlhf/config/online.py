@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
 from rlhf.config.training import PRECISION, OptimizerConfig, Precision
@@ -87,6 +88,7 @@ class OnlineConfig(Strict):
         unit="nats per token",
     )
     optimizer: OptimizerConfig = key(OptimizerConfig(), about="AdamW and its schedule")
+    adapter: AdapterConfig | None = ADAPTER
     freeze_layers: int = key(
         0, ge=0, about="decoder layers, from the bottom, that stay as they are"
     )
@@ -106,4 +108,14 @@ class OnlineConfig(Strict):
                     f"{name} {getattr(self, name)} must divide rollout_batch_size "
                     f"{self.rollout_batch_size}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> Self:
+        refuse_frozen_layers(self.adapter, self.freeze_layers)
+        if self.adapter and self.adapter.dropout:
+            raise ValueError(
+                f"adapter.dropout {self.adapter.dropout:g}: dropout would change probabilities "
+                "between sampling and training, so that their ratio means nothing; write 0"
+            )
         return self

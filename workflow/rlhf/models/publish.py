@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from rlhf.core.files import write_json
+from rlhf.models.adapters import is_adapted, merged, merged_size, save_adapter
 from rlhf.models.backbone import Backbone
 from rlhf.models.parts import bounded, write_tensors
 
 MAX_BYTES = 5 * 10**9  # of one file of weights
+ADAPTER = "adapter"  # folder beside the weights that it is merged into
 Named = Iterable[tuple[str, torch.Tensor]]
 
 
@@ -31,9 +33,11 @@ def save_model(
 ) -> None:
     """Write safetensors, config, tokenizer and chat template; one file of weights in memory.
 
+    An adapter is merged into the weights, and stands beside them too, as peft reads it.
+
     Args:
         root: holds the model, for all but its weights.
-        weights: whole tensors by their names in transformers' model, tied ones once.
+        weights: whole tensors by their names in the model, tied ones once.
         tokenizer: the model's.
         folder: where to.
         max_bytes: of one file of weights; the names of several are in an index.
@@ -45,7 +49,9 @@ def save_model(
     model.config.use_cache = True
     model.save_pretrained(folder, state_dict={})  # all but the weights
     left_out = set(model._keys_to_ignore_on_save or ())
-    kept = ((name, tensor) for name, tensor in weights if name not in left_out)
+    adapter: dict[str, torch.Tensor] = {}
+    plain = merged(model, weights, adapter)
+    kept = ((name, tensor) for name, tensor in plain if name not in left_out)
     groups: list[tuple[Path, dict[str, int]]] = []
     for group in bounded(_as_published(model, kept), max_bytes):
         path = folder / f"part-{len(groups)}.safetensors"
@@ -54,7 +60,9 @@ def save_model(
     if len(groups) == 1:
         groups[0][0].rename(folder / "model.safetensors")
     else:
-        _number(folder, groups, model.num_parameters())
+        _number(folder, groups, merged_size(model))
+    if is_adapted(model):
+        save_adapter(model, adapter, folder / ADAPTER)
     tokenizer.save_pretrained(folder)
 
 

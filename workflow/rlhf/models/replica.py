@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from rlhf.models.adapters import merged
 from rlhf.models.roots import TokenScorer
 
 
@@ -16,8 +17,8 @@ def replica(
 
     Args:
         root: the model; its own weights are not touched.
-        weights: whole tensors by their names in transformers' model, tied ones once; they are
-            taken over as they are, not copied.
+        weights: whole tensors by their names in the model, tied ones once; they are taken over as
+            they are, not copied, and an adapter is merged into them.
         dtype: type of what is floating-point; None: as it is.
     """
     model = root.model
@@ -25,11 +26,13 @@ def replica(
         copy = type(model)(model.config)
     tensors = {
         name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-        for name, tensor in weights
+        for name, tensor in merged(model, weights)
     }
     copy.load_state_dict(tensors, strict=False, assign=True)
     copy.tie_weights()
-    for name, buffer in model.named_buffers():  # such as rotary frequencies, in no state
+    for name, buffer in merged(
+        model, model.named_buffers()
+    ):  # such as rotary frequencies, in no state
         owner, _, leaf = name.rpartition(".")
         copy.get_submodule(owner)._buffers[leaf] = buffer
     empty = [name for name, tensor in copy.named_parameters() if tensor.is_meta]

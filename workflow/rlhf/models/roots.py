@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from rlhf.models.adapters import switched_off
 from rlhf.models.backbone import Backbone
 from rlhf.models.head import OwnHead
 from rlhf.models.logprobs import own_token_logprobs, token_logprobs
@@ -203,9 +204,15 @@ class Actor(nn.Module):
         self.policy, self.temperature = policy, temperature
 
     def forward(
-        self, sequences: Sequence[torch.Tensor], starts: Sequence[int], with_entropy: bool = False
+        self,
+        sequences: Sequence[torch.Tensor],
+        starts: Sequence[int],
+        with_entropy: bool = False,
+        adapted: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See ``ActorCritic``; there are no values: [0]."""
+        if not adapted:
+            return _without_adapter(self.policy, sequences, starts, self.temperature)
         places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
         logprobs, entropy = self.policy(sequences, places, self.temperature, with_entropy, prompts)
         return logprobs, logprobs.new_zeros(0), entropy
@@ -227,16 +234,29 @@ class ActorCritic(nn.Module):
         self.policy, self.value, self.temperature = policy, value, temperature
 
     def forward(
-        self, sequences: Sequence[torch.Tensor], starts: Sequence[int], with_entropy: bool = False
+        self,
+        sequences: Sequence[torch.Tensor],
+        starts: Sequence[int],
+        with_entropy: bool = False,
+        adapted: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evaluate the tokens of each sequence from ``starts[i]`` on.
 
         Sequences with one prompt share a pass over it, see ``Backbone.states_at``.
 
+        Args:
+            sequences: token ids [T_i].
+            starts: for each the first token that is evaluated, at least 1.
+            with_entropy: also compute entropies (no gradient).
+            adapted: False: by the policy without its adapter, the model that it started from; of
+                it there are log probabilities alone.
+
         Returns:
             log π of the tokens [N] at the sampling temperature, in nats; values [N] of the states
             before them; entropies of the policy [N], or [0].
         """
+        if not adapted:
+            return _without_adapter(self.policy, sequences, starts, self.temperature)
         places = from_starts(sequences, starts)
         prompts = [start - 1 for start in starts]
         before, targets = self.policy.states_before(sequences, places, prompts)
@@ -244,6 +264,19 @@ class ActorCritic(nn.Module):
         if isinstance(self.value, Critic):
             return logprobs, self.value.values(sequences, places), entropy
         return logprobs, self.value(before), entropy
+
+
+def _without_adapter(
+    policy: TokenScorer,
+    sequences: Sequence[torch.Tensor],
+    starts: Sequence[int],
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log probabilities [N] under the model that an adapter was added to; nothing else: [0]."""
+    places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
+    with switched_off(policy.model):
+        logprobs, _ = policy(sequences, places, temperature, prompts=prompts)
+    return logprobs, logprobs.new_zeros(0), logprobs.new_zeros(0)
 
 
 def from_starts(sequences: Sequence[torch.Tensor], starts: Sequence[int]) -> list[torch.Tensor]:

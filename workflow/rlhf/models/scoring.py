@@ -20,6 +20,7 @@ def sequence_logprobs(
     temperature: float,
     max_tokens: int,
     passes: Callable[[int], int] = int,
+    forward: Callable[..., tuple[torch.Tensor, ...]] | None = None,
 ) -> list[torch.Tensor]:
     """For each sequence, log probabilities of its tokens from ``starts[i]`` on, in nats.
 
@@ -33,6 +34,7 @@ def sequence_logprobs(
         max_tokens: padded tokens in one forward pass.
         passes: from the forward passes that are needed to those that are run: where a model is
             computed in lockstep, as many as on the rank that needs most.
+        forward: called in place of ``scorer``, where an engine holds it.
     """
     found: dict[int, torch.Tensor] = {}
     prompts = [start - 1 for start in starts]
@@ -40,7 +42,8 @@ def sequence_logprobs(
     for rows in shared + alone:
         chosen = [sequences[i] for i in rows]
         places = from_starts(chosen, [starts[i] for i in rows])
-        logprobs, _ = scorer(chosen, places, temperature, prompts=[prompts[i] for i in rows])
+        shared_by = [prompts[i] for i in rows]
+        logprobs, *_ = (forward or scorer)(chosen, places, temperature, prompts=shared_by)
         parts = logprobs.cpu().split([len(each) for each in places])
         for i, part in zip(rows, parts, strict=True):
             found.setdefault(i, part)

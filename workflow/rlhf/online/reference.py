@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from rlhf.models.roots import TokenScorer
 from rlhf.models.scoring import sequence_logprobs
 from rlhf.online.rollout import Rollout
 from rlhf.training import distributed
+from rlhf.training.engine.protocol import Engine
 
 if TYPE_CHECKING:
     from rlhf.serving.client import TritonScorer
@@ -45,6 +47,46 @@ class ReferenceModel:
             self._max_tokens,
             distributed.most,
         )
+
+
+class AdapterOff:
+    """The policy without its adapter: the model that it started from, at no memory.
+
+    Args:
+        engine: around an ``Actor`` or ``ActorCritic``.
+        policy: the policy in it.
+        temperature: sampling temperature of both.
+        max_tokens: padded tokens in one forward pass.
+    """
+
+    def __init__(
+        self, engine: Engine, policy: TokenScorer, temperature: float, max_tokens: int
+    ) -> None:
+        self._engine, self._policy = engine, policy
+        self._temperature, self._max_tokens = temperature, max_tokens
+
+    @torch.no_grad()
+    def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
+        """See ``Reference``."""
+        return sequence_logprobs(
+            self._policy,
+            rollout.sequences,
+            rollout.starts,
+            self._temperature,
+            self._max_tokens,
+            distributed.most,
+            self._forward,
+        )
+
+    def _forward(
+        self,
+        sequences: Sequence[torch.Tensor],
+        places: Sequence[torch.Tensor],
+        temperature: float,
+        prompts: Sequence[int],
+    ) -> tuple[torch.Tensor, ...]:
+        """As a ``TokenScorer``, through the engine: ``places`` are those after the prompts."""
+        return self._engine(sequences, [prompt + 1 for prompt in prompts], adapted=False)
 
 
 class ServedReference:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -195,7 +195,7 @@ def _type(annotation: Any, field: FieldInfo) -> str:
         return "list"
     if get_origin(annotation) is dict:
         return "mapping"
-    if NoneType in get_args(annotation):
+    if get_origin(annotation) in (Union, UnionType):
         return " or ".join(_type(one, field) for one in inner)
     names = {bool: "true or false", int: "whole number", float: "number", str: "text"}
     if any(getattr(one, "pattern", None) == NAME_PATTERN for one in field.metadata):

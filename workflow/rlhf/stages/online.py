@@ -18,7 +18,7 @@ from rlhf.models.sampling_check import check_sampling
 from rlhf.online.algorithm import Algorithm
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
-from rlhf.online.reference import Reference, ReferenceModel, ServedReference
+from rlhf.online.reference import AdapterOff, Reference, ReferenceModel, ServedReference
 from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel
 from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
 from rlhf.runtime.deadline import stop_requested
@@ -27,7 +27,14 @@ from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage
-from rlhf.stages.training import begin, messages_of, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import (
+    adapt,
+    begin,
+    messages_of,
+    mixture,
+    publish_model,
+    tokenizer_facts,
+)
 from rlhf.training import distributed
 from rlhf.training.batches import check_rollouts
 from rlhf.training.engine.open import open_engine
@@ -62,6 +69,7 @@ def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
     policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
+    adapt(stage, policy, config.adapter, config.seed)
     policy.compute_in(config.precision)
     return policy
 
@@ -86,7 +94,7 @@ def train(
     """
     tokenizer = load_tokenizer(stage.folder("sft") / "model")
     engine = open_engine(actor, rates, config.optimizer, stage.engine)
-    reward, reference = _scoring(stage, config, engine, tokenizer.eos_token_id)
+    reward, reference = _scoring(stage, config, engine, actor.policy, tokenizer.eos_token_id)
     trainer = OnlineTrainer(
         algorithm,
         engine,
@@ -134,9 +142,11 @@ def _sampler(
 
 
 def _scoring(
-    stage: Stage, config: OnlineConfig, engine: Engine, eos_id: int
+    stage: Stage, config: OnlineConfig, engine: Engine, policy: TokenScorer, eos_id: int
 ) -> tuple[Reward, Reference]:
     """In-process models, or clients that have checked that the servers hold the same models.
+
+    In the process, a policy with an adapter is its own reference.
 
     Raises:
         ServingError: no server was announced, or one holds another model.
@@ -147,13 +157,15 @@ def _scoring(
     }
     temperature = config.sampling.temperature
     if config.scoring == "local":
-        reward = load_reply_scorer(folders["reward"], dtype="auto")
-        reference = load_token_scorer(folders["reference"], dtype="auto")
-        reward.compute_in(config.precision)
-        reference.compute_in(config.precision)
-        reward, reference = engine.frozen(reward), engine.frozen(reference)
         tokens = stage.micro_batch_tokens
-        return RewardModel(reward, eos_id, tokens), ReferenceModel(reference, temperature, tokens)
+        judge = load_reply_scorer(folders["reward"], dtype="auto")
+        judge.compute_in(config.precision)
+        reward = RewardModel(engine.frozen(judge), eos_id, tokens)
+        if config.adapter:
+            return reward, AdapterOff(engine, policy, temperature, tokens)
+        start = load_token_scorer(folders["reference"], dtype="auto")
+        start.compute_in(config.precision)
+        return reward, ReferenceModel(engine.frozen(start), temperature, tokens)
     clients = {kind: _client(stage, kind, folder) for kind, folder in folders.items()}
     return (
         ServedRewardModel(clients["reward"], eos_id),

@@ -5,7 +5,15 @@ from rlhf.config.dpo import DpoConfig
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts, validation
+from rlhf.stages.training import (
+    adapt,
+    begin,
+    finish,
+    mixture,
+    publish_model,
+    tokenizer_facts,
+    validation,
+)
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.open import open_engine
@@ -24,6 +32,7 @@ def run(stage: Stage) -> None:
     check_tokenized(stage, start)
     model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
+    adapt(stage, model, config.adapter, config.seed)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     rates = {"": config.optimizer.learning_rate}

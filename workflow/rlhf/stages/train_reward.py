@@ -16,7 +16,7 @@ from rlhf.models.load import load_tokenizer
 from rlhf.models.reward import new_reply_scorer, save_calibration
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import begin, finish, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import adapt, begin, finish, mixture, publish_model, tokenizer_facts
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.open import open_engine
@@ -39,6 +39,7 @@ def run(stage: Stage) -> None:
     check_tokenized(stage, start, "demonstrations")
     model = new_reply_scorer(start, config.seed, dtype="auto")
     model.freeze(config.freeze_layers)
+    adapt(stage, model, config.adapter, config.seed)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     shown = _demonstrations(stage, config.calibration_samples)

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from rlhf.config import mixture as shares_config
+from rlhf.config.adapter import AdapterConfig
 from rlhf.config.offline import OfflineConfig
 from rlhf.core.files import atomic_directory
+from rlhf.core.seeds import derived_seed
 from rlhf.data.enough import require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
+from rlhf.models.adapters import Lora, add_adapter
 from rlhf.models.backbone import Backbone
 from rlhf.models.publish import below, save_model
 from rlhf.models.trust import TRUSTED
@@ -68,6 +71,31 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, Any]:
     trusted = any(facts[path].get(TRUSTED) for path in manifests)
     shared = {name: facts[first][name] for name in TOKENIZER_FACTS}
     return shared | ({TRUSTED: True} if trusted else {})
+
+
+def adapt(
+    stage: Stage,
+    root: Backbone,
+    config: AdapterConfig | None,
+    seed: int,
+    purpose: str = "adapter",
+) -> None:
+    """Put an adapter into a model that will be trained, if the run has one.
+
+    Args:
+        stage: the stage.
+        root: the model's root, its weights in place.
+        config: the adapter's settings.
+        seed: the run's.
+        purpose: name of the random stream of its weights.
+
+    Raises:
+        ConfigError: a name in the settings is not that of a layer that can be adapted.
+    """
+    if config is not None:
+        where = f"{stage.section}.{stage.name}.adapter"
+        lora = Lora(**config.model_dump())
+        add_adapter(root.model, lora, derived_seed(seed, purpose), where)
 
 
 def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:

@@ -1,0 +1,69 @@
+"""Low-rank adapters: a run that trains a few small matrices beside the frozen weights."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from rlhf.config.base import Strict, key
+
+
+class AdapterConfig(Strict):
+    """LoRA: low-rank matrices beside frozen weights."""
+
+    rank: int = key(16, ge=1, about="rank r of the update of each matrix", source="TRL")
+    alpha: float = key(
+        32.0, gt=0, about="α: the update B·A is scaled by α/r, or α/√r", source="TRL"
+    )
+    dropout: float = key(
+        0.0,
+        ge=0,
+        lt=1,
+        about="share of an adapter's inputs that are dropped in training; on-policy methods have "
+        "none",
+    )
+    dora: bool = key(
+        False,
+        about="DoRA: the lengths of the rows of each matrix are trained apart from their "
+        "directions, which the update turns",
+        source="Liu et al. 2024",
+    )
+    rank_stabilized: bool = key(
+        False,
+        about="rsLoRA: scale the update by α/√r, so that large ranks learn as fast",
+        source="Kalajdzievski 2023",
+    )
+    target_modules: list[str] | Literal["all-linear"] = key(
+        "all-linear",
+        about="linear layers that are adapted, such as `q_proj`: the ends of their names; "
+        "`all-linear`: all but the head",
+        source="Dettmers et al. 2023",
+    )
+    modules_to_save: list[str] = key(
+        [],
+        about="modules that are trained whole, by the ends of their names, such as `lm_head`; a "
+        "reward model's score always is",
+    )
+
+    @model_validator(mode="after")
+    def _targets_something(self) -> Self:
+        if not self.target_modules:
+            raise ValueError("target_modules: name a layer, or write all-linear")
+        return self
+
+
+ADAPTER: Any = key(None, about="train a low-rank adapter; without it all weights are trained")
+
+
+def refuse_frozen_layers(adapter: AdapterConfig | None, freeze_layers: int) -> None:
+    """Refuse an adapter where layers are frozen too: it freezes them all.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if adapter and freeze_layers:
+        raise ValueError(
+            f"freeze_layers {freeze_layers} does not go with adapter, which freezes all layers: "
+            "leave one out; adapter.target_modules names what is changed"
+        )

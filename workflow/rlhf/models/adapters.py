@@ -1,0 +1,313 @@
+"""Low-rank adapters: small trained matrices beside the frozen weights of a transformer.
+
+A linear layer with weights W [out, in] gets B [out, r] and A [r, in], and computes W' x with
+
+    W' = W + s·B·A,  s = α/r                LoRA, Hu et al. 2021 (arXiv 2106.09685), equation 3
+                     s = α/√r               rsLoRA, Kalajdzievski 2023 (arXiv 2312.03732)
+    W' = m ⊙ (W + s·B·A) / ‖W + s·B·A‖      DoRA, Liu et al. 2024 (arXiv 2402.09353), equation 5
+
+‖·‖ being the norm of each row, and m [out] trained from ‖W‖ on. B is zero at first, so W' = W.
+
+peft's layers stand in the model in place of its own, and the model stays what it was: whoever looks
+for its layers, its head or its body finds them. Weights outside are plain ones: ``merged`` makes
+them, layer by layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from rlhf.core.files import write_json
+from rlhf.errors import ConfigError
+from rlhf.models.parts import write_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+SCORE = "score"  # head of a reward model
+_NAME = "default"  # of the one adapter that a model has
+_OF_A_LAYER = ("base_layer", "lora_A", "lora_B", "lora_magnitude_vector")
+_OF_A_COPY = ("original_module", "modules_to_save")
+_PART = re.compile(rf"(.+)\.({'|'.join(_OF_A_LAYER + _OF_A_COPY)})\.(?:{_NAME}\.)?(.+)")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter's settings.
+
+    Attributes:
+        rank: r.
+        alpha: α.
+        dropout: share of the inputs of A that are dropped where gradients are computed.
+        dora: train the norms of the rows apart.
+        rank_stabilized: s = α/√r.
+        target_modules: ends of the names of the layers that get one, or ``all-linear``.
+        modules_to_save: ends of the names of modules that are trained whole.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    dora: bool
+    rank_stabilized: bool
+    target_modules: Sequence[str] | str
+    modules_to_save: Sequence[str]
+
+
+def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) -> None:
+    """Put an adapter into a model, in place; all else of it is frozen.
+
+    The score of a reward model is trained too.
+
+    Args:
+        model: its weights in place.
+        lora: the adapter's settings.
+        seed: of A's weights, U(−1/√in, 1/√in).
+        where: the key of the settings, for messages.
+
+    Raises:
+        ConfigError: a name is not that of a layer, or of one that can't be adapted.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = _targets(model, lora.target_modules, where)
+    whole = _whole(model, lora.modules_to_save, targets, where)
+    has_score = isinstance(getattr(model, SCORE, None), nn.Module)
+    config = LoraConfig(
+        base_model_name_or_path=model.name_or_path,
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a fraction works as well
+        lora_dropout=lora.dropout,
+        use_dora=lora.dora,
+        use_rslora=lora.rank_stabilized,
+        target_modules=_shortened(model, targets),
+        modules_to_save=sorted({*whole, *([SCORE] if has_score else [])}) or None,
+        task_type="SEQ_CLS" if has_score else "CAUSAL_LM",
+        fan_in_fan_out=not isinstance(model.get_submodule(targets[0]), nn.Linear),
+    )
+    with torch.random.fork_rng(devices=[]):  # it draws weights, which are drawn anew
+        inject_adapter_in_model(config, model)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in _layers(model).values():
+        _initialize(layer, generator)
+
+
+class _Dropout(nn.Dropout):
+    """Dropout where gradients are computed: validating and sampling know none."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs) if torch.is_grad_enabled() else inputs
+
+
+@torch.no_grad()
+def _initialize(layer: Any, generator: torch.Generator) -> None:
+    """A random, B zero, m the norms of W: float32, whatever the type of the frozen weights."""
+    down, up = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+    down.data = nn.init.kaiming_uniform_(
+        torch.empty(down.shape), a=math.sqrt(5), generator=generator
+    )
+    up.data = torch.zeros(up.shape)
+    if _NAME in layer.lora_magnitude_vector:
+        layer.lora_magnitude_vector[_NAME].update_layer(
+            base_layer=layer.get_base_layer(),
+            lora_A=down,
+            lora_B=up,
+            scaling=layer.scaling[_NAME],
+        )
+    if layer.lora_dropout[_NAME].__class__ is nn.Dropout:
+        layer.lora_dropout[_NAME] = _Dropout(layer.lora_dropout[_NAME].p)
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether ``add_adapter`` was called with a model, or with one in it."""
+    return any(hasattr(part, "peft_config") for part in model.modules())
+
+
+@contextlib.contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """The model as it was before ``add_adapter``, with the weights that it had then.
+
+    peft's own switch also changes which parameters are trained, and what shards a model has to
+    know that beforehand.
+    """
+    parts: list[Any] = [part for part in model.modules() if hasattr(part, "_disable_adapters")]
+    for part in parts:
+        part._disable_adapters = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._disable_adapters = False
+
+
+def merged(
+    model: nn.Module,
+    weights: Iterable[tuple[str, torch.Tensor]],
+    kept: dict[str, torch.Tensor] | None = None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """W' in place of W and its adapter, by the names of the model without one.
+
+    Args:
+        model: its adapter's settings are read; without an adapter nothing changes.
+        weights: whole tensors by their names in the model, those of a module together.
+        kept: gets the adapter's own tensors, on the CPU, by the names that peft publishes.
+    """
+    if not is_adapted(model):
+        yield from weights
+        return
+    layers = _layers(model)
+    for owner, group in groupby(weights, key=lambda named: _split(named[0])[0]):
+        parts: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        for name, tensor in group:
+            _, part, leaf = _split(name)
+            parts[part][leaf] = tensor
+        if kept is not None:
+            kept |= {name: tensor.cpu() for name, tensor in _published(owner, parts)}
+        plain = parts.get("modules_to_save") or parts.get("base_layer") or parts[""]
+        if "lora_A" in parts:
+            plain["weight"] = _merge(layers[owner], parts)
+        for leaf, tensor in plain.items():
+            yield f"{owner}.{leaf}" if parts.keys() != {""} else owner, tensor
+
+
+def merged_size(model: nn.Module) -> int:
+    """Parameters of the model without its adapter."""
+    outside = ("", "base_layer", "modules_to_save")
+    named = model.named_parameters()
+    return sum(tensor.numel() for name, tensor in named if _split(name)[1] in outside)
+
+
+def save_adapter(model: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write an adapter as peft reads it.
+
+    Args:
+        model: holds its settings.
+        tensors: what ``merged`` kept.
+        folder: where to; it is made.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
+    peft_config: Any = model.peft_config
+    values = peft_config[_NAME].to_dict() | {"inference_mode": True}
+    folder.mkdir()
+    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
+    write_json(folder / "adapter_config.json", settings)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_tensors(folder / "adapter_model.safetensors", whole, {"format": "pt"})
+
+
+def _layers(model: nn.Module) -> dict[str, Any]:
+    """Name → layer with an adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """A weight's module, what part of an adapted module it is of, and its name there."""
+    part = _PART.fullmatch(name)
+    return (part[1], part[2], part[3]) if part else (name, "", "")
+
+
+@torch.no_grad()
+def _merge(layer: Any, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    update = layer.scaling[_NAME] * (parts["lora_B"]["weight"] @ parts["lora_A"]["weight"])
+    weight = parts["base_layer"]["weight"]
+    summed = (weight.T if layer.fan_in_fan_out else weight) + update  # [out, in]
+    if norms := parts.get("lora_magnitude_vector"):
+        summed *= (norms["weight"] / torch.linalg.norm(summed, dim=1))[:, None]
+    return summed.T if layer.fan_in_fan_out else summed
+
+
+def _published(
+    owner: str, parts: Mapping[str, Mapping[str, torch.Tensor]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The trained parts of a module by peft's names."""
+    for part in ("lora_A", "lora_B"):
+        for leaf, tensor in parts.get(part, {}).items():
+            yield f"base_model.model.{owner}.{part}.{leaf}", tensor
+    for tensor in parts.get("lora_magnitude_vector", {}).values():
+        yield f"base_model.model.{owner}.lora_magnitude_vector", tensor
+    for leaf, tensor in parts.get("modules_to_save", {}).items():
+        yield f"base_model.model.{owner}.{leaf}", tensor
+
+
+def _targets(model: PreTrainedModel, wanted: Sequence[str] | str, where: object) -> list[str]:
+    """Names of the layers that get an adapter."""
+    from transformers.pytorch_utils import Conv1D
+
+    body = set(model.base_model.modules())
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if module in body and isinstance(module, (nn.Linear, Conv1D))
+    ]
+    if wanted == ALL_LINEAR and linear:
+        return linear
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    missing = [want for want in wanted if not any(_ends(name, want) for name in linear)]
+    if missing:
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        raise ConfigError(
+            f"No linear layer of {type(model).__name__} is called {', '.join(missing)}.",
+            where=f"{where}.target_modules",
+            expected=f"some of {', '.join(known)}" if known else "linear layers",
+            hint="name layers that the model has, or write all-linear; a head can be trained whole "
+            "by modules_to_save",
+        )
+    return [name for name in linear if any(_ends(name, want) for want in wanted)]
+
+
+def _shortened(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The ends of these names where they are those of no other module; else the names."""
+    ends = sorted({name.rpartition(".")[2] for name in names})
+    meant = [name for name, _ in model.named_modules() if any(_ends(name, end) for end in ends)]
+    return ends if meant == list(names) else list(names)
+
+
+def _whole(
+    model: PreTrainedModel, wanted: Sequence[str], targets: Sequence[str], where: object
+) -> list[str]:
+    """Full names of the modules that are trained whole, if all can be: peft knows no dots here."""
+    problems = []
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    tied = getattr(ends[1], "weight", None) is ends[0].weight
+    for want in wanted:
+        names = [name for name, _ in model.named_modules() if name and _ends(name, want)]
+        modules = [model.get_submodule(name) for name in names]
+        if not names:
+            problems.append(f"no module is called {want}")
+        elif any(isinstance(module, (nn.ModuleList, nn.ModuleDict)) for module in modules):
+            problems.append(f"{want} is a list of modules")
+        elif any(f"{target}.".startswith(f"{name}.") for name in names for target in targets):
+            problems.append(f"{want} has adapters, by target_modules")
+        elif tied and any(module in ends for module in modules):
+            problems.append(f"embeddings and head are one matrix, of which {want} is a part")
+    if problems:
+        known = sorted({name.rpartition(".")[2] for name, part in model.named_modules()
+                        if name and any(True for _ in part.parameters(recurse=False))})  # fmt: skip
+        raise ConfigError(
+            f"These modules of {type(model).__name__} can't be trained whole beside an adapter: "
+            f"{'; '.join(problems)}.",
+            where=f"{where}.modules_to_save",
+            expected=f"modules without adapters, of {', '.join(known)}",
+            hint="leave them out of the list",
+        )
+    return [name for name, _ in model.named_modules() if any(_ends(name, w) for w in wanted)]
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
