@@ -1,0 +1,20 @@
+"""Settings that tests change one of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlhf.models.adapters import Lora
+
+
+def lora(**changes: Any) -> Lora:
+    values = {
+        "rank": 4,
+        "alpha": 8.0,
+        "dropout": 0.0,
+        "dora": False,
+        "rank_stabilized": False,
+        "target_modules": "all-linear",
+        "modules_to_save": [],
+    }
+    return Lora(**values | changes)
