@@ -50,9 +50,8 @@ def test_every_stage_publishes_a_merged_model_and_its_adapter(project: Project) 
     for section, start in starts.items():
         artifact = results / section / "small"
         manifest = json.loads((artifact / "manifest.json").read_text())
-        assert {
-            f"model/adapter/adapter_{name}" for name in ("config.json", "model.safetensors")
-        } < (manifest["files"].keys())
+        files = {f"model/adapter/adapter_{name}" for name in ("config.json", "model.safetensors")}
+        assert files < manifest["files"].keys()
         config = json.loads((artifact / "model/adapter/adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == f"results/{start}/model"
         before, after = weights(results / start), weights(artifact)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from support.page_tables import DOCS, REPOSITORY, names, tables
 
+from rlhf.config.adapter import AdapterConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
@@ -59,6 +60,11 @@ def test_options(section):
     }
     shared = documented("What all of them share")
     assert shared | documented(section) == expected
+
+
+def test_options_of_adapters():
+    expected = {f"adapter.{name}": default for name, default in options(AdapterConfig).items()}
+    assert documented("Adapters") == expected
 
 
 def test_every_section_has_the_same_parts():

@@ -17,7 +17,7 @@ LAUNCHED = Ignored("processes and GPUs follow from the section cluster")
 SPEED = Ignored(
     "it changes speed or memory and not results; runtime.micro_batch_tokens limits memory"
 )
-NO_PEFT = "all weights are trained: there is no LoRA and no prefix tuning"
+NO_PEFT = "adapters are not carried over: write `adapter` into the runs for LoRA; no prefix tuning"
 NO_ROPE = "positions are not scaled: a sequence may be as long as the model was made for"
 NO_DROPOUT = "dropout is off in training here"
 NO_SEQ2SEQ = "models are causal"
