@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.models.adapters import add_adapter, merged
+from rlhf.models.adapter_weights import merged
+from rlhf.models.adapters import add_adapter
 from rlhf.models.generate import generate
 from rlhf.models.publish import below
 from rlhf.models.replica import replica

@@ -16,7 +16,8 @@ from support.tolerances import assert_near
 
 from rlhf.config.training import OptimizerConfig
 from rlhf.errors import ConfigError
-from rlhf.models.adapters import add_adapter, merged, switched_off
+from rlhf.models.adapter_weights import merged
+from rlhf.models.adapters import add_adapter, switched_off
 from rlhf.models.generate import generate
 from rlhf.models.head import find_head
 from rlhf.models.load import disable_dropout

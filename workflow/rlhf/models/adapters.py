@@ -9,38 +9,29 @@ A linear layer with weights W [out, in] gets B [out, r] and A [r, in], and compu
 ‖·‖ being the norm of each row, and m [out] trained from ‖W‖ on. B is zero at first, so W' = W.
 
 peft's layers stand in the model in place of its own, and the model stays what it was: whoever looks
-for its layers, its head or its body finds them. Weights outside are plain ones: ``merged`` makes
-them, layer by layer.
+for its layers, its head or its body finds them. Outside of it weights are plain ones
+(``models.adapter_weights``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from rlhf.core.files import write_json
 from rlhf.errors import ConfigError
-from rlhf.models.parts import write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ALL_LINEAR = "all-linear"
 SCORE = "score"  # head of a reward model
-_NAME = "default"  # of the one adapter that a model has
-_OF_A_LAYER = ("base_layer", "lora_A", "lora_B", "lora_magnitude_vector")
-_OF_A_COPY = ("original_module", "modules_to_save")
-_PART = re.compile(rf"(.+)\.({'|'.join(_OF_A_LAYER + _OF_A_COPY)})\.(?:{_NAME}\.)?(.+)")
+NAME = "default"  # of the one adapter that a model has
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) ->
     with torch.random.fork_rng(devices=[]):  # it draws weights, which are drawn anew
         inject_adapter_in_model(config, model)
     generator = torch.Generator().manual_seed(seed)
-    for layer in _layers(model).values():
+    for layer in adapted_layers(model).values():
         _initialize(layer, generator)
 
 
@@ -114,25 +105,32 @@ class _Dropout(nn.Dropout):
 @torch.no_grad()
 def _initialize(layer: Any, generator: torch.Generator) -> None:
     """A random, B zero, m the norms of W: float32, whatever the type of the frozen weights."""
-    down, up = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+    down, up = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
     down.data = nn.init.kaiming_uniform_(
         torch.empty(down.shape), a=math.sqrt(5), generator=generator
     )
     up.data = torch.zeros(up.shape)
-    if _NAME in layer.lora_magnitude_vector:
-        layer.lora_magnitude_vector[_NAME].update_layer(
+    if NAME in layer.lora_magnitude_vector:
+        layer.lora_magnitude_vector[NAME].update_layer(
             base_layer=layer.get_base_layer(),
             lora_A=down,
             lora_B=up,
-            scaling=layer.scaling[_NAME],
+            scaling=layer.scaling[NAME],
         )
-    if layer.lora_dropout[_NAME].__class__ is nn.Dropout:
-        layer.lora_dropout[_NAME] = _Dropout(layer.lora_dropout[_NAME].p)
+    if layer.lora_dropout[NAME].__class__ is nn.Dropout:
+        layer.lora_dropout[NAME] = _Dropout(layer.lora_dropout[NAME].p)
 
 
 def is_adapted(model: nn.Module) -> bool:
     """Whether ``add_adapter`` was called with a model, or with one in it."""
     return any(hasattr(part, "peft_config") for part in model.modules())
+
+
+def adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """Name → peft's layer, of each layer that has an adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
 
 
 @contextlib.contextmanager
@@ -150,99 +148,6 @@ def switched_off(model: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part._disable_adapters = False
-
-
-def merged(
-    model: nn.Module,
-    weights: Iterable[tuple[str, torch.Tensor]],
-    kept: dict[str, torch.Tensor] | None = None,
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """W' in place of W and its adapter, by the names of the model without one.
-
-    Args:
-        model: its adapter's settings are read; without an adapter nothing changes.
-        weights: whole tensors by their names in the model, those of a module together.
-        kept: gets the adapter's own tensors, on the CPU, by the names that peft publishes.
-    """
-    if not is_adapted(model):
-        yield from weights
-        return
-    layers = _layers(model)
-    for owner, group in groupby(weights, key=lambda named: _split(named[0])[0]):
-        parts: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
-        for name, tensor in group:
-            _, part, leaf = _split(name)
-            parts[part][leaf] = tensor
-        if kept is not None:
-            kept |= {name: tensor.cpu() for name, tensor in _published(owner, parts)}
-        plain = parts.get("modules_to_save") or parts.get("base_layer") or parts[""]
-        if "lora_A" in parts:
-            plain["weight"] = _merge(layers[owner], parts)
-        for leaf, tensor in plain.items():
-            yield f"{owner}.{leaf}" if parts.keys() != {""} else owner, tensor
-
-
-def merged_size(model: nn.Module) -> int:
-    """Parameters of the model without its adapter."""
-    outside = ("", "base_layer", "modules_to_save")
-    named = model.named_parameters()
-    return sum(tensor.numel() for name, tensor in named if _split(name)[1] in outside)
-
-
-def save_adapter(model: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write an adapter as peft reads it.
-
-    Args:
-        model: holds its settings.
-        tensors: what ``merged`` kept.
-        folder: where to; it is made.
-
-    Raises:
-        OSError: the disk is full, for one.
-    """
-    peft_config: Any = model.peft_config
-    values = peft_config[_NAME].to_dict() | {"inference_mode": True}
-    folder.mkdir()
-    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
-    write_json(folder / "adapter_config.json", settings)
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_tensors(folder / "adapter_model.safetensors", whole, {"format": "pt"})
-
-
-def _layers(model: nn.Module) -> dict[str, Any]:
-    """Name → layer with an adapter."""
-    from peft.tuners.lora import LoraLayer
-
-    return {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
-
-
-def _split(name: str) -> tuple[str, str, str]:
-    """A weight's module, what part of an adapted module it is of, and its name there."""
-    part = _PART.fullmatch(name)
-    return (part[1], part[2], part[3]) if part else (name, "", "")
-
-
-@torch.no_grad()
-def _merge(layer: Any, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.Tensor:
-    update = layer.scaling[_NAME] * (parts["lora_B"]["weight"] @ parts["lora_A"]["weight"])
-    weight = parts["base_layer"]["weight"]
-    summed = (weight.T if layer.fan_in_fan_out else weight) + update  # [out, in]
-    if norms := parts.get("lora_magnitude_vector"):
-        summed *= (norms["weight"] / torch.linalg.norm(summed, dim=1))[:, None]
-    return summed.T if layer.fan_in_fan_out else summed
-
-
-def _published(
-    owner: str, parts: Mapping[str, Mapping[str, torch.Tensor]]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The trained parts of a module by peft's names."""
-    for part in ("lora_A", "lora_B"):
-        for leaf, tensor in parts.get(part, {}).items():
-            yield f"base_model.model.{owner}.{part}.{leaf}", tensor
-    for tensor in parts.get("lora_magnitude_vector", {}).values():
-        yield f"base_model.model.{owner}.lora_magnitude_vector", tensor
-    for leaf, tensor in parts.get("modules_to_save", {}).items():
-        yield f"base_model.model.{owner}.{leaf}", tensor
 
 
 def _targets(model: PreTrainedModel, wanted: Sequence[str] | str, where: object) -> list[str]:

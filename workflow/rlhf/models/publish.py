@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from rlhf.core.files import write_json
-from rlhf.models.adapters import is_adapted, merged, merged_size, save_adapter
+from rlhf.models.adapter_weights import merged, merged_size, save_adapter
+from rlhf.models.adapters import is_adapted
 from rlhf.models.backbone import Backbone
 from rlhf.models.parts import bounded, write_tensors
 

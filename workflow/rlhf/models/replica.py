@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from rlhf.models.adapters import merged
+from rlhf.models.adapter_weights import merged
 from rlhf.models.roots import TokenScorer
 
 

@@ -7,7 +7,7 @@ import torch
 
 from rlhf.algorithms.ppo import Ppo
 from rlhf.config.ppo import PpoConfig
-from rlhf.models.adapters import merged
+from rlhf.models.adapter_weights import merged
 from rlhf.models.parts import write_tensors
 from rlhf.models.reward import load_critic
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
