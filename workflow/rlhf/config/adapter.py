@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from rlhf.config.base import Strict, key
 
@@ -45,6 +45,13 @@ class AdapterConfig(Strict):
         about="modules that are trained whole, by the ends of their names, such as `lm_head`; a "
         "reward model's score always is",
     )
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _names_are_a_list(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "all-linear":
+            raise ValueError(f"write a list of names, such as [{value}], or all-linear")
+        return value
 
     @model_validator(mode="after")
     def _targets_something(self) -> Self:

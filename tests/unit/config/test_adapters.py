@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+from support.valid_config import put
+
+from rlhf.config.load import load_config
+from rlhf.errors import ConfigError
+
+
+@pytest.mark.parametrize("run", ["sft.chat", "reward.helpful", "ppo.final"])
+def test_there_is_none_unless_it_is_asked_for(valid, run):
+    section, name = run.split(".")
+    assert getattr(load_config(valid, "mine.yaml"), section)[name].adapter is None
+    config = load_config(put(valid, f"{run}.adapter", {}), "mine.yaml")
+    assert getattr(config, section)[name].adapter.target_modules == "all-linear"
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"sft.chat.adapter": {}, "sft.chat.freeze_layers": 2}, "freeze_layers 2 does not go with"),
+    ({"ppo.final.adapter": {}, "ppo.final.freeze_layers": 1}, "freeze_layers 1 does not go with"),
+    ({"ppo.final.adapter.dropout": 0.1}, "adapter.dropout 0.1: dropout would change"),
+    ({"sft.chat.adapter.target_modules": []}, "name a layer, or write all-linear"),
+    ({"sft.chat.adapter.target_modules": "q_proj"}, "write a list of names, such as [q_proj],"),
+    ({"sft.chat.adapter.rank": 0}, "sft.chat.adapter.rank"),
+    ({"sft.chat.adapter.ranks": 4}, "sft.chat.adapter.ranks: unknown key; did you mean 'rank'?"),
+])  # fmt: skip
+def test_what_can_not_be_is_refused(valid, changes, expected):
+    for path, value in changes.items():
+        put(valid, path, value)
+    with pytest.raises(ConfigError) as refused:
+        load_config(valid, "mine.yaml")
+    assert expected in str(refused.value)
+
+
+def test_offline_runs_may_drop_inputs(valid):
+    config = load_config(put(valid, "sft.chat.adapter.dropout", 0.1), "mine.yaml")
+    assert config.sft["chat"].adapter.dropout == 0.1
