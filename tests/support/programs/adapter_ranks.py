@@ -65,6 +65,7 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
             path.mkdir(parents=True, exist_ok=True)
             figures = [update(engine, loss, 0)]
             engine.save(path)
+            distributed.wait()
             figures.append(update(engine, loss, 1))
             policy, prefix = root, "model."
             results: dict[str, Any] = {"figures": figures}

@@ -322,6 +322,23 @@ def test_names_of_nothing_are_refused(settings, message):
     assert "q_proj" in refused.value.expected or "lm_head" in refused.value.expected
 
 
+def test_dora_needs_rows_that_have_a_length():
+    scorer = token_scorer(0)
+    with torch.no_grad():
+        scorer.model.model.layers[1].mlp.up_proj.weight[3] = 0
+    with pytest.raises(ConfigError, match=r"layers\.1\.mlp\.up_proj has rows of zeros"):
+        add_adapter(scorer.model, lora(dora=True), 0, "x")
+
+
+def test_a_layer_whose_weights_are_used_elsewhere_is_refused():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("falcon_h1", **OWN["falcon_h1"])
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ConfigError, match="'out_proj' is incompatible"):
+        add_adapter(model, lora(), 0, "x")
+
+
 def test_tied_weights_are_not_trained_apart():
     scorer = token_scorer(0, tie_word_embeddings=True)
     with pytest.raises(ConfigError, match="one matrix, of which lm_head is a part"):

@@ -69,7 +69,7 @@ def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) ->
         where: the key of the settings, for messages.
 
     Raises:
-        ConfigError: a name is not that of a layer, or of one that can't be adapted.
+        ConfigError: a name is not that of a layer, or a layer can't be adapted.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -89,10 +89,23 @@ def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) ->
         fan_in_fan_out=not isinstance(model.get_submodule(targets[0]), nn.Linear),
     )
     with torch.random.fork_rng(devices=[]):  # it draws weights, which are drawn anew
-        inject_adapter_in_model(config, model)
+        try:
+            inject_adapter_in_model(config, model)
+        except ValueError as error:  # such as a layer of Mamba whose weights are used elsewhere
+            raise ConfigError(
+                f"An adapter does not fit {type(model).__name__}: {error}",
+                where=f"{where}.target_modules",
+                hint="name the layers that get one, without those that can't",
+            ) from error
     generator = torch.Generator().manual_seed(seed)
-    for layer in adapted_layers(model).values():
+    for name, layer in adapted_layers(model).items():
         _initialize(layer, generator)
+        if lora.dora and not layer.lora_magnitude_vector[NAME].weight.all():
+            raise ConfigError(
+                f"DoRA divides by the norms of a layer's rows, and {name} has rows of zeros.",
+                where=f"{where}.dora",
+                hint="leave dora out, or the layer, by target_modules",
+            )
 
 
 class _Dropout(nn.Dropout):
