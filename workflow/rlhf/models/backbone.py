@@ -8,8 +8,9 @@ Shapes: B sequences, T the longest, H the width, N selected positions.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -41,6 +42,7 @@ class Backbone(nn.Module):
         self._dtype: torch.dtype | None = None
         self._device: torch.device | None = None
         self._lockstep = False
+        self._checkpointed: list[Any] = []  # modules that can run again in the backward pass
 
     def place(self, device: torch.device, lockstep: bool) -> None:
         """Say how an engine keeps the weights.
@@ -87,6 +89,47 @@ class Backbone(nn.Module):
         """
         self._dtype = getattr(torch, precision)
 
+    def checkpoint_activations(self) -> None:
+        """Keep each layer's input alone for the backward pass, which computes the layer again.
+
+        Chen et al. 2016 (arXiv 1604.06174). Values and gradients stay the same.
+
+        Raises:
+            ConfigError: transformers' class can't.
+        """
+        try:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            kind = f"{type(self.model).__name__} ({self.model.config.model_type})"
+            raise ConfigError(
+                f"The activations of {kind} can't be computed again: {error}",
+                where="cluster.activation_checkpointing",
+                expected="an architecture that transformers can checkpoint",
+                hint="write activation_checkpointing: false",
+            ) from error
+        flagged = (m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False))
+        self._checkpointed = list(flagged)
+        for module in self._checkpointed:
+            module.gradient_checkpointing = False
+
+    @contextlib.contextmanager
+    def _passing(self) -> Iterator[None]:
+        """Around a pass through the body: matrix products narrow, layers checkpointed.
+
+        transformers does so in training mode, and refuses a cache then: modules are in that mode
+        for passes that are learned from alone, and not while responses are sampled.
+        """
+        modules = self._checkpointed if torch.is_grad_enabled() else []
+        modes = [module.training for module in modules]
+        for module in modules:
+            module.gradient_checkpointing = module.training = True
+        try:
+            with products(self.device, self._dtype):
+                yield
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.gradient_checkpointing, module.training = False, mode
+
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and the lowest ``layers`` decoder layers as they are.
 
@@ -113,7 +156,7 @@ class Backbone(nn.Module):
 
     def hidden_states(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
         """Last hidden states [B, T, H], float32, of token ids [T_i]; positions from 0."""
-        with products(self.device, self._dtype):
+        with self._passing():
             if self._trunk is not None and not self._lockstep:
                 lower = pad_right([self._trunk.lower(ids) for ids in sequences])
                 return self._trunk.upper(lower).float()
@@ -140,7 +183,7 @@ class Backbone(nn.Module):
         sizes = [[len(h), *map(len, own)] for h, own in zip(histories, branches, strict=True)]
         width, device = max(map(len, rows)), self.device
         layouts = [_layout(each, width) for each in sizes]
-        with products(device, self._dtype):
+        with self._passing():
             if self._trunk is not None:
                 alone = [_layout(each, sum(each)) for each in sizes]
                 lower = [

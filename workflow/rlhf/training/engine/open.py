@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from rlhf.config.training import OptimizerConfig
+from rlhf.models.backbone import backbones
 from rlhf.runtime.options import EngineOptions
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.engine.replicated import Replicated
@@ -22,7 +23,13 @@ def open_engine(
         rates: prefix of parameter names → peak learning rate; ``""`` stands for all.
         config: AdamW's.
         options: the kind of engine, and how it keeps what it holds.
+
+    Raises:
+        ConfigError: activations are to be computed again, and a model can't.
     """
+    if options.activation_checkpointing:
+        for backbone in backbones(root):
+            backbone.checkpoint_activations()
     if options.kind == "fsdp":
         from rlhf.training.engine.fsdp import FullySharded
 
