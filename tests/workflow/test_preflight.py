@@ -10,12 +10,12 @@ import yaml
 from support.fakes.cluster import FakeCluster
 from support.projects import REPOSITORY, TINY
 
-from rlhf.config.cluster import stage_resources
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.errors import ClusterError
 from rlhf.pipeline.jobs import plugin_resources
 from rlhf.pipeline.preflight import Request, check
+from rlhf.pipeline.resources import stage_resources
 from rlhf.pipeline.site import read_gpus, read_site
 
 

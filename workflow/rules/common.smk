@@ -10,7 +10,6 @@ from snakemake.logging import logger
 
 from rlhf import paths
 from rlhf.catalog import DRAWING, EVALUATED, STORES, VIEWS
-from rlhf.config.cluster import stage_resources
 from rlhf.config.load import load_config_file
 from rlhf.errors import RlhfError
 from rlhf.pipeline import parents
@@ -20,6 +19,7 @@ from rlhf.pipeline.leftovers import refuse_running
 from rlhf.pipeline.lost_jobs import see_lost_jobs
 from rlhf.pipeline.preflight import Request, check
 from rlhf.pipeline.quoted import quote_python
+from rlhf.pipeline.resources import stage_resources
 from rlhf.pipeline.slices import canonical_slice
 from rlhf.pipeline.snakemakes import announce
 from rlhf.runtime.forced import force

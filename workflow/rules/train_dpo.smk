@@ -18,7 +18,7 @@ rule train_dpo:
     params:
         **get_params("train_dpo"),
     shell:
-        STAGE + " --name {wildcards.name} {resources.saving}"
+        STAGE + " --name {wildcards.name} {resources.training}"
         " --input sft {input.sft} --input data {input.data}"
         " --input duplicates {input.duplicates}"
         " --output model {output.model} --output metrics {output.metrics}"

@@ -23,7 +23,7 @@ rule train_ppo:
     params:
         **get_params("train_ppo"),
     shell:
-        STAGE + " --name {wildcards.name} {resources.saving}"
+        STAGE + " --name {wildcards.name} {resources.training}"
         " --input sft {input.sft} --input reward {input.reward} --input data {input.data}"
         " --input duplicates {input.duplicates} --input rows {input.rows}"
         " --input store {input.stores}"

@@ -20,7 +20,7 @@ rule train_reward:
     params:
         **get_params("train_reward"),
     shell:
-        STAGE + " --name {wildcards.name} {resources.saving} {resources.needs}"
+        STAGE + " --name {wildcards.name} {resources.training} {resources.needs}"
         " --input start {input.start} --input data {input.data}"
         " --input demonstrations {input.demonstrations} --input duplicates {input.duplicates}"
         " --output model {output.model} --output metrics {output.metrics}"

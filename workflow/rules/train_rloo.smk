@@ -22,7 +22,7 @@ rule train_rloo:
     params:
         **get_params("train_rloo"),
     shell:
-        STAGE + " --name {wildcards.name} {resources.saving}"
+        STAGE + " --name {wildcards.name} {resources.training}"
         " --input sft {input.sft} --input reward {input.reward} --input data {input.data}"
         " --input duplicates {input.duplicates} --input rows {input.rows}"
         " --input store {input.stores}"

@@ -18,7 +18,7 @@ rule train_sft:
     params:
         **get_params("train_sft"),
     shell:
-        STAGE + " --name {wildcards.name} {resources.saving} {resources.needs}"
+        STAGE + " --name {wildcards.name} {resources.training} {resources.needs}"
         " --input start {input.start} --input data {input.data}"
         " --input duplicates {input.duplicates}"
         " --output model {output.model} --output metrics {output.metrics}"

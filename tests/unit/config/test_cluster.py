@@ -3,10 +3,10 @@ import shlex
 import pytest
 from support.valid_config import put
 
-from rlhf.config.cluster import least_seconds, stage_resources
 from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 from rlhf.pipeline.jobs import job_resources, launch_options, plugin_resources, resource_names
+from rlhf.pipeline.resources import least_seconds, stage_resources
 from rlhf.sources.locks import VARIABLE
 
 
@@ -32,6 +32,9 @@ def test_a_run_that_scores_for_itself_has_all_gpus(valid):
     )
     assert (alone.processes, alone.servers) == (8, 0)
     assert served.processes == 6
+    alone, served = (
+        resources(valid, "train_ppo", name, processes_per_node=8) for name in ("alone", "final")
+    )
     assert alone.mem_mb > served.mem_mb
 
 

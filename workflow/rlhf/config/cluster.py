@@ -1,17 +1,19 @@
-"""What jobs ask for: nodes, GPUs, CPUs, memory, time.
+"""What jobs ask for: nodes, GPUs, CPUs, memory, time; and how training is spread over them.
 
 Nothing here changes a result, so it is in no stage's slice.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import field_validator
+
 from rlhf.catalog import RULES, RUNS, TRAINING
 from rlhf.config.base import Strict, key
+from rlhf.runtime.options import Offload, Shard
 
 if TYPE_CHECKING:
     from rlhf.config.schema import Config
@@ -20,12 +22,30 @@ if TYPE_CHECKING:
 else:
     Rule = Literal[tuple(RULES)]
 
-WEIGHTS_GB = 4.0  # of a billion parameters, in float32
-STATE_GB = 16.0  # the same with a gradient and two moments of Adam each
-SAVED_GB_PER_SECOND = 1.0  # a busy parallel file system
+EngineChoice = Literal["auto", "replicated", "fsdp", "zero1", "zero2", "zero3"]
+Checkpointing = Literal["auto", True, False]
+# Engine → what it can keep in the memory of the CPUs.
+OFFLOADS: dict[str, tuple[str, ...]] = {
+    "auto": ("all",),
+    "replicated": (),
+    "fsdp": ("all",),
+    "zero1": ("optimizer",),
+    "zero2": ("optimizer",),
+    "zero3": ("optimizer", "all"),
+}
 
 
-class StageConfig(Strict):
+class EngineConfig(Strict):
+    """How training is spread over GPUs."""
+
+    @field_validator("activation_checkpointing", mode="before", check_fields=False)
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        """`snakemake --config` makes text of all that stands in braces."""
+        return {"true": True, "false": False}.get(value, value) if type(value) is str else value
+
+
+class StageConfig(EngineConfig):
     """What the jobs of one stage ask for, if it differs from the others."""
 
     nodes: int | None = key(None, ge=1, about="nodes; training stages only")
@@ -44,9 +64,15 @@ class StageConfig(Strict):
     hours: float | None = key(
         None, gt=0, about="time limit; absent: from `model_billions`", unit="hours"
     )
+    engine: EngineChoice | None = key(None, about="how ranks keep weights; training stages only")
+    shard: Shard | None = key(None, about="over which ranks; training stages only")
+    offload: Offload | None = key(None, about="what leaves the GPUs; training stages only")
+    activation_checkpointing: Checkpointing | None = key(
+        None, about="whether activations are computed again; training stages only"
+    )
 
 
-class ClusterConfig(Strict):
+class ClusterConfig(EngineConfig):
     """What jobs ask for."""
 
     nodes: int = key(1, ge=1, about="nodes of each training stage")
@@ -78,12 +104,34 @@ class ClusterConfig(Strict):
         about="minimum time reserved for saving before the end of an allocation",
         unit="seconds",
     )
+    gpu_memory_gb: float = key(80.0, gt=0, about="memory of one GPU", unit="GB")
+    engine: EngineChoice = key(
+        "auto",
+        about="how ranks keep weights, gradients and moments: `replicated`, whole on each; `fsdp`, "
+        "in slices (FSDP2); `zero1`, `zero2`, `zero3`, by DeepSpeed; `auto`: replicated on CPUs "
+        "and where that fits 80 % of `gpu_memory_gb`, else fsdp",
+    )
+    shard: Shard = key(
+        "all",
+        about="ranks over which fsdp spreads slices: `all`, or those of a `node`, with replicas "
+        "between nodes",
+    )
+    offload: Offload = key(
+        "none",
+        about="what is in the memory of the CPUs between passes: the `optimizer` (ZeRO), or `all` "
+        "(fsdp, zero3); `auto` engines also choose it by themselves, last of all",
+    )
+    activation_checkpointing: Checkpointing = key(
+        "auto",
+        about="compute activations again in the backward pass: about a third more computation, a "
+        "fraction of the memory; `auto`: where it does not fit otherwise",
+    )
     stages: dict[Rule, StageConfig] = key({}, about="stage → what its jobs ask for instead")
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one job asks for.
+class Layout:
+    """How a job is spread.
 
     Attributes:
         nodes: nodes.
@@ -91,10 +139,6 @@ class Resources:
         processes: ranks on each node.
         servers: model servers on each node.
         server_gpus: how many of the GPUs each server has to itself.
-        threads: CPU threads of each rank.
-        cpus: CPUs on each node.
-        mem_mb: memory of each node, in MB.
-        runtime: time limit, in minutes.
     """
 
     nodes: int
@@ -102,14 +146,26 @@ class Resources:
     processes: int
     servers: int
     server_gpus: int
-    threads: int
-    cpus: int
-    mem_mb: int
-    runtime: int
 
 
-def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
-    """What a job asks for.
+@dataclass(frozen=True)
+class EngineRequest:
+    """What a stage's configuration says of its engine; ``auto`` is not decided yet."""
+
+    engine: EngineChoice
+    shard: Shard
+    offload: Offload
+    activation_checkpointing: Checkpointing
+
+
+def own_values(config: Config, rule: Rule) -> dict[str, Any]:
+    """What ``cluster.stages`` says of a stage."""
+    own = config.cluster.stages.get(rule, StageConfig())
+    return {name: value for name, value in own if value is not None}
+
+
+def stage_layout(config: Config, rule: Rule, name: str = "") -> Layout:
+    """How a job is spread over nodes and GPUs.
 
     Args:
         config: the whole configuration.
@@ -117,59 +173,21 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
         name: the job's first wildcard: a run, model, dataset or view; empty: any.
     """
     cluster, row = config.cluster, RULES[rule]
-    size = cluster.model_billions
-    own = {k: v for k, v in cluster.stages.get(rule, StageConfig()) if v is not None}
-    requested: dict[str, Any] = dict(cluster) | own
+    requested: dict[str, Any] = dict(cluster) | own_values(config, rule)
     nodes, gpus = requested["nodes"], requested["gpus_per_node"]
     processes = gpus or requested["processes_per_node"]
     if not row.trains:
         nodes, gpus, processes = 1, min(gpus, int(row.gpu)), 1
-    judges = len(row.servers)
-    run = getattr(config, row.section).get(name) if judges else None
-    servers = 0 if run and run.scoring == "local" else judges
+    run = getattr(config, row.section).get(name) if row.servers else None
+    servers = 0 if run and run.scoring == "local" else len(row.servers)
     server_gpus = cluster.server_gpus if servers and gpus else 0
-    processes -= servers * server_gpus
-    threads = getattr(config.runtime, row.threads) if row.threads else 1
-    memory_gb = row.memory_gb + row.models * WEIGHTS_GB * size
-    if row.trains:
-        memory_gb += _training_gb(size, processes, gpus, judges - servers, servers)
-    hours = min(row.hours * (max(size, 1.0) if row.gpu else 1.0), cluster.max_hours)
-    return Resources(
-        nodes=nodes,
-        gpus=gpus,
-        processes=processes,
-        servers=servers,
-        server_gpus=server_gpus,
-        threads=threads,
-        cpus=own.get("cpus", processes * threads + servers * config.runtime.server_threads),
-        mem_mb=round(1000 * own.get("memory_gb", memory_gb)),
-        runtime=math.ceil(60 * own.get("hours", hours)),
-    )
+    return Layout(nodes, gpus, processes - servers * server_gpus, servers, server_gpus)
 
 
-def _training_gb(size: float, ranks: int, gpus: int, judges: int, servers: int) -> float:
-    """Memory that a node needs for training, beside what is common to all stages.
-
-    On GPUs a rank holds its weights twice on their way there, on the CPU all of its training state
-    and half as much again for activations; one state is gathered to be saved.
-
-    Args:
-        size: billions of parameters.
-        ranks: training processes on the node.
-        gpus: its GPUs.
-        judges: models that every rank has to itself to score with.
-        servers: model servers on the node.
-    """
-    model = WEIGHTS_GB * size
-    rank = 4 + (2 * model if gpus else 1.5 * STATE_GB * size) + judges * model
-    return ranks * rank + servers * (4 + 2 * model) + STATE_GB * size
-
-
-def least_seconds(config: Config) -> float:
-    """Shortest time limit in which a training job can take a step and save."""
-    return config.cluster.save_margin_seconds + (
-        STATE_GB * config.cluster.model_billions / SAVED_GB_PER_SECOND
-    )
+def engine_request(config: Config, rule: Rule) -> EngineRequest:
+    """What the configuration says of a training stage's engine."""
+    requested = dict(config.cluster) | own_values(config, rule)
+    return EngineRequest(**{name: requested[name] for name in EngineRequest.__dataclass_fields__})
 
 
 def cluster_problems(config: Config) -> Iterator[str]:
@@ -177,18 +195,39 @@ def cluster_problems(config: Config) -> Iterator[str]:
     for rule, own in config.cluster.stages.items():
         where = f"cluster.stages.{rule}"
         if not RULES[rule].trains:
-            for one in ("nodes", "processes_per_node"):
-                if getattr(own, one) is not None:
-                    yield f"{where}.{one}: only {', '.join(TRAINING)} use more than one process"
+            for key in ("nodes", "processes_per_node", *EngineRequest.__dataclass_fields__):
+                if getattr(own, key) is not None:
+                    yield f"{where}.{key}: only {', '.join(TRAINING)} use more than one process"
             most = int(RULES[rule].gpu)
             if (own.gpus_per_node or 0) > most:
                 yield f"{where}.gpus_per_node: at most {most} for this stage"
     for section, row in RUNS.items():
         for name in getattr(config, section) if row.servers else ():
-            run = stage_resources(config, row.rule, name)
+            run = stage_layout(config, row.rule, name)
             if run.processes < 1:
                 yield (
                     f"cluster.server_gpus: {section}.{name} has {run.servers} servers; with "
                     f"{run.server_gpus} each they leave none of {run.gpus} GPUs for the policy: "
                     "write 0 to share them, or raise gpus_per_node"
                 )
+    yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
+
+
+def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:
+    """Settings of a training stage's engine that exclude each other."""
+    asked, own = engine_request(config, rule), own_values(config, rule)
+    engine = asked.engine
+
+    def where(key: str) -> str:
+        return f"cluster.stages.{rule}.{key}" if key in own else f"cluster.{key}"
+
+    if asked.offload != "none" and not stage_layout(config, rule).gpus:
+        yield f"{where('offload')}: there is no GPU whose memory {asked.offload!r} could leave"
+    elif asked.offload != "none" and asked.offload not in OFFLOADS[engine]:
+        able = [name for name, kinds in OFFLOADS.items() if asked.offload in kinds]
+        yield (
+            f"{where('offload')}: engine {engine} can't offload {asked.offload!r}; "
+            f"{', '.join(able)} can"
+        )
+    if asked.shard == "node" and engine not in ("auto", "fsdp"):
+        yield f"{where('shard')}: engine {engine} has no slices of a node; auto, fsdp have"

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from rlhf import paths
 from rlhf.catalog import RULES, subject
-from rlhf.config.cluster import Resources, Rule, stage_resources
+from rlhf.config.cluster import Rule
 from rlhf.config.schema import Config
 from rlhf.data.formats.source import module_of
 from rlhf.launch.images import image_id, image_path
 from rlhf.pipeline.needs import abilities, longest_rows
+from rlhf.pipeline.plan import plan
+from rlhf.pipeline.resources import Resources, stage_resources
 from rlhf.pipeline.slices import config_slice, local_source
 from rlhf.provenance.code import digest_code
 from rlhf.sources.addresses import read_addresses
@@ -24,8 +26,8 @@ def resource_names(config: Config, rule: Rule) -> list[str]:
     """What ``job_resources`` names for every job of a rule."""
     own = plugin_resources(stage_resources(config, rule), config.cluster.gpu_type)
     row = RULES[rule]
-    saving = ["saving"] if row.trains else []
-    return [*own, "launch", *saving, *(["needs"] if row.checks_model else [])]
+    training = ["training"] if row.trains else []
+    return [*own, "launch", *training, *(["needs"] if row.checks_model else [])]
 
 
 def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int | str]:
@@ -40,7 +42,7 @@ def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int 
     own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
     own["launch"] = launch_options(config, rule, *wildcards)
     if row.trains:
-        own["saving"] = saving_options(config, rule, name)
+        own["training"] = training_options(config, rule, name)
     if row.checks_model:
         own["needs"] = needs_options(config, rule, *wildcards)
     return own
@@ -105,14 +107,16 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
     return " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options if value)
 
 
-def saving_options(config: Config, rule: Rule, name: str) -> str:
+def training_options(config: Config, rule: Rule, name: str) -> str:
     """Options of a training stage that change nothing in its result."""
+    engine = plan(config, rule, name).engine
     return (
         f"--state {paths.state(rule, name)} --save-steps {config.runtime.save_steps}"
         f" --save-seconds {config.runtime.save_seconds:g}"
         f" --save-margin {config.cluster.save_margin_seconds:g}"
         f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
-    )
+        f" --engine {engine.kind} --shard {engine.shard} --offload {engine.offload}"
+    ) + (" --activation-checkpointing" if engine.activation_checkpointing else "")
 
 
 def needs_options(config: Config, rule: Rule, *wildcards: str) -> str:

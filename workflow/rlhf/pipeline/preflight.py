@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any
 
 from rlhf.catalog import RULES
-from rlhf.config.cluster import Rule, least_seconds
+from rlhf.config.cluster import Rule
 from rlhf.config.problems import suggest
 from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.launch.images import find_runtime, require_image
 from rlhf.pipeline.jobs import images
+from rlhf.pipeline.resources import least_seconds
 from rlhf.pipeline.site import Nodes, Partition, Site, read_gpus, read_site
 
 PROFILE = "profiles/slurm/profile.v9+.yaml"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-EngineKind = Literal["replicated", "fsdp"]
+EngineKind = Literal["replicated", "fsdp", "zero1", "zero2", "zero3"]
 Shard = Literal["all", "node"]
 Offload = Literal["none", "optimizer", "all"]
 

@@ -1,0 +1,250 @@
+"""Memory of training and sampling, in bytes a rank: the formulas of ``docs/memory.md``.
+
+Weights, gradients and AdamW's moments are float32: 4 + 4 + 8 bytes a trained parameter, of which
+sharding leaves each rank a part (Rajbhandari et al. 2020, arXiv 1910.02054, section 5). Bytes of
+activations are what torch's graph keeps of transformers' layers, counted; a test counts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rlhf.pipeline.shapes import Shape
+from rlhf.runtime.options import EngineKind, Offload
+
+GB = 1e9
+# Of models.logprobs: probabilities that are kept, and logits that are there at a time.
+KEPT_PROBABILITIES, CHUNK = 2**26, 2**24
+# CUDA's context, NCCL's buffers and cuBLAS's workspace of a process on a GPU.
+CONTEXT = 1.5 * GB
+SAMPLED = 4  # bytes of a weight, a key and a value while responses are sampled
+COMPONENTS = (
+    "weights",
+    "gradients",
+    "moments",
+    "working copies",
+    "activations",
+    "logits",
+    "scoring models",
+    "sampling copy",
+    "KV cache",
+    "model servers",
+    "context",
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A transformer in a stage.
+
+    Attributes:
+        shape: its sizes.
+        scored: whether a score takes the place of the output head.
+        frozen_layers: decoder layers that are not trained, and then the embeddings are not.
+    """
+
+    shape: Shape
+    scored: bool = False
+    frozen_layers: int = 0
+
+    @property
+    def other(self) -> int:
+        """Parameters outside of the layers."""
+        return self.shape.other_parameters - (self.shape.head_parameters if self.scored else 0)
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.shape.layers * self.shape.layer_parameters + self.other
+
+    @property
+    def trained(self) -> int:
+        """Those that are trained."""
+        if not self.frozen_layers:
+            return self.parameters
+        head = 0 if self.scored else self.shape.head_parameters
+        return (self.shape.layers - self.frozen_layers) * self.shape.layer_parameters + head
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an engine keeps what it holds.
+
+    Attributes:
+        kind: the kind of engine.
+        ranks: over which slices are spread.
+        offload: what is kept in the memory of the CPUs.
+        checkpointing: whether activations are computed again in the backward pass.
+    """
+
+    kind: EngineKind = "replicated"
+    ranks: int = 1
+    offload: Offload = "none"
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass.
+
+    Attributes:
+        tokens: padded tokens.
+        longest: of them in one row.
+        narrow: whether matrix products are bfloat16.
+    """
+
+    tokens: int
+    longest: int
+    narrow: bool = True
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes of one layer that the graph keeps of a token: multiples of H, of the width of keys
+    and values, of I, and of heads × tokens of the row where scores are kept (eager attention).
+    """
+
+    hidden: float
+    kv: float
+    inner: float
+    scores: float = 0
+
+    def bytes(self, shape: Shape, longest: int) -> float:
+        return (
+            self.hidden * shape.hidden
+            + self.kv * shape.kv_heads * shape.head_width
+            + self.inner * shape.inner
+            + self.scores * shape.heads * longest
+        )
+
+
+# Family → under autocast to bfloat16 over a float32 residual stream, and in float32.
+_LLAMA = (_Kept(30, 4, 8), _Kept(32, 8, 16))
+_KEPT = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": (_Kept(36, 10, 8), _Kept(40, 16, 16)),
+    "olmo2": (_Kept(46, 4, 8), _Kept(48, 8, 16)),
+    "gpt_neox": (_Kept(18, 4, 4), _Kept(32, 8, 8)),
+    "opt": (_Kept(20, 4, 2), _Kept(24, 8, 4)),
+    "bloom": (_Kept(16, 4, 4, 6), _Kept(24, 8, 8, 4)),
+    "gptj": (_Kept(30, 4, 6.5, 6), _Kept(52, 8, 11, 4)),
+    "gpt2": (_Kept(30, 4, 6.5), _Kept(52, 8, 13)),
+}
+_OTHERS = _KEPT["olmo2"]  # the most of those with a gate
+
+
+def layer_bytes(shape: Shape, batch: Pass) -> float:
+    """Activations of one layer for the backward pass."""
+    narrow, wide = _KEPT.get(shape.family, _OTHERS)
+    return batch.tokens * (narrow if batch.narrow else wide).bytes(shape, batch.longest)
+
+
+def activation_bytes(model: Model, setting: Setting, batch: Pass) -> float:
+    """Activations of all layers and of what stands before and after them.
+
+    With checkpointing a layer keeps its input, float32, and one layer at a time all of it.
+    """
+    shape = model.shape
+    layers = shape.layers - model.frozen_layers
+    ends = batch.tokens * 20 * shape.hidden  # embeddings, last norm and its float32 copies
+    if not setting.checkpointing:
+        return layers * layer_bytes(shape, batch) + ends
+    return layers * batch.tokens * 4 * shape.hidden + layer_bytes(shape, batch) + ends
+
+
+def logits_bytes(model: Model, batch: Pass) -> float:
+    """The output head: probabilities, a chunk of logits, its weight as products take it."""
+    if model.scored:
+        return 0
+    shape = model.shape
+    numbers = batch.tokens * shape.vocabulary
+    kept = 4 * numbers if numbers <= KEPT_PROBABILITIES else 0
+    width = 2 if batch.narrow else 4
+    matrix = shape.vocabulary * shape.hidden
+    # The gradient of the head in the type of the products, and its narrow copy.
+    return kept + 12 * min(numbers, CHUNK) + (width + (2 if batch.narrow else 0)) * matrix
+
+
+def state_bytes(models: Iterable[Model], setting: Setting) -> dict[str, float]:
+    """Weights, gradients and moments on the GPU, and what of them is on the host instead.
+
+    Returns:
+        ``weights``, ``gradients``, ``moments`` and ``host``.
+    """
+    chosen = list(models)
+    every = sum(model.parameters for model in chosen)
+    trained = sum(model.trained for model in chosen)
+    kind, ranks = setting.kind, setting.ranks
+    zero = kind.startswith("zero")
+    whole, part = 1.0, 1.0 / ranks
+    state = {
+        "weights": 4 * every * (part if kind in ("fsdp", "zero3") else whole),
+        "gradients": 4 * trained * (whole if kind in ("replicated", "zero1") else part),
+        # DeepSpeed keeps a second copy of the trained weights, to update.
+        "moments": (12 if zero else 8) * trained * (whole if kind == "replicated" else part),
+    }
+    leaves = {
+        "none": (),
+        "optimizer": ("moments", "gradients") if kind != "zero1" else ("moments",),
+        "all": tuple(state),
+    }[setting.offload]
+    host = sum(state[name] for name in leaves)
+    return {name: 0.0 if name in leaves else size for name, size in state.items()} | {"host": host}
+
+
+def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> float:
+    """What is gathered, cast or reduced while passes go on.
+
+    Replicas and ZeRO-1 and 2 keep narrow copies of all weights from the forward to the backward
+    pass. FSDP and ZeRO-3 gather two layers at a time; embeddings, norms and head are one unit,
+    which stays gathered, and whose whole gradient is there before it is reduced.
+    """
+    chosen = list(models)
+    width = 2 if batch.narrow else 4
+    if setting.kind in ("fsdp", "zero3"):
+        layers = (3 * width + 8) * max(model.shape.layer_parameters for model in chosen)
+        return layers + sum((4 if model.frozen_layers else 8) * model.other for model in chosen)
+    total = 0.0
+    for model in chosen:
+        shape = model.shape
+        total += 2 * shape.layers * shape.layer_parameters if batch.narrow else 0
+        # A new gradient of the embeddings stands beside the sum that it is added to.
+        total += 4 * shape.vocabulary * shape.hidden
+        if setting.kind != "replicated":
+            total += 8 * shape.layer_parameters  # DeepSpeed's buckets
+    return total
+
+
+def training_bytes(models: Sequence[Model], setting: Setting, batch: Pass) -> dict[str, float]:
+    """A rank's memory of training on its GPU, by component.
+
+    Args:
+        models: what is trained.
+        setting: how the engine keeps it.
+        batch: the largest pass.
+    """
+    state = state_bytes(models, setting)
+    return {
+        **{name: state[name] for name in ("weights", "gradients", "moments")},
+        "working copies": copies_bytes(models, setting, batch),
+        "activations": sum(activation_bytes(model, setting, batch) for model in models),
+        "logits": sum(logits_bytes(model, batch) for model in models),
+    }
+
+
+def sampling_bytes(shape: Shape, rows: int, columns: int) -> dict[str, float]:
+    """What sampling needs beside weights: keys and values of a batch, and a token's logits.
+
+    Args:
+        shape: the model's.
+        rows: sampled together.
+        columns: tokens of prompt and response.
+    """
+    width = shape.kv_heads * shape.head_width
+    return {
+        "KV cache": 2 * SAMPLED * shape.layers * width * rows * columns,
+        "logits": 12 * rows * shape.vocabulary,
+    }

@@ -1,0 +1,385 @@
+"""What a job needs of its GPUs, and which engine it gets.
+
+The numbers are those of ``pipeline.memory``; here is what a configuration makes of them: how many
+ranks, how long rows are, which models are there at one time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from rlhf.catalog import ONLINE, RULES, SECTIONS, STORES, subject
+from rlhf.config.cluster import EngineRequest, Layout, Rule, engine_request, stage_layout
+from rlhf.config.schema import Config
+from rlhf.pipeline import memory
+from rlhf.pipeline.memory import GB, Model, Pass, Setting
+from rlhf.pipeline.shapes import model_shape
+from rlhf.runtime.options import EngineKind, EngineOptions, Shard
+
+FITS = 0.8  # of a GPU: what `auto` fills; the rest is for fragments, and for what is not counted
+SAMPLED_ROWS = 128  # that models.generate decodes together
+REPLIES = 2  # of a preference row that share a pass, at least
+LARGEST_NODES = 64
+GPUS = (16, 24, 32, 40, 48, 80, 94, 141, 192, 288)  # GB that GPUs have
+
+Bytes = dict[str, float]
+Phases = Mapping[str, Bytes]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does on each of its GPUs, whatever engine it has.
+
+    Attributes:
+        layout: how it is spread.
+        trained: models that are trained.
+        scoring: models that every rank has to itself to score with.
+        served: models that servers keep on the same GPUs, by the bytes of a weight.
+        sampled: rows and columns of a batch of responses; none: nothing is sampled.
+        longest: tokens of the longest row, or of the rows that can't be in two passes.
+        rows: rows of a batch of all ranks.
+        micro_batch_tokens: padded tokens of a pass.
+        narrow: whether matrix products are bfloat16.
+        held: models beside the one that samples, where nothing is trained.
+    """
+
+    layout: Layout
+    trained: tuple[Model, ...] = ()
+    scoring: tuple[Model, ...] = ()
+    served: tuple[tuple[Model, int], ...] = ()
+    sampled: tuple[int, int] | None = None
+    longest: int = 1
+    rows: int = 1
+    micro_batch_tokens: int = 1
+    narrow: bool = True
+    held: tuple[Model, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """On all nodes."""
+        return self.layout.nodes * self.layout.processes
+
+    def largest_pass(self) -> Pass:
+        """The largest forward and backward pass of a rank."""
+        batch = math.ceil(self.rows / self.ranks) * self.longest
+        tokens = max(self.longest, min(self.micro_batch_tokens, batch))
+        return Pass(tokens, self.longest, self.narrow)
+
+
+def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
+    """Bytes on a rank's GPU by component, in each phase of a job.
+
+    Args:
+        work: what is done.
+        setting: how the engine keeps what is trained.
+    """
+    context: Bytes = {"context": memory.CONTEXT} if work.layout.gpus else {}
+    if not work.trained:
+        return {phase: values | context for phase, values in _untrained(work).items()}
+    sharded = setting.kind in ("fsdp", "zero3")
+    share = 4 / setting.ranks if sharded else 4
+    beside: Bytes = {
+        "scoring models": share * sum(model.parameters for model in work.scoring),
+        "model servers": sum(size * model.parameters for model, size in work.served),
+    }
+    shared = {name: size for name, size in beside.items() if size} | context
+    found = {"training": memory.training_bytes(work.trained, setting, work.largest_pass()) | shared}
+    if work.sampled:
+        policy, (rows, columns) = work.trained[0], work.sampled
+        state = memory.state_bytes(work.trained, setting)
+        found["sampling"] = {
+            "weights": state["weights"],
+            "moments": state["moments"],
+            "sampling copy": memory.SAMPLED * policy.parameters if sharded else 0,
+            **memory.sampling_bytes(policy.shape, rows, columns),
+        } | shared
+    return found
+
+
+def _untrained(work: Work) -> dict[str, Bytes]:
+    """Phases of an evaluation or of a store's check: whole models in float32."""
+    found: dict[str, Bytes] = {
+        "scoring": {"weights": 4.0 * sum(model.parameters for model in work.held)}
+    }
+    if work.sampled:
+        policy = work.held[0]
+        weights = {"weights": 2 * memory.SAMPLED * policy.parameters}  # and those of the reference
+        found["sampling"] = weights | memory.sampling_bytes(policy.shape, *work.sampled)
+    return found
+
+
+def describe(config: Config, rule: Rule, name: str) -> Work:
+    """What a job does on its GPUs.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule: one that trains or has work for a GPU.
+        name: the run; of a store, ``KIND.NAME``.
+    """
+    layout, row, views = stage_layout(config, rule, name), RULES[rule], config.tokenization
+    if rule == "export_store":
+        kind, _, run = name.partition(".")
+        model = _model(config, *subject(rule, kind, run), scored=kind == "reward")
+        return Work(layout, held=(model, model))
+    run, prompt = getattr(config, row.section)[name], views.prompt.max_length
+    if not row.trains:
+        reward = config.parent(row.section, name, "reward")
+        models = [_model(config, *config.start(row.section, name))] * 2
+        models += [_model(config, *reward, scored=True)] if reward else []
+        held_out = run.max_prompts * run.samples_per_prompt
+        sampled = min(SAMPLED_ROWS, held_out), prompt + run.max_new_tokens
+        return Work(layout, sampled=sampled, held=tuple(models))
+    layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
+    policy = _model(config, row.section, name, row.section == "reward", layers)
+    common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=run.precision == "bfloat16")
+    if not row.online:
+        longest = getattr(views, str(row.view)).max_length
+        longest *= REPLIES if row.view == "preference" else 1
+        return replace(common, longest=longest, rows=run.global_batch_size)
+    judge = _model(config, "reward", run.reward, scored=True)
+    value = getattr(run, "value", None)
+    critic = (replace(judge, frozen_layers=layers),) if value and value.kind == "critic" else ()
+    reference = replace(policy, frozen_layers=0)
+    shares = layout.servers and layout.gpus and not layout.server_gpus
+    size = 4 if config.store.dtype == "float32" else 2
+    columns = prompt + run.sampling.max_new_tokens
+    ranks = layout.nodes * layout.processes
+    return replace(
+        common,
+        trained=(policy, *critic),
+        scoring=() if layout.servers else (judge, reference),
+        served=((judge, size), (reference, size)) if shares else (),
+        sampled=(min(SAMPLED_ROWS, math.ceil(run.rollout_batch_size / ranks)), columns),
+        longest=columns,
+        rows=run.minibatch_size,
+    )
+
+
+def _model(
+    config: Config, section: str, name: str, scored: bool = False, frozen_layers: int = 0
+) -> Model:
+    return Model(model_shape(config, config.base_model(section, name)), scored, frozen_layers)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job on its GPUs.
+
+    Attributes:
+        rule: the job's rule.
+        name: the run; of a store, ``KIND.NAME``.
+        work: what is done.
+        gpu_memory_gb: memory of one GPU.
+        setting: how the engine keeps what is trained.
+        shard: over which ranks.
+        decided: keys of ``cluster`` that ``auto`` decided → what for.
+    """
+
+    rule: Rule
+    name: str
+    work: Work
+    gpu_memory_gb: float
+    setting: Setting
+    shard: Shard
+    decided: Mapping[str, object]
+
+    @cached_property
+    def phases(self) -> dict[str, Bytes]:
+        """Bytes on a rank's GPU by component, in each phase."""
+        return phases(self.work, self.setting)
+
+    @property
+    def peak_gb(self) -> float:
+        """Of the phase that needs most."""
+        return peak_gb(self.phases)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the GPUs are large enough, if there are any."""
+        return not self.work.layout.gpus or self.peak_gb <= FITS * self.gpu_memory_gb
+
+    @property
+    def engine(self) -> EngineOptions:
+        """What the training stage is told."""
+        one = self.setting
+        return EngineOptions(one.kind, self.shard, one.offload, one.checkpointing)
+
+    @property
+    def host_gb(self) -> float:
+        """Of a node, what was offloaded to it."""
+        state = memory.state_bytes(self.work.trained, self.setting)
+        return self.work.layout.processes * state["host"] / GB
+
+
+def peak_gb(found: Phases) -> float:
+    """Of the phase that needs most."""
+    return max(sum(components.values()) for components in found.values()) / GB
+
+
+def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = None) -> Plan:
+    """How a job is carried out: of what ``auto`` leaves open, the first setting that fits.
+
+    If none does, the last: it needs least.
+
+    Args:
+        config: the whole configuration.
+        rule: the job's rule.
+        name: see ``describe``.
+        gpu_memory_gb: of one GPU; None: as configured.
+    """
+    work, gpu = describe(config, rule, name), gpu_memory_gb or config.cluster.gpu_memory_gb
+    asked = engine_request(config, rule)
+    ladder = list(_ladder(asked, work)) if work.trained else [Setting()]
+    fitting = (one for one in ladder if peak_gb(phases(work, one)) <= FITS * gpu)
+    setting = next(fitting, ladder[-1]) if work.layout.gpus else ladder[0]
+    decided: dict[str, object] = {}
+    if work.trained and asked.engine == "auto":
+        decided["engine"] = setting.kind
+        if asked.offload == "none":
+            decided["offload"] = setting.offload
+    if work.trained and asked.activation_checkpointing == "auto":
+        decided["activation_checkpointing"] = setting.checkpointing
+    return Plan(rule, name, work, gpu, setting, asked.shard, decided)
+
+
+def _ladder(asked: EngineRequest, work: Work) -> Iterator[Setting]:
+    """Settings that the configuration allows, from the quickest to that which needs least."""
+    layout, again = work.layout, asked.activation_checkpointing
+    ranks = layout.processes if asked.shard == "node" else work.ranks
+    choices = (False, True) if again == "auto" else (again,)
+    if asked.engine != "auto":
+        for choice in choices:
+            yield Setting(asked.engine, ranks, asked.offload, choice)
+        return
+    kinds: list[EngineKind] = ["replicated"]
+    if asked.offload != "none":
+        kinds = ["fsdp"]
+    elif layout.gpus and work.ranks > 1:
+        kinds = ["replicated", "fsdp"]
+    for choice in choices:
+        for kind in kinds:
+            if kind == "fsdp" or not (choice and len(choices) > 1 and len(kinds) > 1):
+                yield Setting(kind, ranks, asked.offload, choice)
+    if layout.gpus and asked.offload == "none":
+        yield Setting("fsdp", ranks, "all", choices[-1])
+
+
+def nearest_fit(planned: Plan) -> str:
+    """The smallest change of the configuration with which a job fits; empty: there is none.
+
+    Args:
+        planned: a job that does not fit.
+    """
+    return next((change for change in _changes(planned) if change), "")
+
+
+def _changes(planned: Plan) -> Iterator[str]:
+    """Changes with which a job fits: another engine, smaller passes, more nodes, larger GPUs."""
+    work, gpu, layout = planned.work, planned.gpu_memory_gb, planned.work.layout
+    open_request = EngineRequest("auto", planned.shard, "none", "auto")
+    settings = [*_ladder(open_request, work)] if work.trained else []
+    least = settings[-1] if settings else planned.setting
+
+    def change(other: Work, setting: Setting, size: float, *keys: str) -> str:
+        if peak_gb(phases(other, setting)) > FITS * size:
+            return ""
+        return ", ".join((*keys, *_written(planned, setting)))
+
+    for setting in settings:
+        yield change(work, setting, gpu)
+    tokens = work.micro_batch_tokens
+    while work.trained and tokens > work.longest:
+        tokens //= 2
+        smaller = replace(work, micro_batch_tokens=tokens)
+        for setting in (planned.setting, least):
+            yield change(smaller, setting, gpu, f"runtime.micro_batch_tokens: {tokens}")
+    nodes = layout.nodes
+    while work.trained and nodes < LARGEST_NODES:
+        nodes *= 2
+        wider = replace(work, layout=replace(layout, nodes=nodes))
+        wide = replace(least, ranks=wider.ranks) if planned.shard == "all" else least
+        yield change(wider, wide, gpu, f"cluster.nodes: {nodes}")
+    for size in GPUS:
+        if size > gpu:
+            yield change(work, least, size, f"cluster.gpu_memory_gb: {size}")
+
+
+def _written(planned: Plan, new: Setting) -> Iterator[str]:
+    """Keys of the engine that have to be changed for another setting."""
+    old = planned.setting
+    for key, before, value in (
+        ("engine", old.kind, new.kind),
+        ("offload", old.offload, new.offload),
+        ("activation_checkpointing", old.checkpointing, new.checkpointing),
+    ):
+        if before != value and key not in planned.decided:
+            yield f"cluster.{key}: {str(value).lower()}"
+
+
+def server_gb(config: Config, section: str, name: str) -> dict[str, float]:
+    """Kind of a model server that has GPUs of its own → GB that it needs there.
+
+    Args:
+        config: the whole configuration.
+        section: of an on-policy run.
+        name: the run's name.
+    """
+    row, run = SECTIONS[section], getattr(config, section)[name]
+    layout = stage_layout(config, row.rule, name)
+    if not layout.server_gpus:
+        return {}
+    width = 4 if config.store.dtype == "float32" else 2
+    sizes: dict[str, float] = {}
+    for kind, key in row.servers.items():
+        model = _model(config, STORES[kind], getattr(run, key), scored=kind == "reward")
+        inner, hidden = model.shape.inner, model.shape.hidden
+        forward = config.store.max_batch_tokens * width * (4 * inner + 8 * hidden)
+        logits = 12 * memory.CHUNK
+        sizes[kind] = (width * model.parameters + forward + logits + memory.CONTEXT) / GB
+    return sizes
+
+
+def planned_jobs(config: Config) -> Iterator[tuple[Rule, str]]:
+    """Rule and name of all jobs that train or have work for a GPU, in the order of the stages."""
+    for rule, row in RULES.items():
+        if rule == "export_store":
+            for kind, name in dict.fromkeys(_stores(config)):
+                yield rule, f"{kind}.{name}"
+        elif row.trains or row.gpu:
+            for name in getattr(config, row.section):
+                yield rule, name
+
+
+def _stores(config: Config) -> Iterator[tuple[str, str]]:
+    for section, row in SECTIONS.items():
+        for run in getattr(config, section).values() if row.servers else ():
+            if run.scoring != "local":
+                yield from ((kind, getattr(run, key)) for kind, key in row.servers.items())
+
+
+def all_plans(config: Config, gpu_memory_gb: float | None = None) -> list[Plan]:
+    """Of all jobs that the configuration names."""
+    return [plan(config, *job, gpu_memory_gb) for job in planned_jobs(config)]
+
+
+def claim(config: Config) -> str:
+    """What a configuration fits: the number of GPUs, and the least memory of one.
+
+    Such as ``8 × 80 GB``; or, if there is no such GPU, the stages that need more, and how much.
+    """
+    served = [gb for section in ONLINE for name in getattr(config, section)
+              for gb in server_gb(config, section, name).values()]  # fmt: skip
+    count = config.cluster.nodes * config.cluster.gpus_per_node
+    for size in GPUS:
+        if max(served, default=0) <= FITS * size and all(
+            one.fits for one in all_plans(config, size)
+        ):
+            return f"{count} × {size} GB"
+    largest = GPUS[-1]
+    needs = [(one.rule, one.peak_gb) for one in all_plans(config, largest) if not one.fits]
+    needs += [("model server", gb) for gb in served if gb > FITS * largest]
+    worst = {rule: max(gb for other, gb in needs if other == rule) for rule, _ in needs}
+    return "no GPU of today: " + ", ".join(f"{rule} {gb:.0f} GB" for rule, gb in worst.items())
