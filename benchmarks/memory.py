@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 SIZES = {
+    "24m": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 16},
     "110m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
     "300m": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 16},
 }

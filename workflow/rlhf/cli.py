@@ -13,6 +13,7 @@ from rlhf.launch.command import run as run_launch
 
 COMMANDS = {
     "explain": "show what would run, and why",
+    "plan": "plan memory, disk and work of every stage, and say what does not fit",
     "verify": "compare the files of artifacts with their manifests",
     "compare": "show how two artifacts differ: configuration, code, parents, metrics",
     "chat": "talk to a model, such as results/ppo/final/model",

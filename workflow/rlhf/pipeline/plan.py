@@ -101,9 +101,10 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
 
 def _untrained(work: Work) -> dict[str, Bytes]:
     """Phases of an evaluation or of a store's check: whole models in float32."""
-    found: dict[str, Bytes] = {
-        "scoring": {"weights": 4.0 * sum(model.parameters for model in work.held)}
-    }
+    held: Bytes = {"weights": 4.0 * sum(model.parameters for model in work.held)}
+    if work.served:
+        held["model servers"] = sum(size * model.parameters for model, size in work.served)
+    found = {"scoring": held}
     if work.sampled:
         policy = work.held[0]
         weights = {"weights": 2 * memory.SAMPLED * policy.parameters}  # and those of the reference
@@ -123,7 +124,8 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     if rule == "export_store":
         kind, _, run = name.partition(".")
         model = _model(config, *subject(rule, kind, run), scored=kind == "reward")
-        return Work(layout, held=(model, model))
+        size = 4 if config.store.dtype == "float32" else 2
+        return Work(layout, held=(model,), served=((model, size),))
     run, prompt = getattr(config, row.section)[name], views.prompt.max_length
     if not row.trains:
         reward = config.parent(row.section, name, "reward")
@@ -340,6 +342,18 @@ def server_gb(config: Config, section: str, name: str) -> dict[str, float]:
         logits = 12 * memory.CHUNK
         sizes[kind] = (width * model.parameters + forward + logits + memory.CONTEXT) / GB
     return sizes
+
+
+def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
+    """A line for each model server of a run that its GPU is too small for."""
+    size = config.cluster.gpu_memory_gb
+    for kind, gb in server_gb(config, section, name).items():
+        if gb > FITS * size:
+            narrower = "store.dtype: bfloat16, or " if config.store.dtype == "float32" else ""
+            yield (
+                f"{section}.{name}: the {kind} server needs {gb:.0f} GB, and its GPU has {size:g};"
+                f" {narrower}{section}.{name}.scoring: local"
+            )
 
 
 def planned_jobs(config: Config) -> Iterator[tuple[Rule, str]]:

@@ -20,6 +20,7 @@ from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.launch.images import find_runtime, require_image
 from rlhf.pipeline.jobs import images
+from rlhf.pipeline.plan import nearest_fit, plan, planned_jobs
 from rlhf.pipeline.resources import least_seconds
 from rlhf.pipeline.site import Nodes, Partition, Site, read_gpus, read_site
 
@@ -92,6 +93,8 @@ def check(
     """
     problems: list[RlhfError] = []
     notes: list[str] = []
+    found, tight = memory_problems(config, jobs := sorted(jobs))
+    problems, notes = [*problems, *found], [*notes, *tight]
     if config.runtime.containers != "none":
         problems += image_problems(sorted({kind for job in jobs for kind in images(config, *job)}))
     if requests:
@@ -102,6 +105,43 @@ def check(
     if problems:
         raise ClusterError("\n".join(map(str, problems)))
     return notes
+
+
+def memory_problems(
+    config: Config, jobs: Iterable[tuple[Rule, str]]
+) -> tuple[list[ClusterError], list[str]]:
+    """Jobs that their GPUs are too small for; and words about those that hardly fit.
+
+    Args:
+        config: the whole configuration.
+        jobs: rule and first wildcard of each.
+    """
+    problems, notes = [], []
+    running = set(jobs)
+    for rule, name in planned_jobs(config):
+        if (rule, name.partition(".")[0]) not in running:
+            continue
+        planned = plan(config, rule, name)
+        if planned.fits:
+            continue
+        change = nearest_fit(planned)
+        where, size = f"{rule} {name}", planned.gpu_memory_gb
+        if planned.peak_gb <= size:
+            notes.append(f"{where} needs about {planned.peak_gb:.0f} of a GPU's {size:g} GB: tight"
+                         + (f"; more room with {change}" if change else ""))  # fmt: skip
+            continue
+        problems.append(
+            ClusterError(
+                f"{where} needs about {planned.peak_gb:.0f} GB on each GPU, which has {size:g}.",
+                where="cluster.gpu_memory_gb",
+                expected="what `rlhf plan` lists, in 80 % of the memory of a GPU",
+                hint=f"write {change}"
+                if change
+                else "no engine fits it: shorten "
+                "tokenization.*.max_length or max_new_tokens, or take a smaller model",
+            )
+        )
+    return problems, notes
 
 
 def site_problems(
