@@ -16,6 +16,7 @@ from rlhf.models.load import disable_dropout
 from rlhf.models.roots import TokenScorer
 from rlhf.pipeline.memory import Model, Pass, Setting, layer_bytes, state_bytes, training_bytes
 from rlhf.pipeline.shapes import KNOWN, model_shape, read_shape, shape_of, shape_of_size
+from rlhf.runtime.options import EngineKind
 
 H = 64
 SIZES: dict[str, Any] = {
@@ -62,8 +63,13 @@ def test_parameters_are_counted_from_the_configuration_and_from_the_files(
     assert read_shape(tmp_path).layer_parameters == shape.layer_parameters
 
 
-@pytest.mark.parametrize("changes", [{"enable_bias": False, "layer_norm_elementwise_affine": False},
-                                     {"word_embed_proj_dim": 32, "do_layer_norm_before": False}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"enable_bias": False, "layer_norm_elementwise_affine": False},
+        {"word_embed_proj_dim": 32, "do_layer_norm_before": False},
+    ],
+)
 def test_relatives_of_opt(changes: dict[str, Any]) -> None:
     model = model_of("opt", **changes)
     count = sum(p.numel() for p in model.parameters())
@@ -112,8 +118,11 @@ def test_activations_are_those_that_the_graph_keeps(family: str, precision: str)
 
 def test_sharding_divides_what_the_paper_says() -> None:
     model = Model(shape_of_size(7.5))
-    gb = {kind: [sum(state_bytes([model], Setting(kind, ranks)).values()) / 1e9 for ranks in (1, 64)]
-          for kind in ("replicated", "fsdp", "zero1", "zero2", "zero3")}  # fmt: skip
+    kinds: tuple[EngineKind, ...] = ("replicated", "fsdp", "zero1", "zero2", "zero3")
+    gb = {
+        kind: [sum(state_bytes([model], Setting(kind, ranks)).values()) / 1e9 for ranks in (1, 64)]
+        for kind in kinds
+    }
     assert gb["replicated"] == pytest.approx([120, 120], rel=1e-3)  # 16 bytes
     assert gb["fsdp"] == pytest.approx([120, 120 / 64], rel=1e-3)
     assert gb["zero1"] == pytest.approx([150, 60 + 90 / 64], rel=1e-3)  # 8, and 12 shared out

@@ -190,7 +190,9 @@ def _shown(default: Any) -> str:
 def _type(annotation: Any, field: FieldInfo) -> str:
     inner = [one for one in get_args(annotation) if one is not NoneType]
     if get_origin(annotation) is Literal:
-        return ", ".join(f"`{choice}`" for choice in inner)
+        return ", ".join(
+            f"`{choice}`" if type(choice) is str else _shown(choice) for choice in inner
+        )
     if get_origin(annotation) is list:
         return "list"
     if get_origin(annotation) is dict:

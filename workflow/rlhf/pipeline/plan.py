@@ -38,7 +38,7 @@ class Work:
         trained: models that are trained.
         scoring: models that every rank has to itself to score with.
         served: models that servers keep on the same GPUs, by the bytes of a weight.
-        sampled: rows and columns of a batch of responses; none: nothing is sampled.
+        sampled: responses that all ranks sample, and tokens of each with its prompt; None: none.
         longest: tokens of the longest row, or of the rows that can't be in two passes.
         rows: rows of a batch of all ranks.
         micro_batch_tokens: padded tokens of a pass.
@@ -68,6 +68,12 @@ class Work:
         tokens = max(self.longest, min(self.micro_batch_tokens, batch))
         return Pass(tokens, self.longest, self.narrow)
 
+    def sampling_bytes(self, policy: Model) -> Bytes:
+        """What sampling needs beside weights; rows beyond ``SAMPLED_ROWS`` wait for their turn."""
+        responses, columns = self.sampled or (0, 0)
+        rows = min(SAMPLED_ROWS, math.ceil(responses / self.ranks))
+        return memory.sampling_bytes(policy.shape, rows, columns)
+
 
 def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     """Bytes on a rank's GPU by component, in each phase of a job.
@@ -88,13 +94,13 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     shared = {name: size for name, size in beside.items() if size} | context
     found = {"training": memory.training_bytes(work.trained, setting, work.largest_pass()) | shared}
     if work.sampled:
-        policy, (rows, columns) = work.trained[0], work.sampled
+        policy = work.trained[0]
         state = memory.state_bytes(work.trained, setting)
         found["sampling"] = {
             "weights": state["weights"],
             "moments": state["moments"],
             "sampling copy": memory.SAMPLED * policy.parameters if sharded else 0,
-            **memory.sampling_bytes(policy.shape, rows, columns),
+            **work.sampling_bytes(policy),
         } | shared
     return found
 
@@ -108,7 +114,7 @@ def _untrained(work: Work) -> dict[str, Bytes]:
     if work.sampled:
         policy = work.held[0]
         weights = {"weights": 2 * memory.SAMPLED * policy.parameters}  # and those of the reference
-        found["sampling"] = weights | memory.sampling_bytes(policy.shape, *work.sampled)
+        found["sampling"] = weights | work.sampling_bytes(policy)
     return found
 
 
@@ -131,8 +137,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         reward = config.parent(row.section, name, "reward")
         models = [_model(config, *config.start(row.section, name))] * 2
         models += [_model(config, *reward, scored=True)] if reward else []
-        held_out = run.max_prompts * run.samples_per_prompt
-        sampled = min(SAMPLED_ROWS, held_out), prompt + run.max_new_tokens
+        sampled = run.max_prompts * run.samples_per_prompt, prompt + run.max_new_tokens
         return Work(layout, sampled=sampled, held=tuple(models))
     layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
     policy = _model(config, row.section, name, row.section == "reward", layers)
@@ -148,13 +153,12 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     shares = layout.servers and layout.gpus and not layout.server_gpus
     size = 4 if config.store.dtype == "float32" else 2
     columns = prompt + run.sampling.max_new_tokens
-    ranks = layout.nodes * layout.processes
     return replace(
         common,
         trained=(policy, *critic),
         scoring=() if layout.servers else (judge, reference),
         served=((judge, size), (reference, size)) if shares else (),
-        sampled=(min(SAMPLED_ROWS, math.ceil(run.rollout_batch_size / ranks)), columns),
+        sampled=(run.rollout_batch_size, columns),
         longest=columns,
         rows=run.minibatch_size,
     )
