@@ -7,7 +7,7 @@ ranks, how long rows are, which models are there at one time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -378,26 +378,43 @@ def _stores(config: Config) -> Iterator[tuple[str, str]]:
                 yield from ((kind, getattr(run, key)) for kind, key in row.servers.items())
 
 
-def all_plans(config: Config, gpu_memory_gb: float | None = None) -> list[Plan]:
+def all_plans(config: Config) -> list[Plan]:
     """Of all jobs that the configuration names."""
-    return [plan(config, *job, gpu_memory_gb) for job in planned_jobs(config)]
+    return [plan(config, *job) for job in planned_jobs(config)]
 
 
 def claim(config: Config) -> str:
-    """What a configuration fits: the number of GPUs, and the least memory of one.
+    """What a configuration fits: GPUs for all of its training, and what needs larger ones.
 
-    Such as ``8 × 80 GB``; or, if there is no such GPU, the stages that need more, and how much.
+    Such as ``8 × 80 GB; evaluate 1 × 141 GB``, each the least memory that GPUs have and that is
+    enough; or ``none`` and how much is needed, if there is no such GPU.
+
+    Args:
+        config: the whole configuration.
     """
+    cluster, jobs = config.cluster, [*planned_jobs(config)]
+    training = [job for job in jobs if RULES[job[0]].trains]
     served = [gb for section in ONLINE for name in getattr(config, section)
               for gb in server_gb(config, section, name).values()]  # fmt: skip
-    count = config.cluster.nodes * config.cluster.gpus_per_node
-    for size in GPUS:
-        if max(served, default=0) <= FITS * size and all(
-            one.fits for one in all_plans(config, size)
-        ):
-            return f"{count} × {size} GB"
-    largest = GPUS[-1]
-    needs = [(one.rule, one.peak_gb) for one in all_plans(config, largest) if not one.fits]
-    needs += [("model server", gb) for gb in served if gb > FITS * largest]
-    worst = {rule: max(gb for other, gb in needs if other == rule) for rule, _ in needs}
-    return "no GPU of today: " + ", ".join(f"{rule} {gb:.0f} GB" for rule, gb in worst.items())
+    size = _least(config, training, max(served, default=0))
+    found = [_size(config, f"{cluster.nodes * cluster.gpus_per_node} ×", size, training, served)]
+    for rule in dict.fromkeys(rule for rule, _ in jobs if not RULES[rule].trains):
+        own = [job for job in jobs if job[0] == rule]
+        alone = _least(config, own)
+        if size is None or alone is None or alone > size:
+            found.append(f"{rule} {_size(config, '1 ×', alone, own)}")
+    return "; ".join(found)
+
+
+def _least(config: Config, jobs: list[tuple[Rule, str]], served: float = 0) -> int | None:
+    """Memory of the smallest GPUs that all of these jobs fit, and a server of ``served`` GB."""
+    sizes = (size for size in GPUS if served <= FITS * size)
+    return next((s for s in sizes if all(plan(config, *job, s).fits for job in jobs)), None)
+
+
+def _size(config: Config, count: str, size: int | None, jobs: list[tuple[Rule, str]],
+          served: Sequence[float] = ()) -> str:  # fmt: skip
+    if size is not None:
+        return f"{count} {size} GB"
+    needs = [plan(config, *job, GPUS[-1]).peak_gb for job in jobs]
+    return f"none ({max(*needs, *served, 0):.0f} GB)"

@@ -1,0 +1,32 @@
+"""What every recipe says that it fits is what its plan says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.projects import REPOSITORY
+
+from rlhf.catalog import RULES
+from rlhf.config.load import load_config_file
+from rlhf.pipeline.plan import all_plans, claim, plan, planned_jobs
+
+RECIPES = sorted((REPOSITORY / "config/recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_it_fits_what_it_says(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # shapes by name: nothing is fetched here
+    config = load_config_file(path)
+    (said,) = re.findall(r"^# Fits: (.+)$", path.read_text(), re.M)
+    assert said == claim(config)
+    sources = {model.shape.source for one in all_plans(config)
+               for model in (*one.work.trained, *one.work.held)}  # fmt: skip
+    assert all(source.startswith("name ") for source in sources)
+    size = re.match(r"(\d+) × (\d+) GB", said)
+    if size:
+        assert int(size[1]) == config.cluster.nodes * config.cluster.gpus_per_node
+        gpu = int(size[2])
+        assert all(plan(config, rule, name, gpu).fits for rule, name in planned_jobs(config)
+                   if RULES[rule].trains)  # fmt: skip
