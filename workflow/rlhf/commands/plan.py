@@ -83,7 +83,7 @@ def _lines(config: Config, planned: Plan, args: argparse.Namespace) -> Iterator[
         change = nearest_fit(planned)
         advice = f"fits with {change}" if change else "no setting fits"
         yield (
-            f"  DOES NOT FIT in 80 % of {planned.gpu_memory_gb:g} GB"
+            f"  DOES NOT FIT in 80 % of {planned.work.gpu_memory_gb:g} GB"
             f" ({planned.peak_gb:.0f} GB); {advice}"
         )
 

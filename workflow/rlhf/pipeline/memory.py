@@ -18,20 +18,6 @@ GB = 1e9
 KEPT_PROBABILITIES, CHUNK = 2**26, 2**24
 # CUDA's context, NCCL's buffers and cuBLAS's workspace of a process on a GPU.
 CONTEXT = 1.5 * GB
-SAMPLED = 4  # bytes of a weight, a key and a value while responses are sampled
-COMPONENTS = (
-    "weights",
-    "gradients",
-    "moments",
-    "working copies",
-    "activations",
-    "logits",
-    "scoring models",
-    "sampling copy",
-    "KV cache",
-    "model servers",
-    "context",
-)
 
 
 @dataclass(frozen=True)
@@ -200,22 +186,23 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
 
     Replicas and ZeRO-1 and 2 keep narrow copies of all weights from the forward to the backward
     pass. FSDP and ZeRO-3 gather two layers at a time; embeddings, norms and head are one unit,
-    which stays gathered, and whose whole gradient is there before it is reduced.
+    which stays gathered, and whose whole gradient is there before it is reduced. ZeRO-2 and 3 make
+    a flat copy of a rank's gradients to update with.
     """
-    chosen = list(models)
+    chosen, ranks = list(models), setting.ranks
     width = 2 if batch.narrow else 4
+    largest = max(model.shape.layer_parameters for model in chosen)
+    flat = 4 * sum(model.trained for model in chosen) / ranks
+    total = flat if setting.kind in ("zero2", "zero3") else 0.0
     if setting.kind in ("fsdp", "zero3"):
-        layers = (3 * width + 8) * max(model.shape.layer_parameters for model in chosen)
-        return layers + sum((4 if model.frozen_layers else 8) * model.other for model in chosen)
-    total = 0.0
+        others = sum((4 if model.frozen_layers else 8) * model.other for model in chosen)
+        return total + (3 * width + 8) * largest + others
     for model in chosen:
         shape = model.shape
         total += 2 * shape.layers * shape.layer_parameters if batch.narrow else 0
         # A new gradient of the embeddings stands beside the sum that it is added to.
         total += 4 * shape.vocabulary * shape.hidden
-        if setting.kind != "replicated":
-            total += 8 * shape.layer_parameters  # DeepSpeed's buckets
-    return total
+    return total if setting.kind == "replicated" else total + 8 * largest  # DeepSpeed's buckets
 
 
 def training_bytes(models: Sequence[Model], setting: Setting, batch: Pass) -> dict[str, float]:
@@ -235,16 +222,12 @@ def training_bytes(models: Sequence[Model], setting: Setting, batch: Pass) -> di
     }
 
 
-def sampling_bytes(shape: Shape, rows: int, columns: int) -> dict[str, float]:
-    """What sampling needs beside weights: keys and values of a batch, and a token's logits.
+def cache_bytes(shape: Shape, columns: int, width: int) -> float:
+    """Keys and values of a row that is sampled.
 
     Args:
         shape: the model's.
-        rows: sampled together.
         columns: tokens of prompt and response.
+        width: bytes of a number.
     """
-    width = shape.kv_heads * shape.head_width
-    return {
-        "KV cache": 2 * SAMPLED * shape.layers * width * rows * columns,
-        "logits": 12 * rows * shape.vocabulary,
-    }
+    return 2.0 * width * shape.layers * shape.kv_heads * shape.head_width * columns

@@ -20,9 +20,9 @@ from rlhf.pipeline.shapes import model_shape
 from rlhf.runtime.options import EngineKind, EngineOptions, Shard
 
 FITS = 0.8  # of a GPU: what `auto` fills; the rest is for fragments, and for what is not counted
-SAMPLED_ROWS = 128  # that models.generate decodes together
+# Of models.generate: rows decoded together, and the room of their keys and values.
+SAMPLED_ROWS, CACHE_SHARE, CPU_CACHE = 128, 0.6, 2.0**33
 REPLIES = 2  # of a preference row that share a pass, at least
-LARGEST_NODES = 64
 GPUS = (16, 24, 32, 40, 48, 80, 94, 141, 192, 288)  # GB that GPUs have
 
 Bytes = dict[str, float]
@@ -43,7 +43,9 @@ class Work:
         rows: rows of a batch of all ranks.
         micro_batch_tokens: padded tokens of a pass.
         narrow: whether matrix products are bfloat16.
-        held: models beside the one that samples, where nothing is trained.
+        held: models of which one is there at a time, where nothing is trained.
+        width: bytes of their weights.
+        gpu_memory_gb: memory of one GPU.
     """
 
     layout: Layout
@@ -56,6 +58,8 @@ class Work:
     micro_batch_tokens: int = 1
     narrow: bool = True
     held: tuple[Model, ...] = ()
+    width: int = 4
+    gpu_memory_gb: float = 80.0
 
     @property
     def ranks(self) -> int:
@@ -68,11 +72,17 @@ class Work:
         tokens = max(self.longest, min(self.micro_batch_tokens, batch))
         return Pass(tokens, self.longest, self.narrow)
 
-    def sampling_bytes(self, policy: Model) -> Bytes:
-        """What sampling needs beside weights; rows beyond ``SAMPLED_ROWS`` wait for their turn."""
+    def sampling_bytes(self, policy: Model, beside: Bytes, width: int) -> Bytes:
+        """What sampling needs: rows that have no room beside the rest wait for their turn."""
         responses, columns = self.sampled or (0, 0)
-        rows = min(SAMPLED_ROWS, math.ceil(responses / self.ranks))
-        return memory.sampling_bytes(policy.shape, rows, columns)
+        wanted = min(SAMPLED_ROWS, math.ceil(responses / self.ranks))
+        row = memory.cache_bytes(policy.shape, columns, width)
+        room = CPU_CACHE
+        if self.layout.gpus:
+            room = CACHE_SHARE * (FITS * self.gpu_memory_gb * GB - sum(beside.values()))
+        rows = max(1, min(wanted, int(room / row)))
+        logits = 12.0 * rows * policy.shape.vocabulary
+        return beside | {"KV cache": rows * row, "logits": logits}
 
 
 def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
@@ -84,7 +94,7 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     """
     context: Bytes = {"context": memory.CONTEXT} if work.layout.gpus else {}
     if not work.trained:
-        return {phase: values | context for phase, values in _untrained(work).items()}
+        return _untrained(work, context)
     sharded = setting.kind in ("fsdp", "zero3")
     share = 4 / setting.ranks if sharded else 4
     beside: Bytes = {
@@ -96,25 +106,24 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     if work.sampled:
         policy = work.trained[0]
         state = memory.state_bytes(work.trained, setting)
-        found["sampling"] = {
+        beside = {
             "weights": state["weights"],
             "moments": state["moments"],
-            "sampling copy": memory.SAMPLED * policy.parameters if sharded else 0,
-            **work.sampling_bytes(policy),
+            "sampling copy": 4 * policy.parameters if sharded else 0,
         } | shared
+        found["sampling"] = work.sampling_bytes(policy, beside, 4)
     return found
 
 
-def _untrained(work: Work) -> dict[str, Bytes]:
-    """Phases of an evaluation or of a store's check: whole models in float32."""
-    held: Bytes = {"weights": 4.0 * sum(model.parameters for model in work.held)}
-    if work.served:
-        held["model servers"] = sum(size * model.parameters for model, size in work.served)
-    found = {"scoring": held}
+def _untrained(work: Work, context: Bytes) -> dict[str, Bytes]:
+    """Phases of an evaluation, or of a store's check: one model at a time, and a server."""
+    sizes = [float(work.width * model.parameters) for model in work.held]
+    served = sum(size * model.parameters for model, size in work.served)
+    servers: Bytes = {"model servers": served} if served else {}
+    found = {"scoring": {"weights": max(sizes)} | servers | context}
     if work.sampled:
-        policy = work.held[0]
-        weights = {"weights": 2 * memory.SAMPLED * policy.parameters}  # and those of the reference
-        found["sampling"] = weights | work.sampling_bytes(policy)
+        beside = {"weights": sizes[0]} | context
+        found["sampling"] = work.sampling_bytes(work.held[0], beside, work.width)
     return found
 
 
@@ -127,21 +136,24 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         name: the run; of a store, ``KIND.NAME``.
     """
     layout, row, views = stage_layout(config, rule, name), RULES[rule], config.tokenization
+    gpu, served = config.cluster.gpu_memory_gb, _served_width(config, layout)
     if rule == "export_store":
         kind, _, run = name.partition(".")
         model = _model(config, *subject(rule, kind, run), scored=kind == "reward")
-        size = 4 if config.store.dtype == "float32" else 2
-        return Work(layout, held=(model,), served=((model, size),))
+        return Work(layout, held=(model,), served=((model, served),), width=served,
+                    gpu_memory_gb=gpu)  # fmt: skip
     run, prompt = getattr(config, row.section)[name], views.prompt.max_length
     if not row.trains:
         reward = config.parent(row.section, name, "reward")
-        models = [_model(config, *config.start(row.section, name))] * 2
+        models = [_model(config, *config.start(row.section, name))]
         models += [_model(config, *reward, scored=True)] if reward else []
         sampled = run.max_prompts * run.samples_per_prompt, prompt + run.max_new_tokens
-        return Work(layout, sampled=sampled, held=tuple(models))
+        width = 2 if layout.gpus else 4
+        return Work(layout, sampled=sampled, held=tuple(models), width=width, gpu_memory_gb=gpu)
     layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
     policy = _model(config, row.section, name, row.section == "reward", layers)
-    common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=run.precision == "bfloat16")
+    narrow = run.precision == "bfloat16"
+    common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, gpu_memory_gb=gpu)
     if not row.online:
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
@@ -151,17 +163,22 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     critic = (replace(judge, frozen_layers=layers),) if value and value.kind == "critic" else ()
     reference = replace(policy, frozen_layers=0)
     shares = layout.servers and layout.gpus and not layout.server_gpus
-    size = 4 if config.store.dtype == "float32" else 2
     columns = prompt + run.sampling.max_new_tokens
     return replace(
         common,
         trained=(policy, *critic),
         scoring=() if layout.servers else (judge, reference),
-        served=((judge, size), (reference, size)) if shares else (),
+        served=((judge, served), (reference, served)) if shares else (),
         sampled=(run.rollout_batch_size, columns),
         longest=columns,
         rows=run.minibatch_size,
     )
+
+
+def _served_width(config: Config, layout: Layout) -> int:
+    """Bytes of a weight in a model store."""
+    narrow = {"auto": layout.gpus > 0, "bfloat16": True, "float32": False}
+    return 2 if narrow[config.store.dtype] else 4
 
 
 def _model(
@@ -178,7 +195,6 @@ class Plan:
         rule: the job's rule.
         name: the run; of a store, ``KIND.NAME``.
         work: what is done.
-        gpu_memory_gb: memory of one GPU.
         setting: how the engine keeps what is trained.
         shard: over which ranks.
         decided: keys of ``cluster`` that ``auto`` decided → what for.
@@ -187,7 +203,6 @@ class Plan:
     rule: Rule
     name: str
     work: Work
-    gpu_memory_gb: float
     setting: Setting
     shard: Shard
     decided: Mapping[str, object]
@@ -205,7 +220,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether the GPUs are large enough, if there are any."""
-        return not self.work.layout.gpus or self.peak_gb <= FITS * self.gpu_memory_gb
+        return not self.work.layout.gpus or _fits(self.work, self.setting)
 
     @property
     def engine(self) -> EngineOptions:
@@ -218,6 +233,10 @@ class Plan:
         """Of a node, what was offloaded to it."""
         state = memory.state_bytes(self.work.trained, self.setting)
         return self.work.layout.processes * state["host"] / GB
+
+
+def _fits(work: Work, setting: Setting) -> bool:
+    return peak_gb(phases(work, setting)) <= FITS * work.gpu_memory_gb
 
 
 def peak_gb(found: Phases) -> float:
@@ -236,10 +255,12 @@ def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = No
         name: see ``describe``.
         gpu_memory_gb: of one GPU; None: as configured.
     """
-    work, gpu = describe(config, rule, name), gpu_memory_gb or config.cluster.gpu_memory_gb
+    work = describe(config, rule, name)
+    if gpu_memory_gb is not None:
+        work = replace(work, gpu_memory_gb=gpu_memory_gb)
     asked = engine_request(config, rule)
     ladder = list(_ladder(asked, work)) if work.trained else [Setting()]
-    fitting = (one for one in ladder if peak_gb(phases(work, one)) <= FITS * gpu)
+    fitting = (one for one in ladder if _fits(work, one))
     setting = next(fitting, ladder[-1]) if work.layout.gpus else ladder[0]
     decided: dict[str, object] = {}
     if work.trained and asked.engine == "auto":
@@ -248,7 +269,7 @@ def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = No
             decided["offload"] = setting.offload
     if work.trained and asked.activation_checkpointing == "auto":
         decided["activation_checkpointing"] = setting.checkpointing
-    return Plan(rule, name, work, gpu, setting, asked.shard, decided)
+    return Plan(rule, name, work, setting, asked.shard, decided)
 
 
 def _ladder(asked: EngineRequest, work: Work) -> Iterator[Setting]:
@@ -283,34 +304,28 @@ def nearest_fit(planned: Plan) -> str:
 
 
 def _changes(planned: Plan) -> Iterator[str]:
-    """Changes with which a job fits: another engine, smaller passes, more nodes, larger GPUs."""
-    work, gpu, layout = planned.work, planned.gpu_memory_gb, planned.work.layout
+    """Changes with which a job fits: another engine, smaller passes, larger GPUs."""
+    work = planned.work
     open_request = EngineRequest("auto", planned.shard, "none", "auto")
     settings = [*_ladder(open_request, work)] if work.trained else []
     least = settings[-1] if settings else planned.setting
 
-    def change(other: Work, setting: Setting, size: float, *keys: str) -> str:
-        if peak_gb(phases(other, setting)) > FITS * size:
-            return ""
-        return ", ".join((*keys, *_written(planned, setting)))
+    def change(other: Work, setting: Setting, *keys: str) -> str:
+        written = (*keys, *_written(planned, setting))
+        return ", ".join(written) if _fits(other, setting) else ""
 
     for setting in settings:
-        yield change(work, setting, gpu)
+        yield change(work, setting)
     tokens = work.micro_batch_tokens
     while work.trained and tokens > work.longest:
         tokens //= 2
         smaller = replace(work, micro_batch_tokens=tokens)
         for setting in (planned.setting, least):
-            yield change(smaller, setting, gpu, f"runtime.micro_batch_tokens: {tokens}")
-    nodes = layout.nodes
-    while work.trained and nodes < LARGEST_NODES:
-        nodes *= 2
-        wider = replace(work, layout=replace(layout, nodes=nodes))
-        wide = replace(least, ranks=wider.ranks) if planned.shard == "all" else least
-        yield change(wider, wide, gpu, f"cluster.nodes: {nodes}")
+            yield change(smaller, setting, f"runtime.micro_batch_tokens: {tokens}")
     for size in GPUS:
-        if size > gpu:
-            yield change(work, least, size, f"cluster.gpu_memory_gb: {size}")
+        if size > work.gpu_memory_gb:
+            larger = replace(work, gpu_memory_gb=size)
+            yield change(larger, least, f"cluster.gpu_memory_gb: {size}")
 
 
 def _written(planned: Plan, new: Setting) -> Iterator[str]:
@@ -337,7 +352,7 @@ def server_gb(config: Config, section: str, name: str) -> dict[str, float]:
     layout = stage_layout(config, row.rule, name)
     if not layout.server_gpus:
         return {}
-    width = 4 if config.store.dtype == "float32" else 2
+    width = _served_width(config, layout)
     sizes: dict[str, float] = {}
     for kind, key in row.servers.items():
         model = _model(config, STORES[kind], getattr(run, key), scored=kind == "reward")
@@ -353,7 +368,7 @@ def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
     size = config.cluster.gpu_memory_gb
     for kind, gb in server_gb(config, section, name).items():
         if gb > FITS * size:
-            narrower = "store.dtype: bfloat16, or " if config.store.dtype == "float32" else ""
+            narrower = "store.dtype: auto, or " if config.store.dtype == "float32" else ""
             yield (
                 f"{section}.{name}: the {kind} server needs {gb:.0f} GB, and its GPU has {size:g};"
                 f" {narrower}{section}.{name}.scoring: local"

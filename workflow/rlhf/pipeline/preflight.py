@@ -125,7 +125,7 @@ def memory_problems(
         if planned.fits:
             continue
         change = nearest_fit(planned)
-        where, size = f"{rule} {name}", planned.gpu_memory_gb
+        where, size = f"{rule} {name}", planned.work.gpu_memory_gb
         if planned.peak_gb <= size:
             notes.append(f"{where} needs about {planned.peak_gb:.0f} of a GPU's {size:g} GB: tight"
                          + (f"; more room with {change}" if change else ""))  # fmt: skip
