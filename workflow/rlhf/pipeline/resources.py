@@ -86,7 +86,8 @@ def training_gb(size: float, layout: Layout, judges: int, setting: Setting) -> f
     else:
         whole = 1 if setting.kind == "replicated" else setting.ranks
         held = 1.5 * sum(state.values()) / 1e9 + judges * weights / whole
-    return ranks * (LIBRARIES_GB + WRITING_GB + held) + mapped + served
+    writing = min(WRITING_GB, STATE_GB * size)
+    return ranks * (LIBRARIES_GB + writing + held) + mapped + served
 
 
 def least_seconds(config: Config) -> float:
