@@ -137,7 +137,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     """
     layout, row, views = stage_layout(config, rule, name), RULES[rule], config.tokenization
     gpu, served = config.cluster.gpu_memory_gb, _served_width(config, layout)
-    if rule == "export_store":
+    if not row.section:  # a store, of a model of another section
         kind, _, run = name.partition(".")
         model = _model(config, *subject(rule, kind, run), scored=kind == "reward")
         return Work(layout, held=(model,), served=((model, served),), width=served,
@@ -378,7 +378,7 @@ def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
 def planned_jobs(config: Config) -> Iterator[tuple[Rule, str]]:
     """Rule and name of all jobs that train or have work for a GPU, in the order of the stages."""
     for rule, row in RULES.items():
-        if rule == "export_store":
+        if row.gpu and not row.section:
             for kind, name in dict.fromkeys(_stores(config)):
                 yield rule, f"{kind}.{name}"
         elif row.trains or row.gpu:
