@@ -80,6 +80,10 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         edit_config(set_key("cluster", {"nodes": 2, "model_billions": 7.0, "max_hours": 9.0})),
         set(),
     ),
+    "another engine": (
+        edit_config(set_key("cluster", {"engine": "fsdp", "activation_checkpointing": True})),
+        set(),
+    ),
     "SFT learning rate": (edit_config(set_key("sft.chat.optimizer.learning_rate", 1e-4)), FROM_SFT),
     "fraction of SFT's dataset": (
         edit_config(set_key("sft.chat.data.demo", {"fraction": 0.5})),
