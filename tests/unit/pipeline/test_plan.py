@@ -51,6 +51,15 @@ def test_auto_takes_the_first_that_fits(valid: dict[str, Any]) -> None:
     assert setting(valid, "llama-30b", **node) == Setting("fsdp", 8, "all", checkpointing=True)
 
 
+def test_adapters_alone_have_gradients_and_moments(valid: dict[str, Any]) -> None:
+    put(valid, "sft.chat.adapter", {"rank": 16})
+    config = configuration(valid, gpus_per_node=1, server_gpus=0)
+    planned = plan(config, "train_sft", "chat")
+    assert planned.fits
+    assert planned.work.trained[0].trained == 41_943_040  # peft, all linear layers of Llama 3.1 8B
+    assert planned.setting == Setting("replicated", checkpointing=True)
+
+
 def test_slices_of_a_node(valid: dict[str, Any]) -> None:
     wide = {"gpus_per_node": 8, "nodes": 4, "engine": "fsdp"}
     whole, node = (plan(configuration(valid, **wide, shard=shard), "train_sft", "chat")

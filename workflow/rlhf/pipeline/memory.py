@@ -28,11 +28,13 @@ class Model:
         shape: its sizes.
         scored: whether a score takes the place of the output head.
         frozen_layers: decoder layers that are not trained, and then the embeddings are not.
+        rank: of adapters beside the layers' matrices; they alone are trained then. 0: none.
     """
 
     shape: Shape
     scored: bool = False
     frozen_layers: int = 0
+    rank: int = 0
 
     @property
     def other(self) -> int:
@@ -47,6 +49,8 @@ class Model:
     @property
     def trained(self) -> int:
         """Those that are trained."""
+        if self.rank:
+            return self.shape.layers * self.rank * self.shape.linear_features
         if not self.frozen_layers:
             return self.parameters
         head = 0 if self.scored else self.shape.head_parameters
@@ -195,7 +199,9 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
     flat = 4 * sum(model.trained for model in chosen) / ranks
     total = flat if setting.kind in ("zero2", "zero3") else 0.0
     if setting.kind in ("fsdp", "zero3"):
-        others = sum((4 if model.frozen_layers else 8) * model.other for model in chosen)
+        others = sum(
+            (4 if model.frozen_layers or model.rank else 8) * model.other for model in chosen
+        )
         return total + (3 * width + 8) * largest + others
     for model in chosen:
         shape = model.shape

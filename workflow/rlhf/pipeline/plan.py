@@ -152,6 +152,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         return Work(layout, sampled=sampled, held=tuple(models), width=width, gpu_memory_gb=gpu)
     layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
     policy = _model(config, row.section, name, row.section == "reward", layers)
+    policy = replace(policy, rank=run.adapter.rank if run.adapter else 0)
     narrow = run.precision == "bfloat16"
     common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, gpu_memory_gb=gpu)
     if not row.online:
@@ -160,8 +161,12 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         return replace(common, longest=longest, rows=run.global_batch_size)
     judge = _model(config, "reward", run.reward, scored=True)
     value = getattr(run, "value", None)
-    critic = (replace(judge, frozen_layers=layers),) if value and value.kind == "critic" else ()
-    reference = replace(policy, frozen_layers=0)
+    critic = (
+        (replace(judge, frozen_layers=layers, rank=policy.rank),)
+        if value and value.kind == "critic"
+        else ()
+    )
+    reference = replace(policy, frozen_layers=0, rank=0)
     shares = layout.servers and layout.gpus and not layout.server_gpus
     columns = prompt + run.sampling.max_new_tokens
     return replace(

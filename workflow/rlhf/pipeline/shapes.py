@@ -63,6 +63,13 @@ class Shape:
         return self.layers * self.layer_parameters + self.other_parameters
 
     @property
+    def linear_features(self) -> int:
+        """What goes in and out of all linear maps of a layer, added up."""
+        q, kv = self.heads * self.head_width, self.kv_heads * self.head_width
+        attention = 2 * (self.hidden + q) + 2 * (self.hidden + kv)
+        return attention + (2 if self.family in UNGATED else 3) * (self.hidden + self.inner)
+
+    @property
     def head_parameters(self) -> int:
         """The output head's own, which a reward model does without."""
         return 0 if self.tied else self.vocabulary * self.hidden
