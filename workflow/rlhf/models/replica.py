@@ -30,9 +30,8 @@ def replica(
     }
     copy.load_state_dict(tensors, strict=False, assign=True)
     copy.tie_weights()
-    for name, buffer in merged(
-        model, model.named_buffers()
-    ):  # such as rotary frequencies, in no state
+    # Such as rotary frequencies, which are in no state.
+    for name, buffer in merged(model, model.named_buffers()):
         owner, _, leaf = name.rpartition(".")
         copy.get_submodule(owner)._buffers[leaf] = buffer
     empty = [name for name, tensor in copy.named_parameters() if tensor.is_meta]

@@ -78,11 +78,12 @@ class ModelSampler:
 
 
 class ReplicaSampler:
-    """Samples in this process, from a whole copy of a policy that is spread over the ranks.
+    """Samples in this process, from a whole copy of the policy, which may be narrow.
 
-    A step of sampling needs all weights for a single token a row: gathered for every token they
-    cost far more than the token, and ranks with other lengths would wait for each other. The copy
-    is there while responses are sampled, and no longer.
+    A step of sampling reads all weights for a single token a row. Of a policy that is spread over
+    the ranks they would be gathered for every token, at far more than the token's cost, and ranks
+    with other lengths would wait for each other. The copy is there while responses are sampled,
+    and no longer; log probabilities that are trained on never come from it.
 
     Args:
         policy: a part of what is trained.
@@ -90,6 +91,7 @@ class ReplicaSampler:
         eos_id: the token that ends a response.
         max_new_tokens: longest response.
         temperature: logits are divided by this.
+        dtype: type of the copy's weights.
     """
 
     def __init__(
@@ -99,14 +101,16 @@ class ReplicaSampler:
         eos_id: int,
         max_new_tokens: int,
         temperature: float,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._policy, self._prefix, self._eos_id = policy, f"{prefix}model.", eos_id
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
+        self._dtype = dtype
         self._replica: TokenScorer | None = None
 
     def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """See ``Sampler``."""
-        self._replica = replica(self._policy, below(weights, self._prefix))
+        self._replica = replica(self._policy, below(weights, self._prefix), self._dtype)
 
     def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
         """See ``Sampler``; the copy is dropped then."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlhf.config.online import OnlineConfig
 from rlhf.core.digest import canonical_json
 from rlhf.core.files import write_atomic
 from rlhf.errors import ServingError
+from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
@@ -134,10 +137,11 @@ def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
 def _sampler(
     actor: Actor | ActorCritic, config: OnlineConfig, engine: Engine, eos_id: int
 ) -> Sampler:
-    """The policy itself, or a whole copy where a rank holds only a part of it."""
+    """The policy itself; or a copy, where a rank holds only a part of it, or narrow is faster."""
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
-    if engine.sharded:
-        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature)
+    dtype = devices.own_dtype()
+    if engine.sharded or dtype != torch.float32:
+        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
     return ModelSampler(actor.policy, eos_id, longest, temperature)
 
 
