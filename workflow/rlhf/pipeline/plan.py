@@ -106,12 +106,14 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     if work.sampled:
         policy = work.trained[0]
         state = memory.state_bytes(work.trained, setting)
+        width = 2 if work.layout.gpus else 4
+        copied = sharded or work.layout.gpus  # on GPUs the copy is narrow
         beside = {
             "weights": state["weights"],
             "moments": state["moments"],
-            "sampling copy": 4 * policy.parameters if sharded else 0,
+            "sampling copy": width * policy.parameters if copied else 0,
         } | shared
-        found["sampling"] = work.sampling_bytes(policy, beside, 4)
+        found["sampling"] = work.sampling_bytes(policy, beside, width)
     return found
 
 
