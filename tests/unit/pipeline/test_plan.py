@@ -156,7 +156,7 @@ NEAREST = [
     ("train_sft", {"engine": "replicated", "gpus_per_node": 8}, "cluster.engine: fsdp"),
     ("train_sft", {"gpus_per_node": 8, "engine": "fsdp", "activation_checkpointing": False},
      "cluster.activation_checkpointing: true"),
-    ("train_ppo", {"gpus_per_node": 8, "gpu_memory_gb": 32}, "cluster.gpu_memory_gb: 40"),
+    ("train_ppo", {"gpus_per_node": 8, "gpu_memory_gb": 16}, "cluster.gpu_memory_gb: 24"),
 ]  # fmt: skip
 
 
