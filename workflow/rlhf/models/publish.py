@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -48,7 +50,8 @@ def save_model(
     """
     model = root.model
     model.config.use_cache = True
-    model.save_pretrained(folder, state_dict={})  # all but the weights
+    with without_deepspeed():
+        model.save_pretrained(folder, state_dict={})  # all but the weights
     left_out = set(model._keys_to_ignore_on_save or ())
     adapter: dict[str, torch.Tensor] = {}
     plain = merged(model, weights, adapter)
@@ -65,6 +68,22 @@ def save_model(
     if is_adapted(model):
         save_adapter(model, adapter, folder / ADAPTER)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def without_deepspeed() -> Iterator[None]:
+    """Save a model of transformers without loading DeepSpeed, where it is installed but not used.
+
+    transformers would load it to see whether the model is wrapped in its engine.
+    """
+    unused = "deepspeed" not in sys.modules
+    if unused:
+        sys.modules["deepspeed"] = cast(Any, None)  # as Python notes what can't be imported
+    try:
+        yield
+    finally:
+        if unused:
+            del sys.modules["deepspeed"]
 
 
 def _as_published(model: Any, weights: Named) -> Named:

@@ -39,7 +39,8 @@ class EngineOptions:
     """Where weights, gradients and moments are kept in training; it changes no result.
 
     Attributes:
-        kind: ``replicated``: whole on every rank; ``fsdp``: FSDP2.
+        kind: ``replicated``: whole on every rank; ``fsdp``: FSDP2; ``zero1`` to ``zero3``:
+            DeepSpeed's ZeRO by its stage.
         shard: over which ranks slices are spread: ``all``, or those of a ``node`` with replicas
             between nodes.
         offload: what is kept in the memory of the CPUs between passes.

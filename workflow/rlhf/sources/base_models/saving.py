@@ -7,6 +7,7 @@ from typing import Any
 
 from rlhf.core.files import read_json, write_json
 from rlhf.errors import DataError
+from rlhf.models.publish import without_deepspeed
 from rlhf.sources.base_models.loaded import Loaded
 
 # Notes that loaders leave about where and how they found the files.
@@ -24,7 +25,8 @@ CODE_NOTES = {"auto_map"}  # where a model's own code is; without that code it m
 
 def save(loaded: Loaded, folder: Path, where: str) -> Any:
     """Write the folder, and return the tokenizer as later stages will load it."""
-    loaded.model.save_pretrained(folder)
+    with without_deepspeed():
+        loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     if not (folder / "tokenizer.json").is_file():
         raise DataError(

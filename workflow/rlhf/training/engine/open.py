@@ -25,7 +25,8 @@ def open_engine(
         options: the kind of engine, and how it keeps what it holds.
 
     Raises:
-        ConfigError: activations are to be computed again, and a model can't.
+        ConfigError: the kind is not installed, or does not have an option; or activations are to
+            be computed again, and a model can't.
     """
     if options.activation_checkpointing:
         for backbone in backbones(root):
@@ -34,4 +35,8 @@ def open_engine(
         from rlhf.training.engine.fsdp import FullySharded
 
         return FullySharded(root, rates, config, options)
+    if options.kind != "replicated":
+        from rlhf.training.engine.zero import Zero
+
+        return Zero(root, rates, config, options)
     return Replicated(root, rates, config)
