@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rlhf.config.training import OptimizerConfig
 from rlhf.models.head import find_head
 from rlhf.models.load import disable_dropout
 from rlhf.models.roots import ActorCritic, Critic, ReplyScorer, TokenScorer, ValueHead
-from rlhf.runtime.options import EngineOptions
+from rlhf.runtime.options import EngineKind, EngineOptions, Offload
 from rlhf.training import distributed
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
@@ -21,7 +22,7 @@ from rlhf.training.rounds import Round, equal_rounds
 from support.architectures import SIZES
 from support.tiny_models import VOCABULARY, rank_main, token_sequences
 
-KINDS = ("replicated", "fsdp")
+KINDS = ("replicated", "fsdp", "zero1", "zero2", "zero3")
 LENGTHS = [9, 4, 12, 7, 5, 11, 6, 8]  # of the rows of a global batch
 SETTINGS = OptimizerConfig(learning_rate=1e-2, eps=1e-3, weight_decay=0.1)
 ARCHITECTURES = {
@@ -51,7 +52,21 @@ def scored_model(architecture: str, seed: int = 1) -> nn.Module:
     return model
 
 
-RESUMED = ("ppo llama", "frozen llama")  # cases whose states are taken up by every kind
+RESUMED = ("ppo llama", "frozen llama")  # cases whose states are taken up
+TAKEN_UP = {  # kind → kinds that go on from its states
+    "replicated": ("replicated", "fsdp", "zero3"),
+    "fsdp": ("replicated", "fsdp", "zero1", "zero2"),
+    "zero1": ("zero1",),
+    "zero2": ("zero2",),
+    "zero3": ("replicated", "fsdp", "zero3"),
+}
+OFFLOADED = (("zero2", "optimizer"), ("zero3", "all"))
+FEW = ("ppo llama", "reward llama", "frozen llama")
+CASES = {  # of DeepSpeed's kinds, which are slow; the others run all
+    "zero1": FEW,
+    "zero2": FEW,
+    "zero3": (*FEW, "critic llama", "bfloat16 llama", "sft gpt_neox", "ppo opt"),
+}
 Loss = Callable[[Engine, list[torch.Tensor]], torch.Tensor]
 
 
@@ -93,6 +108,21 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
     frozen, loss = sft("llama")
     frozen.freeze(1)
     yield "frozen llama", frozen, loss, rates
+    narrow, loss = sft("llama")
+    narrow.compute_in("bfloat16")
+    yield "bfloat16 llama", narrow, loss, rates
+
+
+def runs() -> Iterator[tuple[str, str]]:
+    """Which cases are run by which kind."""
+    names = [name for name, *_ in cases()]
+    for kind in KINDS:
+        yield from ((name, kind) for name in CASES.get(kind, names))
+
+
+def case(name: str) -> tuple[nn.Module, Loss, dict[str, float]]:
+    """Root, loss and peak learning rates, made anew."""
+    return next(rest for each, *rest in cases() if each == name)
 
 
 def rounds(step: int) -> tuple[list[torch.Tensor], list[Round]]:
@@ -121,13 +151,29 @@ def update(engine: Engine, loss: Loss, step: int) -> list[float]:
     return [*distributed.total([mean]), engine.step(1.0)]
 
 
+def spoil(engine: Engine, loss: Loss) -> tuple[float, bool]:
+    """One update with an infinite loss: its norm, and whether all weights are as they were."""
+    before, (rows, own) = whole(engine), rounds(0)
+    engine.backward(float("inf") * loss(engine, [rows[i] for i in own[0].rows]), last=True)
+    norm = engine.step(1.0)
+    return norm, all(torch.equal(tensor, before[name]) for name, tensor in engine.weights())
+
+
+def referred(engine: Engine) -> torch.Tensor:
+    """Log probabilities of all rows under a model that the engine keeps, but does not train."""
+    reference = engine.frozen(language_model("gpt_neox", seed=5))
+    logprobs, _ = reference(rounds(0)[0], [torch.arange(1, length) for length in LENGTHS])
+    assert not logprobs.requires_grad
+    return logprobs
+
+
 def whole(engine: Engine) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in engine.weights()}
 
 
-def resumed(case: str, kind: str, folder: Path) -> dict[str, torch.Tensor]:
+def resumed(name: str, kind: str, folder: Path) -> dict[str, torch.Tensor]:
     """Weights after the second update, from a state that was saved after the first."""
-    ((_, root, loss, rates),) = (each for each in cases() if each[0] == case)
+    root, loss, rates = case(name)
     engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
     engine.load(folder)
     update(engine, loss, 1)
@@ -137,19 +183,42 @@ def resumed(case: str, kind: str, folder: Path) -> dict[str, torch.Tensor]:
 def work(folder: Path, state: Path) -> dict[str, Any]:
     """For each case and kind: figures of two updates, the weights then, and those resumed."""
     results: dict[str, Any] = {}
-    for kind in KINDS if distributed.world_size() > 1 else KINDS[:1]:
-        for name, root, loss, rates in cases():
-            engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
-            figures = [update(engine, loss, 0)]
-            path = state / f"{name} {kind}"
-            path.mkdir(parents=True, exist_ok=True)
-            engine.save(path)
-            distributed.wait()
-            figures.append(update(engine, loss, 1))
-            results[f"{name} {kind}"] = {"figures": figures, "weights": whole(engine)}
-            if name in RESUMED and distributed.world_size() > 1:
-                results[f"{name} {kind}"] |= {other: resumed(name, other, path) for other in KINDS}
+    alone = distributed.world_size() == 1
+    if not alone:
+        gc.freeze()  # DeepSpeed collects garbage at each engine, among all that was ever imported
+    for name, kind in runs():
+        if alone and kind != "replicated":
+            continue
+        root, loss, rates = case(name)
+        engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
+        figures = [update(engine, loss, 0)]
+        path = state / f"{name} {kind}"
+        path.mkdir(parents=True, exist_ok=True)
+        engine.save(path)
+        distributed.wait()
+        result = results[f"{name} {kind}"] = {"figures": figures}
+        if name == "reward llama":
+            result["spoilt"], result["reference"] = spoil(engine, loss), referred(engine)
+        figures.append(update(engine, loss, 1))
+        result["weights"] = whole(engine)
+        result["held"] = sum(part.numel() for _, part in engine.parts())
+        if name in RESUMED and not alone:
+            result |= {other: resumed(name, other, path) for other in TAKEN_UP[kind]}
+    if not alone:
+        results["offloaded"] = {f"{kind} {kept}": offloaded(kind, kept) for kind, kept in OFFLOADED}
     return results
+
+
+def offloaded(kind: EngineKind, kept: Offload) -> dict[str, Any]:
+    """Two updates by an engine of DeepSpeed's that keeps something in the memory of the CPUs."""
+    root, loss, rates = case("ppo llama")
+    engine = open_engine(root, rates, SETTINGS, EngineOptions(kind, offload=kept))
+    figures, deepspeed = [update(engine, loss, step) for step in range(2)], engine._engine
+    return {
+        "figures": figures,
+        "optimizer": deepspeed.zero_cpu_offload(),
+        "weights": deepspeed.zero_offload_param() is not None,
+    }
 
 
 if __name__ == "__main__":
