@@ -52,13 +52,6 @@ def merged(
             yield f"{owner}.{leaf}" if parts.keys() != {""} else owner, tensor
 
 
-def merged_size(model: nn.Module) -> int:
-    """Parameters of the model without its adapter."""
-    outside = ("", "base_layer", "modules_to_save")
-    named = model.named_parameters()
-    return sum(tensor.numel() for name, tensor in named if _split(name)[1] in outside)
-
-
 def save_adapter(model: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Write an adapter as peft reads it.
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from rlhf.core.files import write_json
-from rlhf.models.adapter_weights import merged, merged_size, save_adapter
+from rlhf.models.adapter_weights import merged, save_adapter
 from rlhf.models.adapters import is_adapted
 from rlhf.models.backbone import Backbone
 from rlhf.models.parts import bounded, write_tensors
@@ -57,14 +57,17 @@ def save_model(
     plain = merged(model, weights, adapter)
     kept = ((name, tensor) for name, tensor in plain if name not in left_out)
     groups: list[tuple[Path, dict[str, int]]] = []
+    buffers, parameters = {name for name, _ in model.named_buffers()}, 0
     for group in bounded(_as_published(model, kept), max_bytes):
         path = folder / f"part-{len(groups)}.safetensors"
         write_tensors(path, group, {"format": "pt"})
         groups.append((path, {name: tensor.nbytes for name, tensor in group.items()}))
+        # Counted here: a model that is kept in parts does not know how many it has.
+        parameters += sum(each.numel() for name, each in group.items() if name not in buffers)
     if len(groups) == 1:
         groups[0][0].rename(folder / "model.safetensors")
     else:
-        _number(folder, groups, merged_size(model))
+        _number(folder, groups, parameters)
     if is_adapted(model):
         save_adapter(model, adapter, folder / ADAPTER)
     tokenizer.save_pretrained(folder)
