@@ -5,8 +5,15 @@ from support.valid_config import put
 
 from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
-from rlhf.pipeline.jobs import job_resources, launch_options, plugin_resources, resource_names
+from rlhf.pipeline.jobs import (
+    job_resources,
+    launch_options,
+    plugin_resources,
+    resource_names,
+    training_options,
+)
 from rlhf.pipeline.resources import least_seconds, stage_resources
+from rlhf.pipeline.slices import canonical_slice
 from rlhf.sources.locks import VARIABLE
 
 
@@ -121,6 +128,14 @@ def test_every_job_of_a_rule_names_the_same_resources(valid, rule, cluster):
     config = load_config(valid | {"cluster": cluster})
     for name in ("chat",) if rule == "train_sft" else ("final", "alone"):
         assert list(job_resources(config, rule, name)) == resource_names(config, rule)
+
+
+def test_deterministic_kernels_are_asked_of_the_stage_and_make_nothing_stale(valid):
+    plain, strict = load_config(valid), load_config(put(valid, "runtime.deterministic", True))
+    asked = training_options(strict, "train_sft", "chat")
+    assert asked == training_options(plain, "train_sft", "chat") + " --deterministic"
+    slices = (canonical_slice(config, "train_sft", "chat") for config in (plain, strict))
+    assert next(slices) == next(slices)
 
 
 def test_gpus_of_a_type(valid):

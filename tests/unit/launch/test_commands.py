@@ -63,6 +63,19 @@ def test_what_ranks_find_in_their_environment(options):
     assert "RLHF_TLS" not in alone
 
 
+def test_gpus_get_a_growing_allocator_and_fixed_workspaces_unless_they_are_set(
+    options, monkeypatch
+):
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    one = options("--gpus 2")
+    found = rank_variables(one, plan(one, ("4", "5")), SCRATCH, {})
+    assert found["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert found["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    alone = rank_variables(options(), plan(options(), ()), SCRATCH, {})
+    assert not {"PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG"} & alone.keys()
+
+
 def test_srun(options):
     assert srun_command(options("--nodes 2 --gpus 8"), 64, ["--agent"]) == [
         "srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=64",
@@ -154,6 +167,8 @@ python -m rlhf.serving.tritonserver store/reference …
     RLHF_TLS=/SCRATCH/tls
     RLHF_EXIT_FOLDER=/SCRATCH/exit
     RLHF_GPUS=8
+    PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+    CUBLAS_WORKSPACE_CONFIG=:4096:8
     PYTHONPATH={CODE}
     {guarded} apptainer exec --nv --cleanenv {inside} {pwd} train.sif \
 python -m rlhf.launch.torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=FIRST:PORT \

@@ -12,6 +12,7 @@ from support.tiny_models import gradients, labelled, reply_scorer, token_scorer,
 
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
+from rlhf.models import logprobs as module
 from rlhf.models.logprobs import token_logprobs
 from rlhf.models.roots import from_starts
 from rlhf.models.scoring import score
@@ -135,6 +136,51 @@ def test_a_head_with_a_bias():
     assert {one.dtype for one in found} == {torch.float32}
     for narrow, wide in zip(found, expected, strict=True):
         assert alike([narrow], [wide]) > 0.999
+
+
+def test_the_heads_gradient_is_summed_in_float32(monkeypatch):
+    """Rounded once a chunk, it is as near to float64 as if it were rounded once in all."""
+    rows, width, vocabulary, chunks = 1024, 16, 64, 128
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", rows // chunks * vocabulary)
+    torch.manual_seed(6)
+    hidden, targets = torch.randn(rows, width).to(NARROW), torch.randint(vocabulary, (rows,))
+    head = torch.nn.Linear(width, vocabulary)
+    head.load_state_dict({name: each.to(NARROW) for name, each in head.state_dict().items()})
+
+    def gradients_of(kind):
+        own = torch.nn.Linear(width, vocabulary, dtype=kind)
+        own.load_state_dict(head.state_dict())
+        token_logprobs(own, hidden.to(kind), targets, dtype=kind)[0].sum().backward()
+        return own.weight.grad, own.bias.grad
+
+    token_logprobs(head, hidden, targets, dtype=NARROW)[0].sum().backward()
+    found, exact = (head.weight.grad, head.bias.grad), gradients_of(torch.float64)
+    in_eight_bits = gradients_of(NARROW)
+    for own, right, rounded in zip(found, exact, in_eight_bits, strict=True):
+        assert own.dtype == torch.float32
+        error = (own - right).norm() / right.norm()
+        once = (right.to(NARROW) - right).norm() / right.norm()
+        assert error < 1.5 * once
+        assert (rounded - right).norm() / right.norm() < 2 * once, "summed wide, rounded last"
+
+
+FLOAT32 = """
+import torch
+from rlhf.models.precision import exact_float32
+print(torch.backends.cuda.matmul.fp32_precision)
+exact_float32()
+print(torch.backends.cuda.matmul.fp32_precision, torch.get_float32_matmul_precision(),
+      torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+"""
+
+
+def test_float32_is_no_tensor_float_32_whatever_the_environment_says():
+    done = subprocess.run(
+        [sys.executable, "-c", FLOAT32],
+        env=os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"},
+        capture_output=True, text=True, check=True, timeout=600,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["tf32", "ieee highest False False"]
 
 
 def test_new_weights_count_at_once():

@@ -8,7 +8,7 @@ from rlhf.config.base import Strict, key
 
 
 class RuntimeConfig(Strict):
-    """Threads, micro-batches, saving."""
+    """Threads, micro-batches, kernels, saving."""
 
     threads: int = key(
         2,
@@ -20,6 +20,11 @@ class RuntimeConfig(Strict):
     )
     micro_batch_tokens: int = key(
         2048, ge=64, about="padded tokens in one forward and backward pass", unit="tokens"
+    )
+    deterministic: bool = key(
+        False,
+        about="train with kernels alone that give the same bytes every time, and end where an "
+        "operation has none; slower on GPUs, where others are in use without it",
     )
     save_seconds: float = key(
         300.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,19 @@ def rank_variables(
         **served,
         EXIT_FOLDER: str(scratch / "exit"),
         gpus.USED: str(options.gpus),
+        **(_gpu_variables() if options.gpus else {}),
     }
+
+
+def _gpu_variables() -> dict[str, str]:
+    """What CUDA reads once, when a rank begins to compute, unless it is set already."""
+    wanted = {
+        # Rows of all lengths come by: segments that grow leave less memory unused in between.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        # Of fixed workspaces; without it cuBLAS is deterministic in a single stream alone.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
 def common_variables(given: tuple[str, ...], scratch: Path) -> dict[str, str]:

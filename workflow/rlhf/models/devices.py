@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import torch
 
@@ -56,6 +57,19 @@ def check_device() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter by a torch without CUDA
         raise _unusable(str(error).splitlines()[0]) from error
     torch.cuda.set_device(where)
+
+
+def facts() -> dict[str, Any]:
+    """How a GPU computes, for a manifest: equal weights give other bytes under other settings.
+
+    Nothing on a CPU.
+    """
+    if own_device().type == "cpu":
+        return {}
+    return {
+        "float32": torch.backends.cuda.matmul.fp32_precision,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def _unusable(why: str) -> ClusterError:

@@ -5,12 +5,14 @@ Shapes: N tokens, H the width, V the vocabulary.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rlhf.models.head import OwnHead
-from rlhf.models.precision import is_narrow, products
+from rlhf.models.precision import add_product, is_narrow, products, wide_linear
 
 # Up to this many probabilities (256 MiB of float32) are kept for the backward pass; beyond, they
 # are computed again chunk by chunk.
@@ -27,9 +29,10 @@ class _TokenLogprobs(torch.autograd.Function):
         chunk = max(1, CHUNK_ELEMENTS // vocabulary)
         keep = learn and any(ctx.needs_input_grad[:3])
         keep = keep and hidden.shape[0] * vocabulary <= KEEP_ELEMENTS
+        narrow, own_bias = _of_type(hidden.dtype, weight, bias)
         logprobs, entropies, kept = [], [], []
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = _logits(h, weight, bias, temperature)
+            logits = _logits(h, narrow, own_bias, temperature)
             normalizer = logits.logsumexp(-1, keepdim=True)
             logits -= normalizer
             logprobs.append(logits.gather(1, t[:, None]).squeeze(1))
@@ -48,31 +51,44 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient, _entropy_gradient):
         hidden, weight, bias, targets, *kept = ctx.saved_tensors
+        narrow, own_bias = _of_type(hidden.dtype, weight, bias)
         d_hidden = torch.empty_like(hidden)
-        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        # Sums over chunks, of which there may be a hundred: in eight bits they would lose digits.
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        d_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        d_bias = None
+        if bias is not None and ctx.needs_input_grad[2]:
+            d_bias = torch.zeros_like(bias, dtype=wide)
         for i, start in enumerate(range(0, hidden.shape[0], ctx.chunk)):
             rows = slice(start, start + ctx.chunk)
             h, t, g = hidden[rows], targets[rows], gradient[rows, None] / ctx.temperature
             if kept:
                 probabilities = kept[i]
             else:
-                probabilities = _logits(h, weight, bias, ctx.temperature).softmax(-1)
+                probabilities = _logits(h, narrow, own_bias, ctx.temperature).softmax(-1)
             d_logits = probabilities * -g
             d_logits.scatter_add_(1, t[:, None], g.to(d_logits.dtype))
-            d_logits = d_logits.to(weight.dtype)
-            torch.mm(d_logits, weight, out=d_hidden[rows])
+            d_logits = d_logits.to(hidden.dtype)
+            torch.mm(d_logits, narrow, out=d_hidden[rows])
             if d_weight is not None:
-                d_weight.addmm_(d_logits.t(), h)
+                add_product(d_weight, d_logits.t(), h)
             if d_bias is not None:
-                d_bias += d_logits.sum(0)
+                d_bias += d_logits.sum(0, dtype=wide)
+        d_weight, d_bias = _of_type(weight.dtype, d_weight, d_bias)
         return d_hidden, d_weight, d_bias, None, None, None, None
+
+
+def _of_type(
+    dtype: torch.dtype, weight: torch.Tensor | None, bias: torch.Tensor | None
+) -> tuple[Any, torch.Tensor | None]:
+    first, second = (each if each is None else each.to(dtype) for each in (weight, bias))
+    return first, second
 
 
 def _logits(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
-    logits = nn.functional.linear(hidden, weight, bias).float()
+    logits = wide_linear(hidden, weight, bias)
     return logits.div_(temperature) if temperature != 1.0 else logits
 
 
@@ -98,11 +114,11 @@ def token_logprobs(
         Log probabilities [N] in nats, differentiable in the hidden states and the head; entropies
         [N] in nats, or [0].
     """
-    kind = dtype or head.weight.dtype
-    bias = None if head.bias is None else head.bias.to(kind)
+    # The head goes in as it is: its gradient is summed, and given back, in its own type.
+    narrow = hidden.to(dtype or head.weight.dtype)
     targets, learn = targets.to(hidden.device), torch.is_grad_enabled()
     return _TokenLogprobs.apply(
-        hidden.to(kind), head.weight.to(kind), bias, targets, temperature, with_entropy, learn
+        narrow, head.weight, head.bias, targets, temperature, with_entropy, learn
     )
 
 

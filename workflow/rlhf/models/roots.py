@@ -20,6 +20,7 @@ from rlhf.models.adapters import switched_off
 from rlhf.models.backbone import Backbone
 from rlhf.models.head import OwnHead
 from rlhf.models.logprobs import own_token_logprobs, token_logprobs
+from rlhf.models.precision import wide_linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,9 +87,10 @@ class TokenScorer(Backbone):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [N, V], float32, of hidden states [N, H], in the type of the weights."""
-        own = self._own_head
-        made = self.model.get_output_embeddings()(hidden) if own is None else own.logits(hidden)
-        return made.float()
+        if self._own_head is not None:
+            return self._own_head.logits(hidden).float()
+        head = cast(nn.Linear, self.model.get_output_embeddings())
+        return wide_linear(hidden, head.weight, head.bias)
 
     @property
     def width(self) -> int:

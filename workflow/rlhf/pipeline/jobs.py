@@ -108,15 +108,17 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
 
 
 def training_options(config: Config, rule: Rule, name: str) -> str:
-    """Options of a training stage that change nothing in its result."""
+    """Options of a training stage that are no part of what it learns."""
     engine = plan(config, rule, name).engine
-    return (
+    options = (
         f"--state {paths.state(rule, name)} --save-steps {config.runtime.save_steps}"
         f" --save-seconds {config.runtime.save_seconds:g}"
         f" --save-margin {config.cluster.save_margin_seconds:g}"
         f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
         f" --engine {engine.kind} --shard {engine.shard} --offload {engine.offload}"
-    ) + (" --activation-checkpointing" if engine.activation_checkpointing else "")
+    )
+    options += " --activation-checkpointing" * engine.activation_checkpointing
+    return options + " --deterministic" * config.runtime.deterministic
 
 
 def needs_options(config: Config, rule: Rule, *wildcards: str) -> str:

@@ -19,6 +19,7 @@ from rlhf.core.seeds import generator
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.models import devices
 from rlhf.models.context import context_of
+from rlhf.models.precision import exact_float32
 from rlhf.models.trust import reading
 from rlhf.runtime.tls import make_certificates
 from rlhf.serving.client import TritonScorer
@@ -92,6 +93,7 @@ def check_parity(
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    exact_float32()
     try:
         eager, vocabulary, window = _eager(kind, model_dir, dtype)
         limit = context_of(model_dir).tokens or max(longest, WINDOW_MOST)

@@ -108,7 +108,7 @@ def run(stage: Stage) -> None:
             **{f"reward_{name}": summary["models"][name]["reward"] for name in names},
             f"{method}_vs_sft": summary["comparisons"][f"{method}_vs_sft"],
         },
-        facts=facts | {"threads": threads},
+        facts=facts | {"threads": threads} | devices.facts(),
     )
 
 

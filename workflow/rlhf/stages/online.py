@@ -33,6 +33,7 @@ from rlhf.stages.stage import Stage
 from rlhf.stages.training import (
     adapt,
     begin,
+    machine_facts,
     messages_of,
     mixture,
     publish_model,
@@ -53,13 +54,13 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
         ConfigError: there are fewer prompts than ranks, or rows are too long for a model.
         IntegrityError: the inputs were made with different tokenizers or templates.
     """
-    threads = begin()
+    threads = begin(stage.deterministic)
     check_rollouts(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "reward", "data")
     key = f"{stage.section}.{stage.name}.sampling.max_new_tokens"
     for folder in (stage.folder("sft"), stage.folder("reward")):
         check_tokenized(stage, folder / "model", new=(key, config.sampling.max_new_tokens))
-    return facts | {"threads": threads, "processes": distributed.world_size()}
+    return facts | machine_facts(threads)
 
 
 def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:

@@ -52,6 +52,7 @@ class Stage:
         save_seconds: save the state after so many seconds.
         save_margin: least seconds before the end of an allocation that are kept for saving.
         micro_batch_tokens: padded tokens in one forward and backward pass.
+        deterministic: use deterministic kernels alone.
         engine: where weights, gradients and moments are kept in training.
         log: file of the log; TensorBoard events go beside it.
         rows: tokens of the longest rows that the configuration has for the model, by its keys.
@@ -70,6 +71,7 @@ class Stage:
     save_seconds: float
     save_margin: float
     micro_batch_tokens: int
+    deterministic: bool
     engine: EngineOptions
     log: Path | None
     started: float
@@ -214,6 +216,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--save-seconds", type=float, default=300.0)
     parser.add_argument("--save-margin", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--engine", choices=get_args(EngineKind), default="replicated")
     parser.add_argument("--shard", choices=get_args(Shard), default="all")
     parser.add_argument("--offload", choices=get_args(Offload), default="none")
@@ -240,6 +243,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         save_seconds=args.save_seconds,
         save_margin=args.save_margin,
         micro_batch_tokens=args.micro_batch_tokens,
+        deterministic=args.deterministic,
         engine=EngineOptions(args.engine, args.shard, args.offload, args.activation_checkpointing),
         log=args.log,
         started=time.time(),

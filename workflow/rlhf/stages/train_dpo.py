@@ -9,6 +9,7 @@ from rlhf.stages.training import (
     adapt,
     begin,
     finish,
+    machine_facts,
     mixture,
     publish_model,
     tokenizer_facts,
@@ -24,7 +25,7 @@ MEASURES = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
-    threads = begin()
+    threads = begin(stage.deterministic)
     config, tokens = stage.read(DpoConfig), stage.micro_batch_tokens
     check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "sft", "data")
@@ -50,7 +51,7 @@ def run(stage: Stage) -> None:
         reference,
     )
     publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
-    facts |= {"threads": threads, "processes": distributed.world_size()}
+    facts |= machine_facts(threads)
     finish(stage, finished, data, held_out, finished.last_metrics(*MEASURES), facts)
 
 

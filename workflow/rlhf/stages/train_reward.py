@@ -16,7 +16,15 @@ from rlhf.models.load import load_tokenizer
 from rlhf.models.reward import new_reply_scorer, save_calibration
 from rlhf.stages.model_needs import check_needs, check_tokenized
 from rlhf.stages.stage import Stage, main
-from rlhf.stages.training import adapt, begin, finish, mixture, publish_model, tokenizer_facts
+from rlhf.stages.training import (
+    adapt,
+    begin,
+    finish,
+    machine_facts,
+    mixture,
+    publish_model,
+    tokenizer_facts,
+)
 from rlhf.training import distributed
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.open import open_engine
@@ -29,7 +37,7 @@ MEASURES = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
 
 def run(stage: Stage) -> None:
     """Train, calibrate, then publish ``model/``, ``metrics.jsonl`` and ``evaluation.json``."""
-    threads = begin()
+    threads = begin(stage.deterministic)
     config, tokens = stage.read(RewardConfig), stage.micro_batch_tokens
     check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data", "demonstrations")
@@ -77,7 +85,7 @@ def run(stage: Stage) -> None:
         "different": shown.different,
         "prompts": shown.prompts,
     }
-    facts |= {"threads": threads, "processes": distributed.world_size()}
+    facts |= machine_facts(threads)
     facts |= {"warning": shown.warning} if shown.warning else {}
     finish(stage, finished, data, held_out, metrics, facts, {"calibration": counts})
 

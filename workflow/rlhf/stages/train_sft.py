@@ -11,6 +11,7 @@ from rlhf.stages.training import (
     adapt,
     begin,
     finish,
+    machine_facts,
     mixture,
     publish_model,
     tokenizer_facts,
@@ -24,7 +25,7 @@ from rlhf.training.loop import train
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
-    threads = begin()
+    threads = begin(stage.deterministic)
     config = stage.read(SftConfig)
     check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, "start", "data")
@@ -50,7 +51,7 @@ def run(stage: Stage) -> None:
         lambda: validation(stage, engine, objective, data, held_out, config),
     )
     publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
-    facts |= {"threads": threads, "processes": distributed.world_size()}
+    facts |= machine_facts(threads)
     finish(stage, finished, data, held_out, finished.last_metrics("validation_loss"), facts)
 
 

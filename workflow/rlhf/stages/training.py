@@ -19,8 +19,10 @@ from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
 from rlhf.data.rows import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
+from rlhf.models import devices
 from rlhf.models.adapters import Lora, add_adapter
 from rlhf.models.backbone import Backbone
+from rlhf.models.precision import exact_float32
 from rlhf.models.publish import below, save_model
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.manifest import read_manifest
@@ -28,6 +30,7 @@ from rlhf.runtime import fence
 from rlhf.runtime.onednn import limit_onednn_cache
 from rlhf.stages.stage import Stage
 from rlhf.training import distributed, finite
+from rlhf.training.determinism import only_deterministic
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.loop import Objective, mean_over
 from rlhf.training.run import TrainingRun, check_owner
@@ -35,8 +38,11 @@ from rlhf.training.run import TrainingRun, check_owner
 TOKENIZER_FACTS = ("tokenizer_digest", "template_digest")
 
 
-def begin() -> int:
-    """Join the ranks and fix the number of threads; returns it.
+def begin(deterministic: bool = False) -> int:
+    """Join the ranks, fix the number of threads and what float32 means; returns the threads.
+
+    Args:
+        deterministic: use deterministic kernels alone.
 
     Raises:
         ClusterError: a GPU that this process was given can't be used.
@@ -45,7 +51,19 @@ def begin() -> int:
     distributed.start()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(threads)
+    exact_float32()
+    if deterministic:
+        only_deterministic()
     return threads
+
+
+def machine_facts(threads: int) -> dict[str, Any]:
+    """What a result's bytes may depend on besides its inputs, for the manifest.
+
+    Args:
+        threads: CPU threads of each process.
+    """
+    return {"threads": threads, "processes": distributed.world_size()} | devices.facts()
 
 
 def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -13,13 +12,21 @@ from rlhf.core.seeds import derived_seed
 
 
 def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch; ask torch for deterministic kernels where there is a choice."""
+    """Seed python, numpy and torch; on a CPU, use deterministic kernels where there is a choice."""
     random.seed(derived_seed(seed, "python"))
     np.random.seed(derived_seed(seed, "numpy") % 2**32)  # it takes 32 bits
     torch.manual_seed(derived_seed(seed, "torch"))
-    if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if not torch.cuda.is_available() and not torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def only_deterministic() -> None:
+    """Use deterministic kernels alone: an operation that has none is an error.
+
+    On a GPU it is slower, and needs ``CUBLAS_WORKSPACE_CONFIG``, which the launcher sets.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def random_state() -> dict[str, Any]:

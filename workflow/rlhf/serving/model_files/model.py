@@ -48,6 +48,9 @@ class TritonPythonModel:
         settings = {key: value["string_value"] for key, value in parameters.items()}
         threads = os.environ.get("RLHF_SERVER_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
         torch.set_num_threads(int(threads))
+        # float32 is float32: no TensorFloat-32, which NVIDIA's images switch on by a variable.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
         self.kind = settings["kind"]
         self.max_batch_tokens = int(settings["max_batch_tokens"])
         self.device = _device(settings["device"], args)
@@ -239,8 +242,13 @@ class TritonPythonModel:
         return torch.cat(pieces).cpu()
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits [n, vocabulary] of hidden states [n, width]."""
-        return self.head(states) if self.own_head is None else self._own(self.own_head, states)
+        """Logits [n, vocabulary] of hidden states [n, width]; a GPU does not round them."""
+        if self.own_head is not None:
+            return self._own(self.own_head, states)
+        if not states.is_cuda or states.dtype == torch.float32:
+            return self.head(states)
+        logits = torch.mm(states, self.head.weight.t(), out_dtype=torch.float32)
+        return logits if self.head.bias is None else logits.add_(self.head.bias)
 
     def _own(self, body: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
         """The model's own logits: its forward pass, in which ``states`` stand for the body's."""
