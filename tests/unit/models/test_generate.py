@@ -217,6 +217,12 @@ def test_tokens_all_over_a_large_vocabulary_can_be_drawn():
         torch.testing.assert_close(logprobs.exp(), torch.full((len(part),), 1e-8))
 
 
+def test_running_sums_by_a_product_are_running_sums():
+    parts = torch.rand(5, 300)
+    found = module._summed_by_product(parts)
+    torch.testing.assert_close(found, parts.cumsum(-1, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
 def test_nothing_without_probability_is_drawn():
     logits = torch.full((3, 1000), float("-inf"))
     logits[:, 600] = 0.0

@@ -26,6 +26,7 @@ from rlhf.config.dpo import DpoConfig
 from rlhf.models.roots import from_starts
 from rlhf.training.engine.protocol import Forward
 from rlhf.training.loop import map_rows
+from rlhf.training.sums import Measures
 
 Rows = list[dict[str, Any]]
 
@@ -52,7 +53,7 @@ class DpoObjective:
         """Every conversation counts the same, however many replies it has."""
         return 1.0
 
-    def __call__(self, scorer: Forward, rows: Rows) -> tuple[torch.Tensor, dict[str, float]]:
+    def __call__(self, scorer: Forward, rows: Rows) -> tuple[torch.Tensor, Measures]:
         """Sum over rows of the mean loss of their pairs; sums of their mean measures.
 
         Args:
@@ -60,7 +61,7 @@ class DpoObjective:
             rows: of the preference view.
         """
         losses: list[torch.Tensor] = []
-        sums: dict[str, float] = defaultdict(float)
+        sums: dict[str, torch.Tensor | float] = defaultdict(float)
         for row, logprobs in zip(rows, reply_logprobs(scorer, rows), strict=True):
             ratios = logprobs - self._reference(row).to(logprobs)  # [k], nats
             better, worse = pairs.split(ratios)  # [P], [P]
@@ -103,7 +104,7 @@ def ipo_loss(differences: torch.Tensor, beta: float) -> torch.Tensor:
     return (differences - 1 / (2 * beta)) ** 2
 
 
-def _measures(ratios: torch.Tensor, beta: float) -> dict[str, float]:
+def _measures(ratios: torch.Tensor, beta: float) -> dict[str, torch.Tensor]:
     """Whether the implicit rewards β·ratio order a row's replies; means over its pairs.
 
     Args:
@@ -114,9 +115,9 @@ def _measures(ratios: torch.Tensor, beta: float) -> dict[str, float]:
     return {
         "accuracy": pairs.accuracy(ratios),
         "kendall_tau": pairs.kendall_tau(ratios),
-        "reward_margin": beta * float((better - worse).mean()),
-        "chosen_logratio": float(better.mean()),
-        "rejected_logratio": float(worse.mean()),
+        "reward_margin": beta * (better - worse).mean().double(),
+        "chosen_logratio": better.mean().double(),
+        "rejected_logratio": worse.mean().double(),
     }
 
 

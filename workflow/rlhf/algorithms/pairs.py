@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -28,20 +27,24 @@ def split(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return values[better], values[worse]
 
 
-def accuracy(scores: torch.Tensor) -> float:
-    """Share of the pairs that the scores (best reply first) order rightly; a tie is not right."""
-    return float((differences(scores) > 0).float().mean())
+def accuracy(scores: torch.Tensor) -> torch.Tensor:
+    """Share of the pairs that the scores (best reply first) order rightly; a tie is not right.
+
+    Float64, on the scores' device.
+    """
+    return (differences(scores) > 0).float().mean().double()
 
 
-def kendall_tau(scores: torch.Tensor) -> float:
+def kendall_tau(scores: torch.Tensor) -> torch.Tensor:
     """Agreement of the scores with the order of the replies, best first (τ-b, Kendall 1945).
 
     People's order has no ties, so τ-b is (right − wrong) / √(pairs · pairs without a tie): without
     tied scores twice the accuracy, minus 1. Scores that are all equal rank nothing: 0.
+    Float64, on the scores' device.
     """
     signs = differences(scores).sign()
-    untied = int((signs != 0).sum())
-    return float(signs.sum()) / math.sqrt(len(signs) * untied) if untied else 0.0
+    untied = (signs != 0).sum().clamp(min=1)  # without any, the sum above it is 0
+    return signs.sum().double() / (len(signs) * untied).double().sqrt()
 
 
 def differences(scores: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from rlhf.algorithms import pairs
 from rlhf.training.engine.protocol import Forward
+from rlhf.training.sums import Measures
 
 
 def score_rows(scorer: Forward, rows: list[dict[str, Any]]) -> list[torch.Tensor]:
@@ -46,11 +47,11 @@ class RewardObjective:
 
     def __call__(
         self, scorer: Forward, rows: list[dict[str, Any]]
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, Measures]:
         """Sum over rows of the ranking loss; accuracy and Kendall's τ over pairs."""
         return self.from_scores(score_rows(scorer, rows))
 
-    def from_scores(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+    def from_scores(self, by_row: list[torch.Tensor]) -> tuple[torch.Tensor, Measures]:
         """Sums of loss and measures from the scores [k] of each row's replies, best first."""
         measures = {
             "accuracy": sum(pairs.accuracy(row) for row in by_row),
@@ -63,8 +64,8 @@ class RewardObjective:
         if not by_row:
             return {}
         loss, measures = self.from_scores(by_row)
-        sums = {"loss": float(loss)} | measures
-        return {f"validation_{name}": value / len(by_row) for name, value in sums.items()}
+        sums = {"loss": loss, **measures}
+        return {f"validation_{name}": float(value) / len(by_row) for name, value in sums.items()}
 
 
 def ranking_loss(scores: Sequence[torch.Tensor], l2: float) -> torch.Tensor:

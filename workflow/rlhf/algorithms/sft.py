@@ -8,6 +8,7 @@ import torch
 
 from rlhf.data.labels import IGNORED
 from rlhf.training.engine.protocol import Forward
+from rlhf.training.sums import Measures
 
 
 class SftObjective:
@@ -23,7 +24,7 @@ class SftObjective:
 
     def __call__(
         self, scorer: Forward, rows: list[dict[str, Any]]
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, Measures]:
         """Sum of −log π over the labelled tokens, in nats; no other measures.
 
         Args:

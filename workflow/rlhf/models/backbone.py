@@ -228,8 +228,11 @@ class Backbone(nn.Module):
                 found[i] = states[places[i] - length]
         if alone:
             hidden = self.hidden_states([sequences[i] for i in alone])
-            for i, states in zip(alone, hidden, strict=True):
-                found[i] = states[places[i]]
+            # One index for all rows: each would go to the GPU by itself.
+            width = hidden.shape[1]
+            index = torch.cat([row * width + places[i] for row, i in enumerate(alone)])
+            states = hidden.flatten(0, 1)[index.to(hidden.device)]
+            found |= zip(alone, states.split([len(places[i]) for i in alone]), strict=True)
         return torch.cat([found[i] for i in range(len(sequences))])
 
 

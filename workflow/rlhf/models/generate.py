@@ -262,9 +262,16 @@ def _invert(probabilities: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
 def _passed(parts: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Which part [n] of ``parts`` [n, k] each draw falls on, and how far into it, in [0, 1)."""
-    cumulative = parts.cumsum(-1, dtype=torch.float64)
+    exact = parts.is_cuda and torch.are_deterministic_algorithms_enabled()
+    cumulative = _summed_by_product(parts) if exact else parts.cumsum(-1, dtype=torch.float64)
     targets = (draws * cumulative[:, -1])[:, None]  # rounding: the sum is not quite 1
     found = torch.searchsorted(cumulative, targets, right=True).clamp(max=parts.shape[1] - 1)
     width = parts.gather(1, found).double()
     into = (targets - cumulative.gather(1, found) + width) / width
     return found.squeeze(1), into.squeeze(1).clamp(0, 1 - 2.0**-52)
+
+
+def _summed_by_product(parts: torch.Tensor) -> torch.Tensor:
+    """Running sums of [n, k] in float64, where ``cumsum`` has no deterministic kernel: on GPUs."""
+    ones = torch.ones(2 * parts.shape[1:], dtype=torch.float64, device=parts.device)
+    return parts.double() @ ones.triu()

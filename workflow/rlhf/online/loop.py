@@ -238,17 +238,18 @@ class OnlineTrainer:
         rollout = experience.rollout
         rows = [i for each in rounds if each.counts for i in each.rows]
         (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in rows)])
-        sums, max_ratio = Sums(), 0.0
+        sums, ratios = Sums(), []
         for each in rounds:
             output = self._act(rollout.sequences, rollout.starts, each.rows, with_entropy=True)
             batch = Batch.of(experience, each.rows, output)
             loss, measures = self.algorithm.loss(batch)
             self.engine.backward(each.weight * loss / tokens, last=each is rounds[-1])
+            sums.add(measures | {"entropy": output.entropy.sum()}, each.counts)
             if each.counts:
-                sums.add(measures | {"entropy": output.entropy.sum()})
                 ratio = (output.logprobs.detach() - batch.logprobs).exp()  # [N]
-                max_ratio = max(max_ratio, float(ratio.max()))
-        return sums.over_ranks().means(tokens), max_ratio
+                ratios.append(ratio.max())
+        largest = torch.stack(ratios).tolist() if ratios else []
+        return sums.over_ranks().means(tokens), max([0.0, *largest])
 
     @torch.no_grad()
     def _check_actor(self, update: int, rollout: Rollout) -> None:

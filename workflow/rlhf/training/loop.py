@@ -8,7 +8,6 @@ global batch, so accumulation is exact: 1 × 8 and 8 × 1 rows give the same gra
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Protocol
@@ -25,8 +24,8 @@ from rlhf.training.engine.protocol import Engine, Forward
 from rlhf.training.optim import learning_rate_factor
 from rlhf.training.rounds import Round, plan_rounds
 from rlhf.training.run import TrainingRun
+from rlhf.training.sums import Measures, Sums
 
-Sums = dict[str, float]
 ROWS_AT_A_TIME = 4096  # that `map_rows` holds in memory
 
 
@@ -39,7 +38,9 @@ class Objective(Protocol):
     def weight(self, row: dict[str, Any]) -> float:
         """What a row counts in the mean loss."""
 
-    def __call__(self, scorer: Forward, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, Sums]:
+    def __call__(
+        self, scorer: Forward, rows: list[dict[str, Any]]
+    ) -> tuple[torch.Tensor, Measures]:
         """The *sum* of the loss over rows, and sums of other measures."""
 
 
@@ -135,21 +136,23 @@ def train(
                 where=finite.place(options.name, step + 1),
                 hint=f"raise `global_batch_size` (it is {batch}), or drop rows without a reply",
             )
-        sums: dict[str, float] = defaultdict(float)
-        suspects: list[str] = []
+        sums, losses = Sums(), []
         rounds = _rounds(objective.shape, rows, micro_batch_tokens)
         for each in rounds:
-            chosen = [rows[i] for i in each.rows]
-            loss, measured = objective(engine, chosen)
+            loss, measured = objective(engine, [rows[i] for i in each.rows])
             engine.backward(each.weight * loss / weight, last=each is rounds[-1])
-            if each.counts:
-                if not math.isfinite(float(loss.detach())):
-                    suspects += map(finite.row_name, chosen)
-                _add(sums, {"loss": float(loss.detach())} | measured)
+            sums.add({"loss": loss, **measured}, each.counts)
+            losses.append(loss.detach())
         factor, rate = rate_of(step + 1)
-        record = _means(sums, weight)
+        record = sums.over_ranks().means(weight)
         where = finite.place(options.name, step + 1, rate)
         if not all(map(math.isfinite, record.values())):
+            suspects = [
+                finite.row_name(rows[i])
+                for each, loss in zip(rounds, losses, strict=True)
+                if each.counts and not math.isfinite(loss)
+                for i in each.rows
+            ]
             finite.check(record, where, advice, distributed.gather(suspects))
         norm = engine.step(factor)
         finite.check({"grad_norm": norm}, where, advice)
@@ -182,12 +185,11 @@ def mean_over(
     """
     every = list(rows)
     weight = sum(objective.weight(row) for row in every)
-    sums: dict[str, float] = defaultdict(float)
+    sums = Sums()
     for each in _rounds(objective.shape, every, micro_batch_tokens):
         loss, measured = objective(scorer, [every[i] for i in each.rows])
-        if each.counts:
-            _add(sums, {"loss": float(loss)} | measured)
-    return _means(sums, weight) if weight else {}
+        sums.add({"loss": loss, **measured}, each.counts)
+    return sums.over_ranks().means(weight) if weight else {}
 
 
 @torch.no_grad()
@@ -227,15 +229,3 @@ def _rounds(
     shapes = [shape(row) for row in rows]
     plan = plan_rounds(shapes, micro_batch_tokens, distributed.world_size())
     return plan[distributed.rank()]
-
-
-def _add(sums: Sums, values: Sums) -> None:
-    for name, value in values.items():
-        sums[name] += value
-
-
-def _means(sums: Sums, weight: float) -> Sums:
-    """Sums over all ranks, divided by the weight."""
-    names = sorted(set(distributed.gather(list(sums))))  # a rank may have had no rows
-    totals = distributed.total([sums[name] for name in names])
-    return {name: value / weight for name, value in zip(names, totals, strict=True)}

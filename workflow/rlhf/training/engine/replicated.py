@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
 from rlhf.training.engine.state import MOMENTS, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
+
+BUCKET_ELEMENTS = 2**25  # gradients that are summed over the ranks together: 128 MiB
 
 Root = TypeVar("Root", bound=Backbone)
 
@@ -76,12 +78,19 @@ class Replicated:
         used = [float(parameter.grad is not None) for parameter in parameters]
         ranks = torch.tensor(used, device=self.device)
         dist.all_reduce(ranks)
+        gradients = []
         for parameter, count in zip(parameters, ranks.tolist(), strict=True):
             if not count:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+            gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            sums = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, total in zip(bucket, sums, strict=True):
+                gradient.copy_(total.view_as(gradient))
 
     def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
@@ -138,3 +147,15 @@ class Replicated:
         for name, parameter in self._root.named_parameters():
             if parameter.requires_grad:
                 yield name, parameter
+
+
+def _buckets(gradients: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Gradients in groups of bounded size: a small one costs as long a wait as a large one."""
+    bucket: list[torch.Tensor] = []
+    for gradient in gradients:
+        if bucket and sum(map(torch.numel, [*bucket, gradient])) > BUCKET_ELEMENTS:
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
