@@ -16,10 +16,10 @@ from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.online.loop import score_rollout
 from rlhf.online.reference import ServedReference
 from rlhf.online.rewards import ServedRewardModel
 from rlhf.online.rollout import Rollout
+from rlhf.online.scoring import Scoring
 from rlhf.serving import client, wire
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer, free_port
@@ -181,7 +181,9 @@ def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer
     for scorer, name in ((reward_scorer, "rewards"), (reference_scorer, "logprobs")):
         ask = getattr(scorer, name)
         monkeypatch.setattr(scorer, name, lambda *a, ask=ask: (meeting.wait(), ask(*a))[1])
-    rewards, logprobs = score_rollout(rollout, reward, reference)
+    scoring = Scoring(reward, reference)
+    scoring.begin(rollout)
+    rewards, logprobs = scoring.finish(rollout)
     assert torch.equal(rewards, alone[0])
     assert all(torch.equal(a, b) for a, b in zip(logprobs, alone[1], strict=True))
 

@@ -32,7 +32,12 @@ def test_trainings(finished, section):
     kind, _, name = RUNS[section].partition("/")
     events = finished.folder / "logs" / f"train_{kind}" / f"{name}.tensorboard"
     shown = EventAccumulator(str(events)).Reload().Tags()["scalars"]
-    assert set(shown) == logged - {"step"} | set(names(FIGURES["TensorBoard only"]))
+    online = section == "PPO"
+    phases = "Phases of PPO and RLOO" if online else "Phases of SFT, reward model and DPO"
+    speed = {*names(FIGURES["TensorBoard only"]), *names(FIGURES[phases])}
+    assert set(shown) == logged - {"step"} | speed
+    with events.with_suffix(".perf.jsonl").open(encoding="utf-8") as lines:
+        assert keys(map(json.loads, lines)) == speed | {"step"}
 
 
 def test_evaluations(finished):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from typing import Any
 
 import torch
 
 from rlhf.errors import ClusterError
-from rlhf.runtime import gpus
+from rlhf.runtime import gpus as given
+from rlhf.runtime.performance import Gpus, peak_flops
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ def own_device() -> torch.device:
     """
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if gpus.visible():
+    if given.visible():
         raise _unusable("torch finds no GPU that it can use")
     return torch.device("cpu")
 
@@ -45,7 +47,7 @@ def check_device() -> None:
         ClusterError: it was given a GPU, and the GPU is not there, is busy, or fails.
     """
     where = own_device()
-    if left := gpus.unused(own=int(where.type != "cpu")):
+    if left := given.unused(own=int(where.type != "cpu")):
         logger.info("%s", left)
     if where.type == "cpu":
         return
@@ -57,6 +59,25 @@ def check_device() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter by a torch without CUDA
         raise _unusable(str(error).splitlines()[0]) from error
     torch.cuda.set_device(where)
+
+
+def gpus(count: int, parameters: int) -> Gpus | None:
+    """The GPUs that a run computes on, one for each of its processes; None on CPUs.
+
+    Args:
+        count: processes.
+        parameters: that are trained.
+    """
+    if own_device().type == "cpu":
+        return None
+    return Gpus(count, peak_flops(torch.cuda.get_device_name()), parameters)
+
+
+def peak_memory() -> int:
+    """Most memory so far, in bytes: tensors on the GPU; on a CPU the process's own."""
+    if own_device().type == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated()
 
 
 def facts() -> dict[str, Any]:
@@ -76,9 +97,9 @@ def _unusable(why: str) -> ClusterError:
     cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     return ClusterError(
         f"The GPU that this process was given can't be used: {why}.",
-        where=f"{gpus.VISIBLE}={os.environ.get(gpus.VISIBLE, '(not set)')} on "
+        where=f"{given.VISIBLE}={os.environ.get(given.VISIBLE, '(not set)')} on "
         f"{os.uname().nodename}",
-        expected=f"a GPU for torch {torch.__version__}, built {cuda}; here: {gpus.driver()}",
+        expected=f"a GPU for torch {torch.__version__}, built {cuda}; here: {given.driver()}",
         hint="install a torch built for this driver's CUDA, or mend the driver; a GPU that is busy "
         "or in exclusive mode needs its other process ended; to compute on the CPU on purpose, "
         "set cluster.gpus_per_node: 0, or CUDA_VISIBLE_DEVICES= for a single command",

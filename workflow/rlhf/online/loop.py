@@ -8,7 +8,7 @@ forward pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from rlhf.online.reference import Reference
 from rlhf.online.rewards import Reward, RewardShaping
 from rlhf.online.rollout import Rollout
 from rlhf.online.sampler import Noise, Sampler
+from rlhf.online.scoring import Scoring
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
@@ -74,7 +75,7 @@ class OnlineTrainer:
     ) -> None:
         seed_everything(config.seed)
         self.algorithm, self.engine, self.sampler = algorithm, engine, sampler
-        self.reward, self.reference = reward, reference
+        self.scoring = Scoring(reward, reference)
         self.prompts, self.shaping = prompts, RewardShaping(config, calibration)
         self.tokenizer, self.config = tokenizer, config
         self.micro_batch_tokens = micro_batch_tokens
@@ -98,11 +99,15 @@ class OnlineTrainer:
             measures = self._measure(experience)
             finite.check(measures, self._place(update), self.advice)
             self._keep_samples(update, experience)
-            measures |= self.optimise(update, experience)
+            with self.run.performance.phase("optimise"):
+                measures |= self.optimise(update, experience)
             self.shaping.kl.update(measures["kl"], self.config.rollout_batch_size)
             self.run.record(measures | {"step": update + 1}, update + 1)
             note = f"reward {measures['reward']:.3f}  KL {measures['kl']:.3f}"
-            self.run.finish_step(update + 1, measures["tokens"], note)
+            minibatches = self.config.rollout_batch_size // self.config.minibatch_size
+            epochs = measures["optimizer_steps"] / minibatches
+            tokens = measures["tokens"]
+            self.run.finish_step(update + 1, tokens, note, trained=round(tokens * epochs))
         self.run.close()
         return self.run
 
@@ -115,19 +120,24 @@ class OnlineTrainer:
         prompts = [torch.tensor(example["input_ids"]) for example in examples]  # n × [P_i]
         random = generator(config.seed, "rollout", update)
         noise = Noise(random, config.rollout_batch_size, places)
-        self.sampler.refresh(self.engine.weights())
-        responses = self.sampler.sample(prompts, noise)
+        with self.run.performance.phase("sampling"):
+            self.sampler.refresh(self.engine.weights())
+            responses = self.sampler.sample(prompts, noise)
         pairs = zip(prompts, responses, strict=True)
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])  # [n]
         lengths = distributed.gather([[len(ids) for ids in sequences]])
-        logprobs, values = self._evaluate(update, sequences, starts, lengths)
-        return Rollout(examples, sequences, starts, lengths, ended, logprobs, values)
+        rollout = Rollout(examples, sequences, starts, lengths, ended, [], [])
+        self.scoring.begin(rollout)
+        with self.run.performance.phase("old_logprobs"):
+            logprobs, values = self._evaluate(update, sequences, starts, lengths)
+        return replace(rollout, logprobs=logprobs, values=values)
 
     def experience(self, update: int, rollout: Rollout) -> Experience:
         """Scores, rewards and advantages of a rollout."""
-        raw_scores, reference = score_rollout(rollout, self.reward, self.reference)
+        with self.run.performance.phase("scoring"):
+            raw_scores, reference = self.scoring.finish(rollout)
         scores, rewards = self.shaping(raw_scores, rollout, reference)
         credit = self.algorithm.advantages(rollout, rewards)
         # The raw scores too: clipping would let an infinite one pass as a large one.
@@ -342,18 +352,6 @@ class OnlineTrainer:
         restore_random_state(state["random"])
         self.shaping.load(state["shaping"])
         self.prompts.load(state["prompts"])
-
-
-def score_rollout(
-    rollout: Rollout, reward: Reward, reference: Reference
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Raw scores [n] and log π_ref n × [L_i]; a remote reward is awaited next to the reference."""
-    if not reward.remote:
-        return reward(rollout), reference.logprobs(rollout)
-    with ThreadPoolExecutor(1) as pool:
-        raw_scores = pool.submit(reward, rollout)
-        logprobs = reference.logprobs(rollout)
-        return raw_scores.result(), logprobs
 
 
 def _explained_variance(returns: torch.Tensor, values: torch.Tensor) -> float:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class Reference(Protocol):
-    """The policy that the KL penalty holds the trained one to."""
+    """The policy that the KL penalty holds the trained one to.
+
+    Attributes:
+        remote: whether the work is done outside of this process.
+    """
+
+    remote: bool
 
     def logprobs(self, rollout: Rollout) -> list[torch.Tensor]:
         """n × [L_i], log π_ref of the response tokens at the sampling temperature, in nats."""
@@ -32,6 +38,8 @@ class ReferenceModel:
         temperature: sampling temperature of the policy.
         max_tokens: padded tokens in one forward pass.
     """
+
+    remote = False
 
     def __init__(self, model: TokenScorer, temperature: float, max_tokens: int) -> None:
         self._model, self._temperature, self._max_tokens = model.eval(), temperature, max_tokens
@@ -96,6 +104,8 @@ class ServedReference:
         client: of the reference's server.
         temperature: sampling temperature of the policy.
     """
+
+    remote = True
 
     def __init__(self, client: TritonScorer, temperature: float) -> None:
         self._client, self._temperature = client, temperature

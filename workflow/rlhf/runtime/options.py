@@ -22,6 +22,7 @@ class RunOptions:
         save_steps: save every so many steps; 0: by time alone.
         save_seconds: save after so many seconds.
         tensorboard: folder of the events, or None.
+        performance: file of the figures of speed, or None.
         save_margin: least seconds before the end of an allocation that are kept for saving.
     """
 
@@ -32,6 +33,7 @@ class RunOptions:
     save_seconds: float = 300.0
     tensorboard: Path | None = None
     save_margin: float = 60.0
+    performance: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Stage:
         micro_batch_tokens: padded tokens in one forward and backward pass.
         deterministic: use deterministic kernels alone.
         engine: where weights, gradients and moments are kept in training.
-        log: file of the log; TensorBoard events go beside it.
+        log: file of the log; TensorBoard events and figures of speed go beside it.
         rows: tokens of the longest rows that the configuration has for the model, by its keys.
         runs: what later runs need of the model (``config.needs``) → their names.
     """
@@ -153,6 +153,7 @@ class Stage:
             self.save_seconds,
             self.log.with_suffix(".tensorboard") if self.log else None,
             self.save_margin,
+            self.log.with_suffix(".perf.jsonl") if self.log else None,
         )
 
     def finish(

@@ -127,7 +127,8 @@ def train(
         if position == 0 or step == run.start:
             order = data.order(config.seed, epoch, batch, config.length_grouping)
         global_batch = order[position * batch : (position + 1) * batch]
-        rows = [data[int(i)] for i in global_batch]
+        with run.performance.phase("data"):
+            rows = [data[int(i)] for i in global_batch]
         weight = sum(objective.weight(row) for row in rows)
         tokens = sum(math.prod(objective.shape(row)) for row in rows)
         if not weight:
@@ -138,13 +139,14 @@ def train(
             )
         sums, losses = Sums(), []
         rounds = _rounds(objective.shape, rows, micro_batch_tokens)
-        for each in rounds:
-            loss, measured = objective(engine, [rows[i] for i in each.rows])
-            engine.backward(each.weight * loss / weight, last=each is rounds[-1])
-            sums.add({"loss": loss, **measured}, each.counts)
-            losses.append(loss.detach())
+        with run.performance.phase("forward_backward"):
+            for each in rounds:
+                loss, measured = objective(engine, [rows[i] for i in each.rows])
+                engine.backward(each.weight * loss / weight, last=each is rounds[-1])
+                sums.add({"loss": loss, **measured}, each.counts)
+                losses.append(loss.detach())
+            record = sums.over_ranks().means(weight)
         factor, rate = rate_of(step + 1)
-        record = sums.over_ranks().means(weight)
         where = finite.place(options.name, step + 1, rate)
         if not all(map(math.isfinite, record.values())):
             suspects = [
@@ -154,7 +156,8 @@ def train(
                 for i in each.rows
             ]
             finite.check(record, where, advice, distributed.gather(suspects))
-        norm = engine.step(factor)
+        with run.performance.phase("optimizer"):
+            norm = engine.step(factor)
         finite.check({"grad_norm": norm}, where, advice)
         record |= {
             "step": step + 1,
@@ -166,7 +169,8 @@ def train(
         run.record(record, step + 1)
         if step + 1 in validation_steps:
             check(step + 1)
-            record_validation(step + 1, rate)
+            with run.performance.phase("validate"):
+                record_validation(step + 1, rate)
         run.finish_step(step + 1, tokens, f"loss {record['loss']:.4f}")
     run.close()
     return run

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import Fenced, RlhfError
+from rlhf.models import devices
 from rlhf.runtime import fence
 from rlhf.runtime.deadline import Deadline, Saved, StopRequest
 from rlhf.runtime.options import RunOptions
+from rlhf.runtime.performance import Performance
 from rlhf.runtime.progress import Progress
 from rlhf.runtime.trackers import TensorBoard
 from rlhf.training import distributed, finite
@@ -80,6 +82,14 @@ class TrainingRun:
             for name, journal in self.journals.items():
                 journal.rewind(positions[name])
         self._tensorboard = TensorBoard(options.tensorboard if self._first else None, self.start)
+        parts = engine.parts() if engine else ()
+        count = float(sum(tensor.numel() for _, tensor in parts))
+        if engine and engine.sharded:
+            (count,) = distributed.total([count])
+        self.performance = Performance(
+            options.performance if self._first else None,
+            devices.gpus(distributed.world_size(), int(count)),
+        )
         self._progress = Progress(options.name, steps, self.start, quiet=not self._first)
         self._deadline = Deadline(options.save_margin)
         if self._first and self._deadline.ends is not None:
@@ -110,13 +120,16 @@ class TrainingRun:
             with self._writing("A sample"):
                 self.journals["samples"].append(record)
 
-    def finish_step(self, step: int, tokens: int, note: str = "") -> None:
+    def finish_step(
+        self, step: int, tokens: int, note: str = "", trained: int | None = None
+    ) -> None:
         """Account for a finished step; save if it is time; leave if somebody asks.
 
         Args:
             step: steps done so far.
             tokens: tokens that the step went over, on all ranks.
             note: a few figures for the terminal.
+            trained: tokens of its forward and backward passes, on all ranks; None: ``tokens``.
 
         Raises:
             Saved: a signal or the end of the allocation asked for a stop; the state is saved.
@@ -128,8 +141,6 @@ class TrainingRun:
         options, now = self._options, time.monotonic()
         seconds = now - self._stepped_at
         self._deadline.stepped(seconds)
-        speed = {"step_seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9)}
-        self._tensorboard.add({f"speed/{name}": value for name, value in speed.items()}, step)
         waited = now - self._saved_at >= self._deadline.interval(options.save_seconds)
         counted = options.save_steps and step % options.save_steps == 0
         stop, near, due = self._agree(
@@ -137,7 +148,13 @@ class TrainingRun:
         )
         stop = stop or near
         if stop or due or step == self._steps:
-            self._save(step)
+            with self.performance.phase("save"):
+                self._save(step)
+        figures = self.performance.figures(
+            seconds, tokens, tokens if trained is None else trained, devices.peak_memory()
+        )
+        self._tensorboard.add(figures, step)
+        self.performance.write({"step": step} | figures)
         if stop and step < self._steps:
             self.close()
             why = str(self._deadline) if near else "asked to stop"
@@ -188,7 +205,6 @@ class TrainingRun:
             self._checkpoints.save(step, state, self._engine)
         distributed.wait()
         self._saved_at = time.monotonic()
-        self._tensorboard.add({"speed/save_seconds": self._saved_at - began}, step)
         self._note_save(self._saved_at - began)
 
     @contextlib.contextmanager
