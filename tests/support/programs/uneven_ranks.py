@@ -36,7 +36,8 @@ def update_of(settings: PpoConfig, folder: Path, state: Path) -> dict:
     )
     passes: Counter[str] = Counter()
     roots = {
-        "actor": one.actor, "reward": one.reward._model, "reference": one.reference._model
+        "actor": one.actor, "reward": one.scoring.reward._model,
+        "reference": one.scoring.reference._model
     }  # fmt: skip
     for name, root in roots.items():
         root.register_forward_pre_hook(lambda *_, name=name: passes.update([name]))

@@ -36,10 +36,10 @@ def test_it_is_the_model_that_the_policy_started_from(mixture, tmp_path, setting
     """Checklist 44"""
     off = learner(mixture, tmp_path / "off", settings, off=True)
     rollout = off.roll_out(0)
-    assert_near(torch.cat(off.reference.logprobs(rollout)), torch.cat(rollout.logprobs))
+    assert_near(torch.cat(off.scoring.reference.logprobs(rollout)), torch.cat(rollout.logprobs))
     off.optimise(0, off.experience(0, rollout))
     changed = off.roll_out(1)
-    found = torch.cat(off.reference.logprobs(changed))
+    found = torch.cat(off.scoring.reference.logprobs(changed))
     start = ReferenceModel(policy(), settings.sampling.temperature, 64)
     assert_near(found, torch.cat(start.logprobs(changed)))
     assert (found - torch.cat(changed.logprobs)).abs().max() > 1e-2

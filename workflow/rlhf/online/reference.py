@@ -67,6 +67,8 @@ class AdapterOff:
         max_tokens: padded tokens in one forward pass.
     """
 
+    remote = False
+
     def __init__(
         self, engine: Engine, policy: TokenScorer, temperature: float, max_tokens: int
     ) -> None:

@@ -20,7 +20,7 @@ class Scoring:
     """
 
     def __init__(self, reward: Reward, reference: Reference) -> None:
-        self._reward, self._reference = reward, reference
+        self.reward, self.reference = reward, reference
         self._pool = ThreadPoolExecutor(2)
         self._scores: Future[torch.Tensor] | None = None
         self._logprobs: Future[list[torch.Tensor]] | None = None
@@ -31,10 +31,10 @@ class Scoring:
         Args:
             rollout: the responses; it need not have log probabilities yet.
         """
-        if self._reward.remote:
-            self._scores = self._pool.submit(self._reward, rollout)
-        if self._reference.remote:
-            self._logprobs = self._pool.submit(self._reference.logprobs, rollout)
+        if self.reward.remote:
+            self._scores = self._pool.submit(self.reward, rollout)
+        if self.reference.remote:
+            self._logprobs = self._pool.submit(self.reference.logprobs, rollout)
 
     def finish(self, rollout: Rollout) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Raw scores [n] and log π_ref n × [L_i].
@@ -45,8 +45,8 @@ class Scoring:
         Raises:
             RlhfError: what a server's client raised.
         """
-        scores = None if self._scores else self._reward(rollout)
-        logprobs = None if self._logprobs else self._reference.logprobs(rollout)
+        scores = None if self._scores else self.reward(rollout)
+        logprobs = None if self._logprobs else self.reference.logprobs(rollout)
         if self._scores:
             scores = self._scores.result()
         if self._logprobs:
