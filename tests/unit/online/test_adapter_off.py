@@ -23,7 +23,7 @@ def learner(mixture, state, settings, off):
     reference = ReferenceModel(policy(), settings.sampling.temperature, 64)
     made = trainer(mixture, state, settings, reference=reference, model=model)
     if off:
-        made.reference = AdapterOff(made.engine, model, settings.sampling.temperature, 64)
+        made.scoring.reference = AdapterOff(made.engine, model, settings.sampling.temperature, 64)
     return made
 
 
