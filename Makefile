@@ -12,7 +12,7 @@ LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
 # Processes that tests run in, where they don't need a machine of their own.
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: demo test test-all root check setup locks
 .DELETE_ON_ERROR:
@@ -40,7 +40,7 @@ demo: $(VENV)/.ready
 # A file's tests run in one process, and the long files begin first.
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-	  tests/workflow tests/serving tests/unit
+	  tests/workflow tests/serving tests/unit tests/gpu
 
 # There is one SLURM on a machine: these tests run one after the other.
 test-all: root $(VENV)/.ready-test
