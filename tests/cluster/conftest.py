@@ -83,15 +83,16 @@ def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
         with lock:
             return prepared.copy_to(cluster, name)
 
-    def undisturbed(rule: str, world: int) -> dict[str, bytes]:
+    def undisturbed(rule: str, world: int, engine: str) -> dict[str, bytes]:
         topology = ONE if world == 1 else TWO_PROCESSES
-        run = Run(copy(f"{rule}-{world}", prepared.cluster), rule, topology)
+        cluster = {"engine": engine} if engine else {}
+        run = Run(copy(f"{rule}-{world}{engine}", prepared.cluster), rule, topology, **cluster)
         run.start("--retries=0")
         run.finish()
         return run.bytes()
 
     def play(fault: Fault) -> Played:
-        expected = ahead.result((fault.rule, fault.topology.world))
+        expected = ahead.result((fault.rule, fault.topology.world, fault.engine))
         started = time.monotonic()
         run = Run(
             copy(fault.id, clusters[fault.accounting]), fault.rule, fault.topology, **fault.cluster
@@ -101,8 +102,8 @@ def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
         return Played(run.bytes(), expected, run.resumed_after(), seconds)
 
     ahead = Ahead()
-    for rule, world in [(one.rule, one.topology.world) for one in faults]:
-        ahead.start((rule, world), undisturbed, rule, world)  # first: the others wait for these
+    for key in [(one.rule, one.topology.world, one.engine) for one in faults]:
+        ahead.start(key, undisturbed, *key)  # first: the others wait for these
     for fault in faults:
         ahead.start(fault.id, play, fault)
     yield ahead

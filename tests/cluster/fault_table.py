@@ -47,9 +47,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     rows = []
     for faults in groups.values():
         first = faults[0]
-        stages = ", ".join(STAGES[one.rule] for one in faults)
+        sharded = [
+            f"{STAGES[one.rule]} by {one.engine}; {one.topology}" for one in faults if one.engine
+        ]
+        stages = ", ".join(STAGES[one.rule] for one in faults if not one.engine)
         said = {_result(results.get(one.id)) for one in faults}
-        cells = [first.title, first.injected, first.outcome, f"{stages}; {first.topology}"]
+        places = "<br>".join([f"{stages}; {first.topology}", *sharded])
+        cells = [first.title, first.injected, first.outcome, places]
         rows.append(f"| {' | '.join([*cells, ', '.join(sorted(said))])} |\n")
     return _HEAD + "".join(rows)
 

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,13 @@ class Fault:
     @property
     def id(self) -> str:
         """A name for the command line."""
-        return f"{self.rule.removeprefix('train_')}-{self.play.__name__}"
+        parts = (self.rule.removeprefix("train_"), self.play.__name__, self.engine)
+        return "-".join(filter(None, parts))
+
+    @property
+    def engine(self) -> str:
+        """The kind of engine, if it is named."""
+        return self.cluster.get("engine", "")
 
 
 FAULTS: list[Fault] = []
@@ -78,10 +84,26 @@ def fault(
     return declare
 
 
+def sharded(
+    *kinds: str, topology: Topology
+) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
+    """Declare the fault of a decorated function for engines that spread SFT over two ranks too."""
+
+    def declare(play: Callable[[Run], None]) -> Callable[[Run], None]:
+        plain = next(one for one in FAULTS if one.play is play)
+        for kind in kinds:
+            cluster = plain.cluster | {"engine": kind}
+            FAULTS.append(replace(plain, rule="train_sft", topology=topology, cluster=cluster))
+        return play
+
+    return declare
+
+
 TRAINING = ("train_sft", "train_reward", "train_ppo")
 GOES_ON = "the next job continues after the last saved step"
 
 
+@sharded("fsdp", "zero3", topology=TWO_NODES)
 @fault(
     *TRAINING,
     topology=TWO_NODES,
@@ -95,6 +117,7 @@ def nothing(run: Run) -> None:
     run.finish()
 
 
+@sharded("zero3", topology=TWO_NODES)
 @fault(
     *TRAINING,
     topology=TWO_PROCESSES,
@@ -187,6 +210,7 @@ def scancel_with_accounting(run: Run) -> None:
     run.finish()
 
 
+@sharded("fsdp", topology=TWO_PROCESSES)
 @fault(
     "train_sft",
     injected="slurmd is killed with -9 and its node is lost; the job's processes stay alive, and "
@@ -219,6 +243,7 @@ def node_lost(run: Run) -> None:
         cluster.start_slurmd(node)
 
 
+@sharded("fsdp", "zero3", topology=TWO_NODES)
 @fault(
     *TRAINING[:2],
     topology=TWO_NODES,
