@@ -151,6 +151,21 @@ def update(engine: Engine, loss: Loss, step: int) -> list[float]:
     return [*distributed.total([mean]), engine.step(1.0)]
 
 
+@torch.no_grad()
+def look(engine: Engine, loss: Loss) -> None:
+    """A pass without a backward pass, as when held-out rows are measured before a save."""
+    rows, own = rounds(0)
+    for each in own:
+        loss(engine, [rows[i] for i in each.rows])
+
+
+def narrow(kind: EngineKind, architecture: str) -> list[float]:
+    """Loss and norm of one update whose matrix products are bfloat16."""
+    root, loss = sft(architecture)
+    root.compute_in("bfloat16")
+    return update(open_engine(root, {"": 1e-2}, SETTINGS, EngineOptions(kind)), loss, 0)
+
+
 def spoil(engine: Engine, loss: Loss) -> tuple[float, bool]:
     """One update with an infinite loss: its norm, and whether all weights are as they were."""
     before, (rows, own) = whole(engine), rounds(0)
@@ -192,6 +207,7 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
         root, loss, rates = case(name)
         engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
         figures = [update(engine, loss, 0)]
+        look(engine, loss)
         path = state / f"{name} {kind}"
         path.mkdir(parents=True, exist_ok=True)
         engine.save(path)
@@ -204,6 +220,8 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
         result["held"] = sum(part.numel() for _, part in engine.parts())
         if name in RESUMED and not alone:
             result |= {other: resumed(name, other, path) for other in TAKEN_UP[kind]}
+    kinds: list[EngineKind] = ["replicated"] if alone else ["fsdp", "zero3"]
+    results["narrow"] = {f"{kind} {a}": narrow(kind, a) for kind in kinds for a in ARCHITECTURES}
     if not alone:
         results["offloaded"] = {f"{kind} {kept}": offloaded(kind, kept) for kind, kept in OFFLOADED}
     return results

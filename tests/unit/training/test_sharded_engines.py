@@ -205,3 +205,11 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "deepspeed
         text=True,
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "zero3"])
+@pytest.mark.parametrize("architecture", sharded_ranks.ARCHITECTURES)
+def test_bfloat16_is_that_of_one_process_but_for_rounding(runs, architecture, kind):
+    (first, _), alone, _ = runs
+    expected = alone["narrow"][f"replicated {architecture}"]
+    assert first["narrow"][f"{kind} {architecture}"] == pytest.approx(expected, rel=2e-2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,8 @@ class FullySharded:
             narrow = backbone.product_dtype if is_narrow(backbone.product_dtype) else None
             policy = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
             for layer in decoder_layers(backbone.model):
+                if narrow is not None:
+                    _widen_norms(layer)
                 self._cut(layer, policy)
         self._cut(root, MixedPrecisionPolicy(cast_forward_inputs=False))
         for unit in root.modules():
@@ -127,6 +130,7 @@ class FullySharded:
     @torch.no_grad()
     def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
+        self._reshard()
         own = {id(parameter): name for name, parameter in self._root.named_parameters()}
         for name, tensor in self._root.state_dict(keep_vars=True).items():
             if own.get(id(tensor), name) == name:  # tied ones go by their first name
@@ -189,10 +193,32 @@ class FullySharded:
                     state[kind] = moment
                 self._optimizer.state[parameter] = state
 
+    def _reshard(self) -> None:
+        """Drop what a forward pass without a backward pass has left gathered."""
+        root: Any = self._root
+        root.reshard()
+
     def _trained(self) -> Iterator[tuple[str, Any]]:
+        self._reshard()
         for name, parameter in self._root.named_parameters():
             if parameter.requires_grad:
                 yield name, parameter
+
+
+def _widen_norms(layer: nn.Module) -> None:
+    """Let a layer's norms scale and shift in the type of what they normalise.
+
+    That is float32 under autocast, while their own weights are gathered narrow with the layer.
+    RMSNorm multiplies, so types are promoted; LayerNorm on a CPU takes no mixture.
+    """
+    for norm in layer.modules():
+        if isinstance(norm, nn.LayerNorm):
+            norm.forward = partial(_normalize, norm)  # type: ignore[method-assign]
+
+
+def _normalize(norm: nn.LayerNorm, hidden: torch.Tensor) -> torch.Tensor:
+    weight, bias = (None if p is None else p.to(hidden.dtype) for p in (norm.weight, norm.bias))
+    return nn.functional.layer_norm(hidden, norm.normalized_shape, weight, bias, norm.eps)
 
 
 def _mesh(device: torch.device, shard: str) -> DeviceMesh:
