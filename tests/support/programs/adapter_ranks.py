@@ -20,12 +20,15 @@ from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
-from support.programs.sharded_ranks import KINDS, SETTINGS, Loss, actor, sft, update
+from support.programs.sharded_ranks import SETTINGS, Loss, actor, sft, update
 from support.tiny_models import VOCABULARY, rank_main, token_sequences
 from support.tiny_online import rollout_of
 from support.tiny_settings import lora
 
 PROMPTS = token_sequences([5, 3], seed=9, vocabulary=VOCABULARY)
+
+
+KINDS = ("replicated", "fsdp")
 
 
 def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:

@@ -54,7 +54,7 @@ def message(values):
             8,
             "models.random.source.random.hiden_size: unknown key; did you mean 'hidden_size'?",
         ),
-        ("runtime.zzz", 1, "runtime.zzz: unknown key; known: containers, micro_batch_tokens"),
+        ("runtime.zzz", 1, "runtime.zzz: unknown key; known: containers, deterministic"),
     ],
 )
 def test_unknown_keys(valid, path, value, expected):

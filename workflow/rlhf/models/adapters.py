@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Lora:
     modules_to_save: Sequence[str]
 
 
-def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) -> None:
+def add_adapter(
+    model: PreTrainedModel, lora: Lora, seed: int, where: object, number: int = 0
+) -> None:
     """Put an adapter into a model, in place; all else of it is frozen.
 
     The score of a reward model is trained too.
@@ -65,8 +68,9 @@ def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) ->
     Args:
         model: its weights in place.
         lora: the adapter's settings.
-        seed: of A's weights, U(−1/√in, 1/√in).
+        seed: the run's; A's weights are drawn from U(−1/√in, 1/√in).
         where: the key of the settings, for messages.
+        number: tells a run's models apart.
 
     Raises:
         ConfigError: a name is not that of a layer, or a layer can't be adapted.
@@ -97,7 +101,7 @@ def add_adapter(model: PreTrainedModel, lora: Lora, seed: int, where: object) ->
                 where=f"{where}.target_modules",
                 hint="name the layers that get one, without those that can't",
             ) from error
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", number))
     for name, layer in adapted_layers(model).items():
         _initialize(layer, generator)
         if lora.dora and not layer.lora_magnitude_vector[NAME].weight.all():

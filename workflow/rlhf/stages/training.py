@@ -13,7 +13,6 @@ from rlhf.config import mixture as shares_config
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.offline import OfflineConfig
 from rlhf.core.files import atomic_directory
-from rlhf.core.seeds import derived_seed
 from rlhf.data.enough import require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
@@ -96,7 +95,7 @@ def adapt(
     root: Backbone,
     config: AdapterConfig | None,
     seed: int,
-    purpose: str = "adapter",
+    number: int = 0,
 ) -> None:
     """Put an adapter into a model that will be trained, if the run has one.
 
@@ -105,7 +104,7 @@ def adapt(
         root: the model's root, its weights in place.
         config: the adapter's settings.
         seed: the run's.
-        purpose: name of the random stream of its weights.
+        number: of the model, where a run trains more than one.
 
     Raises:
         ConfigError: a name in the settings is not that of a layer that can be adapted.
@@ -113,7 +112,7 @@ def adapt(
     if config is not None:
         where = f"{stage.section}.{stage.name}.adapter"
         lora = Lora(**config.model_dump())
-        add_adapter(root.model, lora, derived_seed(seed, purpose), where)
+        add_adapter(root.model, lora, seed, where, number)
 
 
 def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:
