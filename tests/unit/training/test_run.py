@@ -212,8 +212,8 @@ def test_speeds_go_to_tensorboard_and_nowhere_else(tmp_path):
             run.finish_step(step, 500)
     assert all(record.keys() == {"step", "loss"} for record in run.journals["metrics"].records())
     events = EventAccumulator(str(tmp_path / "events")).Reload()
-    for name in ("tokens_per_second", "step_seconds", "save_seconds"):
-        seen = events.Scalars(f"speed/{name}")
+    for name in ("speed/tokens_per_second", "speed/step_seconds", "seconds/save"):
+        seen = events.Scalars(name)
         assert [one.step for one in seen] == [1, 2]
         assert all(one.value > 0 for one in seen)
     pairs = zip(events.Scalars("speed/tokens_per_second"), events.Scalars("speed/step_seconds"),
