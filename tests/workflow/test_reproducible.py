@@ -82,14 +82,15 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
     assert project.results() == finished.results()
 
 
-def test_a_killed_stage_goes_on_with_another_number_of_processes(
-    finished: Project, project: Project
+@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
+def test_a_killed_stage_goes_on_with_other_processes_that_share_the_weights(
+    engine: str, finished: Project, project: Project
 ) -> None:
     save_every_step(project)
     kill_after(project, "train_sft", 2)
     path = project.folder / TINY
     values = yaml.safe_load(path.read_text())
-    values.setdefault("cluster", {})["processes_per_node"] = 2
+    values["cluster"] = {"processes_per_node": 2, "engine": engine}
     path.write_text(yaml.safe_dump(values))
     assert "goes on after step" in go_on(project, "train_sft")
     weights = [

@@ -153,10 +153,9 @@ def update(engine: Engine, loss: Loss, step: int) -> list[float]:
 
 @torch.no_grad()
 def look(engine: Engine, loss: Loss) -> None:
-    """A pass without a backward pass, as when held-out rows are measured before a save."""
-    rows, own = rounds(0)
-    for each in own:
-        loss(engine, [rows[i] for i in each.rows])
+    """One pass without a backward pass, as when few held-out rows are measured before a save."""
+    rows, (first, *_) = rounds(0)
+    loss(engine, [rows[i] for i in first.rows])
 
 
 def narrow(kind: EngineKind, architecture: str) -> list[float]:
@@ -216,6 +215,7 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
         if name == "reward llama":
             result["spoilt"], result["reference"] = spoil(engine, loss), referred(engine)
         figures.append(update(engine, loss, 1))
+        look(engine, loss)
         result["weights"] = whole(engine)
         result["held"] = sum(part.numel() for _, part in engine.parts())
         if name in RESUMED and not alone:

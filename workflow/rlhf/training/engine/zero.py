@@ -195,6 +195,8 @@ class Zero:
     @torch.no_grad()
     def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
+        if self.sharded:  # what a forward pass without a backward pass has left on its way here
+            self._zero.empty_partition_cache()
         own = {id(parameter): name for name, parameter in self._root.named_parameters()}
         for name, tensor in self._root.state_dict(keep_vars=True).items():
             if own.get(id(tensor), name) == name:  # tied ones go by their first name
