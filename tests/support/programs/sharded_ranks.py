@@ -80,8 +80,8 @@ def sft(architecture: str) -> tuple[nn.Module, Loss]:
 
 def reward(architecture: str) -> tuple[nn.Module, Loss]:
     def loss(engine: Engine, rows: list[torch.Tensor]) -> torch.Tensor:
-        scores = engine([ids[:2] for ids in rows], [[ids[2:], ids[2:4]] for ids in rows])
-        return -sum(nn.functional.logsigmoid(pair[0] - pair[1]) for pair in scores)
+        (scores,) = engine([ids[:2] for ids in rows], [[ids[2:], ids[2:4]] for ids in rows])
+        return -sum(nn.functional.logsigmoid(pair[0] - pair[1]) for pair in scores.split(2))
 
     return ReplyScorer(scored_model(architecture)), loss
 
@@ -133,7 +133,7 @@ def rounds(step: int) -> tuple[list[torch.Tensor], list[Round]]:
     rows = token_sequences(LENGTHS, seed=step, vocabulary=VOCABULARY)
     ranks = distributed.world_size()
     share = 2 if step else 6
-    batches = [[[i] for i in range(share)], *([] for _ in range(ranks - 1))]
+    batches = [[[0, 1], *([i] for i in range(2, share))], *([] for _ in range(ranks - 1))]
     for i in range(share, len(rows)):
         batches[1 + i % (ranks - 1) if ranks > 1 and not step else 0].append([i])
     shapes = [[(1, n) for n in LENGTHS]] * ranks

@@ -72,9 +72,8 @@ def test_reply_scorer(frozen, attention):
     scorer.model.config._attn_implementation = attention
     scorer.freeze(frozen)
     histories, replies = [PROMPT, OTHER], [REPLIES[:3], REPLIES[3:]]
-    found = scorer(histories, replies)
-    assert [len(scores) for scores in found] == [3, 1]
-    joined = torch.cat(found)
+    (joined,) = scorer(histories, replies)
+    assert len(joined) == 4
     (joined * slopes(joined)).sum().backward()
     got = gradients(scorer)
     scorer.zero_grad()

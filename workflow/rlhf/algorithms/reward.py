@@ -22,7 +22,8 @@ def score_rows(scorer: Forward, rows: list[dict[str, Any]]) -> list[torch.Tensor
     """
     histories = [torch.tensor(row["history_ids"], dtype=torch.long) for row in rows]
     replies = [[torch.tensor(reply) for reply in row["reply_ids"]] for row in rows]
-    return list(scorer(histories, replies))
+    (scores,) = scorer(histories, replies)
+    return list(scores.split([len(own) for own in replies]))
 
 
 class RewardObjective:

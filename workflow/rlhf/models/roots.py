@@ -121,8 +121,8 @@ class ReplyScorer(Backbone):
 
     def forward(
         self, histories: Sequence[torch.Tensor], replies: Sequence[Sequence[torch.Tensor]]
-    ) -> tuple[torch.Tensor, ...]:
-        """Raw scores [k_i] of the replies to each history, float32.
+    ) -> tuple[torch.Tensor]:
+        """Raw scores of all replies, joined to [N] in the order of their histories, float32.
 
         Several replies to one history are computed after one pass over it, where the model
         ``branches``: all such histories in one padded batch. All other replies stand in another,
@@ -132,6 +132,8 @@ class ReplyScorer(Backbone):
             histories: token ids [P_i]; empty where a reply is the whole sequence.
             replies: token ids of k_i replies to each.
         """
+        # One tensor, however many histories there are: what shards counts a root's outputs, and
+        # expects as many on every rank.
         found: dict[int, torch.Tensor] = {}
         pairs = list(zip(histories, replies, strict=True))
         branched = [self.branches and len(own) > 1 and len(history) > 0 for history, own in pairs]
@@ -148,7 +150,7 @@ class ReplyScorer(Backbone):
             last = self.states_at(rows, [torch.tensor([len(row) - 1]) for row in rows])
             sizes = [len(replies[i]) for i in alone]
             found |= zip(alone, self._score(last).split(sizes), strict=True)
-        return tuple(found[i] for i in range(len(histories)))
+        return (torch.cat([found[i] for i in range(len(histories))]),)
 
     def _score(self, states: torch.Tensor) -> torch.Tensor:
         """Raw scores [N] of hidden states [N, H]."""

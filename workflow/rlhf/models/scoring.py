@@ -78,9 +78,9 @@ def score(
         for i, value in zip(rows, found, strict=True):
             scores[i] = value
     for rows in alone:
-        found = scorer([sequences[i][:0] for i in rows], [[sequences[i]] for i in rows])
+        (found,) = scorer([sequences[i][:0] for i in rows], [[sequences[i]] for i in rows])
         for i, value in zip(rows, found, strict=True):
-            scores.setdefault(i, value[0])
+            scores.setdefault(i, value)
     return torch.stack([scores[i] for i in range(len(sequences))])
 
 
