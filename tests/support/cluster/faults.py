@@ -103,7 +103,7 @@ TRAINING = ("train_sft", "train_reward", "train_ppo")
 GOES_ON = "the next job continues after the last saved step"
 
 
-@sharded("fsdp", topology=TWO_NODES)
+@sharded("fsdp", "zero3", topology=TWO_NODES)
 @fault(
     *TRAINING,
     topology=TWO_NODES,
@@ -117,6 +117,7 @@ def nothing(run: Run) -> None:
     run.finish()
 
 
+@sharded("zero3", topology=TWO_NODES)
 @fault(
     *TRAINING,
     topology=TWO_PROCESSES,
@@ -209,6 +210,7 @@ def scancel_with_accounting(run: Run) -> None:
     run.finish()
 
 
+@sharded("fsdp", topology=TWO_PROCESSES)
 @fault(
     "train_sft",
     injected="slurmd is killed with -9 and its node is lost; the job's processes stay alive, and "
@@ -241,6 +243,7 @@ def node_lost(run: Run) -> None:
         cluster.start_slurmd(node)
 
 
+@sharded("fsdp", "zero3", topology=TWO_NODES)
 @fault(
     *TRAINING[:2],
     topology=TWO_NODES,
