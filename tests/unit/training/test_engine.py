@@ -131,8 +131,10 @@ def test_a_state_of_two_ranks_is_taken_up_by_one(two_ranks):
 
 
 def test_states_are_cut_into_files(monkeypatch, tmp_path):
-    tensors = [(f"weight/{i}", torch.full((4,), float(i))) for i in range(5)]
-    names = state.write_state(tmp_path, iter(tensors), {}, max_bytes=33)
+    parameters = [
+        state.ParameterState.of(str(i), 4, torch.full((4,), float(i)), {}) for i in range(5)
+    ]
+    names = state.write_state(tmp_path, parameters, max_bytes=33)
     assert names == [state.INDEX, *(f"engine-00000-{i:05d}.safetensors" for i in range(3))]
     found = state.SavedState(tmp_path, set("01234"))
     assert [found.tensor("weight", str(i))[0] for i in range(5)] == [0, 1, 2, 3, 4]

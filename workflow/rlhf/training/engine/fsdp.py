@@ -31,7 +31,8 @@ from rlhf.models.backbone import Backbone, backbones, decoder_layers
 from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
-from rlhf.training.engine.state import MOMENTS, SavedState, write_state
+from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
 Root = TypeVar("Root", bound=Backbone)
@@ -131,12 +132,7 @@ class FullySharded:
     def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
         self._reshard()
-        own = {id(parameter): name for name, parameter in self._root.named_parameters()}
-        for name, tensor in self._root.state_dict(keep_vars=True).items():
-            if own.get(id(tensor), name) == name:  # tied ones go by their first name
-                narrowed = dtype is not None and tensor.is_floating_point()
-                whole = self._whole(tensor)
-                yield name, whole.to(dtype) if narrowed else whole
+        yield from published(self._root, self._whole, dtype)
 
     def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, DTensor):
@@ -148,34 +144,22 @@ class FullySharded:
     @torch.no_grad()
     def save(self, folder: Path) -> list[str]:
         """See ``Engine``; the ranks share the writing."""
-        states, own = self._optimizer.state, distributed.rank()
-        held = [0] * distributed.world_size()  # numbers that each rank writes
-
-        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-            for name, parameter in self._trained():
-                writer = held.index(min(held))
-                held[writer] += parameter.numel()
-                kept = {"weight": parameter} | {
-                    moment: states[parameter][moment] for moment in MOMENTS if parameter in states
-                }
-                for kind, tensor in kept.items():
-                    whole = self._whole(tensor)
-                    if writer == own:
-                        yield f"{kind}/{name}", whole
-
-        updates = {
-            name: float(states[parameter]["step"])
-            for name, parameter in self._trained()
-            if parameter in states
-        }
-        return write_state(folder, tensors(), updates)
+        states = self._optimizer.state
+        return write_state(
+            folder,
+            (
+                ParameterState.of(name, p.numel(), p, states.get(p, {}))
+                for name, p in self._trained()
+            ),
+            lambda _name, tensor: self._whole(tensor),
+        )
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """See ``Engine``; a rank reads its slices."""
-        trained = dict(self._trained())
-        saved = SavedState(folder, set(trained))
-        for name, parameter in trained.items():
+        parameters = dict(self._trained())
+        saved = SavedState(folder, set(parameters))
+        for name, parameter in parameters.items():
             rows = _rows(parameter)
 
             def slice_of(kind: str, name: str = name, rows: slice = rows) -> torch.Tensor:
@@ -200,9 +184,7 @@ class FullySharded:
 
     def _trained(self) -> Iterator[tuple[str, Any]]:
         self._reshard()
-        for name, parameter in self._root.named_parameters():
-            if parameter.requires_grad:
-                yield name, parameter
+        return trained(self._root)
 
 
 def _widen_norms(layer: nn.Module) -> None:

@@ -15,7 +15,8 @@ from rlhf.config.training import OptimizerConfig
 from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
-from rlhf.training.engine.state import MOMENTS, SavedState, write_state
+from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
 BUCKET_ELEMENTS = 2**25  # gradients that are summed over the ranks together: 128 MiB
@@ -74,7 +75,7 @@ class Replicated:
 
         Parameters that no rank used stay without a gradient, as in a single process.
         """
-        parameters = [parameter for _, parameter in self._trained()]
+        parameters = [parameter for _, parameter in trained(self._root)]
         used = [float(parameter.grad is not None) for parameter in parameters]
         ranks = torch.tensor(used, device=self.device)
         dist.all_reduce(ranks)
@@ -100,41 +101,30 @@ class Replicated:
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
-        return self._trained()
+        return trained(self._root)
 
     def weights(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``; without a change of type, the tensors themselves."""
-        kept = self._root.state_dict(keep_vars=True)
-        own = {id(parameter): name for name, parameter in self._root.named_parameters()}
-        for name, tensor in kept.items():
-            if own.get(id(tensor), name) == name:  # tied ones go by their first name
-                narrowed = dtype is not None and tensor.is_floating_point()
-                yield name, tensor.detach().to(dtype) if narrowed else tensor.detach()
+        return published(self._root, torch.Tensor.detach, dtype)
 
     @torch.no_grad()
     def save(self, folder: Path) -> list[str]:
-        """See ``Engine``."""
+        """See ``Engine``; the ranks share the writing."""
         states = self._optimizer.state
-
-        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-            for name, parameter in self._trained() if distributed.rank() == 0 else ():
-                yield f"weight/{name}", parameter
-                for moment in MOMENTS if parameter in states else ():
-                    yield f"{moment}/{name}", states[parameter][moment]
-
-        updates = {
-            name: float(states[parameter]["step"])
-            for name, parameter in self._trained()
-            if parameter in states
-        }
-        return write_state(folder, tensors(), updates)
+        return write_state(
+            folder,
+            (
+                ParameterState.of(name, p.numel(), p, states.get(p, {}))
+                for name, p in trained(self._root)
+            ),
+        )
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """See ``Engine``."""
-        trained = dict(self._trained())
-        saved = SavedState(folder, set(trained))
-        for name, parameter in trained.items():
+        parameters = dict(trained(self._root))
+        saved = SavedState(folder, set(parameters))
+        for name, parameter in parameters.items():
             parameter.copy_(saved.tensor("weight", name))
             self._optimizer.state.pop(parameter, None)
             if name in saved.updates:
@@ -142,11 +132,6 @@ class Replicated:
                     "step": torch.tensor(saved.updates[name], device=parameter.device),
                     **{kind: saved.tensor(kind, name).to(parameter.device) for kind in MOMENTS},
                 }
-
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, parameter in self._root.named_parameters():
-            if parameter.requires_grad:
-                yield name, parameter
 
 
 def _buckets(gradients: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

@@ -7,7 +7,8 @@ the checkpoint's (``training.checkpoints``), which holds these files beside its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,28 +24,66 @@ MAX_BYTES = 2**31
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+@dataclass(frozen=True)
+class ParameterState:
+    """What is saved of a trained parameter, as its engine keeps it.
+
+    Attributes:
+        name: the parameter's.
+        numbers: how many it has, on all ranks together.
+        tensors: ``weight``, and ``exp_avg`` and ``exp_avg_sq`` once it was updated.
+        updates: how many it has seen; None: none.
+    """
+
+    name: str
+    numbers: int
+    tensors: Mapping[str, torch.Tensor]
+    updates: float | None
+
+    @classmethod
+    def of(
+        cls, name: str, numbers: int, weight: torch.Tensor, state: Mapping[str, torch.Tensor]
+    ) -> ParameterState:
+        """From the weight, and from the optimizer's state of it, which may be empty."""
+        moments = {moment: state[moment] for moment in MOMENTS if state}
+        updates = float(state["step"]) if state else None
+        return cls(name, numbers, {"weight": weight} | moments, updates)
+
+
 def write_state(
     folder: Path,
-    tensors: Iterator[tuple[str, torch.Tensor]],
-    updates: dict[str, float],
+    parameters: Iterable[ParameterState],
+    whole: Callable[[str, torch.Tensor], torch.Tensor] = lambda _name, tensor: tensor,
     max_bytes: int = MAX_BYTES,
 ) -> list[str]:
-    """Collective: write tensors, and the index from rank 0; the names of this rank's files.
+    """Collective: write a state, of which every rank writes a part; the names of its files.
 
     Args:
         folder: where to.
-        tensors: ``weight/NAME``, and ``exp_avg/NAME`` and ``exp_avg_sq/NAME`` where a parameter
-            was updated; of all ranks together each once. They are taken to their end whatever
-            happens, for ranks may have to give each together.
-        updates: parameter → updates that it has seen.
+        parameters: the same on all ranks, in the same order.
+        whole: collective: from a parameter's name and one of its tensors, as its engine keeps it,
+            to the whole tensor. It is called for every tensor, whoever writes it.
         max_bytes: of one file.
 
     Raises:
         OSError: this rank could not write, or another; the index is then not there.
     """
-    places: dict[str, str] = {}
+    own, held = distributed.rank(), [0] * distributed.world_size()
+    updates: dict[str, float] = {}
+
+    def written_here() -> Iterator[tuple[str, torch.Tensor]]:
+        for parameter in parameters:
+            writer = held.index(min(held))
+            held[writer] += parameter.numbers
+            if parameter.updates is not None:
+                updates[parameter.name] = parameter.updates
+            for kind, tensor in parameter.tensors.items():
+                value = whole(parameter.name, tensor)
+                if writer == own:
+                    yield f"{kind}/{parameter.name}", value
+
+    tensors, places = written_here(), dict[str, str]()
     failed: OSError | None = None
-    own = distributed.rank()
     try:
         for number, group in enumerate(bounded(tensors, max_bytes)):
             file = f"engine-{own:05d}-{number:05d}.safetensors"
@@ -52,7 +91,7 @@ def write_state(
             places |= dict.fromkeys(group, file)
     except OSError as error:
         failed = error
-        for _ in tensors:
+        for _ in tensors:  # the other ranks need this one's parts
             pass
     if distributed.anyone(failed is not None):
         raise failed or OSError("another rank could not write its part of the state")

@@ -29,7 +29,8 @@ from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones, decoder_layers
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
-from rlhf.training.engine.state import MOMENTS, SavedState, write_state
+from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
 Root = TypeVar("Root", bound=Backbone)
@@ -188,7 +189,7 @@ class Zero:
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
-        for name, parameter in self._trained():
+        for name, parameter in trained(self._root):
             part = self._parts[parameter]
             yield name, part.of(part.flat) if self.sharded else parameter
 
@@ -197,12 +198,7 @@ class Zero:
         """See ``Engine``."""
         if self.sharded:  # what a forward pass without a backward pass has left on its way here
             self._zero.empty_partition_cache()
-        own = {id(parameter): name for name, parameter in self._root.named_parameters()}
-        for name, tensor in self._root.state_dict(keep_vars=True).items():
-            if own.get(id(tensor), name) == name:  # tied ones go by their first name
-                narrowed = dtype is not None and tensor.is_floating_point()
-                whole = self._gathered(tensor)
-                yield name, whole.to(dtype) if narrowed else whole
+        yield from published(self._root, self._gathered, dtype)
 
     def _gathered(self, tensor: torch.Tensor) -> torch.Tensor:
         if not hasattr(tensor, "ds_id"):
@@ -213,28 +209,15 @@ class Zero:
     @torch.no_grad()
     def save(self, folder: Path) -> list[str]:
         """See ``Engine``; the ranks share the writing."""
-        states, own = self._optimizer.state, distributed.rank()
-        held = [0] * distributed.world_size()  # numbers that each rank writes
+        parameters, states = dict(trained(self._root)), self._optimizer.state
 
-        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-            for name, parameter in self._trained():
-                part = self._parts[parameter]
-                kept = {"weight": part.flat} | {
-                    moment: states[part.flat][moment] for moment in MOMENTS if part.flat in states
-                }
-                writer = held.index(min(held))
-                held[writer] += _shape(parameter).numel()
-                for kind, flat in kept.items():
-                    whole = self._joined(parameter, flat)
-                    if writer == own:
-                        yield f"{kind}/{name}", whole
+        def kept() -> Iterator[ParameterState]:
+            for name, parameter in parameters.items():
+                flat = self._parts[parameter].flat
+                numbers = _shape(parameter).numel()
+                yield ParameterState.of(name, numbers, flat, states.get(flat, {}))
 
-        updates = {
-            name: float(states[self._parts[parameter].flat]["step"])
-            for name, parameter in self._trained()
-            if self._parts[parameter].flat in states
-        }
-        return write_state(folder, tensors(), updates)
+        return write_state(folder, kept(), lambda name, flat: self._joined(parameters[name], flat))
 
     def _joined(self, parameter: nn.Parameter, flat: torch.Tensor) -> torch.Tensor:
         """All ranks' parts of a parameter, of its group's master weights or of a moment."""
@@ -252,11 +235,11 @@ class Zero:
         DeepSpeed counts the updates of a group: all of its parameters are taken for as old as the
         oldest.
         """
-        trained = dict(self._trained())
-        saved = SavedState(folder, set(trained))
+        parameters = dict(trained(self._root))
+        saved = SavedState(folder, set(parameters))
         states = self._optimizer.state
         states.clear()
-        for name, parameter in trained.items():
+        for name, parameter in parameters.items():
             part = self._parts[parameter]
             flats = {"weight": part.flat}
             if name in saved.updates:
@@ -275,7 +258,7 @@ class Zero:
             self._zero.update_lp_params()
             return
         self._engine.empty_partition_cache()  # small parameters stay whole between passes
-        for _, parameter in self._trained():
+        for _, parameter in trained(self._root):
             part = self._parts[parameter]
             parameter.ds_tensor.data.view(-1)[: part.count].copy_(part.of(part.flat))
 
@@ -302,11 +285,6 @@ class Zero:
                 begin, end = max(place, 0), min(place + parameter.numel(), flat.numel())
                 yield parameter, _Part(flat, begin, begin - place, max(end - begin, 0))
                 place += parameter.numel()
-
-    def _trained(self) -> Iterator[tuple[str, Any]]:
-        for name, parameter in self._root.named_parameters():
-            if parameter.requires_grad:
-                yield name, parameter
 
 
 def _shape(parameter: Any) -> torch.Size:

@@ -1,0 +1,36 @@
+"""The tensors of a root by name: those that are trained, and those that are published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def trained(root: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name and parameter of all that is trained, tied ones once."""
+    for name, parameter in root.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+
+
+def published(
+    root: nn.Module,
+    whole: Callable[[torch.Tensor], torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and whole tensor of all parameters, tied ones by their first name, and saved buffers.
+
+    Args:
+        root: the module that is trained.
+        whole: from a tensor as the engine keeps it to the whole one, without a gradient.
+        dtype: type of what is floating-point; None: as it is.
+    """
+    own = {id(parameter): name for name, parameter in root.named_parameters()}
+    for name, tensor in root.state_dict(keep_vars=True).items():
+        if own.get(id(tensor), name) == name:
+            value = whole(tensor)
+            narrowed = dtype is not None and value.is_floating_point()
+            yield name, value.to(dtype) if narrowed else value
