@@ -12,7 +12,7 @@ LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
 # Processes that tests run in, where they don't need a machine of their own.
-JOBS ?= 3
+JOBS ?= 2
 
 .PHONY: demo test test-all root check setup locks
 .DELETE_ON_ERROR:
