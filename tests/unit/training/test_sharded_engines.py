@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.programs import sharded_ranks
+from support.programs import node_ranks, sharded_ranks
 from support.programs.sharded_ranks import RESUMED, TAKEN_UP, work
 from support.tiny_models import run_ranks
 
@@ -213,3 +213,19 @@ def test_bfloat16_is_that_of_one_process_but_for_rounding(runs, architecture, ki
     (first, _), alone, _ = runs
     expected = alone["narrow"][f"replicated {architecture}"]
     assert first["narrow"][f"{kind} {architecture}"] == pytest.approx(expected, rel=2e-2)
+
+
+def test_slices_may_be_spread_within_a_node_alone(tmp_path):
+    """Two nodes of two ranks: each node has all slices, and gradients are summed over both."""
+    run_ranks(Path(node_ranks.__file__), tmp_path, ranks=4)
+    ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(4)]
+    alone = node_ranks.work(tmp_path, tmp_path / "alone")
+    for rank in ranks:
+        assert rank["figures"] == ranks[0]["figures"]
+        for name, tensor in rank["weights"].items():
+            assert_like(tensor, alone["weights"][name], 1.0, name)
+    for mine, plain in zip(ranks[0]["figures"], alone["figures"], strict=True):
+        assert mine == pytest.approx(plain, rel=1e-5)
+    held = [rank["held"] for rank in ranks]
+    assert held[:2] == held[2:]
+    assert sum(held[:2]) == alone["held"]
