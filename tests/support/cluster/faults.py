@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,6 +100,7 @@ def sharded(
     return declare
 
 
+LOSSY = threading.Lock()  # the partition has a node to lose, and one to go on
 TRAINING = ("train_sft", "train_reward", "train_ppo")
 GOES_ON = "the next job continues after the last saved step"
 
@@ -220,6 +222,11 @@ def scancel_with_accounting(run: Run) -> None:
 )
 def node_lost(run: Run) -> None:
     """A node is lost while its processes live on."""
+    with LOSSY:
+        lose_node(run)
+
+
+def lose_node(run: Run) -> None:
     cluster = run.cluster
     run.start(partition="lossy")
     run.wait_for_step(3)

@@ -20,7 +20,8 @@ wheels_for() { pip download --only-binary=:all: --python-version 3.11 --dest "$@
 
 make_wheels() {
   rm -rf "$FOLDER/wheels"
-  wheels_for "$FOLDER/wheels" --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}" \
+  # DeepSpeed is published as source alone
+  wheels_for "$FOLDER/wheels" --no-binary=deepspeed --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}" \
     || fail "the wheels that envs/locks names can't be had from pip's index"
 }
 
