@@ -10,6 +10,7 @@ from support.tolerances import assert_gradients_near, assert_near
 from rlhf.algorithms.reward import score_rows
 from rlhf.data.labels import IGNORED
 from rlhf.evaluation.calibration import calibrate
+from rlhf.models.head import probe
 from rlhf.models.load import disable_dropout
 from rlhf.models.reward import (
     load_calibration,
@@ -74,6 +75,21 @@ def test_scores_do_not_depend_on_the_batch():
             reference = found
         assert_gradients_near(found, reference)
         assert found.keys() == {name for name, _ in model.named_parameters()}
+
+
+def test_a_score_near_0_is_no_other_kind_of_score(tmp_path):
+    """Both ways to it differ by the rounding of what they add up, not of what comes out."""
+    scorer = reply_scorer(0, hidden_size=64)
+    (ids, *_) = probe(scorer.model)
+    with torch.no_grad():
+        (state,) = scorer.states_at([ids], [torch.tensor([len(ids) - 1])]).double()
+        weight = scorer.model.score.weight
+        along = (weight.double() @ state) / (state @ state)
+        weight.copy_(weight.double() - along * state)
+        (found,) = scorer([ids[:0]], [[ids]])
+    assert abs(float(found)) < 1e-5
+    scorer.model.save_pretrained(tmp_path)
+    load_reply_scorer(tmp_path)
 
 
 def test_a_new_head_is_drawn_with_its_seed(tmp_path):

@@ -193,11 +193,21 @@ def _enlarged(head: nn.Linear, states: torch.Tensor) -> torch.Tensor:
     return states * float(LARGE / largest) if 0 < largest < LARGE else states
 
 
-def same(found: torch.Tensor, expected: torch.Tensor, rounding: float = 0.0) -> bool:
-    """Whether two tensors agree up to rounding; what is not a number agrees with its like."""
+def same(
+    found: torch.Tensor, expected: torch.Tensor, rounding: float = 0.0, size: float | None = None
+) -> bool:
+    """Whether two tensors agree up to rounding; what is not a number agrees with its like.
+
+    Args:
+        found: a tensor.
+        expected: another.
+        rounding: share of their size that may be rounding, if it is more than the type's.
+        size: of what was summed up to them; None: of the largest of ``expected``.
+    """
     narrow = expected.dtype not in ROUNDING
     share = max(rounding, NARROW_ROUNDING if narrow else ROUNDING[expected.dtype])
-    largest = float(expected.float().abs().nan_to_num().max())
+    if size is None:
+        size = float(expected.float().abs().nan_to_num().max())
     return torch.allclose(
-        found.float(), expected.float(), rtol=0, atol=share * largest, equal_nan=True
+        found.float(), expected.float(), rtol=0, atol=share * size, equal_nan=True
     )

@@ -88,13 +88,18 @@ def _checked(scorer: ReplyScorer, folder: str | Path) -> ReplyScorer:
     try:
         with quiet(model), torch.no_grad():
             own = model(input_ids=ids, use_cache=False).logits[0]
-            (found,) = scorer([ids[0, :0].cpu()], [[ids[0].cpu()]])
+            row = ids[0].cpu()
+            (found,) = scorer([row[:0]], [[row]])
+            state = scorer.states_at([row], [torch.tensor([len(row) - 1])])  # [1, H]
+            weight = model.get_parameter("score.weight").float()  # [1, H]
+            # of what is summed, since the score itself may be near 0
+            size = float((state * weight).abs().nan_to_num().sum())
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         said = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
         raise _no_reward_model(f"a small input to {name} ends in {said}", folder) from error
-    if not same(found, own):
+    if not same(found, own, size=size):
         raise _no_reward_model(
             f"a score of {name} is more than a linear layer on its last hidden state", folder
         )
