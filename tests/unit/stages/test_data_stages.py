@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -27,13 +30,18 @@ from rlhf.stages.training import messages_of
 VIEW_LENGTHS = {"conversation": 80, "preference": 90, "prompt": 40}
 
 
-def stage(config, outputs, **inputs):
-    """A stage as the command line of a rule makes it."""
-    line = ["--name", "toy", "--config", json.dumps(config)]
+def line(config, outputs, **inputs):
+    """The command line of a rule."""
+    words = ["--name", "toy", "--config", json.dumps(config)]
     for option, paths in (("--output", outputs), ("--input", inputs)):
         for role, path in paths.items():
-            line += [option, role, str(path)]
-    return parse(line)[0]
+            words += [option, role, str(path)]
+    return words
+
+
+def stage(config, outputs, **inputs):
+    """A stage as the command line of a rule makes it."""
+    return parse(line(config, outputs, **inputs))[0]
 
 
 def trees(count):
@@ -64,13 +72,18 @@ def model(make_tokenizer, tmp_path):
     return tmp_path / "base"
 
 
-def run_tokenize(view, data: Path, model: Path, out: Path, **config):
+def tokenize_line(view, data: Path, model: Path, out: Path, **config):
+    """Configuration, outputs and inputs of one run of the stage."""
     config = {"view": view, "max_length": VIEW_LENGTHS[view], "overlong": "truncate"} | config
     if view == "preference":
         config |= {"max_replies": 2}
     outputs = {"data": out / "data", "manifest": out / "manifest.json"}
     inputs = {"model": model / "manifest.json", "data": data / "manifest.json"}
-    tokenize.run(stage(config, outputs, **inputs))
+    return line(config, outputs, **inputs)
+
+
+def run_tokenize(view, data: Path, model: Path, out: Path, **config):
+    tokenize.run(parse(tokenize_line(view, data, model, out, **config))[0])
     return read_json(out / "manifest.json")
 
 
@@ -202,6 +215,22 @@ def test_two_runs_give_the_same_bytes(fetch, model, tmp_path, view):
     for one in trees:
         one.pop("run.json")
     assert trees[0] == trees[1]
+
+
+def test_the_stage_does_without_torch(fetch, model, tmp_path):
+    """Which takes longer to import than all else that it does, and changes no byte."""
+    data = fetch()
+    run_tokenize("prompt", data, model, tmp_path / "here")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "rlhf.stages.tokenize",
+         *tokenize_line("prompt", data, model, tmp_path / "alone")],
+        capture_output=True, text=True, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert " transformers\n" in done.stderr
+    assert " torch\n" not in done.stderr
+    assert "PyTorch" not in done.stderr
+    assert describe_tree(tmp_path / "here/data") == describe_tree(tmp_path / "alone/data")
 
 
 def test_bytes_do_not_depend_on_the_number_of_processes(fetch, model, tmp_path, monkeypatch):

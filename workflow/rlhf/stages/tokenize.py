@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rlhf.config.tokenization import TokenizeSlice
 from rlhf.core.files import atomic_directory
@@ -27,7 +28,7 @@ from rlhf.data.templates.chat import (
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError, IntegrityError
 from rlhf.models.context import check_length, context_of
-from rlhf.models.trust import reading
+from rlhf.models.trust import is_trusted, reading
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.pool import in_order
@@ -146,9 +147,11 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def _load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
+    folder = manifest.parent / "model"
+    if __name__ == "__main__" and not is_trusted(folder):
+        _without_torch()
     from transformers import AutoTokenizer
 
-    folder = manifest.parent / "model"
     if not folder.is_dir():  # transformers would take the path for the name of a model on the hub
         raise IntegrityError(
             "The model's folder is missing.",
@@ -159,6 +162,15 @@ def _load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(folder, **reading(folder))
     check_tokenizer(tokenizer, model=manifest.parent.name)
     return tokenizer
+
+
+def _without_torch() -> None:
+    """Keep torch out of this process: tokenizers don't need it, and it takes long to import.
+
+    transformers imports it wherever it is installed; the code that a model brings may use it.
+    """
+    sys.modules.setdefault("torch", cast(Any, None))  # as Python notes what can't be imported
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch was not found
 
 
 def _check_context(stage: Stage, limits: Limits) -> None:
