@@ -21,6 +21,8 @@ from rlhf.runtime.processes import command_line, descendants
 from rlhf.serving import wire
 from rlhf.serving.server import TritonServer
 
+pytestmark = pytest.mark.faults
+
 
 def python_process(server: TritonServer) -> int:
     (stub,) = [

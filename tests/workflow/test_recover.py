@@ -8,9 +8,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from support.projects import Project
 
 from rlhf.runtime.fence import owner_of
+
+pytestmark = pytest.mark.faults
+
+MANIFEST = "results/sft/chat/manifest.json"  # all that is lost, and comes out the same
 
 
 def train_again(project: Project) -> tuple[subprocess.Popen[bytes], int]:
@@ -52,7 +57,7 @@ def test_a_killed_snakemake_is_recovered_from(project: Project) -> None:
     cancelled = project.rlhf("recover", "--cancel")
     assert cancelled.returncode == 0, cancelled.stderr
     assert not Path(f"/proc/{launcher}").exists()
-    project.snakemake()
+    project.snakemake(MANIFEST)
     assert project.results("sft/") == expected
     assert project.would_run() == set()
 
@@ -79,6 +84,6 @@ def test_what_a_killed_snakemake_left_running_is_safe_from_the_next(project: Pro
 
     os.kill(launcher, signal.SIGCONT)
     assert project.rlhf("recover", "--wait").returncode == 0
-    project.snakemake()
+    project.snakemake(MANIFEST)
     assert project.results() == expected
     assert project.would_run() == set()

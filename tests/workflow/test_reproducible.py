@@ -71,6 +71,7 @@ def go_on(project: Project, stage: str) -> str:
     return (project.folder / "logs" / stage / f"{name}.log").read_text()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_goes_on_to_the_same_bytes(
     stage: str, finished: Project, project: Project
@@ -82,6 +83,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
     assert project.results() == finished.results()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("engine", ["fsdp", "zero3"])
 def test_a_killed_stage_goes_on_with_other_processes_that_share_the_weights(
     engine: str, finished: Project, project: Project
@@ -103,6 +105,7 @@ def test_a_killed_stage_goes_on_with_other_processes_that_share_the_weights(
     assert manifest["facts"]["processes"] == 2
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("stage", "damage"),
     [("train_sft", "flipped byte"), ("train_reward", "half written"), ("train_ppo", "cut short")],
@@ -129,7 +132,8 @@ def test_a_damaged_state_is_detected_and_the_one_before_used(
 
 def test_a_forced_stage_is_computed_again(finished: Project, project: Project) -> None:
     """To the same bytes; what only re-runs because a parent did, and came out the same, is not."""
-    project.snakemake("--forcerun", "train_sft", "train_ppo")
+    target = "results/ppo/final/manifest.json"
+    project.snakemake(target, "--forcerun", "train_sft", "train_ppo")
     logs = {
         stage: (project.folder / "logs" / stage / f"{name}.log").read_text()
         for stage, (_, name) in STAGES.items()
@@ -143,13 +147,14 @@ def test_a_forced_stage_is_computed_again(finished: Project, project: Project) -
     assert project.would_run() == set()
 
 
+@pytest.mark.faults
 def test_a_forced_stage_that_is_killed_goes_on(finished: Project, project: Project) -> None:
     save_every_step(project)
-    target = "results/ppo/final/manifest.json"
+    target = "results/sft/chat/manifest.json"
     command = ["snakemake", "--profile", "local", "--configfile", TINY, "--forcerun", target]
-    state = project.folder / "state/train_ppo/final"
+    state = project.folder / "state/train_sft/chat"
     head = subprocess.Popen(
-        [*command, "--until", "train_ppo"],
+        [*command, "--until", "train_sft"],
         cwd=project.folder,
         env=project.environment(),
         stdout=subprocess.DEVNULL,
@@ -165,7 +170,7 @@ def test_a_forced_stage_that_is_killed_goes_on(finished: Project, project: Proje
     head.wait()
     project.snakemake("--unlock")
     project.snakemake("--forcerun", target)
-    log = (project.folder / "logs/train_ppo/final.log").read_text()
+    log = (project.folder / "logs/train_sft/chat.log").read_text()
     assert log.count("is forced: it is computed again") == 1
     assert "goes on after step" in log
     assert project.results() == finished.results()

@@ -208,16 +208,15 @@ def test_reruns_exactly(change: str, project: Project) -> None:
 
 def test_two_parameters_swapped_again(project: Project) -> None:
     """Snakemake compares parameters as a set; one canonical text keeps what belongs to what."""
-    swap = edit_config(swap_kl_and_clip)
-    swap(project)
-    project.snakemake("results/ppo/final/manifest.json")
 
-    def back(values: dict) -> None:
-        run = values["ppo"]["final"]
-        run["clip"], run["kl"]["coefficient"] = run["kl"]["coefficient"], run["clip"]
+    def lengths(prompts: int, tokens: int) -> Callable[[Project], None]:
+        wanted = {"max_prompts": prompts, "max_new_tokens": tokens}
+        return edit_config(lambda values: values["evaluation"]["final"].update(wanted))
 
-    edit_config(back)(project)
-    assert project.would_run() == FROM_PPO
+    lengths(16, 8)(project)
+    project.snakemake("results/evaluation/final/manifest.json")
+    lengths(8, 16)(project)
+    assert project.would_run() == LATE
 
 
 @pytest.mark.parametrize("kept", ["times preserved", "times scrambled"])
