@@ -247,22 +247,26 @@ def test_a_server_that_is_killed_again_and_again_before_it_is_ready(launch, rewa
 def test_a_server_whose_model_is_killed_as_it_loads_is_restarted(launch, reward):
     """Triton would wait for it until the end of the job."""
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
-    kill_first(process, "/triton_python_backend_stub")
+    kill_as_it_imports(process, "/triton_python_backend_stub")
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert json.loads(out)["rank"] is None
     assert err.count("lost the process that holds its model before it was ready; restarting") == 1
 
 
-def kill_first(launcher: subprocess.Popen[str], program: str) -> None:
-    until = time.monotonic() + 60
+def kill_as_it_imports(launcher: subprocess.Popen[str], program: str) -> None:
+    """Kill the first process of a program that is in the midst of importing torch."""
+    until = time.monotonic() + 300
     while True:
         assert time.monotonic() < until
         for pid in descendants(launcher.pid):
-            if command_line(pid)[:1] and command_line(pid)[0].endswith(program):
-                time.sleep(1.5)  # in the midst of its imports
-                os.kill(pid, signal.SIGKILL)
-                return
+            with contextlib.suppress(OSError):  # it has ended by now
+                if (
+                    "".join(command_line(pid)[:1]).endswith(program)
+                    and "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+                ):
+                    os.kill(pid, signal.SIGKILL)
+                    return
         time.sleep(0.01)
 
 

@@ -98,28 +98,33 @@ def test_a_python_process_that_stood_still(servers, certificates):
     client = wire.connect(server.endpoint, known_by)
     right = [wire.ask(client, "reward", [row])[0].tobytes() for row in rows]
     over = threading.Event()
+    answers: list[tuple[int, bytes]] = []  # rows and what came back
 
-    def ask_on(which: int) -> list[tuple[int, bytes]]:
-        """Rows and their answers; this client takes what there is, and waits for nothing."""
-        answers = []
+    def ask_on(which: int) -> None:
+        """This client takes what there is, and waits for nothing."""
         turns = itertools.islice(itertools.cycle(range(len(rows))), which, None)
         while not over.is_set():
             i = next(turns)
             with contextlib.suppress(InferenceServerException):
                 answers.append((i, wire.ask(client, "reward", [rows[i]])[0].tobytes()))
-        return answers
+
+    def wait_for_answers(more: int, seconds: float) -> None:
+        wanted, until = len(answers) + more, time.monotonic() + seconds
+        while len(answers) < wanted and time.monotonic() < until:
+            time.sleep(0.01)
 
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask_on, which) for which in (0, 10, 20, 30)]
-        time.sleep(0.2)
+        wait_for_answers(40, 60)
         stub = python_process(server)
         os.kill(stub, signal.SIGSTOP)
         time.sleep(1.15)
         os.kill(stub, signal.SIGCONT)
-        time.sleep(0.5)
+        wait_for_answers(40, 2)  # if any come any more
         over.set()
-        answers = [answer for one in asking for answer in one.result()]
-    assert len(answers) > 20
+        for one in asking:
+            one.result()
+    assert len(answers) >= 40
     assert all(found == right[i] for i, found in answers)
     mend(server)
 
