@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlhf.runtime.options import EngineKind, EngineOptions, Offload
 from rlhf.training import distributed
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
+from rlhf.training.engine.scale import LossScale
 from rlhf.training.rounds import Round, equal_rounds
 from support.architectures import SIZES
 from support.tiny_models import VOCABULARY, rank_main, token_sequences
@@ -52,6 +54,7 @@ def scored_model(architecture: str, seed: int = 1) -> nn.Module:
     return model
 
 
+FACTOR = 2.0**10  # of float16's loss, whose gradients are large here
 RESUMED = ("ppo llama", "frozen llama")  # cases whose states are taken up
 TAKEN_UP = {  # kind → kinds that go on from its states
     "replicated": ("replicated", "fsdp", "zero3"),
@@ -61,11 +64,12 @@ TAKEN_UP = {  # kind → kinds that go on from its states
     "zero3": ("replicated", "fsdp", "zero3"),
 }
 OFFLOADED = (("zero2", "optimizer"), ("zero3", "all"))
+NARROW = ("bfloat16 llama", "float16 llama")
 FEW = ("ppo llama", "reward llama", "frozen llama")
 CASES = {  # of DeepSpeed's kinds, which are slow; the others run all
-    "zero1": FEW,
-    "zero2": FEW,
-    "zero3": (*FEW, "critic llama", "bfloat16 llama", "sft gpt_neox", "ppo opt"),
+    "zero1": (*FEW, "float16 llama"),
+    "zero2": (*FEW, "float16 llama"),
+    "zero3": (*FEW, "critic llama", *NARROW, "sft gpt_neox", "ppo opt"),
 }
 Loss = Callable[[Engine, list[torch.Tensor]], torch.Tensor]
 
@@ -108,9 +112,10 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
     frozen, loss = sft("llama")
     frozen.freeze(1)
     yield "frozen llama", frozen, loss, rates
-    narrow, loss = sft("llama")
-    narrow.compute_in("bfloat16")
-    yield "bfloat16 llama", narrow, loss, rates
+    for name in NARROW:
+        narrow, loss = sft("llama")
+        narrow.compute_in(name.split()[0])
+        yield name, narrow, loss, rates
 
 
 def runs() -> Iterator[tuple[str, str]]:
@@ -173,6 +178,16 @@ def spoil(engine: Engine, loss: Loss) -> tuple[float, bool]:
     return norm, all(torch.equal(tensor, before[name]) for name, tensor in engine.weights())
 
 
+def overflow(engine: Engine, loss: Loss) -> dict[str, Any]:
+    """An update in which gradients of the first rank alone are too large for float16."""
+    before, (rows, own) = whole(engine), rounds(0)
+    share = 1e-3 if distributed.rank() else 1e3
+    engine.backward(share * loss(engine, [rows[i] for i in own[0].rows]), last=True)
+    norm = engine.step(1.0)
+    unchanged = all(torch.equal(tensor, before[name]) for name, tensor in engine.weights())
+    return {"norm": norm, "unchanged": unchanged, "scale": asdict(engine.loss_scale)}
+
+
 def referred(engine: Engine) -> torch.Tensor:
     """Log probabilities of all rows under a model that the engine keeps, but does not train."""
     reference = engine.frozen(language_model("gpt_neox", seed=5))
@@ -205,13 +220,21 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
             continue
         root, loss, rates = case(name)
         engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
+        if engine.loss_scale:
+            engine.loss_scale.factor = FACTOR
         figures = [update(engine, loss, 0)]
         look(engine, loss)
         path = state / f"{name} {kind}"
         path.mkdir(parents=True, exist_ok=True)
+        result = results[f"{name} {kind}"] = {"figures": figures}
+        if name == "float16 llama":
+            result["overflow"] = overflow(engine, loss)
         engine.save(path)
         distributed.wait()
-        result = results[f"{name} {kind}"] = {"figures": figures}
+        if engine.loss_scale:
+            engine.loss_scale = LossScale(1.0)
+            engine.load(path)
+            result["restored"] = asdict(engine.loss_scale)
         if name == "reward llama":
             result["spoilt"], result["reference"] = spoil(engine, loss), referred(engine)
         figures.append(update(engine, loss, 1))

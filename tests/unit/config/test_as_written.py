@@ -47,7 +47,7 @@ def message(load, *texts):
         ("optimizer: {learning_rate: 'nan'}", "learning_rate: should be a finite number"),
         ("optimizer:", "sft.chat.optimizer: nothing is given; write {}"),
         ("duplicates: {remove: no}", "should be 'none', 'exact' or 'near' (got no)"),
-        ("precision: 0", "should be 'bfloat16' or 'float32' (got 0)"),
+        ("precision: 0", "should be 'bfloat16', 'float16' or 'float32' (got 0)"),
         ("duplicates: []", "duplicates: should be a section with keys (got [])"),
     ],
 )

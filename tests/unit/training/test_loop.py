@@ -84,7 +84,7 @@ def run_once(folder: Path, mixture, precision="float32", **options) -> tuple:
     return model, (folder / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_run_in_two_parts_is_the_same_run(tmp_path, mixture, monkeypatch, precision):
     """Checklist 40"""
     straight, metrics = run_once(tmp_path / "straight", mixture, precision)

@@ -21,8 +21,8 @@ from rlhf.runtime.options import EngineKind, EngineOptions
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
 
-NARROW = [kind for case, kind in sharded_ranks.runs() if case == "bfloat16 llama"]
-RUNS = [run for run in sharded_ranks.runs() if run[0] != "bfloat16 llama"]
+NARROW = [run for run in sharded_ranks.runs() if run[0] in sharded_ranks.NARROW]
+RUNS = [run for run in sharded_ranks.runs() if run not in NARROW]
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,26 @@ def test_losses_norms_and_gradients_are_those_of_one_process(runs, case, kind):
         assert_like(sharded[name], tensor, largest, name)
 
 
-@pytest.mark.parametrize("kind", NARROW)
-def test_narrow_products_come_to_what_they_do_in_one_process(runs, kind):
+@pytest.mark.parametrize(("case", "kind"), NARROW)
+def test_narrow_products_come_to_what_they_do_in_one_process(runs, case, kind):
     (first, _), alone, _ = runs
-    expected = alone["bfloat16 llama replicated"]["figures"]
-    assert first[f"bfloat16 llama {kind}"]["figures"][0] == pytest.approx(expected[0], rel=2e-3)
-    assert first[f"bfloat16 llama {kind}"]["figures"][1] == pytest.approx(expected[1], rel=1e-2)
+    expected = alone[f"{case} replicated"]["figures"]
+    assert first[f"{case} {kind}"]["figures"][0] == pytest.approx(expected[0], rel=2e-3)
+    assert first[f"{case} {kind}"]["figures"][1] == pytest.approx(expected[1], rel=1e-2)
+    assert expected[0] == pytest.approx(alone["sft llama replicated"]["figures"][0], rel=1e-2)
     assert expected[0][0] != alone["sft llama replicated"]["figures"][0][0]
+
+
+@pytest.mark.parametrize("kind", TAKEN_UP)
+def test_an_overflow_on_one_rank_is_left_out_on_all(runs, kind):
+    """And what the loss scale has come to is in the state."""
+    for rank in runs[0]:
+        result = rank[f"float16 llama {kind}"]
+        assert not math.isfinite(result["overflow"]["norm"])
+        assert result["overflow"]["unchanged"]
+        assert result["overflow"]["scale"]["factor"] == sharded_ranks.FACTOR / 2
+        assert result["overflow"]["scale"]["skipped"] == 1
+        assert result["restored"] == result["overflow"]["scale"]
 
 
 @pytest.mark.parametrize(("case", "kind"), RUNS)

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from rlhf.config.base import Strict, key
 
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["bfloat16", "float16", "float32"]
 PRECISION: Any = key(
     "bfloat16",
     about="type of matrix products; weights, optimizer and losses are always float32. `bfloat16` "
-    "is fast on GPUs since Ampere and on CPUs that have it, slow on others",
+    "is fast on GPUs since Ampere and on CPUs that have it, slow on others; `float16`, whose loss "
+    "is scaled, is for GPUs before Ampere",
     source="TRL",
 )
 

@@ -82,7 +82,7 @@ class Backbone(nn.Module):
         return self.branches and self.device.type == "cpu"
 
     def compute_in(self, precision: str) -> None:
-        """Choose the type of the matrix products: ``bfloat16`` or ``float32``.
+        """Choose the type of the matrix products: ``bfloat16``, ``float16`` or ``float32``.
 
         Sampling is as it was: it takes one token a row at a time, and making narrow weights of
         wide ones would cost as much.

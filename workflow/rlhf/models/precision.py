@@ -1,7 +1,8 @@
-"""Mixed precision: matrix products and attention in bfloat16, all else in float32.
+"""Mixed precision: matrix products and attention in bfloat16 or float16, all else in float32.
 
 Weights, their gradients, the optimizer and what is computed from a model's outputs stay in float32
-(Micikevicius et al. 2018, arXiv 1710.03740; bfloat16 has float32's range, so no loss is scaled).
+(Micikevicius et al. 2018, arXiv 1710.03740). bfloat16 has float32's range; float16 has not, so an
+engine scales the loss then (``training.engine.scale``).
 """
 
 from __future__ import annotations

@@ -157,24 +157,28 @@ class OnlineTrainer:
     def optimise(self, update: int, experience: Experience) -> dict[str, float]:
         """Several passes of minibatches over one rollout; means of their measures."""
         factor, rate = self._rate(update)
-        sums, steps, max_ratio = Sums(), 0, 0.0
+        sums, norms, steps, max_ratio = Sums(), list[float](), 0, 0.0
         for epoch in range(self.config.epochs):
             for rounds in self._rounds(update, epoch, experience.rollout.lengths):
                 measures, ratio = self._accumulate(experience, rounds)
                 finite.check(measures, self._place(update, rate), self.advice)
                 norm = self.engine.step(factor)
-                finite.check({"grad_norm": norm}, self._place(update, rate), self.advice)
-                sums.add(measures | {"grad_norm": norm})
+                place = self._place(update, rate)
+                if finite.check_norm(norm, self.engine.loss_scale, place, self.advice):
+                    norms.append(norm)
+                sums.add(measures)
                 steps, max_ratio = steps + 1, max(max_ratio, ratio)
             if self.algorithm.stop(measures):
                 break
         self._check_actor(update, experience.rollout)
         max_ratio = max(distributed.gather([max_ratio]))
-        return sums.means(steps) | {
-            "max_ratio": max_ratio,
-            "learning_rate": rate,
-            "optimizer_steps": steps,
-        }
+        scale = self.engine.loss_scale
+        return (
+            sums.means(steps)
+            | ({"grad_norm": sum(norms) / len(norms)} if norms else {})
+            | {"max_ratio": max_ratio, "learning_rate": rate, "optimizer_steps": steps}
+            | (scale.figures() if scale else {})
+        )
 
     def _places(self, rank: int) -> list[int]:
         """Places of a rank's responses in the global batch."""

@@ -199,7 +199,7 @@ class Draft:
         if dtype in ("fp16", "float16"):
             self.dispositions.note(
                 f"{key} {dtype} became bfloat16, which is as fast and needs no scaling of the "
-                "loss; GPUs before Ampere lack it: set precision: float32 there"
+                "loss; GPUs before Ampere lack it: set precision: float16 there"
             )
 
 

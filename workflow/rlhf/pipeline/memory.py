@@ -81,7 +81,7 @@ class Pass:
     Attributes:
         tokens: padded tokens.
         longest: of them in one row.
-        narrow: whether matrix products are bfloat16.
+        narrow: whether matrix products are bfloat16 or float16.
     """
 
     tokens: int

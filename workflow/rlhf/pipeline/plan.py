@@ -42,7 +42,7 @@ class Work:
         longest: tokens of the longest row, or of the rows that can't be in two passes.
         rows: rows of a batch of all ranks.
         micro_batch_tokens: padded tokens of a pass.
-        narrow: whether matrix products are bfloat16.
+        narrow: whether matrix products are bfloat16 or float16.
         held: models of which one is there at a time, where nothing is trained.
         width: bytes of their weights.
         gpu_memory_gb: memory of one GPU.
@@ -155,7 +155,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
     policy = _model(config, row.section, name, row.section == "reward", layers)
     policy = replace(policy, rank=run.adapter.rank if run.adapter else 0)
-    narrow = run.precision == "bfloat16"
+    narrow = run.precision != "float32"
     common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, gpu_memory_gb=gpu)
     if not row.online:
         longest = getattr(views, str(row.view)).max_length

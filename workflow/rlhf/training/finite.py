@@ -14,6 +14,7 @@ import torch
 
 from rlhf.errors import NumericsError
 from rlhf.training import distributed
+from rlhf.training.engine.scale import LossScale
 
 ROWS_NAMED = 5
 START_ADVICE = "`rlhf verify` says whether the model that the run starts from holds them already"
@@ -56,6 +57,37 @@ def check(
     wrong = {k: v for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
     if wrong:
         raise _error([f"{name} is {value}" for name, value in wrong.items()], where, hint, rows)
+
+
+def check_norm(
+    norm: float, loss_scale: LossScale | None, where: object, hint: str | None = None
+) -> bool:
+    """Refuse gradients that are infinite or not a number, unless a smaller loss scale may help.
+
+    Args:
+        norm: what the engine's step gave.
+        loss_scale: the engine's.
+        where: as in ``check``.
+        hint: what to try.
+
+    Returns:
+        Whether there was an update.
+
+    Raises:
+        NumericsError: they are not finite without a loss scale, or at the smallest one.
+    """
+    if loss_scale is None or not loss_scale.overflowed:
+        check({"grad_norm": norm}, where, hint)
+        return True
+    if loss_scale.exhausted:
+        raise NumericsError(
+            f"The gradients overflow float16 although the loss is not scaled any more: "
+            f"{loss_scale.skipped} updates were left out.",
+            where=where,
+            expected="finite gradients at a loss scale of 1 at least",
+            hint=hint,
+        )
+    return False
 
 
 def check_rows(

@@ -158,13 +158,14 @@ def train(
             finite.check(record, where, advice, distributed.gather(suspects))
         with run.performance.phase("optimizer"):
             norm = engine.step(factor)
-        finite.check({"grad_norm": norm}, where, advice)
+        updated = finite.check_norm(norm, engine.loss_scale, where, advice)
         record |= {
             "step": step + 1,
             "epoch": (step + 1) / per_epoch,
             "learning_rate": rate,
-            "grad_norm": norm,
+            **({"grad_norm": norm} if updated else {}),
             "tokens": tokens,
+            **(engine.loss_scale.figures() if engine.loss_scale else {}),
         }
         run.record(record, step + 1)
         if step + 1 in validation_steps:

@@ -32,6 +32,7 @@ from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
@@ -67,6 +68,7 @@ class FullySharded:
         self._offload = CPUOffloadPolicy() if offloaded else OffloadPolicy()
         self._root, self._max_norm = root, config.max_grad_norm
         self._shard(root)
+        self.loss_scale = LossScale.of(root)
         self._optimizer = build_optimizer(parameter_groups(root, rates), config)
 
     def _shard(self, root: nn.Module) -> None:
@@ -102,7 +104,7 @@ class FullySharded:
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """See ``Engine``."""
-        loss.backward()
+        (loss * self.loss_scale.factor if self.loss_scale else loss).backward()
 
     def step(self, factor: float) -> float:
         """See ``Engine``."""
@@ -110,11 +112,15 @@ class FullySharded:
         for group in groups:
             group["lr"] = group["peak"] * factor
         parameters = [p for group in groups for p in group["params"]]
+        if self.loss_scale:
+            self.loss_scale.unscale(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self._max_norm)
         total = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(total):
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self.loss_scale:
+            self.loss_scale.update(total)
         return total
 
     def frozen(self, root: Root) -> Root:
@@ -152,6 +158,7 @@ class FullySharded:
                 for name, p in self._trained()
             ),
             lambda _name, tensor: self._whole(tensor),
+            loss_scale=self.loss_scale,
         )
 
     @torch.no_grad()
@@ -159,6 +166,7 @@ class FullySharded:
         """See ``Engine``; a rank reads its slices."""
         parameters = dict(self._trained())
         saved = SavedState(folder, set(parameters))
+        self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():
             rows = _rows(parameter)
 

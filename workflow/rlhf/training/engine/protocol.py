@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from rlhf.models.backbone import Backbone
+from rlhf.training.engine.scale import LossScale
 
 Root = TypeVar("Root", bound=Backbone)
 Forward = Callable[..., tuple[torch.Tensor, ...]]  # a root, or an engine around one
@@ -27,6 +28,7 @@ class Engine(Protocol):
 
     device: torch.device
     sharded: bool  # a rank holds a part of each tensor, and passes are made together
+    loss_scale: LossScale | None  # of float16's gradients; others need none
 
     def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
         """The root's forward pass, in its precision."""
@@ -44,7 +46,8 @@ class Engine(Protocol):
         """Clip, update with the peak learning rates times ``factor``, clear the gradients.
 
         Returns:
-            The global norm before clipping. If it is not finite nothing was updated.
+            The global norm before clipping. If it is not finite nothing was updated; with a
+            ``loss_scale``, the next update has a smaller one.
         """
 
     def frozen(self, root: Root) -> Root:

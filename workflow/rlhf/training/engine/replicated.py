@@ -16,6 +16,7 @@ from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
 from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
@@ -41,6 +42,7 @@ class Replicated:
         self._root, self._max_norm = root, config.max_grad_norm
         self.device = devices.own_device()
         self._place(root)
+        self.loss_scale = LossScale.of(root)
         self._optimizer = build_optimizer(parameter_groups(root, rates), config)
 
     def _place(self, root: nn.Module) -> None:
@@ -54,7 +56,7 @@ class Replicated:
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """See ``Engine``."""
-        loss.backward()
+        (loss * self.loss_scale.factor if self.loss_scale else loss).backward()
 
     def step(self, factor: float) -> float:
         """See ``Engine``."""
@@ -64,10 +66,14 @@ class Replicated:
         for group in groups:
             group["lr"] = group["peak"] * factor
         parameters = [p for group in groups for p in group["params"]]
+        if self.loss_scale:
+            self.loss_scale.unscale(parameters)
         norm = float(nn.utils.clip_grad_norm_(parameters, self._max_norm))
         if math.isfinite(norm):
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self.loss_scale:
+            self.loss_scale.update(norm)
         return norm
 
     def _sum_gradients(self) -> None:
@@ -117,6 +123,7 @@ class Replicated:
                 ParameterState.of(name, p.numel(), p, states.get(p, {}))
                 for name, p in trained(self._root)
             ),
+            loss_scale=self.loss_scale,
         )
 
     @torch.no_grad()
@@ -124,6 +131,7 @@ class Replicated:
         """See ``Engine``."""
         parameters = dict(trained(self._root))
         saved = SavedState(folder, set(parameters))
+        self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():
             parameter.copy_(saved.tensor("weight", name))
             self._optimizer.state.pop(parameter, None)

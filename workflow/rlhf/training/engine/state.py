@@ -1,8 +1,8 @@
 """How an engine's state lies on the disk: the same for every kind and number of ranks.
 
 Whole tensors by parameter name in safetensors files of bounded size, and ``engine.json``: which
-file holds which tensor, and how many updates each parameter has seen. Digests and the seal are
-the checkpoint's (``training.checkpoints``), which holds these files beside its own.
+file holds which tensor, how many updates each parameter has seen, and the loss scale. Digests and
+the seal are the checkpoint's (``training.checkpoints``), which holds these files beside its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
 from rlhf.models.parts import bounded, write_tensors
 from rlhf.training import distributed
+from rlhf.training.engine.scale import LossScale
 
 INDEX = "engine.json"
 MAX_BYTES = 2**31
@@ -55,6 +56,7 @@ def write_state(
     parameters: Iterable[ParameterState],
     whole: Callable[[str, torch.Tensor], torch.Tensor] = lambda _name, tensor: tensor,
     max_bytes: int = MAX_BYTES,
+    loss_scale: LossScale | None = None,
 ) -> list[str]:
     """Collective: write a state, of which every rank writes a part; the names of its files.
 
@@ -64,6 +66,7 @@ def write_state(
         whole: collective: from a parameter's name and one of its tensors, as its engine keeps it,
             to the whole tensor. It is called for every tensor, whoever writes it.
         max_bytes: of one file.
+        loss_scale: the engine's, if it has one.
 
     Raises:
         OSError: this rank could not write, or another; the index is then not there.
@@ -99,7 +102,8 @@ def write_state(
     every = dict(distributed.gather(list(places.items())))
     if own != 0:
         return files
-    write_json(folder / INDEX, {"files": every, "updates": updates})
+    scale = loss_scale.state() if loss_scale else None
+    write_json(folder / INDEX, {"files": every, "updates": updates, "loss_scale": scale})
     return [INDEX, *files]
 
 
@@ -118,6 +122,8 @@ class SavedState:
         index = read_json(folder / INDEX)
         self._folder, self._files = folder, index["files"]
         self.updates: dict[str, float] = index["updates"]
+        scale = index["loss_scale"]
+        self.loss_scale = LossScale(**scale) if scale else None
         saved = {name.partition("/")[2] for name in self._files if name.startswith("weight/")}
         if saved != parameters:
             raise IntegrityError(

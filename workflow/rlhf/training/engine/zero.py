@@ -30,6 +30,7 @@ from rlhf.models.backbone import Backbone, backbones, decoder_layers
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
@@ -98,6 +99,7 @@ class Zero:
         # Before anything is cut: the optimizer goes by the parameters' shapes.
         self._optimizer = build_optimizer(parameter_groups(root, rates), config)
         self._place(root)
+        self.loss_scale = LossScale.of(root)
         self._engine = self._initialize(root, self._optimizer)
         self._zero = self._engine.optimizer
         self._parts = dict(self._layout())
@@ -170,6 +172,8 @@ class Zero:
         # Every time: what is not said to be otherwise is the last one, and stage 2 would forget
         # the gradients of those before it.
         self._engine.set_gradient_accumulation_boundary(last)
+        if self.loss_scale:  # it scales losses by this, and gradients back
+            self._zero.override_loss_scale(self.loss_scale.factor)
         self._engine.backward(loss * distributed.world_size())  # it takes means over the ranks
 
     def step(self, factor: float) -> float:
@@ -177,7 +181,10 @@ class Zero:
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        norm = float(self._engine.get_global_grad_norm())
+        if self.loss_scale:
+            self.loss_scale.update(norm)
+        return norm
 
     def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
@@ -217,7 +224,12 @@ class Zero:
                 numbers = _shape(parameter).numel()
                 yield ParameterState.of(name, numbers, flat, states.get(flat, {}))
 
-        return write_state(folder, kept(), lambda name, flat: self._joined(parameters[name], flat))
+        return write_state(
+            folder,
+            kept(),
+            lambda name, flat: self._joined(parameters[name], flat),
+            loss_scale=self.loss_scale,
+        )
 
     def _joined(self, parameter: nn.Parameter, flat: torch.Tensor) -> torch.Tensor:
         """All ranks' parts of a parameter, of its group's master weights or of a moment."""
@@ -237,6 +249,7 @@ class Zero:
         """
         parameters = dict(trained(self._root))
         saved = SavedState(folder, set(parameters))
+        self.loss_scale = saved.loss_scale or self.loss_scale
         states = self._optimizer.state
         states.clear()
         for name, parameter in parameters.items():
