@@ -9,7 +9,7 @@ setting is looked for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -75,16 +75,30 @@ class OwnHead:
             narrow: matrix products alone are narrow, under autocast: scales and caps are float32.
         """
         given = _Given(hidden[None])
-        # The forward pass of one object, not of its class: nobody else's changes.
-        self.body.forward = lambda *args, **kwargs: given
         head = self.model.get_output_embeddings()
         with contextlib.ExitStack() as stack:
-            stack.callback(self.body.__dict__.pop, "forward")
+            stack.enter_context(computing(self.body, lambda *args, **kwargs: given))
             if narrow:
                 hook = head.register_forward_hook(lambda _module, _given, made: made.float())
                 stack.callback(hook.remove)
             ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
             return self.model(input_ids=ids, use_cache=False).logits[0]
+
+
+@contextlib.contextmanager
+def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let calls of one module compute something else, with its weights and its hooks.
+
+    The forward pass of one object is exchanged, not of its class: nobody else's changes.
+    """
+    before = module.__dict__.get("forward")
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before  # type: ignore[method-assign]
 
 
 def find_head(model: PreTrainedModel, where: object) -> OwnHead | None:

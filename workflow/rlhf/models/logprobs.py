@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rlhf.models.head import OwnHead
+from rlhf.models.head import OwnHead, computing
 from rlhf.models.precision import add_product, is_narrow, products, wide_linear
 
 # Up to this many probabilities (256 MiB of float32) are kept for the backward pass; beyond, they
@@ -117,9 +117,15 @@ def token_logprobs(
     # The head goes in as it is: its gradient is summed, and given back, in its own type.
     narrow = hidden.to(dtype or head.weight.dtype)
     targets, learn = targets.to(hidden.device), torch.is_grad_enabled()
-    return _TokenLogprobs.apply(
-        narrow, head.weight, head.bias, targets, temperature, with_entropy, learn
-    )
+
+    def logprobs(states: torch.Tensor) -> Any:
+        return _TokenLogprobs.apply(
+            states, head.weight, head.bias, targets, temperature, with_entropy, learn
+        )
+
+    # A call of the head, around which an engine may gather its weight.
+    with computing(head, logprobs):
+        return head(narrow)
 
 
 def own_token_logprobs(
