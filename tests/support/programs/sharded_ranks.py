@@ -8,16 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from rlhf.config.training import OptimizerConfig
+from rlhf.models.backbone import decoder_layers
 from rlhf.models.head import find_head
 from rlhf.models.load import disable_dropout
+from rlhf.models.publish import below, save_model
 from rlhf.models.roots import ActorCritic, Critic, ReplyScorer, TokenScorer, ValueHead
 from rlhf.runtime.options import EngineKind, EngineOptions, Offload
 from rlhf.training import distributed
+from rlhf.training.engine import fsdp, placing, zero
 from rlhf.training.engine.open import open_engine
+from rlhf.training.engine.placing import narrow_types
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.rounds import Round, equal_rounds
@@ -190,10 +195,39 @@ def overflow(engine: Engine, loss: Loss) -> dict[str, Any]:
 
 def referred(engine: Engine) -> torch.Tensor:
     """Log probabilities of all rows under a model that the engine keeps, but does not train."""
-    reference = engine.frozen(language_model("gpt_neox", seed=5))
+    reference = language_model("gpt_neox", seed=5)
+    reference.compute_in("bfloat16")
+    engine.frozen(reference)
     logprobs, _ = reference(rounds(0)[0], [torch.arange(1, length) for length in LENGTHS])
     assert not logprobs.requires_grad
+    layer = decoder_layers(reference.model)[0]
+    assert layer.mlp.dense_4h_to_h.weight.dtype == torch.bfloat16
+    assert layer.input_layernorm.weight.dtype == torch.float32
     return logprobs
+
+
+def held_narrow(kind: EngineKind) -> dict[str, Any]:
+    """An update of a model with a frozen layer, which is held as on a GPU."""
+
+    def on_fake_gpu(root: nn.Module, _device: torch.device) -> dict[nn.Parameter, torch.dtype]:
+        return narrow_types(root, torch.device("cuda"))
+
+    root, loss = sft("gpt_neox")
+    root.freeze(1)
+    root.compute_in("bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (placing, fsdp, zero):
+            patch.setattr(module, "narrow_types", on_fake_gpu)
+        engine = open_engine(root, {"": 1e-2}, SETTINGS, EngineOptions(kind))
+    types = {name: tensor.dtype for name, tensor in engine.weights()}
+    return {"figures": update(engine, loss, 0), "types": types, "weights": whole(engine)}
+
+
+class NoTokenizer:
+    """Has no files."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        pass
 
 
 def whole(engine: Engine) -> dict[str, torch.Tensor]:
@@ -240,10 +274,13 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
         figures.append(update(engine, loss, 1))
         look(engine, loss)
         result["weights"] = whole(engine)
+        if name == "sft gpt_neox":
+            save_model(root, below(engine.weights(), "model."), NoTokenizer(), path / "model")
         result["held"] = sum(part.numel() for _, part in engine.parts())
         if name in RESUMED and not alone:
             result |= {other: resumed(name, other, path) for other in TAKEN_UP[kind]}
     kinds: list[EngineKind] = ["replicated"] if alone else ["fsdp", "zero3"]
+    results["held"] = {kind: held_narrow(kind) for kind in (KINDS[:1] if alone else KINDS)}
     results["narrow"] = {f"{kind} {a}": narrow(kind, a) for kind in kinds for a in ARCHITECTURES}
     if not alone:
         results["offloaded"] = {f"{kind} {kept}": offloaded(kind, kept) for kind, kept in OFFLOADED}

@@ -14,7 +14,15 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rlhf.models.load import disable_dropout
 from rlhf.models.roots import TokenScorer
-from rlhf.pipeline.memory import Model, Pass, Setting, layer_bytes, state_bytes, training_bytes
+from rlhf.pipeline.memory import (
+    Model,
+    Pass,
+    Setting,
+    copies_bytes,
+    layer_bytes,
+    state_bytes,
+    training_bytes,
+)
 from rlhf.pipeline.shapes import KNOWN, model_shape, read_shape, shape_of, shape_of_size
 from rlhf.runtime.options import EngineKind
 
@@ -128,6 +136,33 @@ def test_sharding_divides_what_the_paper_says() -> None:
     assert gb["zero1"] == pytest.approx([150, 60 + 90 / 64], rel=1e-3)  # 8, and 12 shared out
     assert gb["zero2"] == pytest.approx([150, 30 + 120 / 64], rel=1e-3)
     assert gb["zero3"] == pytest.approx([150, 150 / 64], rel=1e-3)
+
+
+def test_frozen_matrices_take_two_bytes() -> None:
+    shape = shape_of_size(8)
+    wide, narrow = Model(shape, frozen_layers=10), Model(shape, frozen_layers=10, narrow=True)
+    assert wide.weight_bytes == 4 * shape.parameters
+    assert wide.weight_bytes - narrow.weight_bytes == 2 * 10 * shape.layer_parameters
+    adapted = Model(shape, rank=8, narrow=True)
+    reference = Model(shape, narrow=True, trains=False)
+    matrices = shape.layers * shape.layer_parameters + shape.head_parameters
+    assert adapted.weight_bytes == reference.weight_bytes == 4 * shape.parameters - 2 * matrices
+    assert Model(shape, narrow=True).weight_bytes == 4 * shape.parameters
+    assert reference.trained == 0
+    batch = Pass(1024, 1024)
+    copies = [copies_bytes([model], Setting(), batch) for model in (Model(shape, rank=8), adapted)]
+    assert copies[0] - copies[1] == 2 * shape.layers * shape.layer_parameters
+
+
+def test_embeddings_and_head_are_not_gathered_together() -> None:
+    """By FSDP; what they are is in benchmarks/README.md."""
+    batch, shapes = Pass(1024, 1024), [shape_of(FAMILIES["llama"] | tied, "") for tied in (
+        {"tie_word_embeddings": True, "num_hidden_layers": 2, "model_type": "llama"},
+        {"tie_word_embeddings": False, "num_hidden_layers": 2, "model_type": "llama"},
+    )]  # fmt: skip
+    assert shapes[1].other_parameters > 1.9 * shapes[0].other_parameters
+    both = [copies_bytes([Model(shape)], Setting("fsdp", 2), batch) for shape in shapes]
+    assert both[0] == both[1]
 
 
 def test_offload_moves_it_to_the_host() -> None:

@@ -136,10 +136,12 @@ def test_states_are_cut_into_files(monkeypatch, tmp_path):
     ]
     names = state.write_state(tmp_path, parameters, max_bytes=33)
     assert names == [state.INDEX, *(f"engine-00000-{i:05d}.safetensors" for i in range(3))]
-    found = state.SavedState(tmp_path, set("01234"))
+    found = state.SavedState(tmp_path, {key: [4] for key in "01234"})
     assert [found.tensor("weight", str(i))[0] for i in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(IntegrityError, match="other parameters than the model: 4, 5"):
-        state.SavedState(tmp_path, set("01235"))
+        state.SavedState(tmp_path, {key: [4] for key in "01235"})
+    with pytest.raises(IntegrityError, match=r"than the model: 1 is \[4\], not \[1, 4\]"):
+        state.SavedState(tmp_path, {key: [4] for key in "01234"} | {"1": [1, 4]})
 
 
 class NoTokenizer:

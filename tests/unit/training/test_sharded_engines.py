@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from support.programs import node_ranks, sharded_ranks
 from support.programs.sharded_ranks import RESUMED, TAKEN_UP, work
 from support.tiny_models import run_ranks
+from torch import nn
 
 from rlhf.errors import ConfigError
+from rlhf.models.backbone import decoder_layers
 from rlhf.runtime.options import EngineKind, EngineOptions
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
@@ -137,6 +139,15 @@ def test_a_rank_holds_its_slices(runs, kind):
         assert len(set(names[0]) & set(names[1])) == 0
 
 
+@pytest.mark.parametrize("kind", ["replicated", "fsdp", "zero3"])
+def test_a_model_that_all_ranks_save_is_written_once(runs, kind):
+    (first, _), _, folder = runs
+    key = f"sft gpt_neox {kind}"
+    saved = load_file(folder / "state" / key / "model" / "model.safetensors")
+    for name, tensor in first[key]["weights"].items():
+        assert torch.equal(saved[name.removeprefix("model.")], tensor), name
+
+
 @pytest.mark.parametrize("kind", TAKEN_UP)
 def test_a_norm_that_is_not_finite_updates_nothing(runs, kind):
     for rank in runs[0]:
@@ -151,6 +162,34 @@ def test_a_model_that_is_not_trained_is_kept_alike(runs, kind):
     expected = alone["reward llama replicated"]["reference"]
     for rank in ranks:
         torch.testing.assert_close(rank[f"reward llama {kind}"]["reference"], expected)
+
+
+@pytest.mark.parametrize("kind", sharded_ranks.KINDS)
+def test_frozen_matrices_are_held_in_the_type_of_the_products(runs, kind):
+    """As on a GPU. Nothing is learned otherwise, and norms and embeddings stay as they are."""
+    (first, _), alone, _ = runs
+    result, plain = first["held"][kind], alone["held"]["replicated"]
+    assert result["figures"] == pytest.approx(plain["figures"], rel=1e-2)
+    frozen = "model.gpt_neox.layers.0."
+    for name, dtype in result["types"].items():
+        matrix = name.startswith(frozen) and "norm" not in name
+        assert dtype == (torch.bfloat16 if matrix else torch.float32), name
+        if name.startswith((frozen, "model.gpt_neox.embed_in")):
+            assert torch.equal(result["weights"][name], plain["weights"][name]), name
+
+
+def test_frozen_matrices_change_nothing_where_they_are_held_narrow(runs):
+    """To the last bit: products take them in that type anyhow."""
+    root, loss = sharded_ranks.sft("gpt_neox")
+    root.freeze(1)
+    root.compute_in("bfloat16")
+    engine = open_engine(root, {"": 1e-2}, sharded_ranks.SETTINGS, EngineOptions())
+    result = runs[1]["held"]["replicated"]
+    assert {tensor.dtype for _, tensor in engine.weights()} == {torch.float32}
+    assert sharded_ranks.update(engine, loss, 0) == result["figures"]
+    for name, tensor in engine.weights():
+        narrow = result["types"][name]
+        assert torch.equal(result["weights"][name], tensor.to(narrow)), name
 
 
 def test_offloading_changes_no_result(runs):
@@ -184,6 +223,37 @@ def test_options_that_a_stage_does_not_have_are_refused():
         engine_of("zero2", offload="all")
     with pytest.raises(ConfigError, match="cuts over all ranks"):
         engine_of("zero3", shard="node")
+
+
+def with_experts(root: nn.Module) -> nn.Module:
+    """More experts than layers, as own code may keep them."""
+    for layer in root.model.model.layers:
+        layer.mlp.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(5))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["zero2", "zero3"])
+def test_models_that_ranks_may_use_in_part_are_refused(kind):
+    """Each rank would wait for gradients, or weights, that the others never ask for."""
+    root, _, rates = sharded_ranks.case("sft llama")
+    with pytest.raises(ConfigError, match=r"mlp\.experts(.|\n)*take the engine fsdp"):
+        open_engine(with_experts(root), rates, sharded_ranks.SETTINGS, EngineOptions(kind))
+
+
+def test_the_layers_are_found_beside_a_longer_list_inside_of_them():
+    root, _, _ = sharded_ranks.case("sft llama")
+    layers = root.model.model.layers
+    assert decoder_layers(with_experts(root).model) is layers
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "zero3"])
+def test_a_model_without_a_list_of_layers_is_refused(kind):
+    root, _, rates = sharded_ranks.case("sft llama")
+    root.model.model.layers = nn.Sequential(*root.model.model.layers)
+    with pytest.raises(ConfigError, match=r"no list of modules(.|\n)*engine replicated"):
+        open_engine(root, rates, sharded_ranks.SETTINGS, EngineOptions(kind))
+    with pytest.raises(ConfigError, match="can't be frozen"):
+        root.freeze(1)
 
 
 def test_deepspeed_is_loaded_by_its_engines_alone(tmp_path):

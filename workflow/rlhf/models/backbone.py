@@ -297,9 +297,43 @@ def backbones(root: nn.Module) -> Iterator[Backbone]:
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The stack of decoder layers, under whatever name the architecture keeps it."""
-    stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
-    return max(stacks, key=len)
+    """The stack of decoder layers, under whatever name the architecture keeps it.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    stacks = _lists(model.base_model)
+    outer = [
+        stack
+        for name, stack in stacks.items()
+        if not any(name.startswith(f"{other}.") for other in stacks)
+    ]
+    if not outer:
+        raise ConfigError(
+            f"{type(model).__name__} ({model.config.model_type}) keeps its decoder layers in no "
+            "list of modules, so they can't be frozen, or gathered one at a time.",
+            where="cluster.engine, freeze_layers",
+            expected="an nn.ModuleList of decoder layers",
+            hint="choose another architecture; or the engine replicated, and freeze_layers: 0",
+        )
+    return max(outer, key=len)
+
+
+def partly_used(model: PreTrainedModel) -> str | None:
+    """The name of a list inside of a layer, such as one of experts; None: there is none.
+
+    A row may pass through a part of such a list, and another rank's row through another part.
+    """
+    for layer in decoder_layers(model):
+        for name, inner in _lists(layer).items():
+            if len(inner) > 1 and next(inner.parameters(), None) is not None:
+                return name
+    return None
+
+
+def _lists(module: nn.Module) -> dict[str, nn.ModuleList]:
+    named = module.named_modules()
+    return {name: inner for name, inner in named if isinstance(inner, nn.ModuleList)}
 
 
 def _embeddings(model: PreTrainedModel) -> list[nn.Module]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 
 from rlhf.core.files import write_json
 from rlhf.models.adapter_weights import merged, save_adapter
@@ -36,7 +37,8 @@ def save_model(
 ) -> None:
     """Write safetensors, config, tokenizer and chat template; one file of weights in memory.
 
-    An adapter is merged into the weights, and stands beside them too, as peft reads it.
+    An adapter is merged into the weights, and stands beside them too, as peft reads it. Rank 0
+    alone writes: another rank that calls this gives its parts of the weights.
 
     Args:
         root: holds the model, for all but its weights.
@@ -48,6 +50,10 @@ def save_model(
     Raises:
         OSError: the disk is full, for one.
     """
+    if dist.is_initialized() and dist.get_rank() != 0:
+        for _ in weights:
+            pass
+        return
     model = root.model
     model.config.use_cache = True
     with without_deepspeed():

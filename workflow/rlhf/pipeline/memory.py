@@ -29,12 +29,16 @@ class Model:
         scored: whether a score takes the place of the output head.
         frozen_layers: decoder layers that are not trained, and then the embeddings are not.
         rank: of adapters beside the layers' matrices; they alone are trained then. 0: none.
+        narrow: whether matrices that are not trained are held in 16 bits.
+        trains: whether anything is trained.
     """
 
     shape: Shape
     scored: bool = False
     frozen_layers: int = 0
     rank: int = 0
+    narrow: bool = False
+    trains: bool = True
 
     @property
     def other(self) -> int:
@@ -47,14 +51,32 @@ class Model:
         return self.shape.layers * self.shape.layer_parameters + self.other
 
     @property
+    def head(self) -> int:
+        """Those of an output head of its own."""
+        return 0 if self.scored else self.shape.head_parameters
+
+    @property
+    def narrow_layers(self) -> int:
+        """Layers whose matrices are held in 16 bits."""
+        every = self.rank or not self.trains
+        return (self.shape.layers if every else self.frozen_layers) if self.narrow else 0
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all weights: 4 each, but 2 of a narrow matrix."""
+        head = self.head if self.narrow and (self.rank or not self.trains) else 0
+        return 4 * self.parameters - 2 * (self.narrow_layers * self.shape.layer_parameters + head)
+
+    @property
     def trained(self) -> int:
         """Those that are trained."""
+        if not self.trains:
+            return 0
         if self.rank:
             return self.shape.layers * self.rank * self.shape.linear_features
         if not self.frozen_layers:
             return self.parameters
-        head = 0 if self.scored else self.shape.head_parameters
-        return (self.shape.layers - self.frozen_layers) * self.shape.layer_parameters + head
+        return (self.shape.layers - self.frozen_layers) * self.shape.layer_parameters + self.head
 
 
 @dataclass(frozen=True)
@@ -165,13 +187,13 @@ def state_bytes(models: Iterable[Model], setting: Setting) -> dict[str, float]:
         ``weights``, ``gradients``, ``moments`` and ``host``.
     """
     chosen = list(models)
-    every = sum(model.parameters for model in chosen)
+    every = sum(model.weight_bytes for model in chosen)
     trained = sum(model.trained for model in chosen)
     kind, ranks = setting.kind, setting.ranks
     zero = kind.startswith("zero")
     whole, part = 1.0, 1.0 / ranks
     state = {
-        "weights": 4 * every * (part if kind in ("fsdp", "zero3") else whole),
+        "weights": every * (part if kind in ("fsdp", "zero3") else whole),
         "gradients": 4 * trained * (whole if kind in ("replicated", "zero1") else part),
         # DeepSpeed keeps a second copy of the trained weights, to update.
         "moments": (12 if zero else 8) * trained * (whole if kind == "replicated" else part),
@@ -189,9 +211,10 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
     """What is gathered, cast or reduced while passes go on.
 
     Replicas and ZeRO-1 and 2 keep narrow copies of all weights from the forward to the backward
-    pass. FSDP and ZeRO-3 gather two layers at a time; embeddings, norms and head are one unit,
-    which stays gathered, and whose whole gradient is there before it is reduced. ZeRO-2 and 3 make
-    a flat copy of a rank's gradients to update with.
+    pass. FSDP and ZeRO-3 gather two layers at a time. What is outside of the layers stays gathered,
+    and its whole gradient is there before it is reduced; but embeddings and head, where they are
+    two, are not there at one time with FSDP. ZeRO-2 and 3 make a flat copy of a rank's gradients
+    to update with.
     """
     chosen, ranks = list(models), setting.ranks
     width = 2 if batch.narrow else 4
@@ -200,12 +223,15 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
     total = flat if setting.kind in ("zero2", "zero3") else 0.0
     if setting.kind in ("fsdp", "zero3"):
         others = sum(
-            (4 if model.frozen_layers or model.rank else 8) * model.other for model in chosen
+            (4 if model.frozen_layers or model.rank else 8)
+            * (model.other - (model.head if setting.kind == "fsdp" else 0))
+            for model in chosen
         )
         return total + (3 * width + 8) * largest + others
     for model in chosen:
         shape = model.shape
-        total += 2 * shape.layers * shape.layer_parameters if batch.narrow else 0
+        wide = shape.layers - model.narrow_layers
+        total += 2 * wide * shape.layer_parameters if batch.narrow else 0
         # A new gradient of the embeddings stands beside the sum that it is added to.
         total += 4 * shape.vocabulary * shape.hidden
     return total if setting.kind == "replicated" else total + 8 * largest  # DeepSpeed's buckets

@@ -96,9 +96,9 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     if not work.trained:
         return _untrained(work, context)
     sharded = setting.kind in ("fsdp", "zero3")
-    share = 4 / setting.ranks if sharded else 4
+    share = 1 / setting.ranks if sharded else 1
     beside: Bytes = {
-        "scoring models": share * sum(model.parameters for model in work.scoring),
+        "scoring models": share * sum(model.weight_bytes for model in work.scoring),
         "model servers": sum(size * model.parameters for model, size in work.served),
     }
     shared = {name: size for name, size in beside.items() if size} | context
@@ -154,21 +154,25 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         return Work(layout, sampled=sampled, held=tuple(models), width=width, gpu_memory_gb=gpu)
     layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
     policy = _model(config, row.section, name, row.section == "reward", layers)
-    policy = replace(policy, rank=run.adapter.rank if run.adapter else 0)
     narrow = run.precision != "float32"
+    policy = replace(
+        policy,
+        rank=run.adapter.rank if run.adapter else 0,
+        narrow=narrow and layout.gpus > 0,  # a CPU samples from it as it is
+    )
     common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, gpu_memory_gb=gpu)
     if not row.online:
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
         return replace(common, longest=longest, rows=run.global_batch_size)
-    judge = _model(config, "reward", run.reward, scored=True)
+    judge = replace(_model(config, "reward", run.reward, scored=True), narrow=narrow, trains=False)
     value = getattr(run, "value", None)
     critic = (
-        (replace(judge, frozen_layers=layers, rank=policy.rank),)
+        (replace(policy, shape=judge.shape, scored=True),)
         if value and value.kind == "critic"
         else ()
     )
-    reference = replace(policy, frozen_layers=0, rank=0)
+    reference = replace(policy, frozen_layers=0, rank=0, narrow=narrow, trains=False)
     shares = layout.servers and layout.gpus and not layout.server_gpus
     columns = prompt + run.sampling.max_new_tokens
     return replace(

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlhf.config.online import OnlineConfig
 from rlhf.core.digest import canonical_json
 from rlhf.core.files import write_atomic
@@ -138,10 +136,13 @@ def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
 def _sampler(
     actor: Actor | ActorCritic, config: OnlineConfig, engine: Engine, eos_id: int
 ) -> Sampler:
-    """The policy itself; or a copy, where a rank holds only a part of it, or narrow is faster."""
+    """The policy itself; or a copy, where a rank holds only a part of it, or on a GPU.
+
+    There it is narrow if the GPU has bfloat16, and else wide, as frozen weights are not.
+    """
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
-    dtype = devices.own_dtype()
-    if engine.sharded or dtype != torch.float32:
+    if engine.sharded or engine.device.type != "cpu":
+        dtype = devices.own_dtype()
         return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
     return ModelSampler(actor.policy, eos_id, longest, temperature)
 

@@ -270,7 +270,7 @@ def publish_weights(
     """
     finite.check_weights(engine.weights(), folder, finite.START_ADVICE)
     check_owner()
-    weights = below(engine.weights(), prefix)
+    weights = below(engine.weights(torch.float32), prefix)
     if distributed.rank() == 0:
         try:
             with atomic_directory(folder, guard=fence.check) as temporary:

@@ -32,6 +32,7 @@ from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.placing import Types, narrow_types, untied_ends
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
@@ -40,7 +41,10 @@ Root = TypeVar("Root", bound=Backbone)
 
 
 class FullySharded:
-    """See ``Engine``. Units are the decoder layers; all else is one unit with the root.
+    """See ``Engine``. Units are the decoder layers, the embeddings and the output head.
+
+    All else is one unit with the root, and so are embeddings that the head is tied to: they are
+    needed from the first operation of a pass to the last.
 
     Weights may come mapped from files and in any type: layer by layer they are widened to float32,
     cut, and dropped, so a rank holds its slices and one layer.
@@ -72,6 +76,8 @@ class FullySharded:
         self._optimizer = build_optimizer(parameter_groups(root, rates), config)
 
     def _shard(self, root: nn.Module) -> None:
+        types = narrow_types(root, self.device)
+        wide = MixedPrecisionPolicy(cast_forward_inputs=False)
         for backbone in backbones(root):
             backbone.place(self.device, lockstep=True)
             # As under autocast: products are narrow, all else is float32. Only what is gathered
@@ -81,8 +87,14 @@ class FullySharded:
             for layer in decoder_layers(backbone.model):
                 if narrow is not None:
                     _widen_norms(layer)
-                self._cut(layer, policy)
-        self._cut(root, MixedPrecisionPolicy(cast_forward_inputs=False))
+                self._cut(layer, policy, types)
+            embeddings, head = untied_ends(backbone)
+            if embeddings is not None:
+                self._cut(embeddings, wide, types)
+                embeddings.set_unshard_in_backward(False)  # it only adds to rows of the gradient
+            if head is not None:
+                self._cut(head, wide, types)
+        self._cut(root, wide, types)
         for unit in root.modules():
             if isinstance(unit, FSDPModule):
                 # Losses are shares of the global mean, so gradients are sums. A factor alone
@@ -92,10 +104,11 @@ class FullySharded:
                 unit.set_force_sum_reduction_for_comms(True)
                 unit.set_reduce_scatter_unused_params(True)  # experts that other ranks use
 
-    def _cut(self, module: nn.Module, policy: MixedPrecisionPolicy) -> None:
+    def _cut(self, module: nn.Module, policy: MixedPrecisionPolicy, types: Types) -> None:
         for parameter in module.parameters():
             if not isinstance(parameter, DTensor):
-                parameter.data = parameter.data.to(self.device, torch.float32)
+                dtype = types.get(parameter, torch.float32)
+                parameter.data = parameter.data.to(self.device, dtype)
         fully_shard(module, mesh=self._mesh, mp_policy=policy, offload_policy=self._offload)
 
     def __call__(self, *batch: Any, **options: Any) -> tuple[torch.Tensor, ...]:
@@ -165,7 +178,7 @@ class FullySharded:
     def load(self, folder: Path) -> None:
         """See ``Engine``; a rank reads its slices."""
         parameters = dict(self._trained())
-        saved = SavedState(folder, set(parameters))
+        saved = SavedState(folder, {name: p.shape for name, p in parameters.items()})
         self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():
             rows = _rows(parameter)

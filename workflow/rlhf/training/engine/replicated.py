@@ -16,6 +16,7 @@ from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
 from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.placing import place
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
@@ -46,7 +47,7 @@ class Replicated:
         self._optimizer = build_optimizer(parameter_groups(root, rates), config)
 
     def _place(self, root: nn.Module) -> None:
-        root.to(self.device, torch.float32)
+        place(root, self.device)
         for backbone in backbones(root):
             backbone.place(self.device, lockstep=False)
 
@@ -130,7 +131,7 @@ class Replicated:
     def load(self, folder: Path) -> None:
         """See ``Engine``."""
         parameters = dict(trained(self._root))
-        saved = SavedState(folder, set(parameters))
+        saved = SavedState(folder, {name: p.shape for name, p in parameters.items()})
         self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():
             parameter.copy_(saved.tensor("weight", name))

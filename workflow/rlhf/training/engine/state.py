@@ -7,7 +7,7 @@ the seal are the checkpoint's (``training.checkpoints``), which holds these file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,26 +112,35 @@ class SavedState:
 
     Args:
         folder: what ``write_state`` filled.
-        parameters: names of the parameters that are trained.
+        shapes: name of each parameter that is trained → its whole shape.
 
     Raises:
         IntegrityError: the state has others.
     """
 
-    def __init__(self, folder: Path, parameters: set[str]) -> None:
+    def __init__(self, folder: Path, shapes: Mapping[str, Sequence[int]]) -> None:
         index = read_json(folder / INDEX)
         self._folder, self._files = folder, index["files"]
         self.updates: dict[str, float] = index["updates"]
-        scale = index["loss_scale"]
+        scale = index.get("loss_scale")
         self.loss_scale = LossScale(**scale) if scale else None
         saved = {name.partition("/")[2] for name in self._files if name.startswith("weight/")}
-        if saved != parameters:
+        wrong = sorted(saved ^ shapes.keys()) or [
+            f"{name} is {self._shape(name)}, not {list(shape)}"
+            for name, shape in shapes.items()
+            if self._shape(name) != list(shape)
+        ]
+        if wrong:
             raise IntegrityError(
-                "The saved state has other parameters than the model: "
-                + ", ".join(sorted(saved ^ parameters)[:5]),
+                "The saved state has other parameters than the model: " + ", ".join(wrong[:5]),
                 where=folder,
                 hint="delete the folder: the stage then starts again",
             )
+
+    def _shape(self, name: str) -> list[int]:
+        key = f"weight/{name}"
+        with safe_open(self._folder / self._files[key], framework="pt") as file:
+            return file.get_slice(key).get_shape()
 
     def tensor(self, kind: str, name: str, rows: slice | None = None) -> torch.Tensor:
         """The ``weight`` or a moment of a parameter: all of it, or some rows."""

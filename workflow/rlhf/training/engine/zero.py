@@ -26,10 +26,11 @@ from torch import nn
 from rlhf.config.training import OptimizerConfig
 from rlhf.errors import ConfigError
 from rlhf.models import devices
-from rlhf.models.backbone import Backbone, backbones, decoder_layers
+from rlhf.models.backbone import Backbone, backbones, decoder_layers, partly_used
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.placing import Types, narrow_types, place
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
@@ -69,7 +70,8 @@ class Zero:
 
     A norm that is not finite is given as infinity. A parameter that no row of an update used counts
     as one with a gradient of zeros. In stages 2 and 3 every rank's micro-batch has to use all of
-    them, and under stage 3 roots are called as modules: their inner parts hold no weights.
+    them: models that need not are refused. Under stage 3 roots are called as modules: their inner
+    parts hold no weights.
 
     Args:
         root: the module that is trained, its frozen parameters already marked.
@@ -78,7 +80,8 @@ class Zero:
         options: the stage, and what is kept in the memory of the CPUs.
 
     Raises:
-        ConfigError: DeepSpeed is not installed, or the stage does not have an option.
+        ConfigError: DeepSpeed is not installed, the stage does not have an option, or ranks might
+            use different parts of the model.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class Zero:
         self._stage = STAGES[options.kind]
         self.sharded = self._stage == 3
         _check(options)
+        if self._stage > 1:
+            _check_use(root, options.kind)
         distributed.start_alone()
         self.device = devices.own_device()
         self._deepspeed = _load_deepspeed(self.device)
@@ -106,19 +111,21 @@ class Zero:
 
     def _place(self, root: nn.Module) -> None:
         """Whole on the device; or layer by layer widened, cut into the ranks' parts, dropped."""
+        types = narrow_types(root, self.device)
         for backbone in backbones(root):
             backbone.place(self.device, lockstep=self.sharded)
             for layer in decoder_layers(backbone.model) if self.sharded else ():
-                self._cut(layer, root)
+                self._cut(layer, root, types)
         if self.sharded:
-            self._cut(root, root)
-        root.to(self.device, torch.float32)
+            self._cut(root, root, types)
+        place(root, self.device)
 
-    def _cut(self, module: nn.Module, root: nn.Module) -> None:
+    def _cut(self, module: nn.Module, root: nn.Module, types: Types) -> None:
         for parameter in module.parameters():
             if not hasattr(parameter, "ds_id"):
                 # A copy: DeepSpeed would write into pages that are mapped from a file.
-                parameter.data = parameter.data.to(self.device, torch.float32, copy=True)
+                dtype = types.get(parameter, torch.float32)
+                parameter.data = parameter.data.to(self.device, dtype, copy=True)
         self._deepspeed.zero.Init(
             module=module, config_dict_or_path=self._settings(root), dtype=torch.float32
         )
@@ -188,6 +195,8 @@ class Zero:
 
     def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
+        if self.sharded:
+            _check_use(root, "zero3")
         root.eval().requires_grad_(False)
         self._place(root)
         if self.sharded:
@@ -248,7 +257,7 @@ class Zero:
         oldest.
         """
         parameters = dict(trained(self._root))
-        saved = SavedState(folder, set(parameters))
+        saved = SavedState(folder, {name: _shape(p) for name, p in parameters.items()})
         self.loss_scale = saved.loss_scale or self.loss_scale
         states = self._optimizer.state
         states.clear()
@@ -327,6 +336,21 @@ def _check(options: EngineOptions) -> None:
             expected="all",
             hint="take the engine fsdp to cut over the ranks of each node",
         )
+
+
+def _check_use(root: nn.Module, kind: str) -> None:
+    """Refuse a model of which ranks might use different parts: each would wait for the others."""
+    for backbone in backbones(root):
+        model, part = backbone.model, partly_used(backbone.model)
+        if part is not None:
+            raise ConfigError(
+                f"The layers of {type(model).__name__} ({model.config.model_type}) have a list of "
+                f"modules, {part}, of which a row may use a part: {kind} would wait for what other "
+                "ranks don't use.",
+                where="cluster.engine",
+                expected="replicated, fsdp or zero1",
+                hint="take the engine fsdp, which gathers whole layers",
+            )
 
 
 def _load_deepspeed(device: torch.device) -> Any:
