@@ -18,7 +18,7 @@ from rlhf.pipeline.amounts import training_flops, training_tokens
 from rlhf.pipeline.jobs import training_options
 from rlhf.pipeline.memory import Setting
 from rlhf.pipeline.plan import claim, large_servers, nearest_fit, plan, planned_jobs
-from rlhf.pipeline.preflight import check
+from rlhf.pipeline.preflight import check, host_problems, own_memory_gb
 from rlhf.pipeline.resources import stage_resources
 from rlhf.stages.stage import parse
 
@@ -292,3 +292,14 @@ def test_a_plan_needs_no_torch() -> None:
     code = "import sys; from rlhf.cli import main; main(['plan', 'config/config.yaml'])"
     code += "; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def test_offload_without_the_memory_for_it_is_refused(valid: dict[str, Any]) -> None:
+    alone = {"gpus_per_node": 1, "server_gpus": 0, "offload": "all", "engine": "fsdp"}
+    config = configuration(valid, **alone, gpu_memory_gb=141)
+    (problem,) = host_problems(config, [("train_sft", "chat")], memory_gb=64)
+    assert "train_sft chat keeps about 128 GB in the memory of the CPUs" in str(problem)
+    assert "this machine has 64" in str(problem)
+    assert list(host_problems(config, [("train_sft", "chat")], memory_gb=256)) == []
+    assert list(host_problems(config, [("train_reward", "x")], memory_gb=64)) == []
+    assert 0 < own_memory_gb() < 10**5

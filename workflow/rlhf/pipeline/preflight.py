@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ def check(
     problems, notes = [*problems, *found], [*notes, *tight]
     if config.runtime.containers != "none":
         problems += image_problems(sorted({kind for job in jobs for kind in images(config, *job)}))
+    if not requests:
+        problems += host_problems(config, jobs, own_memory_gb())
     if requests:
         site = read_site()
         problems += site_problems(site, requests, config, status_command, gpu_cap)
@@ -142,6 +145,34 @@ def memory_problems(
             )
         )
     return problems, notes
+
+
+def own_memory_gb() -> float:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def host_problems(
+    config: Config, jobs: Iterable[tuple[Rule, str]], memory_gb: float
+) -> Iterator[ClusterError]:
+    """Jobs that keep more in the memory of the CPUs than this machine has; SLURM looks itself.
+
+    Args:
+        config: the whole configuration.
+        jobs: rule and first wildcard of each.
+        memory_gb: of this machine.
+    """
+    for rule, name in set(planned_jobs(config)) & set(jobs):
+        planned = plan(config, rule, name)
+        if planned.host_gb > memory_gb:
+            kept = planned.setting.offload
+            yield ClusterError(
+                f"{rule} {name} keeps about {planned.host_gb:.0f} GB in the memory of the CPUs; "
+                f"this machine has {memory_gb:.0f}.",
+                where="cluster.offload",
+                expected=f"that much memory for offload: {kept}",
+                hint="train on more GPUs, which share it; or an adapter; or a smaller model",
+            )
 
 
 def site_problems(
