@@ -92,13 +92,13 @@ def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     The forward pass of one object is exchanged, not of its class: nobody else's changes.
     """
     before = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         del module.forward
         if before is not None:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 def find_head(model: PreTrainedModel, where: object) -> OwnHead | None:

@@ -8,6 +8,7 @@ held in it they need half the memory, and every product is what it would be.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ def _matrices(backbone: Backbone) -> Iterator[nn.Module]:
         yield head
 
 
-def untied_ends(backbone: Backbone) -> tuple[nn.Module | None, nn.Module | None]:
+def untied_ends(backbone: Backbone) -> tuple[Any, Any]:
     """The embeddings and the output head of a model; None where there is none of its own.
 
     A head that is tied to the embeddings is not: the two are one weight.
