@@ -29,7 +29,7 @@ from support.tiny_online import save_prompts, trainer
 FOLDER = Path(__file__).parents[1] / "unit" / "training" / "golden"
 # Of rounding, which differs between processors and libraries and adds up from step to step: a
 # share of a figure for each step that was taken.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-2}
+TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
 COUNTED = ("step", "epoch", "tokens", "episodes", "optimizer_steps")  # these are exact
 
 Records = list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""One rank of runs in which some ranks have nothing to do, by engines that pass layers together."""
+"""Runs in which some ranks have nothing to do, by engines that pass layers together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlhf.training import distributed
 from rlhf.training.engine.open import open_engine
 from rlhf.training.loop import mean_over, train
 from support.programs import supervised_ranks
-from support.tiny_models import rank_main, token_scorer
+from support.tiny_models import token_scorer
 from support.tiny_online import EOS, config, prompts_in, trainer
 
 KINDS: dict[int, list[EngineKind]] = {3: ["replicated", "fsdp", "zero3"], 4: ["replicated", "fsdp"]}
@@ -69,7 +69,3 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
         kind: {run.__name__: run(kind, folder, state / kind / run.__name__) for run in (ppo, sft)}
         for kind in KINDS[distributed.world_size()]
     }
-
-
-if __name__ == "__main__":
-    rank_main(work)

@@ -57,7 +57,7 @@ def test_adapters_alone_have_gradients_and_moments(valid: dict[str, Any]) -> Non
     planned = plan(config, "train_sft", "chat")
     assert planned.fits
     assert planned.work.trained[0].trained == 41_943_040  # peft, all linear layers of Llama 3.1 8B
-    assert planned.setting == Setting("replicated", checkpointing=True)
+    assert planned.setting == Setting("replicated")
 
 
 def test_slices_of_a_node(valid: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.programs import killed_ranks, many_ranks, supervised_ranks
+from support.programs import killed_runs, many_ranks, supervised_ranks
 from support.tiny_models import run_ranks
 from support.tiny_online import save_prompts
 
@@ -16,24 +16,34 @@ SHARDED = [(3, "fsdp"), (3, "zero3"), (4, "fsdp")]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def folder(tmp_path_factory):
+    """Where all processes have left what they came to."""
+    folder, seed = tmp_path_factory.mktemp("ranks"), str(secrets.randbelow(10**6))
+    save_prompts(folder / "prompts")
+    supervised_ranks.save_set(folder)
+    seed = os.environ.get("KILL_SEED", seed)
+    print(f"KILL_SEED={seed}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILL_SEED", seed)
+        patch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")  # names what ranks differ in
+        script = Path(many_ranks.__file__).with_name("forked_ranks.py")
+        run_ranks(script, folder, ranks=1, timeout=1200)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
     """Number of processes → what each of them came to by every kind of engine."""
-    found = {}
-    for ranks in many_ranks.KINDS:
-        folder = tmp_path_factory.mktemp("ranks")
-        save_prompts(folder / "prompts")
-        supervised_ranks.save_set(folder)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")  # names what ranks differ in
-            run_ranks(Path(many_ranks.__file__), folder, ranks=ranks, timeout=900)
-        found[ranks] = [torch.load(folder / f"rank-{rank}.pt") for rank in range(ranks)]
-    return found
+    return {
+        ranks: [torch.load(folder / f"{ranks}-{rank}.pt") for rank in range(ranks)]
+        for ranks in many_ranks.KINDS
+    }
 
 
 @pytest.mark.parametrize("run", ["ppo", "sft"])
 @pytest.mark.parametrize(("ranks", "kind"), SHARDED)
 def test_ranks_with_nothing_to_do_take_part(runs, ranks, kind, run):
-    """Checklist 39: fewer rows than ranks, last batches of a row, responses that end at once."""
+    """Fewer rows than ranks, last batches of a row, responses that end at once."""
     results = [result[kind][run] for result in runs[ranks]]
     plain = runs[ranks][0]["replicated"][run]
     for result in results:
@@ -57,30 +67,17 @@ def test_they_had_nothing_to_do_and_stopped_early(runs, ranks):
         assert record["eos_rate"] >= 0.25
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """The folder of runs that were killed, and of those that were not."""
-    folder, seed = tmp_path_factory.mktemp("killed"), secrets.randbelow(10**6)
-    supervised_ranks.save_set(folder)
-    seed = os.environ.get("KILL_SEED", str(seed))
-    print(f"KILL_SEED={seed}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KILL_SEED", seed)
-        run_ranks(Path(killed_ranks.__file__), folder, timeout=900)
-    return folder
-
-
-@pytest.mark.parametrize("kind", killed_ranks.KINDS)
-def test_a_run_that_was_killed_ends_with_the_same_bytes(killed, kind):
+@pytest.mark.parametrize("kind", killed_runs.KINDS)
+def test_a_run_that_was_killed_ends_with_the_same_bytes(folder, kind):
     """Checklist 40"""
     straight, resumed = (
-        torch.load(killed / kind / name / "weights.pt") for name in ("straight", "killed")
+        torch.load(folder / kind / name / "weights.pt") for name in ("straight", "killed")
     )
     assert straight.keys() == resumed.keys()
     for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
     journals = [
-        next((killed / kind / name).glob("*/metrics.jsonl")).read_bytes()
+        next((folder / kind / name).glob("*/metrics.jsonl")).read_bytes()
         for name in ("straight", "killed")
     ]
     assert journals[0] == journals[1]
