@@ -14,12 +14,14 @@ import torch
 from support.tiny_models import token_scorer, token_sequences
 from torch.nn import functional as F
 
+from rlhf.config.training import OptimizerConfig
 from rlhf.models import logprobs as module
 from rlhf.models.logprobs import token_logprobs
 from rlhf.models.precision import exact_float32
 from rlhf.models.roots import from_starts
 from rlhf.runtime.options import EngineKind
 from rlhf.runtime.performance import peak_flops
+from rlhf.training.engine.replicated import Replicated
 
 pytestmark = pytest.mark.gpu
 TESTS = Path(__file__).parents[1]
@@ -53,6 +55,22 @@ def test_a_gpu_trains_as_a_cpu_does(tmp_path, method):
 def test_an_engine_on_one_gpu_trains_as_whole_replicas_do(tmp_path, engine):
     plain = figures("sft", "replicated", tmp_path / "plain")
     assert_alike(figures("sft", engine, tmp_path / engine), plain)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_frozen_matrices_are_held_in_the_type_of_the_products(precision):
+    root = token_scorer(0)
+    root.freeze(1)
+    root.compute_in(precision)
+    engine = Replicated(root, {"": 1e-2}, OptimizerConfig())
+    rows = token_sequences([9, 12])
+    scored, _ = engine(rows, [torch.arange(1, len(ids)) for ids in rows])
+    engine.backward(-scored.mean(), last=True)
+    assert 0 < engine.step(1.0) < 1e3
+    types = {name: tensor.dtype for name, tensor in engine.weights()}
+    assert types["model.model.layers.0.mlp.up_proj.weight"] == getattr(torch, precision)
+    assert types["model.model.layers.0.input_layernorm.weight"] == torch.float32
+    assert types["model.model.layers.1.mlp.up_proj.weight"] == torch.float32
 
 
 def test_figures_of_speed_know_the_gpu(tmp_path):
