@@ -15,18 +15,21 @@ import torch
 import torch.distributed as dist
 
 
-def fork_ranks(ranks: int, meeting: Path, work: Callable[[], None]) -> list[int]:
+def fork_ranks(
+    ranks: int, meeting: Path, work: Callable[[], None], named: bool = False
+) -> list[int]:
     """Start so many ranks that do some work together; their process ids.
 
     Args:
         ranks: how many.
         meeting: a file that is not there yet, by which they find each other.
         work: what each of them does.
+        named: whether a collective in which they differ is named; it is slow.
     """
-    return [_fork(rank, ranks, meeting, work) for rank in range(ranks)]
+    return [_fork(rank, ranks, meeting, work, named) for rank in range(ranks)]
 
 
-def _fork(rank: int, ranks: int, meeting: Path, work: Callable[[], None]) -> int:
+def _fork(rank: int, ranks: int, meeting: Path, work: Callable[[], None], named: bool) -> int:
     process = os.fork()
     if process:
         return process
@@ -34,6 +37,7 @@ def _fork(rank: int, ranks: int, meeting: Path, work: Callable[[], None]) -> int
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "GLOO_SOCKET_IFNAME": "lo"}
         os.environ.update({name: str(value) for name, value in names.items()})
         torch.set_num_threads(1)
+        dist.set_debug_level(dist.DebugLevel.DETAIL if named else dist.DebugLevel.OFF)
         dist.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks,
             timeout=timedelta(seconds=600),

@@ -33,7 +33,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     gc.freeze()
     for ranks in many_ranks.KINDS:
-        processes = fork_ranks(ranks, folder / f"{ranks}.meeting", partial(keep, folder))
+        processes = fork_ranks(
+            ranks, folder / f"{ranks}.meeting", partial(keep, folder), named=True
+        )
         assert not any(wait_for(processes))
     killed_runs.run_all(folder, os.environ["KILL_SEED"])
 

@@ -324,12 +324,15 @@ def test_measures_are_those_of_the_rollout(mixture, tmp_path):
     assert record["tokens"] == sum(map(len, rollout.sequences))
 
 
-@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize(
+    ("precision", "most"), [("float32", 1e-5), ("bfloat16", 1e-2), ("float16", 1e-2)]
+)
 def test_kl_is_0_before_anything_is_learned(mixture, tmp_path, precision, most):
     """Checklist 20"""
     records = records_of(trainer(mixture, tmp_path, config(precision=precision)).train())
     assert abs(records[0]["kl"]) < most
     assert abs(records[1]["kl"]) > 1e-4
+    assert ("loss_scale" in records[0]) == (precision == "float16")
 
 
 def test_the_reference_and_the_judge_never_change(mixture, tmp_path):

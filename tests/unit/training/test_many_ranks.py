@@ -25,7 +25,6 @@ def folder(tmp_path_factory):
     print(f"KILL_SEED={seed}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KILL_SEED", seed)
-        patch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")  # names what ranks differ in
         script = Path(many_ranks.__file__).with_name("forked_ranks.py")
         run_ranks(script, folder, ranks=1, timeout=1200)
     return folder
