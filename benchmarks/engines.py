@@ -63,18 +63,21 @@ def _equality() -> None:
             every = {key: tensor for file in files for key, tensor in file.items()}
             return {key: tensor for key, tensor in every.items() if key.startswith("exp_avg/")}
 
-        print("| trainer and model | engine | loss | gradient norm | gradient |")
-        print("| --- | --- | --- | --- | --- |")
+        cells: dict[str, dict[str, str]] = defaultdict(dict)
         for case, kind in sharded_ranks.runs():
             figures = together[f"{case} {kind}"]["figures"]
             pairs = zip(figures, alone[f"{case} replicated"]["figures"], strict=True)
-            shares = [[abs(a - b) / abs(b) for a, b in zip(*pair, strict=True)] for pair in pairs]
-            loss, norm = (max(each) for each in zip(*shares, strict=True))
+            loss = max(abs(mine[0] - plain[0]) / abs(plain[0]) for mine, plain in pairs)
             mine = moments(folder / "state" / f"{case} {kind}")
             plain = moments(folder / "alone" / f"{case} replicated")
             largest = max(float(tensor.abs().max()) for tensor in plain.values())
             apart = max(float((mine[key] - tensor).abs().max()) for key, tensor in plain.items())
-            print(f"| {case} | {kind} | {loss:.0e} | {norm:.0e} | {apart / largest:.0e} |")
+            cells[case][kind] = f"{loss:.0e}, {apart / largest:.0e}"
+    kinds = sharded_ranks.KINDS
+    print(f"| trainer and model | {' | '.join(kinds)} |")
+    print(f"| --- |{' --- |' * len(kinds)}")
+    for case, row in cells.items():
+        print(f"| {case} | {' | '.join(row.get(kind, '') for kind in kinds)} |")
 
 
 def _start(runs: int) -> None:

@@ -34,7 +34,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # TORCH_DISTRIBUTED_DEBUG=DETAIL would name a collective in which ranks differ; it is slow.
         patch.setitem(os.environ, "TORCH_EXTENSIONS_DIR", str(folder / "compiled"))
-        run_ranks(Path(sharded_ranks.__file__), folder, timeout=600)
+        run_ranks(Path(sharded_ranks.__file__), folder, timeout=1200)
     ranks = [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
     return ranks, work(folder, folder / "alone"), folder
 
