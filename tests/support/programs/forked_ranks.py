@@ -29,15 +29,15 @@ def keep(folder: Path) -> None:
 
 
 def main() -> None:
-    """All of them, one after the other."""
-    folder = Path(sys.argv[1])
+    """Runs that are killed, if there is a seed for it; else those with nothing to do."""
+    folder, seed = Path(sys.argv[1]), os.environ.get("KILL_SEED")
     gc.freeze()
+    if seed is not None:
+        killed_runs.run_all(folder, seed)
+        return
     for ranks in many_ranks.KINDS:
-        processes = fork_ranks(
-            ranks, folder / f"{ranks}.meeting", partial(keep, folder), named=True
-        )
-        assert not any(wait_for(processes))
-    killed_runs.run_all(folder, os.environ["KILL_SEED"])
+        meeting = folder / f"{ranks}.meeting"
+        assert not any(wait_for(fork_ranks(ranks, meeting, partial(keep, folder), named=True)))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Three and four processes: ranks without rows, and ranks that are killed."""
+"""Three and four processes, of which some have nothing to do."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 import pytest
 import torch
-from support.programs import killed_runs, many_ranks, supervised_ranks
+from support.programs import many_ranks, supervised_ranks
 from support.tiny_models import run_ranks
 from support.tiny_online import save_prompts
 
@@ -16,23 +14,13 @@ SHARDED = [(3, "fsdp"), (3, "zero3"), (4, "fsdp")]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where all processes have left what they came to."""
-    folder, seed = tmp_path_factory.mktemp("ranks"), str(secrets.randbelow(10**6))
+def runs(tmp_path_factory):
+    """Number of processes → what each of them came to by every kind of engine."""
+    folder = tmp_path_factory.mktemp("ranks")
     save_prompts(folder / "prompts")
     supervised_ranks.save_set(folder)
-    seed = os.environ.get("KILL_SEED", seed)
-    print(f"KILL_SEED={seed}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KILL_SEED", seed)
-        script = Path(many_ranks.__file__).with_name("forked_ranks.py")
-        run_ranks(script, folder, ranks=1, timeout=1200)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(folder):
-    """Number of processes → what each of them came to by every kind of engine."""
+    script = Path(many_ranks.__file__).with_name("forked_ranks.py")
+    run_ranks(script, folder, ranks=1, timeout=900)
     return {
         ranks: [torch.load(folder / f"{ranks}-{rank}.pt") for rank in range(ranks)]
         for ranks in many_ranks.KINDS
@@ -64,19 +52,3 @@ def test_they_had_nothing_to_do_and_stopped_early(runs, ranks):
         assert record["optimizer_steps"] == 4  # one epoch of four: the KL was too large
         assert record["approx_kl"] > many_ranks.MAX_KL
         assert record["eos_rate"] >= 0.25
-
-
-@pytest.mark.parametrize("kind", killed_runs.KINDS)
-def test_a_run_that_was_killed_ends_with_the_same_bytes(folder, kind):
-    """Checklist 40"""
-    straight, resumed = (
-        torch.load(folder / kind / name / "weights.pt") for name in ("straight", "killed")
-    )
-    assert straight.keys() == resumed.keys()
-    for name, tensor in straight.items():
-        assert torch.equal(tensor, resumed[name]), name
-    journals = [
-        next((folder / kind / name).glob("*/metrics.jsonl")).read_bytes()
-        for name in ("straight", "killed")
-    ]
-    assert journals[0] == journals[1]
