@@ -254,6 +254,9 @@ def test_a_model_without_a_list_of_layers_is_refused(kind):
         open_engine(root, rates, sharded_ranks.SETTINGS, EngineOptions(kind))
     with pytest.raises(ConfigError, match="can't be frozen"):
         root.freeze(1)
+    root.compute_in("bfloat16")  # whole replicas do without one
+    engine_of("replicated").frozen(root)
+    assert root.model.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
 
 
 def test_deepspeed_is_loaded_by_its_engines_alone(tmp_path):

@@ -302,12 +302,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         ConfigError: the model has none.
     """
-    stacks = _lists(model.base_model)
-    outer = [
-        stack
-        for name, stack in stacks.items()
-        if not any(name.startswith(f"{other}.") for other in stacks)
-    ]
+    outer, _ = _lists(model.base_model)
     if not outer:
         raise ConfigError(
             f"{type(model).__name__} ({model.config.model_type}) keeps its decoder layers in no "
@@ -316,7 +311,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
             expected="an nn.ModuleList of decoder layers",
             hint="choose another architecture; or the engine replicated, and freeze_layers: 0",
         )
-    return max(outer, key=len)
+    return max(outer.values(), key=len)
 
 
 def partly_used(model: PreTrainedModel) -> str | None:
@@ -324,16 +319,18 @@ def partly_used(model: PreTrainedModel) -> str | None:
 
     A row may pass through a part of such a list, and another rank's row through another part.
     """
-    for layer in decoder_layers(model):
-        for name, inner in _lists(layer).items():
-            if len(inner) > 1 and next(inner.parameters(), None) is not None:
-                return name
-    return None
+    _, inner = _lists(model.base_model)
+    several = (name for name, each in inner.items() if len(each) > 1)
+    return next((name for name in several if any(True for _ in inner[name].parameters())), None)
 
 
-def _lists(module: nn.Module) -> dict[str, nn.ModuleList]:
+def _lists(module: nn.Module) -> tuple[dict[str, nn.ModuleList], dict[str, nn.ModuleList]]:
+    """Lists of modules by name, and those that are inside of others."""
     named = module.named_modules()
-    return {name: inner for name, inner in named if isinstance(inner, nn.ModuleList)}
+    every = {name: each for name, each in named if isinstance(each, nn.ModuleList)}
+    within = [name for name in every if any(name.startswith(f"{other}.") for other in every)]
+    outer = {name: each for name, each in every.items() if name not in within}
+    return outer, {name: every[name] for name in within}
 
 
 def _embeddings(model: PreTrainedModel) -> list[nn.Module]:

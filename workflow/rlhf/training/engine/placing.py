@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.models.backbone import Backbone, backbones, decoder_layers
+from rlhf.models.backbone import Backbone, backbones
 from rlhf.models.precision import is_narrow
 
 Types = dict[nn.Parameter, torch.dtype]
 
 
 def narrow_types(root: nn.Module, device: torch.device) -> Types:
-    """Frozen matrices of the layers, and the head if it is one of its own → their narrow type.
+    """Frozen matrices of the body, and the head if it is one of its own → their narrow type.
 
     On a CPU none of a model that is trained in part: responses are sampled from it as it is, and
     what it publishes of its frozen weights are the bytes that it started from.
@@ -45,9 +45,8 @@ def narrow_types(root: nn.Module, device: torch.device) -> Types:
 def _matrices(backbone: Backbone) -> Iterator[nn.Module]:
     from transformers.pytorch_utils import Conv1D
 
-    model = backbone.model
-    for layer in decoder_layers(model):
-        yield from (m for m in layer.modules() if isinstance(m, nn.Linear | Conv1D))
+    body = backbone.model.base_model
+    yield from (module for module in body.modules() if isinstance(module, nn.Linear | Conv1D))
     _, head = untied_ends(backbone)
     if head is not None:
         yield head
