@@ -40,6 +40,13 @@ def own_dtype() -> torch.dtype:
     return torch.float32
 
 
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; a GPU fetches it by itself, and this process goes on meanwhile."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def check_device() -> None:
     """Compute something on this process's device, and say which GPUs are left alone.
 
