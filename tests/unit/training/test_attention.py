@@ -57,7 +57,7 @@ def test_windows_are_tried_on_rows_that_are_longer(architecture, sizes, flash, m
 @pytest.mark.parametrize(
     ("architecture", "sizes", "why"),
     [
-        ("bloom", PLAIN["bloom"], "does not support"),
+        ("bloom", PLAIN["bloom"], "transformers' class does not have it"),
         ("mpt", PLAIN["mpt"], "transformers' class does not have it"),
         ("gemma2", SIZES, "does not support"),
         ("falcon_h1", SIZES | MAMBA, "layers of hybrid"),

@@ -73,6 +73,15 @@ def test_narrow_products_come_to_what_they_do_in_one_process(runs, kind):
     assert expected[0][0] != alone["sft llama replicated"]["figures"][0][0]
 
 
+def test_rows_in_one_sequence_come_to_what_padded_ones_do(runs):
+    alone = runs[1]
+    for packed, padded in zip(
+        alone["packed llama replicated"]["figures"], alone["reward llama replicated"]["figures"],
+        strict=True,
+    ):  # fmt: skip
+        assert packed == pytest.approx(padded, rel=1e-5)
+
+
 @pytest.mark.parametrize(("case", "kind"), RUNS)
 def test_whole_weights_are_the_same_on_every_rank_and_in_one_process(runs, case, kind):
     (first, second), alone, _ = runs

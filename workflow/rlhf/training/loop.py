@@ -17,6 +17,7 @@ import torch
 from rlhf.config.offline import OfflineConfig
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
+from rlhf.models import devices
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
@@ -206,7 +207,7 @@ def map_rows(
     """A tensor for each row, in their order; the ranks share the work, all know all.
 
     Args:
-        compute: from rows that share a forward pass to a small tensor for each.
+        compute: from rows that share a forward pass to a small tensor [k] for each.
         shape: see ``Objective``.
         rows: any number: few of them are held at a time.
         micro_batch_tokens: padded tokens in one forward pass.
@@ -214,12 +215,15 @@ def map_rows(
     found: list[torch.Tensor] = []
     rest = iter(rows)
     while some := list(islice(rest, ROWS_AT_A_TIME)):
-        known: list[tuple[int, list[float]]] = []
+        rows_known: list[int] = []
+        values_known: list[torch.Tensor] = []
         for each in _rounds(shape, some, micro_batch_tokens):
             values = compute([some[i] for i in each.rows])
             if each.counts:
-                known += zip(each.rows, (value.tolist() for value in values), strict=True)
-        by_row = dict(distributed.gather(known))
+                rows_known += each.rows
+                values_known += values
+        lists = (value.tolist() for value in devices.fetched(values_known))
+        by_row = dict(distributed.gather(list(zip(rows_known, lists, strict=True))))
         found += [torch.tensor(by_row[i]) for i in range(len(some))]
     return found
 
