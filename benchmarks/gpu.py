@@ -146,7 +146,7 @@ def train(size: Size, method: str, kind: EngineKind) -> dict[str, float]:
 
 
 def uneven(size: Size, attention: AttentionChoice) -> dict[str, float]:
-    """The same of SFT on rows of an eighth of the length to all of it; padding does not count."""
+    """The same of SFT on short rows and longer ones, up to the full length, without padding."""
     lengths = [size.length * (i + 1) // size.rows for i in range(size.rows)]
     return steps(size, sft(size, lengths), sum(lengths), EngineOptions(attention=attention))
 

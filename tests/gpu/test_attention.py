@@ -10,10 +10,14 @@ import torch
 from support.tiny_models import gradients, reply_scorer, token_scorer, token_sequences
 from support.tolerances import assert_gradients_near, assert_near
 
+from rlhf.config.training import OptimizerConfig
 from rlhf.models.attention_probe import is_fused, problem
 from rlhf.models.precision import exact_float32
 from rlhf.models.roots import TokenScorer, from_starts
+from rlhf.runtime.options import EngineOptions
+from rlhf.training import distributed
 from rlhf.training.attention import attention_facts, choose_attention
+from rlhf.training.engine.open import open_engine
 
 pytestmark = pytest.mark.gpu
 
@@ -103,6 +107,19 @@ def test_no_token_sees_another_row(precision, way):
     assert not torch.allclose(after[1], before[1], atol=0.1)
     for i in (0, 2, 3):
         torch.testing.assert_close(after[i], before[i], atol=0, rtol=0)
+
+
+def test_slices_are_gathered_for_rows_in_one_sequence():
+    found = []
+    for kind in ("replicated", "fsdp"):
+        root = scorer("bfloat16")
+        engine = open_engine(root, {"": 1e-3}, OptimizerConfig(), EngineOptions(kind))
+        assert root.attention == "flash"
+        logprobs, _ = engine(SEQUENCES, PLACES)
+        engine.backward(-logprobs.mean(), last=True)
+        found.append(engine.step(1.0))
+    distributed.finish()
+    assert found[1] == pytest.approx(found[0], rel=BFLOAT16_ROUNDING)
 
 
 @contextmanager

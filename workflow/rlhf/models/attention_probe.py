@@ -85,8 +85,7 @@ def _small(root: Backbone, device: torch.device) -> Backbone:
     model: Any = type(root.model.base_model)
     with device:
         body: Any = model(_small_config(root.model.config))
-    body.to(root.model.dtype if root.product_dtype == root.model.dtype else torch.float32)
-    body.requires_grad_(False).get_input_embeddings().weight.requires_grad_(True)
+    body.float().requires_grad_(False).get_input_embeddings().weight.requires_grad_(True)
     small = Backbone(body.eval())
     small.compute_in(str(root.product_dtype).removeprefix("torch."))
     return small
