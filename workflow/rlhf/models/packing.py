@@ -93,16 +93,14 @@ def model_inputs(
             "max_length_k": longest,
         }
     sees = visible(tokens)
-    if kind == "flex":
-        return inputs | {
-            "attention_mask": _by_layer(config, lambda most: block_mask(packed, sees(most), most,
-                                                                         device))}  # fmt: skip
     places = torch.arange(tokens.shape[1], device=device)
-    return inputs | {
-        "attention_mask": _by_layer(
-            config, lambda most: sees(most)(0, 0, places[:, None], places[None])[None, None]
-        )
-    }
+
+    def mask(window: int | None) -> Any:
+        if kind == "flex":
+            return block_mask(packed, sees(window), window, device)
+        return sees(window)(0, 0, places[:, None], places)[None, None]
+
+    return inputs | {"attention_mask": _by_layer(config, mask)}
 
 
 def visible(tokens: torch.Tensor) -> Callable[[int | None], Callable[..., torch.Tensor]]:

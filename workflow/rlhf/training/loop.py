@@ -8,7 +8,7 @@ global batch, so accumulation is exact: 1 × 8 and 8 × 1 rows give the same gra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -123,13 +123,10 @@ def train(
             prepared.compute()
         record_validation(0)
 
+    batches = _global_batches(data, config, run.start, steps)
+    upcoming = next(batches, [])
     for step in range(run.start, steps):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or step == run.start:
-            order = data.order(config.seed, epoch, batch, config.length_grouping)
-        global_batch = order[position * batch : (position + 1) * batch]
-        with run.performance.phase("data"):
-            rows = [data[int(i)] for i in global_batch]
+        rows = upcoming
         weight = sum(objective.weight(row) for row in rows)
         tokens = sum(math.prod(objective.shape(row)) for row in rows)
         if not weight:
@@ -146,6 +143,9 @@ def train(
                 engine.backward(each.weight * loss / weight, last=each is rounds[-1])
                 sums.add({"loss": loss, **measured}, each.counts)
                 losses.append(loss.detach())
+        with run.performance.phase("data"):
+            upcoming = next(batches, [])  # while a GPU still computes
+        with run.performance.phase("forward_backward"):
             record = sums.over_ranks().means(weight)
         factor, rate = rate_of(step + 1)
         where = finite.place(options.name, step + 1, rate)
@@ -175,6 +175,19 @@ def train(
         run.finish_step(step + 1, tokens, f"loss {record['loss']:.4f}")
     run.close()
     return run
+
+
+def _global_batches(
+    data: Mixture, config: OfflineConfig, start: int, steps: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of every step's global batch, from step ``start`` on."""
+    batch = config.global_batch_size
+    per_epoch = math.ceil(data.rows_per_epoch / batch)
+    for step in range(start, steps):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or step == start:
+            order = data.order(config.seed, epoch, batch, config.length_grouping)
+        yield [data[int(i)] for i in order[position * batch : (position + 1) * batch]]
 
 
 @torch.no_grad()
