@@ -15,15 +15,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rlhf.models.backbone import Backbone
+from rlhf.models.context import context
 from rlhf.models.head import NARROW_ROUNDING, ROUNDING, same
 from rlhf.models.packing import unknown_layers
 from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import AttentionKind
 
 VOCABULARY = 64
-WINDOW = 4  # of layers that have one, so that rows are longer
-LENGTHS = (9, 14, 3, 11)  # tokens of rows; the first two begin alike
-SHARED = 6
+WINDOW = 16  # of layers that have one, so that rows are longer
+# Tokens of rows, several of FlexAttention's blocks together; the first two begin alike.
+LENGTHS = (90, 140, 30, 110)
+SHARED = 20
 INNER = ("intermediate_size", "moe_intermediate_size", "ffn_dim")  # widths that are no matter here
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
@@ -112,7 +114,9 @@ def _small_config(config: Any) -> Any:
 def _computed(small: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     """Last hidden states, and the gradients of the embeddings."""
     random = torch.Generator().manual_seed(0)
-    rows = [torch.randint(VOCABULARY, (length,), generator=random) for length in LENGTHS]
+    most = context(small.model.config).tokens or max(LENGTHS)
+    lengths = [min(length, most) for length in LENGTHS]
+    rows = [torch.randint(VOCABULARY, (length,), generator=random) for length in lengths]
     rows[1][:SHARED] = rows[0][:SHARED]
     first = [SHARED, SHARED, 1, 1]
     places = [torch.arange(start, len(row)) for start, row in zip(first, rows, strict=True)]
