@@ -74,8 +74,9 @@ class Backbone(nn.Module):
             kind: ``flash``: torch's variable-length FlashAttention; ``flex``: FlexAttention;
                 ``sdpa``: torch's scaled dot products; ``eager``: plain products.
             packs: whether rows stand in one sequence without padding; None: where kernels leave
-                out what other rows hide, in ``flash`` and ``flex``.
+                out what is hidden, in ``flash`` and ``flex``. ``eager`` would add the mask.
         """
+        assert not (packs and kind == "eager")
         self.attention = kind
         self._packs = kind in ("flash", "flex") if packs is None else packs
         implementation = "eager" if kind == "eager" else "sdpa"
@@ -107,8 +108,8 @@ class Backbone(nn.Module):
     def shares_prompts(self) -> bool:
         """Whether sequences with one prompt should share a pass over it.
 
-        On a CPU, or in one sequence with the others: a GPU is kept busy by many rows at a time,
-        even if some of it is done twice.
+        On a CPU, and where rows stand in one sequence. Padded, a GPU is kept busy by many rows at
+        a time, even if some of it is done twice.
         """
         return self.branches and (self._packs or self.device.type == "cpu")
 
