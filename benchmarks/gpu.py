@@ -6,7 +6,8 @@
 
 One JSON line for each measurement. Training: tokens per second, MFU (6 FLOPs for each parameter
 and token, and attention's 6 · layers · width · length for a token; causal) and peak memory of SFT,
-reward modelling and PPO's optimisation, in bfloat16 products. Decoding and scoring: tokens per
+reward modelling and PPO's optimisation, in bfloat16 products; and of SFT on rows of unlike lengths,
+in one sequence (flash, flex) or padded (sdpa). Decoding and scoring: tokens per
 second. What does not fit is reported with its error, and the next size goes on.
 """
 
@@ -16,7 +17,7 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ from rlhf.algorithms.reward import ranking_loss
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.training import OptimizerConfig
 from rlhf.core.seeds import generator
+from rlhf.errors import RlhfError
 from rlhf.models.devices import own_device, peak_memory
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.head import find_head
@@ -34,7 +36,7 @@ from rlhf.models.precision import exact_float32
 from rlhf.models.roots import ActorCritic, ReplyScorer, TokenScorer, ValueHead, from_starts
 from rlhf.models.scoring import score, sequence_logprobs
 from rlhf.online.algorithm import ActorOutput, Batch
-from rlhf.runtime.options import EngineKind, EngineOptions
+from rlhf.runtime.options import AttentionChoice, EngineKind, EngineOptions
 from rlhf.runtime.performance import peak_flops
 from rlhf.training import distributed
 from rlhf.training.engine.open import open_engine
@@ -102,13 +104,17 @@ def rows_of(size: Size, count: int | None = None, length: int | None = None) -> 
     return list(torch.from_numpy(random.integers(1, size.vocabulary, shape)))
 
 
-def sft(size: Size) -> tuple[torch.nn.Module, Callable[[Engine], torch.Tensor]]:
-    rows = rows_of(size)
+Method = tuple[torch.nn.Module, Callable[[Engine], torch.Tensor]]
+
+
+def sft(size: Size, lengths: Sequence[int] | None = None) -> Method:
+    rows = [row[:most] for row, most in zip(rows_of(size), lengths or [size.length] * size.rows,
+                                            strict=True)]  # fmt: skip
     places = from_starts(rows, [1] * len(rows))
     return language_model(size), lambda engine: -engine(rows, places)[0].mean()
 
 
-def reward(size: Size) -> tuple[torch.nn.Module, Callable[[Engine], torch.Tensor]]:
+def reward(size: Size) -> Method:
     rows = rows_of(size)
     half = size.length // 2
     histories = [row[:half] for row in rows[::2]]
@@ -116,7 +122,7 @@ def reward(size: Size) -> tuple[torch.nn.Module, Callable[[Engine], torch.Tensor
     return reward_model(size), lambda engine: ranking_loss(engine(histories, replies), 0.001)
 
 
-def ppo(size: Size) -> tuple[torch.nn.Module, Callable[[Engine], torch.Tensor]]:
+def ppo(size: Size) -> Method:
     rows, policy = rows_of(size), language_model(size)
     starts = [size.length // 2] * len(rows)
     values = {"sft": "s", "reward": "r", "data": {"d": {}}, "value": {"learning_rate": 1e-5}}
@@ -136,12 +142,22 @@ METHODS = {"sft": sft, "reward": reward, "ppo": ppo}
 
 def train(size: Size, method: str, kind: EngineKind) -> dict[str, float]:
     """Tokens per second, MFU and memory of whole optimizer steps."""
-    root, loss = METHODS[method](size)
+    return steps(size, METHODS[method](size), size.rows * size.length, EngineOptions(kind))
+
+
+def uneven(size: Size, attention: AttentionChoice) -> dict[str, float]:
+    """The same of SFT on short rows and longer ones, up to the full length, without padding."""
+    lengths = [size.length * (i + 1) // size.rows for i in range(size.rows)]
+    return steps(size, sft(size, lengths), sum(lengths), EngineOptions(attention=attention))
+
+
+def steps(size: Size, method: Method, tokens: int, options: EngineOptions) -> dict[str, float]:
+    root, loss = method
     for module in root.modules():
         if isinstance(module, TokenScorer | ReplyScorer):
             module.compute_in("bfloat16")
     parameters = sum(parameter.numel() for parameter in root.parameters())
-    engine = open_engine(root, {"": RATES.learning_rate}, RATES, EngineOptions(kind))
+    engine = open_engine(root, {"": RATES.learning_rate}, RATES, options)
 
     def step() -> None:
         engine.backward(loss(engine), last=True)
@@ -149,7 +165,6 @@ def train(size: Size, method: str, kind: EngineKind) -> dict[str, float]:
 
     step()
     seconds = timed(step, STEPS)
-    tokens = size.rows * size.length
     flops = 6 * tokens * (parameters + size.layers * size.width * size.length)
     found = {"tokens_per_second": tokens / seconds, "peak_memory_gb": peak_memory() / 1e9}
     peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
@@ -218,6 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     exact_float32()
     began = time.monotonic()
+    ways = ("flash", "flex", "sdpa") if torch.cuda.is_available() else ("sdpa", "eager")
     sizes = SMOKE if args.smoke else {name: SIZES[name] for name in args.sizes}
     for name, size in sizes.items():
         work: list[tuple[dict[str, Any], Callable[..., dict[str, float]], tuple[Any, ...]]] = [
@@ -231,6 +247,9 @@ def main() -> None:
             for method in METHODS
             for engine in args.engines
         ]
+        work += [
+            ({"work": "sft, uneven rows", "attention": way}, uneven, (size, way)) for way in ways
+        ]
         for what, measure, given in work:
             if time.monotonic() - began > SECONDS:
                 print(json.dumps({"size": name, **what, "error": "no time left"}), flush=True)
@@ -239,7 +258,7 @@ def main() -> None:
                 torch.cuda.reset_peak_memory_stats()
             try:
                 found: dict[str, Any] = measure(*given)
-            except (RuntimeError, torch.OutOfMemoryError) as error:
+            except (RuntimeError, torch.OutOfMemoryError, RlhfError) as error:
                 if args.smoke:
                     raise
                 found = {"error": str(error).splitlines()[0]}

@@ -103,9 +103,11 @@ def test_a_rank_without_its_gpu_ends_with_an_error(devices, rank):
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize(("dtype", "key_heads"), [(torch.bfloat16, 2), (torch.float32, 4)])
+@pytest.mark.parametrize(
+    ("dtype", "key_heads"), [(torch.bfloat16, 2), (torch.float32, 4), (torch.float32, 2)]
+)
 def test_attention_is_not_the_plain_one(dtype, key_heads):
-    """In float32 torch has none but the plain one for groups of query heads."""
+    """In float32 keys and values are repeated: torch has no other kernel for groups of heads."""
     model = token_scorer(0, num_key_value_heads=key_heads).cuda()
     model.compute_in(str(dtype).removeprefix("torch."))
     (sequence,) = token_sequences([64], seed=1)

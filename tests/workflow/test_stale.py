@@ -81,7 +81,12 @@ MATRIX: dict[str, tuple[Callable[[Project], None], set[str]]] = {
         set(),
     ),
     "another engine": (
-        edit_config(set_key("cluster", {"engine": "fsdp", "activation_checkpointing": True})),
+        edit_config(
+            set_key(
+                "cluster",
+                {"engine": "fsdp", "activation_checkpointing": True, "attention": "eager"},
+            )
+        ),
         set(),
     ),
     "SFT learning rate": (edit_config(set_key("sft.chat.optimizer.learning_rate", 1e-4)), FROM_SFT),

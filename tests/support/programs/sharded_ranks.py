@@ -121,6 +121,9 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
         narrow, loss = sft("llama")
         narrow.compute_in(name.split()[0])
         yield name, narrow, loss, rates
+    packed, loss = reward("llama")
+    packed.attend("sdpa", packs=True)
+    yield "packed llama", packed, loss, rates
 
 
 def runs() -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from support.tiny_online import CALIBRATION, EOS, config, judge, policy, save_pr
 from support.tolerances import assert_gradients_near
 
 from rlhf.algorithms import ppo
+from rlhf.models.backbone import backbones
 from rlhf.online import loop, rewards, sampler
 from rlhf.online import reference as references
 from rlhf.online.prompts import PromptStream
@@ -75,6 +76,22 @@ def test_the_first_ratio_is_exactly_1(
         assert measured["clip_fraction"] == 0
         assert measured["approx_kl"] == 0
         assert steps[1][1] != 1.0, "nothing was learned from the first minibatch"
+
+
+@pytest.mark.parametrize("kind", ["head", "critic"])
+def test_rows_in_one_sequence_are_trained_on_as_padded_ones(monkeypatch, tmp_path, mixture, kind):
+    """Of the policy, the critic, the reward model and the reference."""
+    steps, figures = spy_on_minibatches(monkeypatch), []
+    for packs in (False, True):
+        settings = config(value__kind=kind, minibatch_size=4, epochs=2)
+        one = trainer(mixture, tmp_path / str(packs), settings)
+        models = [*backbones(one.actor), one.scoring.reward._model, one.scoring.reference._model]
+        for model in models:
+            model.attend("sdpa", packs)
+        steps.clear()
+        figures.append(one.optimise(0, experience_of(one)))
+        assert steps[0][1] == 1.0
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=1e-5)
 
 
 def test_log_probabilities_are_those_of_the_sampling_distribution(mixture, tmp_path):

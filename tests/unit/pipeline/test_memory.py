@@ -93,11 +93,13 @@ def test_published_models_have_their_published_sizes(name: str, billions: float)
     assert shape_of(KNOWN[name], "").parameters / 1e9 == pytest.approx(billions, rel=0.01)
 
 
-def kept(family: str, layers: int, precision: str, tokens: int) -> int:
+def kept(family: str, layers: int, precision: str, tokens: int, eager: bool = False) -> int:
     """Bytes that the graph keeps of a row, but for weights and their narrow copies."""
     model = model_of(family, layers)
     root = TokenScorer(model)
     root.compute_in(precision)
+    if eager:
+        root.attend("eager")
     sizes = {p.numel() for p in model.parameters()}
     found: dict[int, int] = {}
     alive = []
@@ -122,6 +124,15 @@ def test_activations_are_those_that_the_graph_keeps(family: str, precision: str)
     shape = shape_of(model_of(family).config.to_dict(), "")
     planned = layer_bytes(shape, Pass(tokens, tokens, precision == "bfloat16"))
     assert planned == pytest.approx(counted, rel=0.04)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_plain_attention_keeps_scores_too(precision: str) -> None:
+    tokens, narrow = 75, precision == "bfloat16"
+    counted = kept("llama", 3, precision, tokens, True) - kept("llama", 2, precision, tokens, True)
+    shape = shape_of(model_of("llama").config.to_dict(), "")
+    planned = layer_bytes(shape, Pass(tokens, tokens, narrow, eager=True))
+    assert planned == pytest.approx(counted, rel=0.05)
 
 
 def test_sharding_divides_what_the_paper_says() -> None:

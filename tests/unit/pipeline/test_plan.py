@@ -110,6 +110,15 @@ def test_what_is_said_is_taken(valid: dict[str, Any]) -> None:
             "cluster.stages.evaluate.engine: only train_sft",
         ),
         ({"activation_checkpointing": "maybe"}, "cluster.activation_checkpointing"),
+        ({"attention": "flex"}, "cluster.attention: flex needs GPUs; auto, sdpa, eager do not"),
+        (
+            {"stages": {"train_sft": {"attention": "flash"}}},
+            "cluster.stages.train_sft.attention: flash needs GPUs",
+        ),
+        (
+            {"stages": {"evaluate": {"attention": "sdpa"}}},
+            "cluster.stages.evaluate.attention: only train_sft",
+        ),
     ],
 )
 def test_what_excludes_each_other(
@@ -127,15 +136,16 @@ def test_true_may_be_text_on_a_command_line(valid: dict[str, Any]) -> None:
 
 def test_the_stage_is_told(valid: dict[str, Any]) -> None:
     config = configuration(valid, gpus_per_node=8, engine="fsdp", shard="node", offload="all",
-                           activation_checkpointing=True)  # fmt: skip
+                           activation_checkpointing=True, attention="flex")  # fmt: skip
     told = shlex.split(training_options(config, "train_sft", "chat"))
     manifest = ["--output", "manifest", "x/manifest.json"]
     stage, _ = parse(["--name", "chat", "--config", "{}", *manifest, *told])
     assert stage.engine == plan(config, "train_sft", "chat").engine
     assert (stage.engine.kind, stage.engine.shard, stage.engine.offload) == ("fsdp", "node", "all")
     assert stage.engine.activation_checkpointing
+    assert stage.engine.attention == "flex"
     plain = training_options(load_config(valid | {"cluster": {}}), "train_sft", "chat")
-    assert "--engine replicated --shard all --offload none" in plain
+    assert "--engine replicated --shard all --offload none --attention auto" in plain
     assert "checkpointing" not in plain
 
 

@@ -88,6 +88,15 @@ def test_an_overflow_on_one_rank_is_left_out_on_all(runs, kind):
         assert result["restored"] == result["overflow"]["scale"]
 
 
+def test_rows_in_one_sequence_come_to_what_padded_ones_do(runs):
+    alone = runs[1]
+    for packed, padded in zip(
+        alone["packed llama replicated"]["figures"], alone["reward llama replicated"]["figures"],
+        strict=True,
+    ):  # fmt: skip
+        assert packed == pytest.approx(padded, rel=1e-5)
+
+
 @pytest.mark.parametrize(("case", "kind"), RUNS)
 def test_whole_weights_are_the_same_on_every_rank_and_in_one_process(runs, case, kind):
     (first, second), alone, _ = runs

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from rlhf.algorithms import pairs
 from rlhf.config.dpo import DpoConfig
+from rlhf.models.devices import moved
 from rlhf.models.roots import from_starts
 from rlhf.training.engine.protocol import Forward
 from rlhf.training.loop import map_rows
@@ -63,7 +64,8 @@ class DpoObjective:
         losses: list[torch.Tensor] = []
         sums: dict[str, torch.Tensor | float] = defaultdict(float)
         for row, logprobs in zip(rows, reply_logprobs(scorer, rows), strict=True):
-            ratios = logprobs - self._reference(row).to(logprobs)  # [k], nats
+            reference = moved(self._reference(row), logprobs.device)
+            ratios = logprobs - reference.to(logprobs)  # [k], nats
             better, worse = pairs.split(ratios)  # [P], [P]
             losses.append(self._loss(better - worse).mean())
             for name, value in _measures(ratios.detach(), self._config.beta).items():

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from rlhf.catalog import RULES, RUNS, TRAINING
 from rlhf.config.base import Strict, key
-from rlhf.runtime.options import Offload, Shard
+from rlhf.runtime.options import AttentionChoice, Offload, Shard
 
 if TYPE_CHECKING:
     from rlhf.config.schema import Config
@@ -69,6 +69,9 @@ class StageConfig(EngineConfig):
     offload: Offload | None = key(None, about="what leaves the GPUs; training stages only")
     activation_checkpointing: Checkpointing | None = key(
         None, about="whether activations are computed again; training stages only"
+    )
+    attention: AttentionChoice | None = key(
+        None, about="how attention is computed; training stages only"
     )
 
 
@@ -126,6 +129,12 @@ class ClusterConfig(EngineConfig):
         about="compute activations again in the backward pass: about a third more computation, a "
         "fraction of the memory; `auto`: where it does not fit otherwise",
     )
+    attention: AttentionChoice = key(
+        "auto",
+        about="how attention is computed: `flash` and `flex`, on GPUs, with rows in one sequence "
+        "without padding; `sdpa`, torch's scaled dot products; `eager`, plain products; `auto`: "
+        "on GPUs the first that works and agrees with `eager`, on CPUs as transformers has it",
+    )
     stages: dict[Rule, StageConfig] = key({}, about="stage → what its jobs ask for instead")
 
 
@@ -156,6 +165,7 @@ class EngineRequest:
     shard: Shard
     offload: Offload
     activation_checkpointing: Checkpointing
+    attention: AttentionChoice
 
 
 def own_values(config: Config, rule: Rule) -> dict[str, Any]:
@@ -229,5 +239,7 @@ def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:
             f"{where('offload')}: engine {engine} can't offload {asked.offload!r}; "
             f"{', '.join(able)} can"
         )
+    if asked.attention in ("flash", "flex") and not stage_layout(config, rule).gpus:
+        yield f"{where('attention')}: {asked.attention} needs GPUs; auto, sdpa, eager do not"
     if asked.shard == "node" and engine not in ("auto", "fsdp"):
         yield f"{where('shard')}: engine {engine} has no slices of a node; auto, fsdp have"

@@ -1,7 +1,8 @@
 """A transformer from token ids to last hidden states: what all roots are built on.
 
 Sequences are right-padded and no mask is passed: in a causal model a real token never sees what
-stands to its right, so padding changes nothing, and attention keeps its fast causal path.
+stands to its right, so padding changes nothing, and attention keeps its fast causal path. Where
+attention can tell rows apart (``attend``), they stand in one sequence without padding instead.
 
 Shapes: B sequences, T the longest, H the width, N selected positions.
 """
@@ -9,6 +10,7 @@ Shapes: B sequences, T the longest, H the width, N selected positions.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,12 @@ import torch
 from torch import nn
 
 from rlhf.errors import ConfigError
+from rlhf.models import attention
+from rlhf.models.devices import moved
+from rlhf.models.packing import MULTIPLES, Row, model_inputs, pack, window_of
 from rlhf.models.precision import products
 from rlhf.models.trunk import Trunk
+from rlhf.runtime.options import AttentionKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,9 +41,15 @@ class Backbone(nn.Module):
         model: a causal model of transformers, its weights in place.
     """
 
+    # How attention is computed where nothing else is asked for: the first that works.
+    preferred: tuple[AttentionKind, ...] = ("flash", "flex", "sdpa", "eager")
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
+        attention.install()
         self.model = model
+        self.attention: AttentionKind | None = None  # as transformers has it
+        self._packs = False
         self._trunk: Trunk | None = None
         self._dtype: torch.dtype | None = None
         self._device: torch.device | None = None
@@ -50,9 +62,26 @@ class Backbone(nn.Module):
         Args:
             device: computes; the weights may be kept elsewhere.
             lockstep: ranks pass through the layers together, so a call is one pass through each:
-                histories and prompts are not shared, and no layer's output is remembered.
+                histories and prompts are shared within a sequence alone, and no layer's output is
+                remembered.
         """
         self._device, self._lockstep = device, lockstep
+
+    def attend(self, kind: AttentionKind, packs: bool | None = None) -> None:
+        """Choose how attention is computed, and whether rows stand in one sequence.
+
+        Args:
+            kind: ``flash``: torch's variable-length FlashAttention; ``flex``: FlexAttention;
+                ``sdpa``: torch's scaled dot products; ``eager``: plain products.
+            packs: whether rows stand in one sequence without padding; None: where kernels leave
+                out what is hidden, in ``flash`` and ``flex``. ``eager`` would add the mask.
+        """
+        assert not (packs and kind == "eager")
+        self.attention = kind
+        self._packs = kind in ("flash", "flex") if packs is None else packs
+        implementation = "eager" if kind == "eager" else "sdpa"
+        if self.model.config._attn_implementation != implementation:
+            self.model.set_attn_implementation(implementation)
 
     @property
     def device(self) -> torch.device:
@@ -70,16 +99,24 @@ class Backbone(nn.Module):
 
         The model has to apply a boolean mask as it is given: eager attention would add it.
         """
-        attention = self.model.config._attn_implementation
-        return not self._lockstep and Trunk.fits(self.model) and attention == "sdpa"
+        if self._packs:
+            return self.attention != "flash" and window_of(self.model.config) is None
+        implementation = self.model.config._attn_implementation
+        return not self._lockstep and Trunk.fits(self.model) and implementation == "sdpa"
 
     @property
     def shares_prompts(self) -> bool:
         """Whether sequences with one prompt should share a pass over it.
 
-        On a CPU: a GPU is kept busy by many rows at a time, even if some of it is done twice.
+        On a CPU, and where rows stand in one sequence. Padded, a GPU is kept busy by many rows at
+        a time, even if some of it is done twice.
         """
-        return self.branches and self.device.type == "cpu"
+        return self.branches and (self._packs or self.device.type == "cpu")
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows stand in one sequence without padding."""
+        return self._packs
 
     def compute_in(self, precision: str) -> None:
         """Choose the type of the matrix products: ``bfloat16``, ``float16`` or ``float32``.
@@ -160,7 +197,7 @@ class Backbone(nn.Module):
             if self._trunk is not None and not self._lockstep:
                 lower = pad_right([self._trunk.lower(ids) for ids in sequences])
                 return self._trunk.upper(lower).float()
-            ids = pad_right(sequences).to(self.device)
+            ids = moved(pad_right(sequences), self.device)
             return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
 
     def branched_hidden_states(
@@ -217,6 +254,8 @@ class Backbone(nn.Module):
                 its places; those with one prompt share a pass over it, exactly in values and
                 gradients, where the model ``shares_prompts``. None: each goes alone.
         """
+        if self._packs:
+            return self._packed_states_at(sequences, places, prompts)
         shared, alone = who_shares(sequences, prompts if self.shares_prompts else None)
         found: dict[int, torch.Tensor] = {}
         for rows in shared:
@@ -231,9 +270,52 @@ class Backbone(nn.Module):
             # One index for all rows: each would go to the GPU by itself.
             width = hidden.shape[1]
             index = torch.cat([row * width + places[i] for row, i in enumerate(alone)])
-            states = hidden.flatten(0, 1)[index.to(hidden.device)]
+            states = hidden.flatten(0, 1)[moved(index, hidden.device)]
             found |= zip(alone, states.split([len(places[i]) for i in alone]), strict=True)
         return torch.cat([found[i] for i in range(len(sequences))])
+
+    def _packed_states_at(
+        self,
+        sequences: Sequence[torch.Tensor],
+        places: Sequence[torch.Tensor],
+        prompts: Sequence[int] | None,
+    ) -> torch.Tensor:
+        """See ``states_at``: all sequences in one, in one pass."""
+        shared, alone = who_shares(sequences, prompts if self.shares_prompts else None, math.inf)
+        rows: list[Row] = []
+        wanted: dict[int, tuple[int, torch.Tensor]] = {}  # sequence → its piece, places in that
+        pieces = 0
+        for group in shared:
+            assert prompts is not None
+            length = prompts[group[0]]
+            rows.append((sequences[group[0]][:length], [sequences[i][length:] for i in group]))
+            for reply, i in enumerate(group, 1):
+                wanted[i] = pieces + reply, places[i] - length
+            pieces += 1 + len(group)
+        for piece, i in enumerate(alone, pieces):
+            rows.append((sequences[i], ()))
+            wanted[i] = piece, places[i]
+        return self.packed_states(rows, [wanted[i] for i in range(len(sequences))])
+
+    def packed_states(
+        self, rows: Sequence[Row], wanted: Sequence[tuple[int, torch.Tensor]]
+    ) -> torch.Tensor:
+        """Last hidden states [N, H], float32, of rows that stand in one sequence.
+
+        Frozen layers are computed with the others: many rows at a time keep a GPU busy.
+
+        Args:
+            rows: see ``packing``.
+            wanted: number of a piece, of all histories and replies in their order, and places in
+                it.
+        """
+        assert self.attention is not None
+        packed = pack(rows, MULTIPLES.get(self.attention, 1))
+        index = torch.cat([packed.starts[piece] + places for piece, places in wanted])
+        inputs = model_inputs(packed, self.attention, self.model.config, self.device)
+        with self._passing():
+            hidden = self.model.base_model(**inputs).last_hidden_state[0]
+        return hidden[moved(index, hidden.device)].float()
 
 
 def pad_right(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -268,13 +350,16 @@ def _batched(
 
 
 def who_shares(
-    sequences: Sequence[torch.Tensor], prompts: Sequence[int] | None
+    sequences: Sequence[torch.Tensor],
+    prompts: Sequence[int] | None,
+    most: float | None = None,
 ) -> tuple[list[list[int]], list[int]]:
     """Indices of sequences that share a pass over their prompt, and of those that stand alone.
 
     Args:
         sequences: token ids, unpadded.
         prompts: tokens of each prompt; None: nothing is shared.
+        most: tokens of a prompt and what follows it; None: ``BRANCHED_TOKENS``.
     """
     if prompts is None:
         return [], list(range(len(sequences)))
@@ -282,7 +367,7 @@ def who_shares(
     for i, (sequence, length) in enumerate(zip(sequences, prompts, strict=True)):
         found = groups.setdefault(tuple(sequence[:length].tolist()), [[]])
         tokens = length + sum(len(sequences[j]) - length for j in (*found[-1], i))
-        if tokens > BRANCHED_TOKENS:
+        if tokens > (BRANCHED_TOKENS if most is None else most):
             found.append([])
         found[-1].append(i)
     parts = [part for key, found in groups.items() for part in found if key]

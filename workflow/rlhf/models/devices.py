@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,24 @@ def own_dtype() -> torch.dtype:
     if own_device().type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; a GPU fetches it by itself, and this process goes on meanwhile."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def fetched(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors [N_i] on the CPU; this process waits for its GPU once, not once for each.
+
+    Args:
+        tensors: of one device and type.
+    """
+    if not tensors:
+        return []
+    return list(torch.cat(list(tensors)).cpu().split([len(each) for each in tensors]))
 
 
 def check_device() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from rlhf.models.devices import moved
 from rlhf.models.head import OwnHead, computing
 from rlhf.models.precision import add_product, is_narrow, products, wide_linear
 
@@ -116,7 +117,7 @@ def token_logprobs(
     """
     # The head goes in as it is: its gradient is summed, and given back, in its own type.
     narrow = hidden.to(dtype or head.weight.dtype)
-    targets, learn = targets.to(hidden.device), torch.is_grad_enabled()
+    targets, learn = moved(targets, hidden.device), torch.is_grad_enabled()
 
     def logprobs(states: torch.Tensor) -> Any:
         return _TokenLogprobs.apply(
@@ -153,7 +154,7 @@ def own_token_logprobs(
     rows = max(1, CHUNK_ELEMENTS // vocabulary)
     pieces = [
         checkpoint(piece, h, t, use_reentrant=False) if again else piece(h, t)
-        for h, t in zip(hidden.split(rows), targets.to(hidden.device).split(rows), strict=True)
+        for h, t in zip(hidden.split(rows), moved(targets, hidden.device).split(rows), strict=True)
     ]
     logprobs, entropies = zip(*pieces, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)

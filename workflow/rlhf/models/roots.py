@@ -20,7 +20,9 @@ from rlhf.models.adapters import switched_off
 from rlhf.models.backbone import Backbone
 from rlhf.models.head import OwnHead
 from rlhf.models.logprobs import own_token_logprobs, token_logprobs
+from rlhf.models.packing import Row
 from rlhf.models.precision import wide_linear
+from rlhf.runtime.options import AttentionKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,6 +121,9 @@ class ReplyScorer(Backbone):
         model: a sequence classification model with one label and a linear layer ``score``.
     """
 
+    # Replies to one history share it under masks, which FlashAttention does not have.
+    preferred: tuple[AttentionKind, ...] = ("flex", "flash", "sdpa", "eager")
+
     def forward(
         self, histories: Sequence[torch.Tensor], replies: Sequence[Sequence[torch.Tensor]]
     ) -> tuple[torch.Tensor]:
@@ -126,7 +131,7 @@ class ReplyScorer(Backbone):
 
         Several replies to one history are computed after one pass over it, where the model
         ``branches``: all such histories in one padded batch. All other replies stand in another,
-        each after its history.
+        each after its history. Where the model ``packs``, all stand in one sequence.
 
         Args:
             histories: token ids [P_i]; empty where a reply is the whole sequence.
@@ -137,6 +142,8 @@ class ReplyScorer(Backbone):
         found: dict[int, torch.Tensor] = {}
         pairs = list(zip(histories, replies, strict=True))
         branched = [self.branches and len(own) > 1 and len(history) > 0 for history, own in pairs]
+        if self.packs:
+            return (self._packed_scores(pairs, branched),)
         together = [i for i, several in enumerate(branched) if several]
         alone = [i for i, several in enumerate(branched) if not several]
         if together:
@@ -151,6 +158,24 @@ class ReplyScorer(Backbone):
             sizes = [len(replies[i]) for i in alone]
             found |= zip(alone, self._score(last).split(sizes), strict=True)
         return (torch.cat([found[i] for i in range(len(histories))]),)
+
+    def _packed_scores(self, pairs: Sequence[Row], branched: Sequence[bool]) -> torch.Tensor:
+        """Raw scores [N] of all replies, after a history that they share or each after its own."""
+        rows: list[Row] = []
+        ends: list[tuple[int, torch.Tensor]] = []
+        pieces = 0
+        for (history, replies), shared in zip(pairs, branched, strict=True):
+            own: list[Row] = (
+                [(history, replies)]
+                if shared
+                else [(torch.cat([history, reply]), ()) for reply in replies]
+            )
+            scored = replies if shared else [row for row, _ in own]
+            pieces += shared
+            ends += [(pieces + i, torch.tensor([len(ids) - 1])) for i, ids in enumerate(scored)]
+            pieces += len(scored)
+            rows += own
+        return self._score(self.packed_states(rows, ends))
 
     def _score(self, states: torch.Tensor) -> torch.Tensor:
         """Raw scores [N] of hidden states [N, H]."""
@@ -181,6 +206,8 @@ class Critic(ReplyScorer):
         mean: mean of the raw scores.
         std: their standard deviation.
     """
+
+    preferred = Backbone.preferred  # it is asked for values of whole responses
 
     def __init__(self, model: PreTrainedModel, mean: float, std: float) -> None:
         super().__init__(model)

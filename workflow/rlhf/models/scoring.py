@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rlhf.data.batching import batches_by_length
+from rlhf.models import devices
 from rlhf.models.backbone import Backbone, who_shares
 from rlhf.models.roots import ReplyScorer, TokenScorer, from_starts
 
@@ -36,7 +37,8 @@ def sequence_logprobs(
             computed in lockstep, as many as on the rank that needs most.
         forward: called in place of ``scorer``, where an engine holds it.
     """
-    found: dict[int, torch.Tensor] = {}
+    order: list[int] = []
+    values: list[torch.Tensor] = []
     prompts = [start - 1 for start in starts]
     shared, alone = _batches(scorer, sequences, prompts, max_tokens, passes)
     for rows in shared + alone:
@@ -44,9 +46,10 @@ def sequence_logprobs(
         places = from_starts(chosen, [starts[i] for i in rows])
         shared_by = [prompts[i] for i in rows]
         logprobs, *_ = (forward or scorer)(chosen, places, temperature, prompts=shared_by)
-        parts = logprobs.cpu().split([len(each) for each in places])
-        for i, part in zip(rows, parts, strict=True):
-            found.setdefault(i, part)
+        order += rows
+        values += logprobs.split([len(each) for each in places])
+    # Where one was repeated to keep step with other ranks, the first counts.
+    found = dict(zip(reversed(order), reversed(devices.fetched(values)), strict=True))
     return [found[i] for i in range(len(sequences))]
 
 
@@ -95,7 +98,9 @@ def _batches(
 
     At the end the shortest sequence is repeated until there are as many as ``passes`` wants.
     """
-    shared, alone = who_shares(sequences, prompts if scorer.shares_prompts else None)
+    # In one sequence those with one prompt share it anyhow, beside any others.
+    apart = scorer.shares_prompts and not scorer.packs
+    shared, alone = who_shares(sequences, prompts if apart else None)
     batches = batches_by_length([len(sequences[i]) for i in alone], max_tokens, alike=ALIKE)
     needed = len(shared) + len(batches)
     shortest = min(range(len(sequences)), key=lambda i: len(sequences[i]), default=0)

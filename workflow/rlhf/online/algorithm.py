@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from rlhf.models.devices import moved
 from rlhf.online.rollout import Rollout
 
 
@@ -79,7 +80,7 @@ class Batch:
         """Some responses' tokens, on the device of the actor's output."""
 
         def joined(parts: list[torch.Tensor]) -> torch.Tensor:
-            return torch.cat([parts[i] for i in indices]).to(new.logprobs.device)
+            return moved(torch.cat([parts[i] for i in indices]), new.logprobs.device)
 
         rollout, credit = experience.rollout, experience.credit
         return cls(

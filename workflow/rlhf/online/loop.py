@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.core.seeds import generator
+from rlhf.models import devices
 from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience
 from rlhf.online.kl import kl_estimate
 from rlhf.online.minibatches import micro_batches_by_prompt, minibatches, places_of
@@ -227,19 +228,24 @@ class OnlineTrainer:
         The same responses share a forward pass as in training, so before the first optimizer step
         the probability ratio is exactly 1.
         """
-        logprobs: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-        values: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+        order: list[int] = []
+        logprobs: list[torch.Tensor] = []
+        values: list[torch.Tensor] = []
         for each in chain.from_iterable(self._rounds(update, 0, lengths)):
             output = self._act(sequences, starts, each.rows)
             if not each.counts:
                 continue
             sizes = [len(sequences[i]) - starts[i] for i in each.rows]
-            for i, part in zip(each.rows, output.logprobs.cpu().split(sizes), strict=True):
-                logprobs[i] = part
+            order += each.rows
+            logprobs += output.logprobs.split(sizes)
             if len(output.values):
-                for i, part in zip(each.rows, output.values.cpu().split(sizes), strict=True):
-                    values[i] = part
-        return logprobs, values
+                values += output.values.split(sizes)
+
+        def in_order(parts: list[torch.Tensor]) -> list[torch.Tensor]:
+            known = dict(zip(order, devices.fetched(parts), strict=False))
+            return [known.get(i, torch.empty(0)) for i in range(len(sequences))]
+
+        return in_order(logprobs), in_order(values)
 
     def _accumulate(
         self, experience: Experience, rounds: list[Round]

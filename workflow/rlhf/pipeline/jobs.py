@@ -116,6 +116,7 @@ def training_options(config: Config, rule: Rule, name: str) -> str:
         f" --save-margin {config.cluster.save_margin_seconds:g}"
         f" --micro-batch-tokens {config.runtime.micro_batch_tokens}"
         f" --engine {engine.kind} --shard {engine.shard} --offload {engine.offload}"
+        f" --attention {engine.attention}"
     )
     options += " --activation-checkpointing" * engine.activation_checkpointing
     return options + " --deterministic" * config.runtime.deterministic

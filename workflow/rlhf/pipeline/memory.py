@@ -8,7 +8,7 @@ activations are what torch's graph keeps of transformers' layers, counted; a tes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlhf.pipeline.shapes import Shape
 from rlhf.runtime.options import EngineKind, Offload
@@ -104,11 +104,13 @@ class Pass:
         tokens: padded tokens.
         longest: of them in one row.
         narrow: whether matrix products are bfloat16 or float16.
+        eager: whether attention keeps scores, in every family.
     """
 
     tokens: int
     longest: int
     narrow: bool = True
+    eager: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,11 @@ _OTHERS = _KEPT["olmo2"]  # the most of those with a gate
 def layer_bytes(shape: Shape, batch: Pass) -> float:
     """Activations of one layer for the backward pass."""
     narrow, wide = _KEPT.get(shape.family, _OTHERS)
-    return batch.tokens * (narrow if batch.narrow else wide).bytes(shape, batch.longest)
+    kept = narrow if batch.narrow else wide
+    if batch.eager:
+        # Probabilities in float32, and as the products take them.
+        kept = replace(kept, scores=6 if batch.narrow else 4)
+    return batch.tokens * kept.bytes(shape, batch.longest)
 
 
 def activation_bytes(model: Model, setting: Setting, batch: Pass) -> float:

@@ -17,7 +17,7 @@ from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
 from rlhf.pipeline.shapes import model_shape
-from rlhf.runtime.options import EngineKind, EngineOptions, Shard
+from rlhf.runtime.options import AttentionChoice, EngineKind, EngineOptions, Shard
 
 FITS = 0.8  # of a GPU: what `auto` fills; the rest is for fragments, and for what is not counted
 # Of models.generate: rows decoded together, and the room of their keys and values.
@@ -43,6 +43,7 @@ class Work:
         rows: rows of a batch of all ranks.
         micro_batch_tokens: padded tokens of a pass.
         narrow: whether matrix products are bfloat16 or float16.
+        eager: whether attention keeps scores, in every family.
         held: models of which one is there at a time, where nothing is trained.
         width: bytes of their weights.
         gpu_memory_gb: memory of one GPU.
@@ -57,6 +58,7 @@ class Work:
     rows: int = 1
     micro_batch_tokens: int = 1
     narrow: bool = True
+    eager: bool = False
     held: tuple[Model, ...] = ()
     width: int = 4
     gpu_memory_gb: float = 80.0
@@ -70,7 +72,7 @@ class Work:
         """The largest forward and backward pass of a rank."""
         batch = math.ceil(self.rows / self.ranks) * self.longest
         tokens = max(self.longest, min(self.micro_batch_tokens, batch))
-        return Pass(tokens, self.longest, self.narrow)
+        return Pass(tokens, self.longest, self.narrow, self.eager)
 
     def sampling_bytes(self, policy: Model, beside: Bytes, width: int) -> Bytes:
         """What sampling needs: rows that have no room beside the rest wait for their turn."""
@@ -160,7 +162,10 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         rank=run.adapter.rank if run.adapter else 0,
         narrow=narrow and layout.gpus > 0,  # a CPU samples from it as it is
     )
-    common = Work(layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, gpu_memory_gb=gpu)
+    eager = engine_request(config, rule).attention == "eager"
+    common = Work(
+        layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, eager=eager, gpu_memory_gb=gpu
+    )
     if not row.online:
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
@@ -208,6 +213,7 @@ class Plan:
         work: what is done.
         setting: how the engine keeps what is trained.
         shard: over which ranks.
+        attention: how it is computed.
         decided: keys of ``cluster`` that ``auto`` decided → what for.
     """
 
@@ -216,6 +222,7 @@ class Plan:
     work: Work
     setting: Setting
     shard: Shard
+    attention: AttentionChoice
     decided: Mapping[str, object]
 
     @cached_property
@@ -237,7 +244,7 @@ class Plan:
     def engine(self) -> EngineOptions:
         """What the training stage is told."""
         one = self.setting
-        return EngineOptions(one.kind, self.shard, one.offload, one.checkpointing)
+        return EngineOptions(one.kind, self.shard, one.offload, one.checkpointing, self.attention)
 
     @property
     def host_gb(self) -> float:
@@ -280,7 +287,7 @@ def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = No
             decided["offload"] = setting.offload
     if work.trained and asked.activation_checkpointing == "auto":
         decided["activation_checkpointing"] = setting.checkpointing
-    return Plan(rule, name, work, setting, asked.shard, decided)
+    return Plan(rule, name, work, setting, asked.shard, asked.attention, decided)
 
 
 def _ladder(asked: EngineRequest, work: Work) -> Iterator[Setting]:
@@ -317,7 +324,7 @@ def nearest_fit(planned: Plan) -> str:
 def _changes(planned: Plan) -> Iterator[str]:
     """Changes with which a job fits: another engine, smaller passes, larger GPUs."""
     work = planned.work
-    open_request = EngineRequest("auto", planned.shard, "none", "auto")
+    open_request = EngineRequest("auto", planned.shard, "none", "auto", planned.attention)
     settings = [*_ladder(open_request, work)] if work.trained else []
     least = settings[-1] if settings else planned.setting
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 EngineKind = Literal["replicated", "fsdp", "zero1", "zero2", "zero3"]
 Shard = Literal["all", "node"]
 Offload = Literal["none", "optimizer", "all"]
+AttentionKind = Literal["flash", "flex", "sdpa", "eager"]
+AttentionChoice = Literal["auto", "flash", "flex", "sdpa", "eager"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where weights, gradients and moments are kept in training; it changes no result.
+    """How training computes, and where weights, gradients and moments are kept.
+
+    Beyond rounding it changes no result.
 
     Attributes:
         kind: ``replicated``: whole on every rank; ``fsdp``: FSDP2; ``zero1`` to ``zero3``:
@@ -47,9 +51,12 @@ class EngineOptions:
             between nodes.
         offload: what is kept in the memory of the CPUs between passes.
         activation_checkpointing: compute activations again in the backward pass.
+        attention: how attention is computed; ``auto``: on GPUs the first way that works, on CPUs
+            as transformers has it.
     """
 
     kind: EngineKind = "replicated"
     shard: Shard = "all"
     offload: Offload = "none"
     activation_checkpointing: bool = False
+    attention: AttentionChoice = "auto"

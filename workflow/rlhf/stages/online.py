@@ -38,6 +38,7 @@ from rlhf.stages.training import (
     tokenizer_facts,
 )
 from rlhf.training import distributed
+from rlhf.training.attention import choose_attention
 from rlhf.training.batches import check_rollouts
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
@@ -166,11 +167,13 @@ def _scoring(
         tokens = stage.micro_batch_tokens
         judge = load_reply_scorer(folders["reward"], dtype="auto")
         judge.compute_in(config.precision)
+        choose_attention(judge, stage.engine.attention)
         reward = RewardModel(engine.frozen(judge), eos_id, tokens)
         if config.adapter:
             return reward, AdapterOff(engine, policy, temperature, tokens)
         start = load_token_scorer(folders["reference"], dtype="auto")
         start.compute_in(config.precision)
+        choose_attention(start, stage.engine.attention)
         return reward, ReferenceModel(engine.frozen(start), temperature, tokens)
     clients = {kind: _client(stage, kind, folder) for kind, folder in folders.items()}
     return (

@@ -28,7 +28,14 @@ from rlhf.errors import EXIT_BAD_INPUT, EXIT_FENCED, EXIT_SAVED, ConfigError, Fe
 from rlhf.provenance.manifest import MANIFEST, Manifest
 from rlhf.runtime import fence
 from rlhf.runtime.deadline import Saved
-from rlhf.runtime.options import EngineKind, EngineOptions, Offload, RunOptions, Shard
+from rlhf.runtime.options import (
+    AttentionChoice,
+    EngineKind,
+    EngineOptions,
+    Offload,
+    RunOptions,
+    Shard,
+)
 
 logger = logging.getLogger("rlhf")
 
@@ -53,7 +60,7 @@ class Stage:
         save_margin: least seconds before the end of an allocation that are kept for saving.
         micro_batch_tokens: padded tokens in one forward and backward pass.
         deterministic: use deterministic kernels alone.
-        engine: where weights, gradients and moments are kept in training.
+        engine: how training computes, and where weights, gradients and moments are kept.
         log: file of the log; TensorBoard events and figures of speed go beside it.
         rows: tokens of the longest rows that the configuration has for the model, by its keys.
         runs: what later runs need of the model (``config.needs``) → their names.
@@ -222,6 +229,7 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
     parser.add_argument("--shard", choices=get_args(Shard), default="all")
     parser.add_argument("--offload", choices=get_args(Offload), default="none")
     parser.add_argument("--activation-checkpointing", action="store_true")
+    parser.add_argument("--attention", choices=get_args(AttentionChoice), default="auto")
     parser.add_argument("--log", type=Path, help="also write the log to this file")
     parser.add_argument("--rows", action="append", default=[], metavar="KEYS=TOKENS")
     parser.add_argument("--runs", action="append", default=[], metavar="NEED=RUN")
@@ -245,7 +253,9 @@ def parse(argv: list[str] | None = None) -> tuple[Stage, argparse.Namespace]:
         save_margin=args.save_margin,
         micro_batch_tokens=args.micro_batch_tokens,
         deterministic=args.deterministic,
-        engine=EngineOptions(args.engine, args.shard, args.offload, args.activation_checkpointing),
+        engine=EngineOptions(
+            args.engine, args.shard, args.offload, args.activation_checkpointing, args.attention
+        ),
         log=args.log,
         started=time.time(),
         rows={keys: int(most) for keys, _, most in (one.rpartition("=") for one in args.rows)},

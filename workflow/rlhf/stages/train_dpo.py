@@ -16,6 +16,7 @@ from rlhf.stages.training import (
     validation,
 )
 from rlhf.training import distributed
+from rlhf.training.attention import attention_facts
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.open import open_engine
 from rlhf.training.loop import train
@@ -51,7 +52,7 @@ def run(stage: Stage) -> None:
         reference,
     )
     publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
-    facts |= machine_facts(threads)
+    facts |= machine_facts(threads) | attention_facts(model)
     finish(stage, finished, data, held_out, finished.last_metrics(*MEASURES), facts)
 
 

@@ -14,6 +14,7 @@ from rlhf.models.roots import ActorCritic, Critic, ValueHead
 from rlhf.stages import online
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import adapt, publish_weights
+from rlhf.training.attention import attention_facts
 
 
 def run(stage: Stage) -> None:
@@ -37,7 +38,7 @@ def run(stage: Stage) -> None:
         write_tensors(folder / "model.safetensors", dict(merged(value, weights)))
 
     publish_weights(trainer.engine, "value.", stage.outputs["value"], write)
-    online.finish(stage, trainer, facts)
+    online.finish(stage, trainer, facts | attention_facts(actor))
 
 
 if __name__ == "__main__":

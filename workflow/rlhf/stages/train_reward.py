@@ -26,6 +26,7 @@ from rlhf.stages.training import (
     tokenizer_facts,
 )
 from rlhf.training import distributed
+from rlhf.training.attention import attention_facts
 from rlhf.training.batches import check_batches
 from rlhf.training.engine.open import open_engine
 from rlhf.training.loop import train
@@ -85,7 +86,7 @@ def run(stage: Stage) -> None:
         "different": shown.different,
         "prompts": shown.prompts,
     }
-    facts |= machine_facts(threads)
+    facts |= machine_facts(threads) | attention_facts(model)
     facts |= {"warning": shown.warning} if shown.warning else {}
     finish(stage, finished, data, held_out, metrics, facts, {"calibration": counts})
 

@@ -5,6 +5,7 @@ from rlhf.config.rloo import RlooConfig
 from rlhf.models.roots import Actor
 from rlhf.stages import online
 from rlhf.stages.stage import Stage, main
+from rlhf.training.attention import attention_facts
 
 
 def run(stage: Stage) -> None:
@@ -15,7 +16,7 @@ def run(stage: Stage) -> None:
     actor = Actor(policy, config.sampling.temperature)
     rates = {"policy.": config.optimizer.learning_rate}
     trainer = online.train(stage, config, Rloo(config), actor, rates, facts["threads"])
-    online.finish(stage, trainer, facts)
+    online.finish(stage, trainer, facts | attention_facts(actor))
 
 
 if __name__ == "__main__":

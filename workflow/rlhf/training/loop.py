@@ -8,7 +8,7 @@ global batch, so accumulation is exact: 1 × 8 and 8 × 1 rows give the same gra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from rlhf.config.offline import OfflineConfig
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
+from rlhf.models import devices
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
@@ -122,13 +123,10 @@ def train(
             prepared.compute()
         record_validation(0)
 
+    batches = _global_batches(data, config, run.start, steps)
+    upcoming = next(batches, [])
     for step in range(run.start, steps):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or step == run.start:
-            order = data.order(config.seed, epoch, batch, config.length_grouping)
-        global_batch = order[position * batch : (position + 1) * batch]
-        with run.performance.phase("data"):
-            rows = [data[int(i)] for i in global_batch]
+        rows = upcoming
         weight = sum(objective.weight(row) for row in rows)
         tokens = sum(math.prod(objective.shape(row)) for row in rows)
         if not weight:
@@ -145,6 +143,9 @@ def train(
                 engine.backward(each.weight * loss / weight, last=each is rounds[-1])
                 sums.add({"loss": loss, **measured}, each.counts)
                 losses.append(loss.detach())
+        with run.performance.phase("data"):
+            upcoming = next(batches, [])  # while a GPU still computes
+        with run.performance.phase("forward_backward"):
             record = sums.over_ranks().means(weight)
         factor, rate = rate_of(step + 1)
         where = finite.place(options.name, step + 1, rate)
@@ -177,6 +178,19 @@ def train(
     return run
 
 
+def _global_batches(
+    data: Mixture, config: OfflineConfig, start: int, steps: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of every step's global batch, from step ``start`` on."""
+    batch = config.global_batch_size
+    per_epoch = math.ceil(data.rows_per_epoch / batch)
+    for step in range(start, steps):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or step == start:
+            order = data.order(config.seed, epoch, batch, config.length_grouping)
+        yield [data[int(i)] for i in order[position * batch : (position + 1) * batch]]
+
+
 @torch.no_grad()
 def mean_over(
     scorer: Forward,
@@ -207,7 +221,7 @@ def map_rows(
     """A tensor for each row, in their order; the ranks share the work, all know all.
 
     Args:
-        compute: from rows that share a forward pass to a small tensor for each.
+        compute: from rows that share a forward pass to a small tensor [k] for each.
         shape: see ``Objective``.
         rows: any number: few of them are held at a time.
         micro_batch_tokens: padded tokens in one forward pass.
@@ -215,12 +229,15 @@ def map_rows(
     found: list[torch.Tensor] = []
     rest = iter(rows)
     while some := list(islice(rest, ROWS_AT_A_TIME)):
-        known: list[tuple[int, list[float]]] = []
+        rows_known: list[int] = []
+        values_known: list[torch.Tensor] = []
         for each in _rounds(shape, some, micro_batch_tokens):
             values = compute([some[i] for i in each.rows])
             if each.counts:
-                known += zip(each.rows, (value.tolist() for value in values), strict=True)
-        by_row = dict(distributed.gather(known))
+                rows_known += each.rows
+                values_known += values
+        lists = (value.tolist() for value in devices.fetched(values_known))
+        by_row = dict(distributed.gather(list(zip(rows_known, lists, strict=True))))
         found += [torch.tensor(by_row[i]) for i in range(len(some))]
     return found
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import transformers
 import triton_python_backend_utils as pb_utils
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ALIKE = 0.75  # rows that share a forward pass are at least this share of its longest
 # Rows that begin alike share what they have in common, if it is this part of each or more, and if
@@ -68,6 +69,8 @@ class TritonPythonModel:
         )
         if report["missing_keys"]:  # transformers would serve random values in their place
             raise ValueError(f"weights missing from the store: {sorted(report['missing_keys'])}")
+        if self.device.type == "cuda" and model.dtype == torch.float32:
+            transformers.AttentionInterface.register("sdpa", _attend)
         model = model.eval().to(self.device)
         self.model, self.backbone = model, model.base_model
         # A score in bfloat16 has three digits: too few to rank by.
@@ -299,6 +302,18 @@ class _Given:
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
             raise AttributeError(name)
+
+
+def _attend(module, query, key, value, attention_mask, **options):
+    """Scaled dot products; in float32 a GPU has none but the plain ones, which keep all scores,
+    for fewer key than query heads: keys and values are repeated.
+    """
+    if query.shape[1] != key.shape[1]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = (each.repeat_interleave(groups, 1) for each in (key, value))
+        options["is_causal"] = getattr(module, "is_causal", True)
+        module = torch.nn.Module()  # without groups
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
 def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import UserList
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,7 @@ class FullySharded:
             if head is not None:
                 self._cut(head, wide, types)
         self._cut(root, wide, types)
+        root.register_forward_pre_hook(_closed, prepend=True, with_kwargs=True)
         for unit in root.modules():
             if isinstance(unit, FSDPModule):
                 # Losses are shares of the global mean, so gradients are sums. A factor alone
@@ -206,6 +208,21 @@ class FullySharded:
     def _trained(self) -> Iterator[tuple[str, Any]]:
         self._reshard()
         return trained(self._root)
+
+
+def _closed(
+    _root: nn.Module, given: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call whose lists FSDP does not look into.
+
+    It would move each of their tensors to the GPU by itself, and wait; the root moves what it
+    needs, joined.
+    """
+
+    def closed(value: Any) -> Any:
+        return UserList(value) if isinstance(value, list) else value
+
+    return tuple(map(closed, given)), {name: closed(value) for name, value in options.items()}
 
 
 def _widen_norms(layer: nn.Module) -> None:

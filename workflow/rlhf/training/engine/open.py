@@ -9,6 +9,7 @@ from torch import nn
 from rlhf.config.training import OptimizerConfig
 from rlhf.models.backbone import backbones
 from rlhf.runtime.options import EngineOptions
+from rlhf.training.attention import choose_attention
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.engine.replicated import Replicated
 
@@ -26,8 +27,9 @@ def open_engine(
 
     Raises:
         ConfigError: the kind is not installed, or does not have an option; or activations are to
-            be computed again, and a model can't.
+            be computed again, or attention in some way, and a model can't.
     """
+    choose_attention(root, options.attention)
     if options.activation_checkpointing:
         for backbone in backbones(root):
             backbone.checkpoint_activations()
