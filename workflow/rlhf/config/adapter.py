@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlhf.config.base import Strict, key
 
@@ -40,11 +40,26 @@ class AdapterConfig(Strict):
         "`all-linear`: all but the head",
         source="Dettmers et al. 2023",
     )
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = key(
+        {},
+        about="ranks of some of these layers, by the ends of their names: the longest that fits",
+    )
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = key({}, about="their α, likewise")
     modules_to_save: list[str] = key(
         [],
         about="modules that are trained whole, by the ends of their names, such as `lm_head`; a "
         "reward model's score always is",
     )
+    publish: Literal["model", "adapter"] = key(
+        "model",
+        about="what becomes of it: `model`: it is merged into the weights, and stands beside them "
+        "too; `adapter`: it alone, and what needs the model merges it into its base",
+    )
+
+    @property
+    def alone(self) -> bool:
+        """Whether the adapter is published without the weights that it changes."""
+        return self.publish == "adapter"
 
     @field_validator("target_modules", mode="before")
     @classmethod

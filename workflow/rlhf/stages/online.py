@@ -36,6 +36,7 @@ from rlhf.stages.training import (
     machine_facts,
     messages_of,
     mixture,
+    own_base,
     publish_model,
     tokenizer_facts,
 )
@@ -113,7 +114,8 @@ def train(
         stage.micro_batch_tokens,
     )
     finished = trainer.train()
-    publish_model(engine, actor.policy, tokenizer, stage.outputs["model"], prefix="policy.")
+    base = own_base(config.adapter, stage.folder("sft") / "model")
+    publish_model(engine, actor.policy, tokenizer, stage.outputs["model"], base, prefix="policy.")
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         samples = finished.journals["samples"].records()

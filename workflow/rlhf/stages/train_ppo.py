@@ -7,10 +7,12 @@ import torch
 
 from rlhf.algorithms.ppo import Ppo
 from rlhf.config.ppo import PpoConfig
-from rlhf.models.adapter_weights import merged
+from rlhf.models.adapter_weights import adapter_tensors, merged, save_adapter
 from rlhf.models.parts import write_tensors
+from rlhf.models.publish import below
 from rlhf.models.reward import load_critic
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
+from rlhf.provenance.bases import ADAPTER
 from rlhf.stages import online
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import adapt, publish_weights
@@ -34,7 +36,11 @@ def run(stage: Stage) -> None:
     trainer = online.train(stage, config, Ppo(config), actor, rates, facts["threads"])
 
     def write(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        write_tensors(folder / "model.safetensors", dict(merged(value, weights)))
+        if config.adapter and config.adapter.alone and isinstance(value, Critic):
+            own = adapter_tensors(below(weights, "model."))
+            save_adapter(value.model, own, folder / ADAPTER)
+        else:
+            write_tensors(folder / "model.safetensors", dict(merged(value, weights)))
 
     publish_weights(trainer.engine, "value.", stage.outputs["value"], write)
     online.finish(stage, trainer, facts)

@@ -22,6 +22,7 @@ from rlhf.stages.training import (
     finish,
     machine_facts,
     mixture,
+    own_base,
     publish_model,
     tokenizer_facts,
 )
@@ -73,6 +74,7 @@ def run(stage: Stage) -> None:
         model,
         load_tokenizer(start),
         stage.outputs["model"],
+        own_base(config.adapter, start),
         lambda folder: save_calibration(folder, mean, std),
     )
     if distributed.rank() == 0:

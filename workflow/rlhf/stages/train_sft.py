@@ -13,6 +13,7 @@ from rlhf.stages.training import (
     finish,
     machine_facts,
     mixture,
+    own_base,
     publish_model,
     tokenizer_facts,
     validation,
@@ -50,7 +51,8 @@ def run(stage: Stage) -> None:
         stage.micro_batch_tokens,
         lambda: validation(stage, engine, objective, data, held_out, config),
     )
-    publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
+    base = own_base(config.adapter, start)
+    publish_model(engine, model, load_tokenizer(start), stage.outputs["model"], base)
     facts |= machine_facts(threads)
     finish(stage, finished, data, held_out, finished.last_metrics("validation_loss"), facts)
 

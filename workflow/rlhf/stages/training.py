@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rlhf.models.backbone import Backbone
 from rlhf.models.precision import exact_float32
 from rlhf.models.publish import below, save_model
 from rlhf.models.trust import TRUSTED
+from rlhf.provenance.bases import describe_base
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.onednn import limit_onednn_cache
@@ -111,8 +113,13 @@ def adapt(
     """
     if config is not None:
         where = f"{stage.section}.{stage.name}.adapter"
-        lora = Lora(**config.model_dump())
+        lora = Lora(**config.model_dump(include={each.name for each in fields(Lora)}))
         add_adapter(root.model, lora, seed, where, number)
+
+
+def own_base(config: AdapterConfig | None, start: Path) -> Path | None:
+    """The model that a run started from, if an adapter is published that needs it."""
+    return start if config is not None and config.alone else None
 
 
 def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:
@@ -191,6 +198,7 @@ def publish_model(
     root: Backbone,
     tokenizer: Any,
     folder: Path,
+    base: Path | None,
     extra: Callable[[Path], None] = lambda _folder: None,
     prefix: str = "",
 ) -> None:
@@ -201,6 +209,7 @@ def publish_model(
         root: the model's root.
         tokenizer: its tokenizer.
         folder: where it goes.
+        base: folder of the model that its adapter was added to, if that is published alone.
         extra: called with the folder before it is sealed.
         prefix: of the root's names in the engine, where it is a part of what is trained.
 
@@ -210,8 +219,10 @@ def publish_model(
         RlhfError: the disk is full, for one.
     """
 
+    described = describe_base(base, folder) if base else None
+
     def write(temporary: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        save_model(root, weights, tokenizer, temporary)
+        save_model(root, weights, tokenizer, temporary, base=described)
         extra(temporary)
 
     publish_weights(engine, f"{prefix}model.", folder, write)
