@@ -6,6 +6,8 @@ from support.valid_config import put
 from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 
+PREFIX = {"kind": "prefix", "publish": "adapter"}
+
 
 @pytest.mark.parametrize("run", ["sft.chat", "reward.helpful", "ppo.final"])
 def test_there_is_none_unless_it_is_asked_for(valid, run):
@@ -22,6 +24,16 @@ def test_there_is_none_unless_it_is_asked_for(valid, run):
     ({"sft.chat.adapter.target_modules": []}, "name a layer, or write all-linear"),
     ({"sft.chat.adapter.target_modules": "q_proj"}, "write a list of names, such as [q_proj],"),
     ({"sft.chat.adapter.rank": 0}, "sft.chat.adapter.rank"),
+    ({"sft.chat.adapter.kind": "prefix"}, "publish: model: weights can't hold a prefix"),
+    ({"sft.chat.adapter": {"kind": "prefix", "publish": "adapter", "rank": 4}},
+     "rank: not with kind: prefix"),
+    ({"sft.chat.adapter.virtual_tokens": 4}, "virtual_tokens: not with kind: lora"),
+    ({"sft.chat.adapter": PREFIX}, "reward.helpful: starts from sft.chat, which is a prefix"),
+    ({"sft.chat.adapter": PREFIX, "reward.helpful.adapter": PREFIX | {"virtual_tokens": 5},
+      "ppo.final.adapter": PREFIX}, "virtual_tokens: 30, publish: adapter}`, and goes on"),
+    ({"reward.helpful.adapter": PREFIX}, "ppo.final.scoring: model servers know no prefix"),
+    ({"reward.helpful.adapter": PREFIX, "ppo.final.scoring": "local",
+      "ppo.final.value.kind": "critic"}, "ppo.final.value.kind: a critic starts from"),
     ({"sft.chat.adapter.ranks": 4}, "sft.chat.adapter.ranks: unknown key; did you mean 'rank'?"),
 ])  # fmt: skip
 def test_what_can_not_be_is_refused(valid, changes, expected):
@@ -30,6 +42,15 @@ def test_what_can_not_be_is_refused(valid, changes, expected):
     with pytest.raises(ConfigError) as refused:
         load_config(valid, "mine.yaml")
     assert expected in str(refused.value)
+
+
+def test_a_chain_of_prefixes_is_taken(valid):
+    for run in ("sft.chat", "reward.helpful", "ppo.final"):
+        put(valid, f"{run}.adapter", PREFIX)
+    put(valid, "ppo.final.scoring", "local")
+    put(valid, "ppo.final.value.kind", "critic")
+    config = load_config(valid, "mine.yaml")
+    assert config.ppo["final"].adapter.virtual_tokens == 30
 
 
 def test_offline_runs_may_drop_inputs(valid):

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a run that trains a few small matrices beside the frozen weights."""
+"""Adapters: a run that trains something small beside the frozen weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from rlhf.config.base import Strict, key
 
 
 class AdapterConfig(Strict):
-    """LoRA: low-rank matrices beside frozen weights."""
+    """Something small that is trained beside frozen weights: low-rank matrices, or a prefix."""
 
+    kind: Literal["lora", "prefix"] = key(
+        "lora",
+        about="`lora`: matrices of low rank beside those of the layers; `prefix`: keys and values "
+        "that every token attends to, published alone",
+        source="Hu et al. 2021; Li & Liang 2021",
+    )
+    virtual_tokens: int = key(
+        30, ge=1, about="tokens that a prefix stands for, in each layer", source="Open-Assistant"
+    )
     rank: int = key(16, ge=1, about="rank r of the update of each matrix", source="TRL")
     alpha: float = key(
         32.0, gt=0, about="α: the update B·A is scaled by α/r, or α/√r", source="TRL"
@@ -56,6 +65,19 @@ class AdapterConfig(Strict):
         "too; `adapter`: it alone, and what needs the model merges it into its base",
     )
 
+    @model_validator(mode="after")
+    def _kinds_are_apart(self) -> Self:
+        others = {"lora": ("virtual_tokens",), "prefix": LORA}[self.kind]
+        fields = type(self).model_fields
+        if given := [name for name in others if getattr(self, name) != fields[name].default]:
+            raise ValueError(
+                f"{', '.join(given)}: not with kind: {self.kind}; leave out, or write "
+                f"kind: {'prefix' if self.kind == 'lora' else 'lora'}"
+            )
+        if self.kind == "prefix" and not self.alone:
+            raise ValueError("publish: model: weights can't hold a prefix; write publish: adapter")
+        return self
+
     @property
     def alone(self) -> bool:
         """Whether the adapter is published without the weights that it changes."""
@@ -75,7 +97,12 @@ class AdapterConfig(Strict):
         return self
 
 
-ADAPTER: Any = key(None, about="train a low-rank adapter; without it all weights are trained")
+# Keys that low-rank adapters alone have.
+LORA = (
+    "rank", "alpha", "dropout", "dora", "rank_stabilized", "target_modules", "rank_pattern",
+    "alpha_pattern", "modules_to_save",
+)  # fmt: skip
+ADAPTER: Any = key(None, about="train an adapter; without it all weights are trained")
 
 
 def refuse_frozen_layers(adapter: AdapterConfig | None, freeze_layers: int) -> None:

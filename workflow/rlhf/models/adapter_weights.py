@@ -16,8 +16,9 @@ from torch import nn
 
 from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
-from rlhf.models.adapters import NAME, adapted_layers, is_adapted
+from rlhf.models.adapters import NAME, SCORE, adapted_layers, is_adapted
 from rlhf.models.parts import write_tensors
+from rlhf.models.prefix import EMBEDDINGS, HEAD, WEIGHT, prefix_of
 
 # What peft puts in place of a linear layer, and of a module that is trained whole.
 _LAYER = ("base_layer", "lora_A", "lora_B", "lora_magnitude_vector")
@@ -57,12 +58,19 @@ def merged(
             yield f"{owner}.{leaf}" if parts.keys() != {""} else owner, tensor
 
 
-def adapter_tensors(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def adapter_tensors(
+    model: nn.Module, weights: Iterable[tuple[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
     """The adapter's own tensors, on the CPU, by the names that peft publishes.
 
     Args:
+        model: has the adapter, or a prefix.
         weights: as ``merged`` takes them.
     """
+    if prefix_of(model) is not None:
+        head = f"{SCORE}."
+        kept = ((n, t.cpu()) for n, t in weights if n == WEIGHT or n.startswith(head))
+        return {EMBEDDINGS if n == WEIGHT else f"{HEAD}{n}": tensor for n, tensor in kept}
     return {
         name: tensor.cpu()
         for owner, parts in _modules(weights)

@@ -17,6 +17,7 @@ from torch import nn
 
 from rlhf.errors import ConfigError
 from rlhf.models.precision import products
+from rlhf.models.prefix import cache_of, prefix_of
 from rlhf.models.trunk import Trunk
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ class Backbone(nn.Module):
     def branches(self) -> bool:
         """Whether several continuations of one history can share a pass over it.
 
-        The model has to apply a boolean mask as it is given: eager attention would add it.
+        The model has to apply a boolean mask as it is given: eager attention would add it. After a
+        prefix each goes alone.
         """
-        attention = self.model.config._attn_implementation
-        return not self._lockstep and Trunk.fits(self.model) and attention == "sdpa"
+        if self._lockstep or prefix_of(self.model) is not None:
+            return False
+        return Trunk.fits(self.model) and self.model.config._attn_implementation == "sdpa"
 
     @property
     def shares_prompts(self) -> bool:
@@ -95,8 +98,15 @@ class Backbone(nn.Module):
         Chen et al. 2016 (arXiv 1604.06174). Values and gradients stay the same.
 
         Raises:
-            ConfigError: transformers' class can't.
+            ConfigError: transformers' class can't, or the model has a prefix.
         """
+        if prefix_of(self.model) is not None:
+            raise ConfigError(
+                "Activations after a prefix can't be computed again: transformers' layers drop "
+                "the prefix then.",
+                where="cluster.activation_checkpointing",
+                hint="write activation_checkpointing: false, or adapter.kind: lora",
+            )
         try:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         except ValueError as error:
@@ -161,7 +171,8 @@ class Backbone(nn.Module):
                 lower = pad_right([self._trunk.lower(ids) for ids in sequences])
                 return self._trunk.upper(lower).float()
             ids = pad_right(sequences).to(self.device)
-            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+            body, prefix = self.model.base_model, cache_of(self.model)
+            return body(input_ids=ids, use_cache=False, **prefix).last_hidden_state.float()
 
     def branched_hidden_states(
         self, histories: Sequence[torch.Tensor], branches: Sequence[Sequence[torch.Tensor]]

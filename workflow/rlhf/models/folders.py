@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import torch
 
+from rlhf.core.files import read_json
 from rlhf.models.adapter_weights import SavedAdapter
+from rlhf.models.prefix_tuning import load_prefix
 from rlhf.models.publish import write_weights
 from rlhf.models.trust import reading
 from rlhf.provenance.bases import ADAPTER, bases
@@ -22,22 +24,36 @@ def from_folder(loader: Any, folder: str | Path, dtype: Dtype, config: Any = Non
     Args:
         loader: one of transformers' automatic classes.
         folder: the model's.
-        dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then; of
-            an adapter alone float32, as it would have been published whole.
+        dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then;
+            where an adapter is merged float32, as it would have been published whole.
         config: its configuration, changed; None: as it is in the folder.
 
     Raises:
         IntegrityError: an adapter's base is not there, or is another.
     """
-    whole, adapters = _chain(Path(folder))
+    whole, *adapters = _chain(Path(folder))
     if not adapters:
         given = {} if config is None else {"config": config}
         return _load(loader, folder, dtype, **given)
+    prefix = adapters.pop() if has_prefix(folder) else None
     model = _under(loader, Path(folder), whole, config)
-    for name, tensor in _merged(model, model.named_parameters(), adapters):
-        model.get_parameter(name).data = tensor
+    if adapters:
+        for name, tensor in _merged(model, model.named_parameters(), adapters):
+            model.get_parameter(name).data = tensor
+        model = model.to(torch.float32)
     model.name_or_path = model.config._name_or_path = str(folder)
-    return model.to(torch.float32 if dtype == "auto" else dtype)
+    if prefix is not None:
+        load_prefix(model, prefix / ADAPTER)
+    return model if dtype == "auto" else model.to(dtype)
+
+
+def has_prefix(folder: str | Path) -> bool:
+    """Whether what was published in a model's folder is a prefix, which weights can't hold."""
+    try:
+        settings = read_json(Path(folder) / ADAPTER / "adapter_config.json")
+    except FileNotFoundError:
+        return False
+    return settings["peft_type"] == "PREFIX_TUNING"
 
 
 def write_merged(loader: Any, folder: Path, target: Path) -> None:
@@ -54,7 +70,7 @@ def write_merged(loader: Any, folder: Path, target: Path) -> None:
         IntegrityError: an adapter's base is not there, or is another.
         OSError: the disk is full, for one.
     """
-    whole, adapters = _chain(folder)
+    whole, *adapters = _chain(folder)
     model = _under(loader, folder, whole)
     parameters = dict(model.named_parameters())
     buffers = {name: each for name, each in model.named_buffers() if name in model.state_dict()}
@@ -63,10 +79,9 @@ def write_merged(loader: Any, folder: Path, target: Path) -> None:
     write_weights(model, wide, target)
 
 
-def _chain(folder: Path) -> tuple[Path, list[SavedAdapter]]:
-    """The whole model that a folder's stands on, and the adapters to merge, in that order."""
-    below = [folder, *bases(folder)]
-    return below[-1], [SavedAdapter(each / ADAPTER) for each in reversed(below[:-1])]
+def _chain(folder: Path) -> list[Path]:
+    """The whole model that a folder's stands on, then those with adapters, the folder last."""
+    return [folder, *bases(folder)][::-1]
 
 
 def _load(loader: Any, folder: str | Path, dtype: Dtype, **given: Any) -> Any:
@@ -86,10 +101,11 @@ def _under(loader: Any, folder: Path, whole: Path, config: Any = None) -> Any:
 
 
 def _merged(
-    model: Any, weights: Iterable[tuple[str, torch.Tensor]], adapters: Iterable[SavedAdapter]
+    model: Any, weights: Iterable[tuple[str, torch.Tensor]], folders: Iterable[Path]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     body = model.base_model_prefix if model.base_model is not model else ""
     scored = hasattr(model, "score")
-    for adapter in adapters:
+    for folder in folders:
+        adapter = SavedAdapter(folder / ADAPTER)
         weights = adapter.merged(weights, body if scored and not adapter.scored else "")
     yield from weights

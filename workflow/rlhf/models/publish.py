@@ -62,7 +62,7 @@ def save_model(
     if base is None:
         write_weights(model, merged(model, weights, adapter), folder, max_bytes)
     else:
-        adapter = adapter_tensors(weights)
+        adapter = adapter_tensors(model, weights)
     if is_adapted(model):
         save_adapter(model, adapter, folder / ADAPTER)
     if base is not None:

@@ -17,6 +17,7 @@ from rlhf.core.files import read_json, write_json
 from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
+from rlhf.models.adapters import switched_off
 from rlhf.models.folders import Dtype, from_folder
 from rlhf.models.head import probe, quiet, same
 from rlhf.models.load import disable_dropout, hush
@@ -83,7 +84,7 @@ def _checked(scorer: ReplyScorer, folder: str | Path) -> ReplyScorer:
     model = scorer.model
     ids, name = probe(model)[:1], f"{type(model).__name__} ({model.config.model_type})"
     try:
-        with quiet(model), torch.no_grad():
+        with quiet(model), torch.no_grad(), switched_off(model):  # a prefix, its own does without
             own = model(input_ids=ids, use_cache=False).logits[0]
             row = ids[0].cpu()
             (found,) = scorer([row[:0]], [[row]])

@@ -37,7 +37,7 @@ def run(stage: Stage) -> None:
 
     def write(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
         if config.adapter and config.adapter.alone and isinstance(value, Critic):
-            own = adapter_tensors(below(weights, "model."))
+            own = adapter_tensors(value.model, below(weights, "model."))
             save_adapter(value.model, own, folder / ADAPTER)
         else:
             write_tensors(folder / "model.safetensors", dict(merged(value, weights)))

@@ -22,10 +22,12 @@ from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models import devices
 from rlhf.models.adapters import Lora, add_adapter
 from rlhf.models.backbone import Backbone
+from rlhf.models.folders import has_prefix
 from rlhf.models.precision import exact_float32
+from rlhf.models.prefix_tuning import add_prefix
 from rlhf.models.publish import below, save_model
 from rlhf.models.trust import TRUSTED
-from rlhf.provenance.bases import describe_base
+from rlhf.provenance.bases import base_of, describe_base
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.onednn import limit_onednn_cache
@@ -111,15 +113,26 @@ def adapt(
     Raises:
         ConfigError: a name in the settings is not that of a layer that can be adapted.
     """
-    if config is not None:
-        where = f"{stage.section}.{stage.name}.adapter"
+    if config is None:
+        return
+    where = f"{stage.section}.{stage.name}.adapter"
+    if config.kind == "prefix":
+        add_prefix(root.model, config.virtual_tokens, seed, where, number)
+    else:
         lora = Lora(**config.model_dump(include={each.name for each in fields(Lora)}))
         add_adapter(root.model, lora, seed, where, number)
 
 
 def own_base(config: AdapterConfig | None, start: Path) -> Path | None:
-    """The model that a run started from, if an adapter is published that needs it."""
-    return start if config is not None and config.alone else None
+    """The model that an adapter needs which is published alone; else None.
+
+    Args:
+        config: the adapter's settings.
+        start: folder of the model that the run started from; a prefix takes the place of its own.
+    """
+    if config is None or not config.alone:
+        return None
+    return base_of(start) if has_prefix(start) else start
 
 
 def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:
