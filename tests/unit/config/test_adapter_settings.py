@@ -7,6 +7,7 @@ from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 
 PREFIX = {"kind": "prefix", "publish": "adapter"}
+QUANTIZED = {"quantize": "nf4", "publish": "adapter"}
 
 
 @pytest.mark.parametrize("run", ["sft.chat", "reward.helpful", "ppo.final"])
@@ -34,6 +35,16 @@ def test_there_is_none_unless_it_is_asked_for(valid, run):
     ({"reward.helpful.adapter": PREFIX}, "ppo.final.scoring: model servers know no prefix"),
     ({"reward.helpful.adapter": PREFIX, "ppo.final.scoring": "local",
       "ppo.final.value.kind": "critic"}, "ppo.final.value.kind: a critic starts from"),
+    ({"sft.chat.adapter.quantize": "nf4"}, "publish: model: with quantize no whole weights"),
+    ({"sft.chat.adapter": QUANTIZED | {"dora": True}}, "DoRA needs the norms of whole weights"),
+    ({"sft.chat.adapter": PREFIX | {"quantize": "nf4"}}, "quantize: not with kind: prefix"),
+    ({"sft.chat.adapter": QUANTIZED}, "sft.chat.adapter.quantize: needs a GPU, and train_sft has"),
+    ({"sft.chat.adapter": QUANTIZED, "cluster": {"gpus_per_node": 4, "engine": "fsdp"}},
+     "engine fsdp, offload none would cut or move weights of 4 bits"),
+    ({"sft.chat.adapter": QUANTIZED, "cluster": {"gpus_per_node": 4, "offload": "all"}},
+     "engine auto, offload all would cut"),
+    ({"reward.helpful.adapter": PREFIX, "ppo.final.scoring": "local",
+      "cluster": {"activation_checkpointing": True}}, "activations after a prefix can't be"),
     ({"sft.chat.adapter.ranks": 4}, "sft.chat.adapter.ranks: unknown key; did you mean 'rank'?"),
 ])  # fmt: skip
 def test_what_can_not_be_is_refused(valid, changes, expected):

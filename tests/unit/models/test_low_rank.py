@@ -352,15 +352,19 @@ def test_tied_weights_are_not_trained_apart():
 
 
 def test_ranks_train_it_as_one_process_does(tmp_path):
-    run_ranks(Path(adapter_ranks.__file__), tmp_path, timeout=200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
+        run_ranks(Path(adapter_ranks.__file__), tmp_path, timeout=400)
     alone = adapter_ranks.work(tmp_path, tmp_path / "alone")
     for rank in range(2):
         ranks = torch.load(tmp_path / f"rank-{rank}.pt")
-        assert len(ranks) == 2 * len(alone)
+        assert len(ranks) == sum(map(len, adapter_ranks.CASES.values()))
         for name, found in ranks.items():
             expected = alone[f"{name.rpartition(' ')[0]} replicated"]
             assert_near(found["figures"], expected["figures"], least=0.0)
             assert found["again"] == found["figures"][1], "from its saved state"
+            assert found["wrong"] == [], "frozen weights that moved, trained ones that did not"
+            assert found["difference"] < 1e-5
             assert found["weights"].keys() == expected["weights"].keys()
             for weight, tensor in expected["weights"].items():
                 torch.testing.assert_close(found["weights"][weight], tensor, atol=1e-5, rtol=1e-4)

@@ -59,6 +59,12 @@ class AdapterConfig(Strict):
         about="modules that are trained whole, by the ends of their names, such as `lm_head`; a "
         "reward model's score always is",
     )
+    quantize: Literal["nf4"] | None = key(
+        None,
+        about="`nf4`: QLoRA: the frozen weights of the layers are kept in 4 bits, on GPUs; what "
+        "the adapter is merged into later is not",
+        source="Dettmers et al. 2023",
+    )
     publish: Literal["model", "adapter"] = key(
         "model",
         about="what becomes of it: `model`: it is merged into the weights, and stands beside them "
@@ -76,6 +82,12 @@ class AdapterConfig(Strict):
             )
         if self.kind == "prefix" and not self.alone:
             raise ValueError("publish: model: weights can't hold a prefix; write publish: adapter")
+        if self.quantize and not self.alone:
+            raise ValueError(
+                "publish: model: with quantize no whole weights are there; write publish: adapter"
+            )
+        if self.quantize and self.dora:
+            raise ValueError("quantize: DoRA needs the norms of whole weights; leave one out")
         return self
 
     @property
@@ -100,7 +112,7 @@ class AdapterConfig(Strict):
 # Keys that low-rank adapters alone have.
 LORA = (
     "rank", "alpha", "dropout", "dora", "rank_stabilized", "target_modules", "rank_pattern",
-    "alpha_pattern", "modules_to_save",
+    "alpha_pattern", "modules_to_save", "quantize",
 )  # fmt: skip
 ADAPTER: Any = key(None, about="train an adapter; without it all weights are trained")
 

@@ -14,6 +14,7 @@ from rlhf.pipeline.shapes import Shape
 from rlhf.runtime.options import EngineKind, Offload
 
 GB = 1e9
+QUANTIZED = (4 + 0.127) / 8  # bytes of a weight with its scales: Dettmers et al. 2023, section 3
 # Of models.logprobs: probabilities that are kept, and logits that are there at a time.
 KEPT_PROBABILITIES, CHUNK = 2**26, 2**24
 # CUDA's context, NCCL's buffers and cuBLAS's workspace of a process on a GPU.
@@ -29,12 +30,27 @@ class Model:
         scored: whether a score takes the place of the output head.
         frozen_layers: decoder layers that are not trained, and then the embeddings are not.
         rank: of adapters beside the layers' matrices; they alone are trained then. 0: none.
+        prefix: tokens whose keys and values in every layer alone are trained. 0: none.
+        quantized: whether the frozen weights of the layers are kept in 4 bits.
     """
 
     shape: Shape
     scored: bool = False
     frozen_layers: int = 0
     rank: int = 0
+    prefix: int = 0
+    quantized: bool = False
+
+    @property
+    def adapted(self) -> bool:
+        """Whether what is trained stands beside the model's own weights."""
+        return bool(self.rank or self.prefix)
+
+    @property
+    def weight_bytes(self) -> float:
+        """All of them, float32, or layers of 4 bits."""
+        layers = self.shape.layers * self.shape.layer_parameters
+        return (QUANTIZED if self.quantized else 4) * layers + 4 * self.other
 
     @property
     def other(self) -> int:
@@ -49,6 +65,9 @@ class Model:
     @property
     def trained(self) -> int:
         """Those that are trained."""
+        if self.prefix:
+            keys = self.shape.kv_heads * self.shape.head_width
+            return self.shape.layers * 2 * keys * self.prefix
         if self.rank:
             return self.shape.layers * self.rank * self.shape.linear_features
         if not self.frozen_layers:
@@ -165,13 +184,13 @@ def state_bytes(models: Iterable[Model], setting: Setting) -> dict[str, float]:
         ``weights``, ``gradients``, ``moments`` and ``host``.
     """
     chosen = list(models)
-    every = sum(model.parameters for model in chosen)
+    every = sum(model.weight_bytes for model in chosen)
     trained = sum(model.trained for model in chosen)
     kind, ranks = setting.kind, setting.ranks
     zero = kind.startswith("zero")
     whole, part = 1.0, 1.0 / ranks
     state = {
-        "weights": 4 * every * (part if kind in ("fsdp", "zero3") else whole),
+        "weights": every * (part if kind in ("fsdp", "zero3") else whole),
         "gradients": 4 * trained * (whole if kind in ("replicated", "zero1") else part),
         # DeepSpeed keeps a second copy of the trained weights, to update.
         "moments": (12 if zero else 8) * trained * (whole if kind == "replicated" else part),
@@ -200,12 +219,14 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
     total = flat if setting.kind in ("zero2", "zero3") else 0.0
     if setting.kind in ("fsdp", "zero3"):
         others = sum(
-            (4 if model.frozen_layers or model.rank else 8) * model.other for model in chosen
+            (4 if model.frozen_layers or model.adapted else 8) * model.other for model in chosen
         )
         return total + (3 * width + 8) * largest + others
     for model in chosen:
         shape = model.shape
-        total += 2 * shape.layers * shape.layer_parameters if batch.narrow else 0
+        # Weights of 4 bits are widened for one product at a time.
+        copied = 1 if model.quantized else shape.layers if batch.narrow else 0
+        total += width * copied * shape.layer_parameters
         # A new gradient of the embeddings stands beside the sum that it is added to.
         total += 4 * shape.vocabulary * shape.hidden
     return total if setting.kind == "replicated" else total + 8 * largest  # DeepSpeed's buckets

@@ -15,6 +15,7 @@ from rlhf.core.files import write_atomic
 from rlhf.errors import ServingError
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.quantized import is_quantized
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
@@ -74,7 +75,7 @@ def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
     policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
-    adapt(stage, policy, config.adapter, config.seed)
+    adapt(stage, policy, config.adapter, config.seed, config.precision)
     policy.compute_in(config.precision)
     return policy
 
@@ -143,7 +144,8 @@ def _sampler(
     """The policy itself; or a copy, where a rank holds only a part of it, or narrow is faster."""
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
     dtype = devices.own_dtype()
-    if engine.sharded or dtype != torch.float32:
+    narrower = dtype != torch.float32 and not is_quantized(actor.policy.model)
+    if engine.sharded or narrower:
         return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
     return ModelSampler(actor.policy, eos_id, longest, temperature)
 

@@ -27,7 +27,7 @@ def run(stage: Stage) -> None:
     if config.value.kind == "critic":
         value = load_critic(stage.folder("reward") / "model", dtype="auto")
         value.freeze(config.freeze_layers)
-        adapt(stage, value, config.adapter, config.seed, number=1)
+        adapt(stage, value, config.adapter, config.seed, config.precision, number=1)
         value.compute_in(config.precision)
     else:
         value = ValueHead(policy.width)

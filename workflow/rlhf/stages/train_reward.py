@@ -48,7 +48,7 @@ def run(stage: Stage) -> None:
     check_tokenized(stage, start, "demonstrations")
     model = new_reply_scorer(start, config.seed, dtype="auto")
     model.freeze(config.freeze_layers)
-    adapt(stage, model, config.adapter, config.seed)
+    adapt(stage, model, config.adapter, config.seed, config.precision)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     shown = _demonstrations(stage, config.calibration_samples)

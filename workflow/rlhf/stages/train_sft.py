@@ -35,7 +35,7 @@ def run(stage: Stage) -> None:
     check_tokenized(stage, start)
     model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
-    adapt(stage, model, config.adapter, config.seed)
+    adapt(stage, model, config.adapter, config.seed, config.precision)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     rates = {"": config.optimizer.learning_rate}

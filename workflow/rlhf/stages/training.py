@@ -26,6 +26,7 @@ from rlhf.models.folders import has_prefix
 from rlhf.models.precision import exact_float32
 from rlhf.models.prefix_tuning import add_prefix
 from rlhf.models.publish import below, save_model
+from rlhf.models.quantized import check_quantizing, quantize
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.bases import base_of, describe_base
 from rlhf.provenance.manifest import read_manifest
@@ -99,6 +100,7 @@ def adapt(
     root: Backbone,
     config: AdapterConfig | None,
     seed: int,
+    precision: str,
     number: int = 0,
 ) -> None:
     """Put an adapter into a model that will be trained, if the run has one.
@@ -108,14 +110,19 @@ def adapt(
         root: the model's root, its weights in place.
         config: the adapter's settings.
         seed: the run's.
+        precision: type of its matrix products.
         number: of the model, where a run trains more than one.
 
     Raises:
-        ConfigError: a name in the settings is not that of a layer that can be adapted.
+        ConfigError: a name in the settings is not that of a layer that can be adapted, or weights
+            can't be quantized here.
     """
     if config is None:
         return
     where = f"{stage.section}.{stage.name}.adapter"
+    if config.quantize:
+        check_quantizing(devices.own_device(), stage.engine.kind, f"{where}.quantize")
+        quantize(root.model, getattr(torch, precision))
     if config.kind == "prefix":
         add_prefix(root.model, config.virtual_tokens, seed, where, number)
     else:
