@@ -17,6 +17,7 @@ from rlhf.provenance.lineage import trace
 EXTRA = "config/extra.yaml"
 SECTIONS = ("sft", "reward", "dpo", "ppo", "evaluation")
 RUNS = [f"results/{section}/small/manifest.json" for section in SECTIONS]
+RUNS += ["results/ppo/whole/manifest.json"]
 ALONE = {"sft", "reward"}
 FROZEN = "model.embed_tokens.weight"
 
@@ -46,7 +47,11 @@ def test_every_stage_takes_and_publishes_adapters(project: Project) -> None:
         "sft": {"small": {"model": "tiny", **alone}},
         "reward": {"small": {"sft": "small", **alone}},
         "dpo": {"small": {"sft": "small", **shared}},
-        "ppo": {"small": {"sft": "small", **shared, **online}},
+        "ppo": {
+            "small": {"sft": "small", **shared, **online},
+            "whole": {"sft": "small", **alone, **online, "updates": 1,
+                      "value": {"kind": "critic", "adapter": False, "learning_rate": 1.0e-3}},
+        },
         "evaluation": {"small": {"dpo": "small", "reward": "small", "max_prompts": 4,
                                  "max_new_tokens": 8}},
     }  # fmt: skip
@@ -78,6 +83,10 @@ def test_every_stage_takes_and_publishes_adapters(project: Project) -> None:
     assert value.keys() == {f"model.{name}" for name in before} - {"model.lm_head.weight"} | {
         "model.score.weight"
     }
+
+    whole = load_file(results / "ppo/whole/value/model.safetensors")
+    assert whole.keys() == value.keys()
+    assert not torch.equal(whole[f"model.{FROZEN}"], value[f"model.{FROZEN}"])
 
     base = digest_file(results / "models/tiny/manifest.json")
     for section in ("reward", "dpo"):

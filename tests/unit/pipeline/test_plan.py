@@ -83,6 +83,18 @@ def test_frozen_weights_of_4_bits_are_planned_as_such(valid: dict[str, Any]) -> 
     assert len(online.work.scoring) == 1, "the reference is the policy without its adapter"
 
 
+def test_a_critic_may_be_trained_whole(valid: dict[str, Any]) -> None:
+    values = valid["ppo"]["final"] | {"adapter": {}, "value": {"kind": "critic"}}
+    put(valid, "ppo.final", values)
+    for adapter in (True, False):
+        put(valid, "ppo.final.value.adapter", adapter)
+        policy, critic = plan(
+            configuration(valid, gpus_per_node=8), "train_ppo", "final"
+        ).work.trained
+        assert policy.rank == 16
+        assert (critic.trained == critic.parameters) == (not adapter)
+
+
 def test_a_prefix_is_what_is_trained_and_its_activations_stay(valid: dict[str, Any]) -> None:
     put(valid, "sft.chat.adapter", {"kind": "prefix", "publish": "adapter", "virtual_tokens": 20})
     put(valid, "reward.helpful", valid["reward"]["helpful"] | {"sft": None, "model": "tiny"})

@@ -183,7 +183,8 @@ class Config(Strict):
                         f"{'.'.join(start if given else scoring)} is; write local"
                     )
                 value, other = getattr(run, "value", None), self._prefix(*scoring)
-                if value and value.kind == "critic" and other and other != own:
+                kept = own if value and value.adapter else 0
+                if value and value.kind == "critic" and other and other != kept:
                     yield (
                         f"{section}.{name}.value.kind: a critic starts from reward.{run.reward}, "
                         f"which is a prefix of {other} tokens; write head, or an adapter of that "

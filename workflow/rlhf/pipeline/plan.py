@@ -166,7 +166,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     judge = _model(config, "reward", run.reward, scored=True)
     value = getattr(run, "value", None)
     critic = (
-        (_adapted(replace(judge, frozen_layers=layers), run.adapter),)
+        (_adapted(replace(judge, frozen_layers=layers), run.adapter if value.adapter else None),)
         if value and value.kind == "critic"
         else ()
     )

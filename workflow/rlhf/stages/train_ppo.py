@@ -24,10 +24,11 @@ def run(stage: Stage) -> None:
     facts = online.prepare(stage, config)
     policy = online.load_policy(stage, config)
     value: Critic | ValueHead
+    adapter = config.adapter if config.value.adapter else None
     if config.value.kind == "critic":
         value = load_critic(stage.folder("reward") / "model", dtype="auto")
         value.freeze(config.freeze_layers)
-        adapt(stage, value, config.adapter, config.seed, config.precision, number=1)
+        adapt(stage, value, adapter, config.seed, config.precision, number=1)
         value.compute_in(config.precision)
     else:
         value = ValueHead(policy.width)
@@ -36,7 +37,7 @@ def run(stage: Stage) -> None:
     trainer = online.train(stage, config, Ppo(config), actor, rates, facts["threads"])
 
     def write(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        if config.adapter and config.adapter.alone and isinstance(value, Critic):
+        if adapter and adapter.alone and isinstance(value, Critic):
             own = adapter_tensors(value.model, below(weights, "model."))
             save_adapter(value.model, own, folder / ADAPTER)
         else:
