@@ -16,5 +16,7 @@ def lora(**changes: Any) -> Lora:
         "rank_stabilized": False,
         "target_modules": "all-linear",
         "modules_to_save": [],
+        "rank_pattern": {},
+        "alpha_pattern": {},
     }
     return Lora(**values | changes)

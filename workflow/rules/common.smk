@@ -169,6 +169,11 @@ def parent(section, key):
     return of_run(parents.parent, section, key)
 
 
+def bases(section):
+    """Manifests of what the models that a run reads stand on, where they are adapters alone."""
+    return of_run(parents.bases, section)
+
+
 def tokenized(section, role="train"):
     """Manifests of the tokenized sets that a run trains on, or needs held-out rows of."""
     return of_run(parents.tokenized, section, role)
@@ -192,6 +197,11 @@ def stores(section):
 def stored(wildcards):
     """Manifest of the model that a store serves."""
     return parents.stored(wildcards.kind, wildcards.name)
+
+
+def stored_bases(wildcards):
+    """Manifests of what that model stands on, where it is an adapter alone."""
+    return parents.stored_bases(CONFIG, wildcards.kind, wildcards.name)
 
 
 def reported(section):

@@ -4,6 +4,7 @@ rule evaluate:
         base=base("evaluation"),
         sft=parent("evaluation", "sft"),
         reward=parent("evaluation", "reward"),
+        bases=bases("evaluation"),
         data=tokenized("evaluation", "prompts"),
         rows=rows("evaluation"),
     output:
@@ -24,6 +25,6 @@ rule evaluate:
         STAGE + " --name {wildcards.name}"
         " --input base {input.base} --input sft {input.sft} --input reward {input.reward}"
         + "".join(f" --input {one} {{input.{one}}}" for one in EVALUATED)
-        + " --input data {input.data} --input rows {input.rows}"
+        + " --input bases {input.bases} --input data {input.data} --input rows {input.rows}"
         " --output evaluation {output.evaluation} --output samples {output.samples}"
         " --output sampling_report {output.sampling_report} --output manifest {output.manifest}"

@@ -1,6 +1,7 @@
 rule export_store:
     input:
         model=stored,
+        bases=stored_bases,
     output:
         repository=directory("results/store/{kind}/{name}/repository"),
         parity="results/store/{kind}/{name}/parity.json",
@@ -16,6 +17,6 @@ rule export_store:
         **get_params("export_store"),
     shell:
         STAGE + " --name {wildcards.name} {resources.needs}"
-        " --input model {input.model}"
+        " --input model {input.model} --input bases {input.bases}"
         " --output repository {output.repository} --output parity {output.parity}"
         " --output manifest {output.manifest}"

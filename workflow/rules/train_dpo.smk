@@ -1,6 +1,7 @@
 rule train_dpo:
     input:
         sft=start("dpo"),
+        bases=bases("dpo"),
         data=tokenized("dpo"),
         duplicates=duplicates("dpo"),
         checked=checked("dpo"),
@@ -19,6 +20,7 @@ rule train_dpo:
         **get_params("train_dpo"),
     shell:
         STAGE + " --name {wildcards.name} {resources.training}"
+        " --input bases {input.bases}"
         " --input sft {input.sft} --input data {input.data}"
         " --input duplicates {input.duplicates}"
         " --output model {output.model} --output metrics {output.metrics}"

@@ -2,6 +2,7 @@ rule train_ppo:
     input:
         sft=start("ppo"),
         reward=parent("ppo", "reward"),
+        bases=bases("ppo"),
         data=tokenized("ppo"),
         duplicates=duplicates("ppo"),
         rows=rows("ppo"),
@@ -24,6 +25,7 @@ rule train_ppo:
         **get_params("train_ppo"),
     shell:
         STAGE + " --name {wildcards.name} {resources.training}"
+        " --input bases {input.bases}"
         " --input sft {input.sft} --input reward {input.reward} --input data {input.data}"
         " --input duplicates {input.duplicates} --input rows {input.rows}"
         " --input store {input.stores}"

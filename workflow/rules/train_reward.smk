@@ -1,6 +1,7 @@
 rule train_reward:
     input:
         start=start("reward"),
+        bases=bases("reward"),
         data=tokenized("reward"),
         demonstrations=tokenized("reward", "demonstrations"),
         duplicates=duplicates("reward"),
@@ -21,6 +22,7 @@ rule train_reward:
         **get_params("train_reward"),
     shell:
         STAGE + " --name {wildcards.name} {resources.training} {resources.needs}"
+        " --input bases {input.bases}"
         " --input start {input.start} --input data {input.data}"
         " --input demonstrations {input.demonstrations} --input duplicates {input.duplicates}"
         " --output model {output.model} --output metrics {output.metrics}"

@@ -2,6 +2,7 @@ rule train_rloo:
     input:
         sft=start("rloo"),
         reward=parent("rloo", "reward"),
+        bases=bases("rloo"),
         data=tokenized("rloo"),
         duplicates=duplicates("rloo"),
         rows=rows("rloo"),
@@ -23,6 +24,7 @@ rule train_rloo:
         **get_params("train_rloo"),
     shell:
         STAGE + " --name {wildcards.name} {resources.training}"
+        " --input bases {input.bases}"
         " --input sft {input.sft} --input reward {input.reward} --input data {input.data}"
         " --input duplicates {input.duplicates} --input rows {input.rows}"
         " --input store {input.stores}"

@@ -1,6 +1,7 @@
 rule train_sft:
     input:
         start=start("sft"),
+        bases=bases("sft"),
         data=tokenized("sft"),
         duplicates=duplicates("sft"),
         checked=checked("sft"),
@@ -19,6 +20,7 @@ rule train_sft:
         **get_params("train_sft"),
     shell:
         STAGE + " --name {wildcards.name} {resources.training} {resources.needs}"
+        " --input bases {input.bases}"
         " --input start {input.start} --input data {input.data}"
         " --input duplicates {input.duplicates}"
         " --output model {output.model} --output metrics {output.metrics}"

@@ -1,4 +1,8 @@
-"""One rank that trains adapters by every kind of engine: losses, norms, weights, the reference."""
+"""One rank that trains adapters by every kind of engine: losses, norms, weights, the reference.
+
+And what is to hold of every kind: frozen weights keep their bytes, all that is trained moves, and
+a merged copy computes what the engine does.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from torch import nn
 from rlhf.models.adapter_weights import merged
 from rlhf.models.adapters import add_adapter
 from rlhf.models.generate import generate
+from rlhf.models.prefix_tuning import add_prefix
 from rlhf.models.publish import below
 from rlhf.models.replica import replica
 from rlhf.models.roots import ActorCritic, TokenScorer
@@ -28,7 +33,13 @@ from support.tiny_settings import lora
 PROMPTS = token_sequences([5, 3], seed=9, vocabulary=VOCABULARY)
 
 
-KINDS = ("replicated", "fsdp")
+CASES = {  # of DeepSpeed's kinds, which are slow
+    "replicated": ("lora", "dora", "prefix", "policy and critic"),
+    "fsdp": ("lora", "dora", "prefix", "policy and critic"),
+    "zero1": ("lora",),
+    "zero2": ("prefix",),
+    "zero3": ("lora", "prefix"),
+}
 
 
 def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
@@ -39,6 +50,9 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
     scorer, loss = sft("gpt_neox")
     add_adapter(scorer.model, lora(dora=True, modules_to_save=["lm_head"]), 3, "adapter")
     yield "dora", scorer, loss, {"": 1e-2}
+    scorer, loss = sft("llama")
+    add_prefix(scorer.model, 3, 3, "adapter")
+    yield "prefix", scorer, loss, {"": 1e-2}
     root, loss = actor("llama", critic=True)
     for seed, part in enumerate((root.policy, root.value)):
         add_adapter(part.model, lora(), seed, "adapter")
@@ -52,6 +66,16 @@ def responses(engine: Engine, policy: TokenScorer, prefix: str) -> list[list[int
     return [response.ids.tolist() for response in generate(copy, PROMPTS, draws, eos_id=2)]
 
 
+def difference(engine: Engine, root: nn.Module, policy: TokenScorer, prefix: str) -> float:
+    """Largest between log probabilities of the engine's model and of a merged copy."""
+    places = [torch.arange(2, len(ids)) for ids in PROMPTS]
+    with torch.no_grad():
+        given = [2] * len(PROMPTS) if isinstance(root, ActorCritic) else places
+        own = engine(PROMPTS, given)[0]
+        merged_copy = replica(policy, below(engine.weights(), prefix))(PROMPTS, places)[0]
+    return float((own - merged_copy).abs().max())
+
+
 def reference(engine: Engine, policy: TokenScorer) -> list[torch.Tensor]:
     """Log probabilities of the policy without its adapter."""
     rollout = rollout_of([torch.zeros(n) for n in (4, 6, 3)])
@@ -61,8 +85,13 @@ def reference(engine: Engine, policy: TokenScorer) -> list[torch.Tensor]:
 
 def work(folder: Path, state: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for kind in KINDS if distributed.world_size() > 1 else KINDS[:1]:
+    for kind, names in CASES.items():
+        if kind != "replicated" and distributed.world_size() == 1:
+            continue
         for name, root, loss, rates in cases():
+            if name not in names:
+                continue
+            before = {n: (p.detach().clone(), p.requires_grad) for n, p in root.named_parameters()}
             engine = open_engine(root, rates, SETTINGS, EngineOptions(kind))
             path = state / f"{name} {kind}"
             path.mkdir(parents=True, exist_ok=True)
@@ -76,6 +105,10 @@ def work(folder: Path, state: Path) -> dict[str, Any]:
                 policy, prefix = root.policy, "policy.model."
                 results["reference"] = reference(engine, policy)
             results["responses"] = responses(engine, policy, prefix)
+            results["difference"] = difference(engine, root, policy, prefix)
+            after = dict(engine.weights())
+            same = {n: torch.equal(after[n], tensor) for n, (tensor, _) in before.items()}
+            results["wrong"] = [n for n, (_, trained) in before.items() if same[n] == trained]
             weights = merged(root, engine.weights())
             results["weights"] = {key: tensor.clone() for key, tensor in weights}
             engine.load(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.adapted import NoTokenizer, moved
 from support.architectures import OWN, PLAIN
 from support.programs import adapter_ranks
 from support.tiny_models import gradients, reply_scorer, run_ranks, token_scorer
@@ -45,15 +46,6 @@ def scores(scorer: torch.nn.Module) -> torch.Tensor:
     return torch.cat(scorer([ids[:3] for ids in SEQUENCES], [[ids[3:]] for ids in SEQUENCES]))
 
 
-def moved(model: torch.nn.Module, seed: int = 0) -> None:
-    """Change all that is trained, as training would."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-
-
 def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
@@ -62,11 +54,6 @@ def adapted(seed: int = 0, **settings: object) -> TokenScorer:
     scorer = token_scorer(0)
     add_adapter(scorer.model, lora(**settings), seed, "sft.x.adapter")
     return scorer
-
-
-class NoTokenizer:
-    def save_pretrained(self, folder: Path) -> None:
-        pass
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -210,6 +197,22 @@ def test_targets_are_what_names_end_in():
     assert len(layers("all-linear")) == 2 * 7
 
 
+def test_layers_may_have_their_own_rank_and_alpha():
+    scorer = adapted(rank=4, alpha=8.0, rank_pattern={"q_proj": 2, "1.self_attn.q_proj": 6},
+                     alpha_pattern={"1.mlp.up_proj": 3.0})  # fmt: skip
+    weights = scorer.model.state_dict()
+    scales = {"0.self_attn.q_proj": (2, 4.0), "1.self_attn.q_proj": (6, 8 / 6),
+              "0.mlp.up_proj": (4, 2.0), "1.mlp.up_proj": (4, 0.75)}  # fmt: skip
+    moved(scorer.model)
+    found = dict(merged(scorer.model, scorer.model.state_dict().items()))
+    for layer, (rank, scale) in scales.items():
+        name = f"model.layers.{layer}"
+        down, up = (weights[f"{name}.lora_{part}.default.weight"] for part in "AB")
+        assert (down.shape[0], up.shape[1]) == (rank, rank)
+        expected = weights[f"{name}.base_layer.weight"] + scale * (up @ down)
+        assert_near(found[f"{name}.weight"], expected)
+
+
 def test_modules_to_save_are_trained_whole():
     found = trained(adapted(target_modules=["q_proj"], modules_to_save=["norm", "lm_head"]))
     assert {name for name in found if "lora_" not in name} == {
@@ -311,14 +314,16 @@ def test_the_policy_samples_with_it():
 @pytest.mark.parametrize(("settings", "message"), [
     ({"target_modules": ["q_proj", "qproj", "lm_head"]}, "called qproj, lm_head"),
     ({"target_modules": ["embed_tokens"]}, "called embed_tokens"),
+    ({"target_modules": ["q_proj"], "rank_pattern": {"k_proj": 2}}, "No adapted layer is called k"),
+    ({"alpha_pattern": {"lm_head": 2.0}}, "No adapted layer is called lm_head"),
     ({"modules_to_save": ["head"]}, "no module is called head"),
     ({"modules_to_save": ["mlp"]}, "mlp has adapters"),
-    ({"modules_to_save": ["layers"], "target_modules": ["q_proj"]}, "layers is a list"),
+    ({"target_modules": ["q_proj"], "modules_to_save": ["layers"]}, "layers is a list"),
 ])  # fmt: skip
 def test_names_of_nothing_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message) as refused:
         adapted(**settings)
-    assert next(iter(settings)) in refused.value.where
+    assert list(settings)[-1] in refused.value.where
     assert "q_proj" in refused.value.expected or "lm_head" in refused.value.expected
 
 
@@ -347,15 +352,19 @@ def test_tied_weights_are_not_trained_apart():
 
 
 def test_ranks_train_it_as_one_process_does(tmp_path):
-    run_ranks(Path(adapter_ranks.__file__), tmp_path, timeout=200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
+        run_ranks(Path(adapter_ranks.__file__), tmp_path, timeout=400)
     alone = adapter_ranks.work(tmp_path, tmp_path / "alone")
     for rank in range(2):
         ranks = torch.load(tmp_path / f"rank-{rank}.pt")
-        assert len(ranks) == 2 * len(alone)
+        assert len(ranks) == sum(map(len, adapter_ranks.CASES.values()))
         for name, found in ranks.items():
             expected = alone[f"{name.rpartition(' ')[0]} replicated"]
             assert_near(found["figures"], expected["figures"], least=0.0)
             assert found["again"] == found["figures"][1], "from its saved state"
+            assert found["wrong"] == [], "frozen weights that moved, trained ones that did not"
+            assert found["difference"] < 1e-5
             assert found["weights"].keys() == expected["weights"].keys()
             for weight, tensor in expected["weights"].items():
                 torch.testing.assert_close(found["weights"][weight], tensor, atol=1e-5, rtol=1e-4)

@@ -147,10 +147,31 @@ def test_what_cannot_be_carried_over(translate):
         "samples_mixing",
         "residual_dropout",
         "quantization",
-        "peft_model",
+        "peft_config.modules_to_save",
         "val_max_length",
     }
     whole(draft)
+
+
+def test_lora(translate, collection, monkeypatch):
+    draft = translate("sft", f"{SFT} unlike")
+    (run,) = whole(draft)["sft"].values()
+    assert run["adapter"] == {"rank": 16, "alpha": 32, "dropout": 0.05}
+    own = {"r": 8, "lora_dropout": 0, "target_modules": ["q_proj"], "bias": "all",
+           "modules_to_save": ["lm_head"], "task_type": "CAUSAL_LM"}  # fmt: skip
+    for kind, config in (("lora", own), ("prefix-tuning", {})):
+        values = {"peft_model": True, "peft_config": config | {"peft_type": kind}}
+        monkeypatch.setitem(collection.named, kind, values)
+    draft = translate("sft", f"{SFT} lora")
+    (run,) = whole(draft)["sft"].values()
+    assert run["adapter"] == {"rank": 8, "alpha": 32, "dropout": 0, "target_modules": ["q_proj"]}
+    assert {key.partition(":")[0] for key in draft.dispositions.lacking} == {
+        "peft_config.bias",
+        "peft_config.modules_to_save",
+    }
+    draft = translate("sft", f"{SFT} prefix-tuning")
+    assert "peft_model: true" in draft.dispositions.lacking
+    assert "adapter" not in next(iter(draft.values["sft"].values()))
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,22 @@ def test_stores_serve_a_run_that_does_not_score_in_process() -> None:
     assert [parents.stored("reward", "helpful")] == manifests("reward/helpful")
 
 
+def test_what_adapters_alone_stand_on_is_read_too() -> None:
+    alone = {"publish": "adapter"}
+    made = config(
+        sft__early__adapter=alone, sft__late__adapter=alone, reward__helpful__adapter=alone
+    )
+    assert parents.bases(made, "sft", "early") == []
+    assert parents.bases(made, "sft", "late") == manifests("models/large")
+    chain = manifests("sft/early", "models/large")
+    assert parents.bases(made, "ppo", "local") == [*chain, *manifests("sft/chat")]
+    assert parents.bases(made, "evaluation", "local") == [*manifests("sft/chat"), *chain]
+    assert parents.stored_bases(made, "reference", "late") == chain
+    assert parents.stored_bases(made, "reward", "helpful") == manifests("sft/chat")
+    assert parents.bases(config(), "ppo", "local") == []
+    assert parents.stored_bases(config(), "reference", "late") == []
+
+
 def test_what_is_checked_before_a_run_is_what_it_and_its_followers_need() -> None:
     assert parents.sets_to_check(config(), "sft", "late") == manifests(
         "tokenized/conversation/large/more", "tokenized/prompt/large/more"

@@ -60,6 +60,52 @@ def test_adapters_alone_have_gradients_and_moments(valid: dict[str, Any]) -> Non
     assert planned.setting == Setting("replicated")
 
 
+def test_frozen_weights_of_4_bits_are_planned_as_such(valid: dict[str, Any]) -> None:
+    put(valid, "sft.chat.adapter", {"publish": "adapter"})
+    whole = plan(configuration(valid, gpus_per_node=8, engine="replicated"), "train_sft", "chat")
+    put(valid, "sft.chat.adapter.quantize", "nf4")
+    narrow = plan(configuration(valid, gpus_per_node=8), "train_sft", "chat")
+    shape = narrow.work.trained[0].shape
+    layers = shape.layers * shape.layer_parameters
+    weights = narrow.phases["training"]["weights"]
+    assert weights == pytest.approx(0.516 * layers + 4 * shape.other_parameters, rel=1e-3)
+    copies = [each.phases["training"]["working copies"] for each in (whole, narrow)]
+    assert copies[0] - copies[1] == 2 * (shape.layers - 1) * shape.layer_parameters
+    assert narrow.fits
+    assert narrow.setting.kind == "replicated", "other kinds would cut them"
+    tight = configuration(valid, gpus_per_node=8, gpu_memory_gb=8)
+    assert plan(tight, "train_sft", "chat").setting == Setting("replicated", 8, checkpointing=True)
+    put(valid, "sft.chat.adapter", None)
+    put(valid, "ppo.final", valid["ppo"]["final"] | {"scoring": "local", "adapter": {
+        "quantize": "nf4", "publish": "adapter"}})  # fmt: skip
+    online = plan(configuration(valid, gpus_per_node=8), "train_ppo", "final")
+    assert online.phases["sampling"]["sampling copy"] == 0
+    assert len(online.work.scoring) == 1, "the reference is the policy without its adapter"
+
+
+def test_a_critic_may_be_trained_whole(valid: dict[str, Any]) -> None:
+    values = valid["ppo"]["final"] | {"adapter": {}, "value": {"kind": "critic"}}
+    put(valid, "ppo.final", values)
+    for adapter in (True, False):
+        put(valid, "ppo.final.value.adapter", adapter)
+        policy, critic = plan(
+            configuration(valid, gpus_per_node=8), "train_ppo", "final"
+        ).work.trained
+        assert policy.rank == 16
+        assert (critic.trained == critic.parameters) == (not adapter)
+
+
+def test_a_prefix_is_what_is_trained_and_its_activations_stay(valid: dict[str, Any]) -> None:
+    put(valid, "sft.chat.adapter", {"kind": "prefix", "publish": "adapter", "virtual_tokens": 20})
+    put(valid, "reward.helpful", valid["reward"]["helpful"] | {"sft": None, "model": "tiny"})
+    put(valid, "ppo", {})
+    put(valid, "evaluation", {})
+    put(valid, "report", {})
+    planned = plan(configuration(valid, gpus_per_node=1, server_gpus=0), "train_sft", "chat")
+    assert planned.work.trained[0].trained == 20 * 32 * 2 * 8 * 128  # of Llama 3.1 8B
+    assert not planned.setting.checkpointing
+
+
 def test_slices_of_a_node(valid: dict[str, Any]) -> None:
     wide = {"gpus_per_node": 8, "nodes": 4, "engine": "fsdp"}
     whole, node = (plan(configuration(valid, **wide, shard=shard), "train_sft", "chat")

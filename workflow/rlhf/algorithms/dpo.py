@@ -123,18 +123,19 @@ def _measures(ratios: torch.Tensor, beta: float) -> dict[str, torch.Tensor]:
     }
 
 
-def reply_logprobs(scorer: Forward, rows: Rows) -> list[torch.Tensor]:
+def reply_logprobs(scorer: Forward, rows: Rows, **options: bool) -> list[torch.Tensor]:
     """log π [k] of each row's replies given their history, in nats, float32.
 
     Args:
         scorer: a ``TokenScorer``, or an engine around one.
         rows: of the preference view.
+        options: of the scorer.
     """
     replies = [(row["history_ids"], reply) for row in rows for reply in row["reply_ids"]]
     sequences = [torch.tensor(history + reply) for history, reply in replies]
     starts = [len(history) for history, _ in replies]
     prompts = [start - 1 for start in starts]  # the last token's state is before the first reply's
-    logprobs, _ = scorer(sequences, from_starts(sequences, starts), prompts=prompts)
+    logprobs, _ = scorer(sequences, from_starts(sequences, starts), prompts=prompts, **options)
     by_reply = logprobs.split([len(reply) for _, reply in replies])
     totals = torch.stack([each.sum() for each in by_reply])
     return list(totals.split([len(row["reply_ids"]) for row in rows]))
@@ -143,7 +144,8 @@ def reply_logprobs(scorer: Forward, rows: Rows) -> list[torch.Tensor]:
 class ReferenceLogprobs:
     """log π_ref of every reply: what the policy gives before its first update. See ``Prepared``.
 
-    So no second model is held, and a reply is computed once, however many epochs there are.
+    An adapter is switched off, for a prefix changes the policy before any update. So no second
+    model is held, and a reply is computed once, however many epochs there are.
 
     Args:
         scorer: the policy, or an engine around it.
@@ -170,7 +172,7 @@ class ReferenceLogprobs:
     def compute(self) -> None:
         """See ``Prepared``."""
         values = map_rows(
-            lambda rows: reply_logprobs(self._scorer, rows),
+            lambda rows: reply_logprobs(self._scorer, rows, adapted=False),
             lambda row: pairs.shape(row, self._shares),
             self._rows(),
             self._max_tokens,

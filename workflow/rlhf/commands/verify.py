@@ -9,6 +9,7 @@ from pathlib import Path
 from rlhf.core.user_paths import path_argument
 from rlhf.errors import IntegrityError
 from rlhf.paths import RESULTS
+from rlhf.provenance.bases import bases
 from rlhf.provenance.manifest import MANIFEST, verify
 from rlhf.provenance.weights import SUFFIX, non_finite
 from rlhf.provenance.whole import read_whole_manifest
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             listed = read_whole_manifest(path)["files"]
             found = verify(path) or list(_weights(path.parent, listed))
+            list(bases(path.parent / "model"))
         except IntegrityError as error:
             found = [f"{path}: {error.what}"]
         else:

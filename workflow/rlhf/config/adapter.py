@@ -1,17 +1,26 @@
-"""Low-rank adapters: a run that trains a few small matrices beside the frozen weights."""
+"""Adapters: a run that trains something small beside the frozen weights."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlhf.config.base import Strict, key
 
 
 class AdapterConfig(Strict):
-    """LoRA: low-rank matrices beside frozen weights."""
+    """Something small that is trained beside frozen weights: low-rank matrices, or a prefix."""
 
+    kind: Literal["lora", "prefix"] = key(
+        "lora",
+        about="`lora`: matrices of low rank beside those of the layers; `prefix`: keys and values "
+        "that every token attends to, published alone",
+        source="Hu et al. 2021; Li & Liang 2021",
+    )
+    virtual_tokens: int = key(
+        30, ge=1, about="tokens that a prefix stands for, in each layer", source="Open-Assistant"
+    )
     rank: int = key(16, ge=1, about="rank r of the update of each matrix", source="TRL")
     alpha: float = key(
         32.0, gt=0, about="α: the update B·A is scaled by α/r, or α/√r", source="TRL"
@@ -40,11 +49,51 @@ class AdapterConfig(Strict):
         "`all-linear`: all but the head",
         source="Dettmers et al. 2023",
     )
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = key(
+        {},
+        about="ranks of some of these layers, by the ends of their names: the longest that fits",
+    )
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = key({}, about="their α, likewise")
     modules_to_save: list[str] = key(
         [],
         about="modules that are trained whole, by the ends of their names, such as `lm_head`; a "
         "reward model's score always is",
     )
+    quantize: Literal["nf4"] | None = key(
+        None,
+        about="`nf4`: QLoRA: the frozen weights of the layers are kept in 4 bits, on GPUs; what "
+        "the adapter is merged into later is not",
+        source="Dettmers et al. 2023",
+    )
+    publish: Literal["model", "adapter"] = key(
+        "model",
+        about="what becomes of it: `model`: it is merged into the weights, and stands beside them "
+        "too; `adapter`: it alone, and what needs the model merges it into its base",
+    )
+
+    @model_validator(mode="after")
+    def _kinds_are_apart(self) -> Self:
+        others = {"lora": ("virtual_tokens",), "prefix": LORA}[self.kind]
+        fields = type(self).model_fields
+        if given := [name for name in others if getattr(self, name) != fields[name].default]:
+            raise ValueError(
+                f"{', '.join(given)}: not with kind: {self.kind}; leave out, or write "
+                f"kind: {'prefix' if self.kind == 'lora' else 'lora'}"
+            )
+        if self.kind == "prefix" and not self.alone:
+            raise ValueError("publish: model: weights can't hold a prefix; write publish: adapter")
+        if self.quantize and not self.alone:
+            raise ValueError(
+                "publish: model: with quantize no whole weights are there; write publish: adapter"
+            )
+        if self.quantize and self.dora:
+            raise ValueError("quantize: DoRA needs the norms of whole weights; leave one out")
+        return self
+
+    @property
+    def alone(self) -> bool:
+        """Whether the adapter is published without the weights that it changes."""
+        return self.publish == "adapter"
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -60,7 +109,12 @@ class AdapterConfig(Strict):
         return self
 
 
-ADAPTER: Any = key(None, about="train a low-rank adapter; without it all weights are trained")
+# Keys that low-rank adapters alone have.
+LORA = (
+    "rank", "alpha", "dropout", "dora", "rank_stabilized", "target_modules", "rank_pattern",
+    "alpha_pattern", "modules_to_save", "quantize",
+)  # fmt: skip
+ADAPTER: Any = key(None, about="train an adapter; without it all weights are trained")
 
 
 def refuse_frozen_layers(adapter: AdapterConfig | None, freeze_layers: int) -> None:

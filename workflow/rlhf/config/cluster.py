@@ -221,6 +221,31 @@ def cluster_problems(config: Config) -> Iterator[str]:
                     "write 0 to share them, or raise gpus_per_node"
                 )
     yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
+    yield from _adapter_problems(config)
+
+
+def _adapter_problems(config: Config) -> Iterator[str]:
+    """Runs whose adapters do not go with how they would be carried out."""
+    for section, row in RUNS.items():
+        for name, run in getattr(config, section).items() if row.trains else ():
+            asked = engine_request(config, row.rule)
+            if not run.adapter:
+                continue
+            if run.adapter.kind == "prefix" and asked.activation_checkpointing is True:
+                yield (
+                    f"{section}.{name}.adapter.kind: activations after a prefix can't be computed "
+                    "again; write activation_checkpointing: false"
+                )
+            if not run.adapter.quantize:
+                continue
+            where = f"{section}.{name}.adapter.quantize"
+            if not stage_layout(config, row.rule, name).gpus:
+                yield f"{where}: needs a GPU, and {row.rule} has none; raise gpus_per_node"
+            elif asked.engine not in ("auto", "replicated") or asked.offload != "none":
+                yield (
+                    f"{where}: engine {asked.engine}, offload {asked.offload} would cut or move "
+                    "weights of 4 bits; write engine: replicated, offload: none"
+                )
 
 
 def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:

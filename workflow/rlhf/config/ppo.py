@@ -40,6 +40,11 @@ class ValueConfig(Strict):
     learning_rate: float = key(
         1e-4, gt=0, about="learning rate of the value head or critic, with the policy's schedule"
     )
+    adapter: bool = key(
+        True,
+        about="whether a critic gets an adapter like the policy's, where that has one; `false`: "
+        "all its weights are trained",
+    )
 
 
 class PpoConfig(OnlineConfig):

@@ -65,6 +65,7 @@ class Config(Strict):
         problems = problems or [
             *self._without_reward(),
             *self._mixed_models(),
+            *self._prefixes(),
             *cluster_problems(self),
         ]
         if problems:
@@ -160,6 +161,40 @@ class Config(Strict):
             if reward is None:
                 run = ".".join(self.start(section, name))
                 yield f"{section}.{name}.reward: {run} has no reward model, so name one here"
+
+    def _prefixes(self) -> Iterator[str]:
+        """Runs that would have to merge a prefix into weights, or to serve it."""
+        for section, row in SECTIONS.items():
+            for name, run in getattr(self, section).items() if row.trains else ():
+                start = self.start(section, name)
+                own, given = self._prefix(section, name), self._prefix(*start)
+                if given and given != own:
+                    yield (
+                        f"{section}.{name}: starts from {'.'.join(start)}, which is a prefix, so "
+                        f"it needs `adapter: {{kind: prefix, virtual_tokens: {given}, publish: "
+                        "adapter}`, and goes on with it"
+                    )
+                if not row.online:
+                    continue
+                scoring = ("reward", run.reward)
+                if run.scoring != "local" and (given or self._prefix(*scoring)):
+                    yield (
+                        f"{section}.{name}.scoring: model servers know no prefix, which "
+                        f"{'.'.join(start if given else scoring)} is; write local"
+                    )
+                value, other = getattr(run, "value", None), self._prefix(*scoring)
+                kept = own if value and value.adapter else 0
+                if value and value.kind == "critic" and other and other != kept:
+                    yield (
+                        f"{section}.{name}.value.kind: a critic starts from reward.{run.reward}, "
+                        f"which is a prefix of {other} tokens; write head, or an adapter of that "
+                        "kind and length"
+                    )
+
+    def _prefix(self, section: str, name: str) -> int:
+        """Tokens of the prefix that a run publishes; 0: none."""
+        adapter = getattr(getattr(self, section)[name], "adapter", None)
+        return adapter.virtual_tokens if adapter and adapter.kind == "prefix" else 0
 
     def _mixed_models(self) -> Iterator[str]:
         """Runs whose policy and reward model can't have one tokenizer.

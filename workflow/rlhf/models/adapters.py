@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class Lora:
         rank_stabilized: s = α/√r.
         target_modules: ends of the names of the layers that get one, or ``all-linear``.
         modules_to_save: ends of the names of modules that are trained whole.
+        rank_pattern: ends of the names of some of the layers → their rank.
+        alpha_pattern: likewise → their α.
     """
 
     rank: int
@@ -56,6 +58,8 @@ class Lora:
     rank_stabilized: bool
     target_modules: Sequence[str] | str
     modules_to_save: Sequence[str]
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
 
 
 def add_adapter(
@@ -88,6 +92,8 @@ def add_adapter(
         use_dora=lora.dora,
         use_rslora=lora.rank_stabilized,
         target_modules=_shortened(model, targets),
+        rank_pattern=_by_layer(lora.rank_pattern, targets, f"{where}.rank_pattern"),
+        alpha_pattern=_by_layer(lora.alpha_pattern, targets, f"{where}.alpha_pattern"),
         modules_to_save=sorted({*whole, *([SCORE] if has_score else [])}) or None,
         task_type="SEQ_CLS" if has_score else "CAUSAL_LM",
         fan_in_fan_out=not isinstance(model.get_submodule(targets[0]), nn.Linear),
@@ -191,6 +197,26 @@ def _targets(model: PreTrainedModel, wanted: Sequence[str] | str, where: object)
             "by modules_to_save",
         )
     return [name for name in linear if any(_ends(name, want) for want in wanted)]
+
+
+def _by_layer(pattern: Mapping[str, Any], targets: Sequence[str], where: str) -> dict[str, Any]:
+    """Full name of each layer that a pattern means → its value, by the longest end that fits.
+
+    Raises:
+        ConfigError: an end is that of no layer with an adapter.
+    """
+    values: dict[str, Any] = {}
+    for end in sorted(pattern, key=len):
+        names = [name for name in targets if _ends(name, end)]
+        if not names:
+            raise ConfigError(
+                f"No adapted layer is called {end}.",
+                where=where,
+                expected=f"some of {', '.join(sorted({n.rpartition('.')[2] for n in targets}))}",
+                hint="name layers that target_modules names too",
+            )
+        values |= dict.fromkeys(names, pattern[end])
+    return values
 
 
 def _shortened(model: nn.Module, names: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from rlhf.models import attention
 from rlhf.models.devices import moved
 from rlhf.models.packing import MULTIPLES, Row, model_inputs, pack, window_of
 from rlhf.models.precision import products
+from rlhf.models.prefix import cache_of, prefix_of
 from rlhf.models.trunk import Trunk
 from rlhf.runtime.options import AttentionKind
 
@@ -97,9 +98,12 @@ class Backbone(nn.Module):
     def branches(self) -> bool:
         """Whether several continuations of one history can share a pass over it.
 
-        The model has to apply a boolean mask as it is given: eager attention would add it.
+        The model has to apply a boolean mask as it is given: eager attention would add it. After a
+        prefix each goes alone.
         """
-        if self._packs:
+        if prefix_of(self.model) is not None:
+            return False
+        if self.packs:
             return self.attention != "flash" and window_of(self.model.config) is None
         implementation = self.model.config._attn_implementation
         return not self._lockstep and Trunk.fits(self.model) and implementation == "sdpa"
@@ -111,12 +115,12 @@ class Backbone(nn.Module):
         On a CPU, and where rows stand in one sequence. Padded, a GPU is kept busy by many rows at
         a time, even if some of it is done twice.
         """
-        return self.branches and (self._packs or self.device.type == "cpu")
+        return self.branches and (self.packs or self.device.type == "cpu")
 
     @property
     def packs(self) -> bool:
         """Whether rows stand in one sequence without padding."""
-        return self._packs
+        return self._packs and prefix_of(self.model) is None
 
     def compute_in(self, precision: str) -> None:
         """Choose the type of the matrix products: ``bfloat16``, ``float16`` or ``float32``.
@@ -132,8 +136,15 @@ class Backbone(nn.Module):
         Chen et al. 2016 (arXiv 1604.06174). Values and gradients stay the same.
 
         Raises:
-            ConfigError: transformers' class can't.
+            ConfigError: transformers' class can't, or the model has a prefix.
         """
+        if prefix_of(self.model) is not None:
+            raise ConfigError(
+                "Activations after a prefix can't be computed again: transformers' layers drop "
+                "the prefix then.",
+                where="cluster.activation_checkpointing",
+                hint="write activation_checkpointing: false, or adapter.kind: lora",
+            )
         try:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         except ValueError as error:
@@ -198,7 +209,8 @@ class Backbone(nn.Module):
                 lower = pad_right([self._trunk.lower(ids) for ids in sequences])
                 return self._trunk.upper(lower).float()
             ids = moved(pad_right(sequences), self.device)
-            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+            body, prefix = self.model.base_model, cache_of(self.model)
+            return body(input_ids=ids, use_cache=False, **prefix).last_hidden_state.float()
 
     def branched_hidden_states(
         self, histories: Sequence[torch.Tensor], branches: Sequence[Sequence[torch.Tensor]]
@@ -254,7 +266,7 @@ class Backbone(nn.Module):
                 its places; those with one prompt share a pass over it, exactly in values and
                 gradients, where the model ``shares_prompts``. None: each goes alone.
         """
-        if self._packs:
+        if self.packs:
             return self._packed_states_at(sequences, places, prompts)
         shared, alone = who_shares(sequences, prompts if self.shares_prompts else None)
         found: dict[int, torch.Tensor] = {}

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from rlhf.data.batching import batches_by_length
 from rlhf.models.backbone import decoder_layers, pad_right
+from rlhf.models.prefix import prefix_of
 from rlhf.models.roots import TokenScorer
 from rlhf.models.scoring import ALIKE
 
@@ -122,7 +123,7 @@ def generate(
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     start = 0
     while start < len(by_length):
-        capacity = len(prompts[by_length[start]]) + draws.shape[1]
+        capacity = _prefix_tokens(policy) + len(prompts[by_length[start]]) + draws.shape[1]
         rows = by_length[start : start + min(max_rows, _rows_at_a_time(policy, capacity))]
         start += len(rows)
         decoded = _decode(policy, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
@@ -154,14 +155,15 @@ def _decode(
 ) -> list[tuple[list[int], float]]:
     """Token ids of each response, and its log probability."""
     device = policy.device
-    width, steps = max(map(len, prompts)), draws.shape[1]
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    before, steps = _prefix_tokens(policy), draws.shape[1]
+    lengths = torch.tensor([before + len(prompt) for prompt in prompts])
+    width = int(lengths.max())
     # Prompts end in one column, so that every row's next token is in the next.
     mask = (torch.arange(width + steps) >= width - lengths[:, None]).long().to(device)
     padded = len(set(lengths.tolist())) > 1
     position, draws = lengths[:, None].to(device) - 1, draws.to(device)
     body: Any = policy.model.base_model
-    slots, last = _prefill(body, len(decoder_layers(policy.model)), prompts, width, steps)
+    slots, last = _prefill(policy, prompts, width, steps)
     cache = Cache(layers=[*slots])
     logits = policy.logits(last)
     out: list[list[int]] = [[] for _ in prompts]
@@ -197,14 +199,24 @@ def _decode(
     return list(zip(out, sums, strict=True))
 
 
+def _prefix_tokens(policy: TokenScorer) -> int:
+    """Columns of keys and values before those of a prompt."""
+    prefix = prefix_of(policy.model)
+    return 0 if prefix is None else prefix.tokens
+
+
 def _prefill(
-    body: Any, layers: int, prompts: list[torch.Tensor], width: int, steps: int
+    policy: TokenScorer, prompts: list[torch.Tensor], width: int, steps: int
 ) -> tuple[list[_Slots], torch.Tensor]:
     """Keys and values of all prompts, layer by layer, and the last hidden state of each [n, H].
 
     Rows with the same prompt share its computation, prompts of like lengths a forward pass; then
     their keys and values move to where the prompts end in one column.
     """
+    body: Any = policy.model.base_model
+    layers, prefix = len(decoder_layers(policy.model)), prefix_of(policy.model)
+    before = None if prefix is None else prefix()
+    first = 0 if before is None else before.shape[-2]
     device = body.get_input_embeddings().weight.device
     slots = [_Slots(width + steps) for _ in range(layers)]
     last: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
@@ -215,14 +227,22 @@ def _prefill(
     lengths = [len(prompts[rows[0]]) for rows in shared]
     for group in batches_by_length(lengths, PREFILL_TOKENS, alike=ALIKE):
         ids = pad_right([prompts[shared[i][0]] for i in group]).to(device)
-        part = Cache(layers=[_Slots(ids.shape[1]) for _ in range(layers)])
+        part = Cache(layers=[_Slots(first + ids.shape[1]) for _ in range(layers)])
+        if before is not None:
+            given = before.to(policy.model.dtype)[:, :, None].expand(-1, -1, len(ids), -1, -1, -1)
+            for layer, (keys, values) in enumerate(given):
+                part.update(keys, values, layer)
         hidden = body(input_ids=ids, past_key_values=part, use_cache=True).last_hidden_state
         for place, i in enumerate(group):
             for row in shared[i]:
                 last[row] = hidden[place, lengths[i] - 1]
         for slot, found in zip(slots, part.layers, strict=True):
             slot.take(
-                found, [shared[i] for i in group], [lengths[i] for i in group], len(prompts), width
+                found,
+                [shared[i] for i in group],
+                [first + lengths[i] for i in group],
+                len(prompts),
+                width,
             )
     return slots, torch.stack(last)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from rlhf.models.folders import Dtype, from_folder
 from rlhf.models.head import find_head
 from rlhf.models.roots import TokenScorer
 from rlhf.models.trust import reading
@@ -18,9 +19,6 @@ def load_tokenizer(folder: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, **reading(folder))
-
-
-Dtype = torch.dtype | Literal["auto"]
 
 
 def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> TokenScorer:
@@ -36,9 +34,7 @@ def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> Token
     from transformers import AutoModelForCausalLM
 
     hush()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **reading(folder)
-    )
+    model = from_folder(AutoModelForCausalLM, folder, dtype)
     disable_dropout(model)
     return TokenScorer(model, find_head(model, folder))
 

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 
 from rlhf.core.files import write_json
-from rlhf.models.adapter_weights import merged, save_adapter
+from rlhf.models.adapter_weights import adapter_tensors, merged, save_adapter
 from rlhf.models.adapters import is_adapted
 from rlhf.models.backbone import Backbone
 from rlhf.models.parts import bounded, write_tensors
+from rlhf.provenance.bases import ADAPTER, write_base
 
 MAX_BYTES = 5 * 10**9  # of one file of weights
-ADAPTER = "adapter"  # folder beside the weights that it is merged into
 Named = Iterable[tuple[str, torch.Tensor]]
 
 
@@ -33,12 +33,17 @@ def below(weights: Named, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def save_model(
-    root: Backbone, weights: Named, tokenizer: Any, folder: Path, max_bytes: int = MAX_BYTES
+    root: Backbone,
+    weights: Named,
+    tokenizer: Any,
+    folder: Path,
+    max_bytes: int = MAX_BYTES,
+    base: dict[str, str] | None = None,
 ) -> None:
     """Write safetensors, config, tokenizer and chat template; one file of weights in memory.
 
-    An adapter is merged into the weights, and stands beside them too, as peft reads it. Rank 0
-    alone writes: another rank that calls this gives its parts of the weights.
+    An adapter is merged into the weights, and stands beside them too, as peft reads it; or alone.
+    Rank 0 alone writes: another rank that calls this gives its parts of the weights.
 
     Args:
         root: holds the model, for all but its weights.
@@ -46,6 +51,7 @@ def save_model(
         tokenizer: the model's.
         folder: where to.
         max_bytes: of one file of weights; the names of several are in an index.
+        base: what an adapter stands on that is published alone (``describe_base``).
 
     Raises:
         OSError: the disk is full, for one.
@@ -58,10 +64,32 @@ def save_model(
     model.config.use_cache = True
     with without_deepspeed():
         model.save_pretrained(folder, state_dict={})  # all but the weights
-    left_out = set(model._keys_to_ignore_on_save or ())
     adapter: dict[str, torch.Tensor] = {}
-    plain = merged(model, weights, adapter)
-    kept = ((name, tensor) for name, tensor in plain if name not in left_out)
+    if base is None:
+        write_weights(model, merged(model, weights, adapter), folder, max_bytes)
+    else:
+        adapter = adapter_tensors(model, weights)
+    if is_adapted(model):
+        save_adapter(model, adapter, folder / ADAPTER)
+    if base is not None:
+        write_base(folder, base)
+    tokenizer.save_pretrained(folder)
+
+
+def write_weights(model: Any, weights: Named, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Write the weights alone, one file of them in memory.
+
+    Args:
+        model: says how its weights are published.
+        weights: whole tensors by the names of a model without an adapter, tied ones once.
+        folder: where to.
+        max_bytes: of one file; the names of several are in an index.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
+    left_out = set(model._keys_to_ignore_on_save or ())
+    kept = ((name, tensor) for name, tensor in weights if name not in left_out)
     groups: list[tuple[Path, dict[str, int]]] = []
     buffers, parameters = {name for name, _ in model.named_buffers()}, 0
     for group in bounded(_as_published(model, kept), max_bytes):
@@ -74,9 +102,6 @@ def save_model(
         groups[0][0].rename(folder / "model.safetensors")
     else:
         _number(folder, groups, parameters)
-    if is_adapted(model):
-        save_adapter(model, adapter, folder / ADAPTER)
-    tokenizer.save_pretrained(folder)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 
 from rlhf.models.adapter_weights import merged
+from rlhf.models.prefix import WEIGHT
+from rlhf.models.prefix_tuning import copy_prefix
 from rlhf.models.roots import TokenScorer
 
 
@@ -28,6 +30,8 @@ def replica(
         name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
         for name, tensor in merged(model, weights)
     }
+    if (prefix := tensors.pop(WEIGHT, None)) is not None:
+        copy_prefix(model, copy, prefix)
     copy.load_state_dict(tensors, strict=False, assign=True)
     copy.tie_weights()
     # Such as rotary frequencies, which are in no state.

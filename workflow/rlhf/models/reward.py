@@ -17,8 +17,10 @@ from rlhf.core.files import read_json, write_json
 from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
+from rlhf.models.adapters import switched_off
+from rlhf.models.folders import Dtype, from_folder
 from rlhf.models.head import probe, quiet, same
-from rlhf.models.load import Dtype, disable_dropout, hush
+from rlhf.models.load import disable_dropout, hush
 from rlhf.models.roots import Critic, ReplyScorer
 from rlhf.models.trust import is_trusted, reading
 
@@ -34,9 +36,7 @@ def load_reply_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> Reply
     from transformers import AutoModelForSequenceClassification
 
     hush()
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **reading(folder)
-    )
+    model = from_folder(AutoModelForSequenceClassification, folder, dtype)
     disable_dropout(model)
     return _checked(ReplyScorer(model), folder)
 
@@ -69,9 +69,7 @@ def new_reply_scorer(folder: str | Path, seed: int, dtype: Dtype = torch.float32
     config.num_labels = 1
     if problem := scores_problem(config, is_trusted(folder)):
         raise _no_reward_model(problem, folder)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, config=config, dtype=dtype, use_safetensors=True, **reading(folder)
-    )
+    model = from_folder(AutoModelForSequenceClassification, folder, dtype, config)
     generator = torch.Generator().manual_seed(derived_seed(seed, "score head"))
     with torch.no_grad():
         weight = model.score.weight
@@ -86,7 +84,7 @@ def _checked(scorer: ReplyScorer, folder: str | Path) -> ReplyScorer:
     model = scorer.model
     ids, name = probe(model)[:1], f"{type(model).__name__} ({model.config.model_type})"
     try:
-        with quiet(model), torch.no_grad():
+        with quiet(model), torch.no_grad(), switched_off(model):  # a prefix, its own does without
             own = model(input_ids=ids, use_cache=False).logits[0]
             row = ids[0].cpu()
             (found,) = scorer([row[:0]], [[row]])

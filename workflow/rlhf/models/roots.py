@@ -9,6 +9,7 @@ Shapes: B sequences, T the longest, H the width, V the vocabulary, N scored toke
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -47,6 +48,7 @@ class TokenScorer(Backbone):
         temperature: float = 1.0,
         with_entropy: bool = False,
         prompts: Sequence[int] | None = None,
+        adapted: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log probabilities of the tokens at ``places``; the head runs nowhere else.
 
@@ -56,12 +58,14 @@ class TokenScorer(Backbone):
             temperature: logits are divided by this, as in sampling.
             with_entropy: also compute entropies (no gradient).
             prompts: see ``Backbone.states_at``.
+            adapted: False: without the adapter, as the model that it was added to.
 
         Returns:
             Log probabilities [N] in nats; entropies [N] in nats, or [0].
         """
-        before, targets = self.states_before(sequences, places, prompts)
-        return self.logprobs(before, targets, temperature, with_entropy)
+        with contextlib.nullcontext() if adapted else switched_off(self.model):
+            before, targets = self.states_before(sequences, places, prompts)
+            return self.logprobs(before, targets, temperature, with_entropy)
 
     def states_before(
         self,
@@ -305,8 +309,7 @@ def _without_adapter(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log probabilities [N] under the model that an adapter was added to; nothing else: [0]."""
     places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
-    with switched_off(policy.model):
-        logprobs, _ = policy(sequences, places, temperature, prompts=prompts)
+    logprobs, _ = policy(sequences, places, temperature, prompts=prompts, adapted=False)
     return logprobs, logprobs.new_zeros(0), logprobs.new_zeros(0)
 
 

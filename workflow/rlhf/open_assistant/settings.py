@@ -17,7 +17,7 @@ LAUNCHED = Ignored("processes and GPUs follow from the section cluster")
 SPEED = Ignored(
     "it changes speed or memory and not results; runtime.micro_batch_tokens limits memory"
 )
-NO_PEFT = "adapters are not carried over: write `adapter` into the runs for LoRA; no prefix tuning"
+NO_PEFT = "LoRA alone is carried over: prefixes are trained there by way of two more layers"
 NO_ROPE = "positions are not scaled: a sequence may be as long as the model was made for"
 NO_DROPOUT = "dropout is off in training here"
 NO_SEQ2SEQ = "models are causal"
@@ -54,9 +54,9 @@ class SupervisedSettings(Settings):
     int8_training: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
     quantization: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
     seq2seqmodel: Annotated[Flag, MustBe((False,), NO_SEQ2SEQ)] = None
-    peft_model: Annotated[Flag, MustBe((False,), NO_PEFT)] = None
-    peft_type: Annotated[Text, Ignored("it says something of peft_model only")] = None
-    peft_config: Annotated[Any, Ignored("it says something of peft_model only")] = None
+    peft_model: Annotated[Flag, Used()] = None
+    peft_type: Annotated[Text, Used()] = None
+    peft_config: Annotated[dict[str, Any] | None, Used()] = None
     residual_dropout: Annotated[Number, MustBe((0,), NO_DROPOUT)] = None
     residual_dropout_lima: Annotated[Flag, MustBe((False,), NO_DROPOUT)] = None
     max_length: Annotated[Whole, Used()] = None

@@ -15,10 +15,31 @@ from rlhf.open_assistant.request import (
     Request,
     batches,
 )
-from rlhf.open_assistant.settings import TRAINERS, RmSettings, SftSettings, SupervisedSettings
+from rlhf.open_assistant.settings import (
+    NO_PEFT,
+    TRAINERS,
+    RmSettings,
+    SftSettings,
+    SupervisedSettings,
+)
 from rlhf.open_assistant.tree import arranged, place
 
 GROUPED = 100  # batches that are sorted by length together; Open-Assistant sorts whole epochs
+# Defaults of its `peft_model`, our keys for them, and what happens here anyway.
+LORA: dict[str, Any] = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "target_modules": "all",
+    "modules_to_save": ["wte", "lm_head"],
+}
+LORA_KEYS = {
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "target_modules",
+}
+LORA_SAME = {"bias": "none", "task_type": "CAUSAL_LM"}
 HOW_LONG = "give --train-rows N, or set {} yourself"
 
 
@@ -50,6 +71,7 @@ class _Supervised:
             self._make_up(name, mixture)
         self._fill(mixture)
         self._tokens()
+        self._adapter()
         self.draft.place_precision(self.run, self.key, "dtype", settings.dtype)
         self.dispositions.close(settings)
         shape = SftConfig if request.trainer == "sft" else RewardConfig
@@ -115,6 +137,34 @@ class _Supervised:
         elif "sort_by_length" in settings.model_fields_set:
             self.dispositions.ignore("sort_by_length", AS_HERE)
         return mixture
+
+    def _adapter(self) -> None:
+        """LoRA as its ``peft_model`` makes it: ``peft_config`` goes before its defaults."""
+        settings, dispositions = self.settings, self.dispositions
+        given = settings.model_fields_set & {"peft_model", "peft_type", "peft_config"}
+        if not settings.peft_model:
+            for key in sorted(given):
+                why = AS_HERE if key == "peft_model" else "it says something of peft_model only"
+                dispositions.ignore(key, why)
+            return
+        theirs = LORA | (settings.peft_config or {})
+        if theirs.pop("peft_type", settings.peft_type or "lora") != "lora":
+            dispositions.miss("peft_model", True, NO_PEFT)
+            for key in sorted(given - {"peft_model"}):
+                dispositions.ignore(key, "it says something of peft_model only")
+            return
+        for key, ours in LORA_KEYS.items():
+            value = theirs.pop(key)
+            if (key, value) != ("target_modules", "all"):  # the linear layers, as here
+                place(self.run, f"adapter.{ours}", value)
+        for key in sorted(given):
+            dispositions.carry(key, f"{self.key}.adapter")
+        for key, value in theirs.items():
+            why = "adapters have no such setting here"
+            if key == "modules_to_save":
+                why = "of these a model has some; write those into adapter.modules_to_save"
+            if LORA_SAME.get(key) != value:
+                dispositions.miss(f"peft_config.{key}", value, why)
 
     def _fill(self, mixture: Mixture) -> None:
         """Batch size, epochs, and what Open-Assistant counts in steps."""

@@ -14,6 +14,7 @@ from rlhf.pipeline.shapes import Shape
 from rlhf.runtime.options import EngineKind, Offload
 
 GB = 1e9
+QUANTIZED = (4 + 0.127) / 8  # bytes of a weight with its scales: Dettmers et al. 2023, section 3
 # Of models.logprobs: probabilities that are kept, and logits that are there at a time.
 KEPT_PROBABILITIES, CHUNK = 2**26, 2**24
 # CUDA's context, NCCL's buffers and cuBLAS's workspace of a process on a GPU.
@@ -31,6 +32,8 @@ class Model:
         rank: of adapters beside the layers' matrices; they alone are trained then. 0: none.
         narrow: whether matrices that are not trained are held in 16 bits.
         trains: whether anything is trained.
+        prefix: tokens whose keys and values in every layer alone are trained. 0: none.
+        quantized: whether the frozen weights of the layers are kept in 4 bits.
     """
 
     shape: Shape
@@ -39,6 +42,13 @@ class Model:
     rank: int = 0
     narrow: bool = False
     trains: bool = True
+    prefix: int = 0
+    quantized: bool = False
+
+    @property
+    def adapted(self) -> bool:
+        """Whether what is trained stands beside the model's own weights."""
+        return bool(self.rank or self.prefix)
 
     @property
     def other(self) -> int:
@@ -58,20 +68,28 @@ class Model:
     @property
     def narrow_layers(self) -> int:
         """Layers whose matrices are held in 16 bits."""
-        every = self.rank or not self.trains
+        every = self.adapted or not self.trains
         return (self.shape.layers if every else self.frozen_layers) if self.narrow else 0
 
     @property
-    def weight_bytes(self) -> int:
-        """Of all weights: 4 each, but 2 of a narrow matrix."""
-        head = self.head if self.narrow and (self.rank or not self.trains) else 0
-        return 4 * self.parameters - 2 * (self.narrow_layers * self.shape.layer_parameters + head)
+    def weight_bytes(self) -> float:
+        """Of all weights: 4 each, but 2 of a narrow matrix, and half of one of layers in 4 bits."""
+        head = self.head if self.narrow and (self.adapted or not self.trains) else 0
+        layer = self.shape.layer_parameters
+        if self.quantized:
+            layers = QUANTIZED * self.shape.layers * layer
+        else:
+            layers = (4.0 * self.shape.layers - 2 * self.narrow_layers) * layer
+        return layers + 4 * self.other - 2 * head
 
     @property
     def trained(self) -> int:
         """Those that are trained."""
         if not self.trains:
             return 0
+        if self.prefix:
+            keys = self.shape.kv_heads * self.shape.head_width
+            return self.shape.layers * 2 * keys * self.prefix
         if self.rank:
             return self.shape.layers * self.rank * self.shape.linear_features
         if not self.frozen_layers:
@@ -229,15 +247,16 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
     total = flat if setting.kind in ("zero2", "zero3") else 0.0
     if setting.kind in ("fsdp", "zero3"):
         others = sum(
-            (4 if model.frozen_layers or model.rank else 8)
+            (4 if model.frozen_layers or model.adapted else 8)
             * (model.other - (model.head if setting.kind == "fsdp" else 0))
             for model in chosen
         )
         return total + (3 * width + 8) * largest + others
     for model in chosen:
         shape = model.shape
-        wide = shape.layers - model.narrow_layers
-        total += 2 * wide * shape.layer_parameters if batch.narrow else 0
+        wide = shape.layers - model.narrow_layers if batch.narrow else 0
+        # Weights of 4 bits are widened for one product at a time.
+        total += width * (1 if model.quantized else wide) * shape.layer_parameters
         # A new gradient of the embeddings stands beside the sum that it is added to.
         total += 4 * shape.vocabulary * shape.hidden
     return total if setting.kind == "replicated" else total + 8 * largest  # DeepSpeed's buckets

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rlhf import paths
-from rlhf.catalog import RUNS, SECTIONS, STORES
+from rlhf.catalog import ONLINE, RUNS, SECTIONS, STORES
 from rlhf.config.schema import Config
 from rlhf.pipeline.following import SETS, TRAIN, following, rows_needed
 from rlhf.provenance.manifest import MANIFEST
@@ -52,6 +52,25 @@ def parent(config: Config, section: str, name: str, key: str) -> str:
     return manifest(*found)
 
 
+def bases(config: Config, section: str, name: str) -> list[str]:
+    """What the models that a run reads stand on, where adapters were published alone."""
+    keys = dict.fromkeys(key for row in ONLINE.values() for key in row.servers.values())
+    found = (config.parent(section, name, key) for key in keys)  # what scores, or is compared with
+    read = [config.start(section, name), *filter(None, found)]
+    return _manifests(paths.artifact(*base) for one in read for base in _beneath(config, *one))
+
+
+def _beneath(config: Config, section: str, name: str) -> Iterator[tuple[str, str]]:
+    """The base of an artifact that is an adapter alone, and the base's; else nothing."""
+    run = getattr(config, section)[name]
+    while adapter := getattr(run, "adapter", None):
+        if not adapter.alone:
+            return
+        section, name = config.start(section, name)
+        yield section, name
+        run = getattr(config, section)[name]
+
+
 def tokenized(config: Config, section: str, name: str, role: str = TRAIN) -> list[str]:
     """The tokenized sets that a run trains on, or needs held-out rows of.
 
@@ -91,6 +110,11 @@ def stores(config: Config, section: str, name: str) -> list[str]:
 def stored(kind: str, name: str) -> str:
     """The model that a store serves."""
     return manifest(STORES[kind], name)
+
+
+def stored_bases(config: Config, kind: str, name: str) -> list[str]:
+    """What that model stands on, where it is an adapter alone."""
+    return _manifests(paths.artifact(*one) for one in _beneath(config, STORES[kind], name))
 
 
 def sets_to_check(config: Config, section: str, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlhf.catalog import ONLINE, RULES, SECTIONS, STORES, subject
+from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cluster import EngineRequest, Layout, Rule, engine_request, stage_layout
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
@@ -109,7 +110,8 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
         policy = work.trained[0]
         state = memory.state_bytes(work.trained, setting)
         width = 2 if work.layout.gpus else 4
-        copied = sharded or work.layout.gpus  # on GPUs the copy is narrow
+        # On GPUs the copy is narrow; of weights of 4 bits there is none.
+        copied = sharded or (work.layout.gpus and not policy.quantized)
         beside = {
             "weights": state["weights"],
             "moments": state["moments"],
@@ -157,11 +159,8 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     layers, tokens = run.freeze_layers, config.runtime.micro_batch_tokens
     policy = _model(config, row.section, name, row.section == "reward", layers)
     narrow = run.precision != "float32"
-    policy = replace(
-        policy,
-        rank=run.adapter.rank if run.adapter else 0,
-        narrow=narrow and layout.gpus > 0,  # a CPU samples from it as it is
-    )
+    kept = narrow and layout.gpus > 0  # a CPU samples from it as it is
+    policy = replace(_adapted(policy, run.adapter), narrow=kept)
     eager = engine_request(config, rule).attention == "eager"
     common = Work(
         layout, (policy,), micro_batch_tokens=tokens, narrow=narrow, eager=eager, gpu_memory_gb=gpu
@@ -173,22 +172,35 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     judge = replace(_model(config, "reward", run.reward, scored=True), narrow=narrow, trains=False)
     value = getattr(run, "value", None)
     critic = (
-        (replace(policy, shape=judge.shape, scored=True),)
+        (
+            _adapted(
+                replace(judge, frozen_layers=layers, narrow=kept, trains=True),
+                run.adapter if value.adapter else None,
+            ),
+        )
         if value and value.kind == "critic"
         else ()
     )
-    reference = replace(policy, frozen_layers=0, rank=0, narrow=narrow, trains=False)
+    reference = replace(_model(config, row.section, name), narrow=narrow, trains=False)
     shares = layout.servers and layout.gpus and not layout.server_gpus
     columns = prompt + run.sampling.max_new_tokens
     return replace(
         common,
         trained=(policy, *critic),
-        scoring=() if layout.servers else (judge, reference),
+        scoring=() if layout.servers else (judge,) if run.adapter else (judge, reference),
         served=((judge, served), (reference, served)) if shares else (),
         sampled=(run.rollout_batch_size, columns),
         longest=columns,
         rows=run.minibatch_size,
     )
+
+
+def _adapted(model: Model, adapter: AdapterConfig | None) -> Model:
+    if adapter is None:
+        return model
+    if adapter.kind == "prefix":
+        return replace(model, prefix=adapter.virtual_tokens)
+    return replace(model, rank=adapter.rank, quantized=adapter.quantize is not None)
 
 
 def _served_width(config: Config, layout: Layout) -> int:
@@ -295,20 +307,23 @@ def _ladder(asked: EngineRequest, work: Work) -> Iterator[Setting]:
     layout, again = work.layout, asked.activation_checkpointing
     ranks = layout.processes if asked.shard == "node" else work.ranks
     choices = (False, True) if again == "auto" else (again,)
+    if again == "auto" and any(model.prefix for model in work.trained):
+        choices = (False,)  # it would be dropped
     if asked.engine != "auto":
         for choice in choices:
             yield Setting(asked.engine, ranks, asked.offload, choice)
         return
     kinds: list[EngineKind] = ["replicated"]
+    whole = any(model.quantized for model in work.trained)  # slices would not be of 4 bits
     if asked.offload != "none":
         kinds = ["fsdp"]
-    elif layout.gpus and work.ranks > 1:
+    elif layout.gpus and work.ranks > 1 and not whole:
         kinds = ["replicated", "fsdp"]
     for choice in choices:
         for kind in kinds:
             if kind == "fsdp" or not (choice and len(choices) > 1 and len(kinds) > 1):
                 yield Setting(kind, ranks, asked.offload, choice)
-    if layout.gpus and asked.offload == "none":
+    if layout.gpus and asked.offload == "none" and not whole:
         yield Setting("fsdp", ranks, "all", choices[-1])
 
 

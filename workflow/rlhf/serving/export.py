@@ -10,6 +10,7 @@ from rlhf.config.store import StoreSlice
 from rlhf.core.files import write_json
 from rlhf.errors import IntegrityError
 from rlhf.models import devices
+from rlhf.models.folders import has_prefix
 from rlhf.models.trust import is_trusted
 from rlhf.serving.parity import check_parity
 from rlhf.serving.store import Kind, export_store, model_identity
@@ -43,6 +44,12 @@ def export(
             "This model runs its own code, which model servers do not.",
             where=artifact / "model",
             hint="set ppo.<name>.scoring: local, which asks the models in-process",
+        )
+    if has_prefix(artifact / "model"):
+        raise IntegrityError(
+            "This model has a prefix, which model servers don't know.",
+            where=artifact / "model",
+            hint="set scoring: local in the runs that it scores for",
         )
     identity = model_identity(kind, artifact)
     dtype = (

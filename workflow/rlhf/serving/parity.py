@@ -19,8 +19,8 @@ from rlhf.core.seeds import generator
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.models import devices
 from rlhf.models.context import context_of
+from rlhf.models.folders import from_folder
 from rlhf.models.precision import exact_float32
-from rlhf.models.trust import reading
 from rlhf.runtime.tls import make_certificates
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
@@ -219,9 +219,7 @@ def _eager(
     served code, nor does anything here pad.
     """
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
-    model = loader.from_pretrained(
-        model_dir, dtype=getattr(torch, dtype), use_safetensors=True, **reading(model_dir)
-    )
+    model = from_folder(loader, model_dir, getattr(torch, dtype))
     device = devices.own_device()
     model = model.eval().to(device)
     if kind == "reward":

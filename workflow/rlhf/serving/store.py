@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from rlhf.core.digest import digest_file, digest_value
 from rlhf.core.files import atomic_directory, read_json, write_atomic, write_json
 from rlhf.errors import IntegrityError
+from rlhf.provenance.bases import ADAPTER, base_of
 from rlhf.provenance.manifest import read_manifest
 
 Kind = Literal["reward", "reference"]
@@ -40,10 +41,15 @@ CHECKSUM = "checksum"  # the other output, over what a row was computed from and
 def tree_identity(model_dir: str | Path) -> str:
     """Digest of the weights in a model folder: the content and names of its safetensors files.
 
+    Of an adapter alone they are its own and its base's.
+
     Raises:
-        IntegrityError: the folder has no safetensors file.
+        IntegrityError: the folder has no safetensors file, or an adapter's base is not there.
     """
-    return digest_value({path.name: digest_file(path) for path in _weights(model_dir)})
+    base = base_of(model_dir)
+    own = _weights(model_dir if base is None else Path(model_dir) / ADAPTER)
+    digests = {path.name: digest_file(path) for path in own}
+    return digest_value(digests if base is None else digests | {"base": tree_identity(base)})
 
 
 def model_identity(kind: Kind, artifact: str | Path) -> dict[str, str]:
@@ -99,7 +105,8 @@ def export_store(
 
     Args:
         kind: what the model answers; also its name on the server.
-        model_dir: plain Hugging Face folder; its weights are hard-linked where possible.
+        model_dir: plain Hugging Face folder; its weights are hard-linked where possible, and
+            written anew where it is an adapter alone, merged into its base.
         repository: folder to make (an existing one is replaced).
         identity: role → digest, see ``model_identity``.
         max_batch_size: rows in one request, and rows that Triton hands over at once.
@@ -118,7 +125,8 @@ def export_store(
         )
     from rlhf.models.context import context_of
 
-    weights, config = _weights(model_dir), _portable_config(model_dir)
+    alone, config = base_of(model_dir) is not None, _portable_config(model_dir)
+    weights = [] if alone else _weights(model_dir)
     parameters = {
         "kind": kind,
         "dtype": dtype,
@@ -131,6 +139,8 @@ def export_store(
         (version / "hf").mkdir(parents=True)
         for path in weights:
             _link_or_copy(path, version / "hf" / path.name)
+        if alone:
+            _write_merged(kind, Path(model_dir), version / "hf")
         write_json(version / "hf" / "config.json", config)
         for path in sorted(Path(model_dir).glob("*.safetensors.index.json")):
             shutil.copyfile(path, version / "hf" / path.name)
@@ -166,6 +176,16 @@ def _weights(model_dir: str | Path) -> list[Path]:
             expected="*.safetensors files, as save_pretrained writes them",
         )
     return found
+
+
+def _write_merged(kind: Kind, model_dir: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from rlhf.models.folders import write_merged
+
+    scored = kind == "reward"
+    loader = AutoModelForSequenceClassification if scored else AutoModelForCausalLM
+    write_merged(loader, model_dir, folder)
 
 
 def _portable_config(model_dir: str | Path) -> dict[str, Any]:

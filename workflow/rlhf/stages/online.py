@@ -13,6 +13,7 @@ from rlhf.core.files import write_atomic
 from rlhf.errors import ServingError
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
+from rlhf.models.quantized import is_quantized
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
@@ -34,6 +35,7 @@ from rlhf.stages.training import (
     machine_facts,
     messages_of,
     mixture,
+    own_base,
     publish_model,
     tokenizer_facts,
 )
@@ -72,7 +74,7 @@ def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
     policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
-    adapt(stage, policy, config.adapter, config.seed)
+    adapt(stage, policy, config.adapter, config.seed, config.precision)
     policy.compute_in(config.precision)
     return policy
 
@@ -112,7 +114,8 @@ def train(
         stage.micro_batch_tokens,
     )
     finished = trainer.train()
-    publish_model(engine, actor.policy, tokenizer, stage.outputs["model"], prefix="policy.")
+    base = own_base(config.adapter, stage.folder("sft") / "model")
+    publish_model(engine, actor.policy, tokenizer, stage.outputs["model"], base, prefix="policy.")
     finished.publish(metrics=stage.outputs["metrics"])
     if distributed.rank() == 0:
         samples = finished.journals["samples"].records()
@@ -142,7 +145,7 @@ def _sampler(
     There it is narrow if the GPU has bfloat16, and else wide, as frozen weights are not.
     """
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
-    if engine.sharded or engine.device.type != "cpu":
+    if engine.sharded or (engine.device.type != "cpu" and not is_quantized(actor.policy.model)):
         dtype = devices.own_dtype()
         return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
     return ModelSampler(actor.policy, eos_id, longest, temperature)

@@ -7,10 +7,12 @@ import torch
 
 from rlhf.algorithms.ppo import Ppo
 from rlhf.config.ppo import PpoConfig
-from rlhf.models.adapter_weights import merged
+from rlhf.models.adapter_weights import adapter_tensors, merged, save_adapter
 from rlhf.models.parts import write_tensors
+from rlhf.models.publish import below
 from rlhf.models.reward import load_critic
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
+from rlhf.provenance.bases import ADAPTER
 from rlhf.stages import online
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import adapt, publish_weights
@@ -23,10 +25,11 @@ def run(stage: Stage) -> None:
     facts = online.prepare(stage, config)
     policy = online.load_policy(stage, config)
     value: Critic | ValueHead
+    adapter = config.adapter if config.value.adapter else None
     if config.value.kind == "critic":
         value = load_critic(stage.folder("reward") / "model", dtype="auto")
         value.freeze(config.freeze_layers)
-        adapt(stage, value, config.adapter, config.seed, number=1)
+        adapt(stage, value, adapter, config.seed, config.precision, number=1)
         value.compute_in(config.precision)
     else:
         value = ValueHead(policy.width)
@@ -35,7 +38,11 @@ def run(stage: Stage) -> None:
     trainer = online.train(stage, config, Ppo(config), actor, rates, facts["threads"])
 
     def write(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        write_tensors(folder / "model.safetensors", dict(merged(value, weights)))
+        if adapter and adapter.alone and isinstance(value, Critic):
+            own = adapter_tensors(value.model, below(weights, "model."))
+            save_adapter(value.model, own, folder / ADAPTER)
+        else:
+            write_tensors(folder / "model.safetensors", dict(merged(value, weights)))
 
     publish_weights(trainer.engine, "value.", stage.outputs["value"], write)
     online.finish(stage, trainer, facts | attention_facts(actor))

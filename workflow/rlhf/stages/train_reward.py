@@ -22,6 +22,7 @@ from rlhf.stages.training import (
     finish,
     machine_facts,
     mixture,
+    own_base,
     publish_model,
     tokenizer_facts,
 )
@@ -48,7 +49,7 @@ def run(stage: Stage) -> None:
     check_tokenized(stage, start, "demonstrations")
     model = new_reply_scorer(start, config.seed, dtype="auto")
     model.freeze(config.freeze_layers)
-    adapt(stage, model, config.adapter, config.seed)
+    adapt(stage, model, config.adapter, config.seed, config.precision)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     shown = _demonstrations(stage, config.calibration_samples)
@@ -74,6 +75,7 @@ def run(stage: Stage) -> None:
         model,
         load_tokenizer(start),
         stage.outputs["model"],
+        own_base(config.adapter, start),
         lambda folder: save_calibration(folder, mean, std),
     )
     if distributed.rank() == 0:

@@ -13,6 +13,7 @@ from rlhf.stages.training import (
     finish,
     machine_facts,
     mixture,
+    own_base,
     publish_model,
     tokenizer_facts,
     validation,
@@ -35,7 +36,7 @@ def run(stage: Stage) -> None:
     check_tokenized(stage, start)
     model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
-    adapt(stage, model, config.adapter, config.seed)
+    adapt(stage, model, config.adapter, config.seed, config.precision)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     rates = {"": config.optimizer.learning_rate}
@@ -51,7 +52,8 @@ def run(stage: Stage) -> None:
         stage.micro_batch_tokens,
         lambda: validation(stage, engine, objective, data, held_out, config),
     )
-    publish_model(engine, model, load_tokenizer(start), stage.outputs["model"])
+    base = own_base(config.adapter, start)
+    publish_model(engine, model, load_tokenizer(start), stage.outputs["model"], base)
     facts |= machine_facts(threads) | attention_facts(model)
     finish(stage, finished, data, held_out, finished.last_metrics("validation_loss"), facts)
 

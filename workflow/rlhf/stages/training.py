@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,13 @@ from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models import devices
 from rlhf.models.adapters import Lora, add_adapter
 from rlhf.models.backbone import Backbone
+from rlhf.models.folders import has_prefix
 from rlhf.models.precision import exact_float32
+from rlhf.models.prefix_tuning import add_prefix
 from rlhf.models.publish import below, save_model
+from rlhf.models.quantized import check_quantizing, quantize
 from rlhf.models.trust import TRUSTED
+from rlhf.provenance.bases import base_of, describe_base
 from rlhf.provenance.manifest import read_manifest
 from rlhf.runtime import fence
 from rlhf.runtime.onednn import limit_onednn_cache
@@ -95,6 +100,7 @@ def adapt(
     root: Backbone,
     config: AdapterConfig | None,
     seed: int,
+    precision: str,
     number: int = 0,
 ) -> None:
     """Put an adapter into a model that will be trained, if the run has one.
@@ -104,15 +110,36 @@ def adapt(
         root: the model's root, its weights in place.
         config: the adapter's settings.
         seed: the run's.
+        precision: type of its matrix products.
         number: of the model, where a run trains more than one.
 
     Raises:
-        ConfigError: a name in the settings is not that of a layer that can be adapted.
+        ConfigError: a name in the settings is not that of a layer that can be adapted, or weights
+            can't be quantized here.
     """
-    if config is not None:
-        where = f"{stage.section}.{stage.name}.adapter"
-        lora = Lora(**config.model_dump())
+    if config is None:
+        return
+    where = f"{stage.section}.{stage.name}.adapter"
+    if config.quantize:
+        check_quantizing(devices.own_device(), stage.engine.kind, f"{where}.quantize")
+        quantize(root.model, getattr(torch, precision))
+    if config.kind == "prefix":
+        add_prefix(root.model, config.virtual_tokens, seed, where, number)
+    else:
+        lora = Lora(**config.model_dump(include={each.name for each in fields(Lora)}))
         add_adapter(root.model, lora, seed, where, number)
+
+
+def own_base(config: AdapterConfig | None, start: Path) -> Path | None:
+    """The model that an adapter needs which is published alone; else None.
+
+    Args:
+        config: the adapter's settings.
+        start: folder of the model that the run started from; a prefix takes the place of its own.
+    """
+    if config is None or not config.alone:
+        return None
+    return base_of(start) if has_prefix(start) else start
 
 
 def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:
@@ -191,6 +218,7 @@ def publish_model(
     root: Backbone,
     tokenizer: Any,
     folder: Path,
+    base: Path | None,
     extra: Callable[[Path], None] = lambda _folder: None,
     prefix: str = "",
 ) -> None:
@@ -201,6 +229,7 @@ def publish_model(
         root: the model's root.
         tokenizer: its tokenizer.
         folder: where it goes.
+        base: folder of the model that its adapter was added to, if that is published alone.
         extra: called with the folder before it is sealed.
         prefix: of the root's names in the engine, where it is a part of what is trained.
 
@@ -210,8 +239,10 @@ def publish_model(
         RlhfError: the disk is full, for one.
     """
 
+    described = describe_base(base, folder) if base else None
+
     def write(temporary: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        save_model(root, weights, tokenizer, temporary)
+        save_model(root, weights, tokenizer, temporary, base=described)
         extra(temporary)
 
     publish_weights(engine, f"{prefix}model.", folder, write)
