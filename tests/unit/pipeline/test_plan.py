@@ -16,7 +16,7 @@ from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, ConfigError
 from rlhf.pipeline.amounts import training_flops, training_tokens
 from rlhf.pipeline.jobs import training_options
-from rlhf.pipeline.memory import Setting
+from rlhf.pipeline.memory import CONTEXT, Setting
 from rlhf.pipeline.plan import claim, large_servers, nearest_fit, plan, planned_jobs
 from rlhf.pipeline.preflight import check
 from rlhf.pipeline.resources import stage_resources
@@ -238,6 +238,13 @@ def test_servers_have_to_fit_their_own_gpus(valid: dict[str, Any]) -> None:
     put(valid, "store.dtype", "auto")
     assert not list(large_servers(configuration(valid, "gpt-neox-20b", gpus_per_node=8), "ppo",
                                   "final"))  # fmt: skip
+
+
+def test_a_store_is_checked_with_one_model_at_a_time(valid: dict[str, Any]) -> None:
+    config = configuration(valid, gpus_per_node=8)
+    planned = plan(config, "export_store", "reference.chat")
+    (model,) = planned.work.held
+    assert planned.phases == {"scoring": {"weights": 2 * model.parameters, "context": CONTEXT}}
 
 
 def test_tokens_and_operations(valid: dict[str, Any], tmp_path: Path) -> None:

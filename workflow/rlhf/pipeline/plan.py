@@ -118,11 +118,9 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
 
 
 def _untrained(work: Work, context: Bytes) -> dict[str, Bytes]:
-    """Phases of an evaluation, or of a store's check: one model at a time, and a server."""
+    """Phases of an evaluation, or of a store's check: one model at a time, here or in a server."""
     sizes = [float(work.width * model.parameters) for model in work.held]
-    served = sum(size * model.parameters for model, size in work.served)
-    servers: Bytes = {"model servers": served} if served else {}
-    found = {"scoring": {"weights": max(sizes)} | servers | context}
+    found = {"scoring": {"weights": max(sizes)} | context}
     if work.sampled:
         beside = {"weights": sizes[0]} | context
         found["sampling"] = work.sampling_bytes(work.held[0], beside, work.width)
@@ -142,8 +140,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     if not row.section:  # a store, of a model of another section
         kind, _, run = name.partition(".")
         model = _model(config, *subject(rule, kind, run), scored=kind == "reward")
-        return Work(layout, held=(model,), served=((model, served),), width=served,
-                    gpu_memory_gb=gpu)  # fmt: skip
+        return Work(layout, held=(model,), width=served, gpu_memory_gb=gpu)
     run, prompt = getattr(config, row.section)[name], views.prompt.max_length
     if not row.trains:
         reward = config.parent(row.section, name, "reward")
