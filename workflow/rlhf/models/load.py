@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +22,18 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 Dtype = torch.dtype | Literal["auto"]
+DeviceMap = Mapping[str, int]  # module → GPU
 
 
-def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> TokenScorer:
+def load_token_scorer(
+    folder: str | Path, dtype: Dtype = torch.float32, device_map: DeviceMap | None = None
+) -> TokenScorer:
     """A language model from a plain folder, dropout disabled, in training mode.
 
     Args:
         folder: the model's.
         dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then.
+        device_map: where its modules go, from their files right to there; None: to the CPU.
 
     Raises:
         ConfigError: its logits do not follow from its last hidden states (``find_head``).
@@ -37,7 +42,7 @@ def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> Token
 
     hush()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **reading(folder)
+        folder, dtype=dtype, device_map=device_map, use_safetensors=True, **reading(folder)
     )
     disable_dropout(model)
     return TokenScorer(model, find_head(model, folder))

@@ -18,15 +18,22 @@ from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
 from rlhf.models.head import probe, quiet, same
-from rlhf.models.load import Dtype, disable_dropout, hush
+from rlhf.models.load import DeviceMap, Dtype, disable_dropout, hush
 from rlhf.models.roots import Critic, ReplyScorer
 from rlhf.models.trust import is_trusted, reading
 
 CALIBRATION = "calibration.json"
 
 
-def load_reply_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> ReplyScorer:
+def load_reply_scorer(
+    folder: str | Path, dtype: Dtype = torch.float32, device_map: DeviceMap | None = None
+) -> ReplyScorer:
     """A trained reward model, dropout disabled.
+
+    Args:
+        folder: the model's.
+        dtype: see ``load_token_scorer``.
+        device_map: see ``load_token_scorer``.
 
     Raises:
         ConfigError: its scores are not those of a linear layer on the last hidden state.
@@ -35,7 +42,7 @@ def load_reply_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> Reply
 
     hush()
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **reading(folder)
+        folder, dtype=dtype, device_map=device_map, use_safetensors=True, **reading(folder)
     )
     disable_dropout(model)
     return _checked(ReplyScorer(model), folder)

@@ -19,6 +19,7 @@ from rlhf.core.seeds import generator
 from rlhf.errors import IntegrityError, ServingError
 from rlhf.models import devices
 from rlhf.models.context import context_of
+from rlhf.models.inference import device_map
 from rlhf.models.precision import exact_float32
 from rlhf.models.trust import reading
 from rlhf.runtime.tls import make_certificates
@@ -106,6 +107,7 @@ def check_parity(
                 log_path,
                 certificates=make_certificates(Path(scratch, "tls")),
                 threads=threads,
+                spread=torch.cuda.device_count() > 1,
             ) as server,
             TritonScorer(
                 server.endpoint, kind, identity, server.certificates, patience=1.0
@@ -229,11 +231,11 @@ def _eager(
     served code, nor does anything here pad.
     """
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    width, device = getattr(torch, dtype), devices.own_device()
+    places = device_map(loader, model_dir, width)
     model = loader.from_pretrained(
-        model_dir, dtype=getattr(torch, dtype), use_safetensors=True, **reading(model_dir)
-    )
-    device = devices.own_device()
-    model = model.eval().to(device)
+        model_dir, dtype=width, device_map=places, use_safetensors=True, **reading(model_dir)
+    ).eval()
     if kind == "reward":
         # Without a pad id transformers takes the last position, whatever token stands there.
         model.config.get_text_config().pad_token_id = None
