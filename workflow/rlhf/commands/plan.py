@@ -55,8 +55,8 @@ def _lines(config: Config, planned: Plan, args: argparse.Namespace) -> Iterator[
 
     work, layout = planned.work, planned.work.layout
     device = "GPU" if layout.gpus else "rank"
-    count, unit = (work.ranks, "rank") if work.trained or not layout.gpus else (work.gpus, "GPU")
-    ranks = f", {count} {unit}{'s' * (count > 1)}"
+    many, unit = (work.ranks, "rank") if work.trained or not layout.gpus else (work.gpus, "GPU")
+    ranks = f", {many} {unit}{'s' * (many > 1)}"
     yield f"{planned.rule} {planned.name}{ranks}{_engine(planned) if work.trained else ''}"
     for model in dict.fromkeys((*work.trained, *work.held, *work.scoring)):
         trained = f", {_count(model.trained)} trained" if model in work.trained else ""
