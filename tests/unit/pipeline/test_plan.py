@@ -239,11 +239,16 @@ def test_servers_have_to_fit_their_own_gpus(valid: dict[str, Any]) -> None:
     put(valid, "store.dtype", "float32")
     config = configuration(valid, "gpt-neox-20b", gpus_per_node=8)
     lines = list(large_servers(config, "ppo", "final"))
-    assert [line.partition(" needs")[0] for line in lines] == [
+    assert [line.what.partition(" needs")[0] for line in lines] == [
         "ppo.final: the reward server",
         "ppo.final: the reference server",
     ]
-    assert "; store.dtype: auto, or cluster.server_gpus: 2, or ppo.final.scoring: local" in lines[0]
+    changes = "store.dtype: auto, or cluster.server_gpus: 2, or ppo.final.scoring: local"
+    assert lines[0].changes == changes
+    with pytest.raises(ClusterError) as caught:
+        check(config, [("train_ppo", "final")], [], "squeue", 64)
+    assert "ppo.final: the reference server needs 8" in str(caught.value)
+    assert f"write {changes}" in str(caught.value)
     put(valid, "store.dtype", "auto")
     assert not list(large_servers(configuration(valid, "gpt-neox-20b", gpus_per_node=8), "ppo",
                                   "final"))  # fmt: skip
@@ -265,10 +270,10 @@ def test_a_served_model_is_spread_where_one_gpu_is_too_small(valid: dict[str, An
         assert [told[i + 1] for i, word in enumerate(told) if word == "--spread"] == spread
         assert not list(large_servers(config, "ppo", "final"))
         assert parse_launch([*told, "--", "m"]).spread == tuple(spread)
-    (line,) = {one.partition(" server ")[2] for one in large_servers(
-        configuration(valid, "gpt-neox-20b", gpus_per_node=8, gpu_memory_gb=40), "ppo", "final")
-        if "reference" in one}  # fmt: skip
-    assert "cluster.server_gpus: 2, or " in line
+    small = configuration(valid, "gpt-neox-20b", gpus_per_node=8, gpu_memory_gb=40)
+    _, reference = large_servers(small, "ppo", "final")
+    assert "reference" in reference.what
+    assert reference.changes.startswith("cluster.server_gpus: 2, or ")
 
 
 def test_an_evaluation_gets_as_few_gpus_as_its_models_fit(valid: dict[str, Any]) -> None:
@@ -343,7 +348,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     recipe = REPOSITORY / "config/recipes/qwen3-1.7b.yaml"
     assert main(["plan", str(recipe), "--results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "train_ppo final, 6 ranks, fsdp (auto), activation checkpointing (auto)\n" in text
+    assert "train_sft chat, 8 ranks, fsdp (auto)\n" in text
+    assert "train_ppo final, 6 ranks, zero2, activation checkpointing (auto)\n" in text
     assert "qwen3: 1.72 B parameters, 1.72 B trained; from name qwen3-1.7b" in text
     assert "GPU hours at 150 TFLOP/s" in text
     assert text.splitlines()[-1].startswith("fits: 8 × ")

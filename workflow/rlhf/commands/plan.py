@@ -106,7 +106,8 @@ def _large_servers(config: Config) -> Iterator[str]:
 
     for section in ONLINE:
         for name in getattr(config, section):
-            yield from large_servers(config, section, name)
+            for one in large_servers(config, section, name):
+                yield f"{one.what}; {one.changes}"
 
 
 def _count(number: float) -> str:

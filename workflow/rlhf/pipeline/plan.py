@@ -423,8 +423,23 @@ def _served_gb(config: Config, section: str, name: str, kind: str, gpus: int) ->
     return (weights + forward + 12 * memory.CHUNK + memory.CONTEXT) / GB
 
 
-def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
-    """A line for each model server of a run that its GPUs are too small for."""
+@dataclass(frozen=True)
+class LargeServer:
+    """A model server that its GPUs are too small for.
+
+    Attributes:
+        what: which, what it needs, and what there is.
+        gb: that it needs on a GPU.
+        changes: of the configuration, each of which is enough.
+    """
+
+    what: str
+    gb: float
+    changes: str
+
+
+def large_servers(config: Config, section: str, name: str) -> Iterator[LargeServer]:
+    """The model servers of a run that need more than 80 % of their GPUs."""
     size, most = config.cluster.gpu_memory_gb, FITS * config.cluster.gpu_memory_gb
     given = stage_layout(config, SECTIONS[section].rule, name).server_gpus
     for kind, (gb, _) in server_gb(config, section, name).items():
@@ -435,10 +450,8 @@ def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
         choices = ["store.dtype: auto"] if config.store.dtype == "float32" else []
         choices += [f"cluster.server_gpus: {gpus}" for gpus in list(larger)[:1]]
         choices += [f"{section}.{name}.scoring: local"]
-        yield (
-            f"{section}.{name}: the {kind} server needs {gb:.0f} GB on a GPU that has {size:g}; "
-            + ", or ".join(choices)
-        )
+        what = f"{section}.{name}: the {kind} server needs {gb:.0f} GB on a GPU that has {size:g}"
+        yield LargeServer(what, gb, ", or ".join(choices))
 
 
 def planned_jobs(config: Config) -> Iterator[tuple[Rule, str]]:
