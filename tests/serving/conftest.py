@@ -61,7 +61,9 @@ def servers(reward, reference, odd_reward, certificates, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
     stores = {"reward": reward, "reference": reference, "odd": odd_reward}
     running = {
-        name: TritonServer(one.store, logs / name, certificates=certificates)
+        name: TritonServer(
+            one.store, logs / name, certificates=certificates, spread=name == "reference"
+        )
         for name, one in stores.items()
     }
     try:

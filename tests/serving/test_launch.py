@@ -190,13 +190,14 @@ def test_a_killed_launcher_takes_everything_along(launch, tmp_path, reward):
 def test_a_crashed_server_is_restarted(launch, tmp_path, reward):
     """The stage's requests wait for it, and their answers stay the same."""
     done = launch.run(
-        "--log", "logs/ppo.log", "--serve", f"reward={reward.store}",
+        "--log", "logs/ppo.log", "--serve", f"reward={reward.store}", "--spread", "reward",
         "--", "launched_stage", "score_across_a_crash", json.dumps(reward.identity),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "the same rewards" in done.stdout
     assert "ended with exit code -9 (SIGKILL); restarting it" in done.stderr
-    assert (tmp_path / "logs" / "ppo.reward-server.log").is_file()
+    log = (tmp_path / "logs" / "ppo.reward-server.log").read_text()
+    assert "reward_0_0 (MODEL device 0)" in log, "one model, which sees all devices"
     assert not launch.shared_memory()
 
 

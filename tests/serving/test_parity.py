@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,20 +10,38 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 from support.served_models import make_store
 
 from rlhf.core.files import read_json
 from rlhf.errors import IntegrityError
 from rlhf.provenance.manifest import verify
+from rlhf.serving import parity
 from rlhf.serving.parity import check_parity
+from rlhf.serving.server import TritonServer
 from rlhf.serving.store import export_store
 
 
-def test_reference_passes(reference, tmp_path):
-    """Checklist 17"""
+def models_here() -> int:
+    gc.collect()
+    kinds = (type(one) for one in gc.get_objects())
+    return sum(issubclass(kind, transformers.PreTrainedModel) for kind in kinds)
+
+
+def test_reference_passes(reference, tmp_path, monkeypatch):
+    """Checklist 17. No model of this process is left when the server loads its own."""
+    before, left = models_here(), []
+
+    class Watched(TritonServer):
+        def start(self) -> None:
+            left.append(models_here() - before)
+            super().start()
+
+    monkeypatch.setattr(parity, "TritonServer", Watched)
     report = check_parity(
         "reference", reference.model, reference.store, tmp_path / "log", 1, tolerance=1e-4
     )
+    assert left == [0]
     assert report["passed"]
     names = {case["case"] for case in report["cases"]}
     assert "4 responses to one prompt" in names

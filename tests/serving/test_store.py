@@ -25,6 +25,7 @@ def test_layout(kind, request):
         "identity.json",
         f"{kind}/config.pbtxt",
         f"{kind}/1/model.py",
+        f"{kind}/1/spread.py",
         f"{kind}/1/hf/config.json",
         f"{kind}/1/hf/model.safetensors",
     }

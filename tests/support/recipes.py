@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -136,8 +137,8 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
             tokenize(view, config.base_model("reward", name), reward.data)
     for name, ppo in config.ppo.items():
         jobs |= {("train_ppo", name), ("check_rows", f"ppo.{name}")}
-        jobs.add(("export_store", "reward", ppo.reward))
-        jobs.add(("export_store", "reference", ppo.sft))
+        if ppo.scoring != "local":
+            jobs |= {("export_store", "reward", ppo.reward), ("export_store", "reference", ppo.sft)}
         tokenize("prompt", config.base_model("ppo", name), ppo.data)
     jobs |= {("evaluate", name) for name in config.evaluation}
     return jobs | {("report", name) for name in config.report}
@@ -159,7 +160,7 @@ def tiny(values: dict[str, Any], folder: Path) -> Config:
         dataset["validation_fraction"] = 0.3
     for section in ("sft", "reward"):
         for run in values.get(section, {}).values():
-            run |= {"epochs": 1, "global_batch_size": 8, "evaluations": 1}
+            run |= {"epochs": 1, "global_batch_size": 16, "evaluations": 1}
             _shorten(run)
     for run in values.get("ppo", {}).values():
         run |= {"updates": 2, "rollout_batch_size": 4, "minibatch_size": 2, "scoring": "local"}
@@ -219,18 +220,20 @@ def _numbered(value: Any, number: int, key: str = "") -> Any:
     return re.sub(r"[^\W\d_]+(?![\w:>])", rf"\g<0> {number}", value, count=1)
 
 
-def run_stages(folder: Path, stages: list[list[str]]) -> None:
+def run_stages(folder: Path, stages: list[list[str]], **rank: str) -> None:
     """Run stages one after another in this process, each as ``python -m`` would.
 
     Args:
         folder: where they run.
         stages: module and arguments of each.
+        rank: what torchrun would add to the environment.
 
     Raises:
         RuntimeError: a stage failed; its log says why.
     """
     os.chdir(folder)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1"} | rank
+    gc.freeze()  # DeepSpeed collects garbage at each engine, among all that was ever imported
     for module, *arguments in stages:
         sys.argv = [module, *arguments]
         try:

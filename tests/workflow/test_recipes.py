@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ import pytest
 from support.projects import REPOSITORY, Project
 from support.recipes import RECIPES, Job, dry_run, expected_jobs, read, run_stages, tiny
 
+from rlhf.catalog import RULES
 from rlhf.config.load import load_config_file
 from rlhf.config.registry import is_known
+from rlhf.serving.server import free_port
 from rlhf.training.metrics import read_jsonl
 
 # Stores are made and checked by a real Triton, which takes 20 s: for one recipe, whose judge is
 # the odd one out (OPT 350M). Triton in PPO's loop is tested elsewhere.
 WITH_STORES = {"deepspeed-chat-opt-1.3b"}
+# Large models train in two processes, by the engines that their recipes name.
+IN_TWO_PROCESSES = {
+    "deepspeed-chat-opt-13b", "deepspeed-chat-opt-66b", "llama-3.1-8b", "openassistant-llama-30b",
+    "openassistant-pythia-12b", "trlx-hh-20b",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +48,11 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Jo
 
 @pytest.fixture(scope="module")
 def clean_processes() -> Iterator[Executor]:
-    """A process for each task, with the libraries loaded already."""
+    """A process for each task, two at a time, with the libraries loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recipes", "rlhf.stages.training", "rlhf.online.loop"])
-    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+    loaded = ["support.recipes", "rlhf.stages.training", "rlhf.online.loop", "deepspeed"]
+    context.set_forkserver_preload(loaded)
+    with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:
         yield pool
 
 
@@ -65,7 +74,8 @@ def test_it_is_valid_and_says_where_its_values_come_from(name: str) -> None:
     starts = [run.model for runs in (config.sft, config.reward) for run in runs.values()]
     assert {*starts} - {None} == set(config.models)
     assert config.cluster.gpus_per_node
-    assert {"model_billions", "gpus_per_node"} <= config.cluster.model_fields_set
+    said = {"model_billions", "gpus_per_node", "gpu_memory_gb"}
+    assert said <= config.cluster.model_fields_set
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -83,17 +93,36 @@ def test_it_runs(
     if name not in WITH_STORES:
         jobs = [job for job in jobs if not job.rule.startswith("export")]
     config = tiny(read(RECIPES[name]), tmp_path)
-    stages = [job.stage(config) for job in jobs]
-    clean_processes.submit(run_stages, tmp_path, stages).result()
+    ranks = 2 if name in IN_TWO_PROCESSES else 1
+    for trains, group in itertools.groupby(jobs, lambda job: ranks > 1 and RULES[job.rule].trains):
+        stages = [job.stage(config) for job in group]
+        for several in [[one] for one in stages] if trains else [stages]:
+            run_ranks(clean_processes, tmp_path, several, ranks if trains else 1)
     results = tmp_path / "results"
     manifests = [json.loads(path.read_text()) for path in results.rglob("manifest.json")]
     assert len(manifests) == len(jobs)
+    asked = {word for job in jobs for word in job.command}
+    assert ranks == 1 or asked & {"zero2", "zero3"}
+    trained = [one["facts"]["processes"] for one in manifests if RULES[one["stage"]].trains]
+    assert set(trained) == {ranks}
     metrics = [value for one in manifests for value in flat(one["metrics"])]
     assert metrics
     assert all(map(math.isfinite, metrics))
     for run in config.ppo:
         assert len(read_jsonl(results / f"ppo/{run}/metrics.jsonl")) == 2
         assert (results / f"report/{run}/report.html").is_file()
+
+
+def run_ranks(pool: Executor, folder: Path, stages: list[list[str]], ranks: int) -> None:
+    """Run stages in as many processes, each of which runs all of them."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
+    futures = [
+        pool.submit(run_stages, folder, stages, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(ranks)
+    ]
+    wait(futures, timeout=1800, return_when=FIRST_EXCEPTION)
+    for future in sorted(futures, key=Future.done, reverse=True):
+        future.result(timeout=60)
 
 
 def flat(values: Any) -> list[float]:

@@ -220,7 +220,7 @@ STAGES = (
         threads="server_threads",
         gpu=True,
         memory_gb=8,
-        models=3,
+        models=2,
     ),
     Row(
         rule="train_ppo",

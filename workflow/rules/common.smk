@@ -85,7 +85,7 @@ def get_params(rule):
 
 def get_threads(rule):
     """CPUs that a job keeps busy on each node."""
-    return lambda wildcards: stage_resources(CONFIG, rule, wildcards[0]).cpus
+    return lambda wildcards: stage_resources(CONFIG, rule, ".".join(wildcards)).cpus
 
 
 def get_resources(rule):

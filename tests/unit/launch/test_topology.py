@@ -38,6 +38,11 @@ def test_the_cpu(options):
     assert plan(options(), ()).ranks == 1
 
 
+def test_a_single_rank_may_have_several_gpus(options):
+    found = plan(options("--gpus 4 --processes 1"), EIGHT[:4])
+    assert (found.ranks, found.rank_gpus) == (1, EIGHT[:4])
+
+
 def test_gpus_without_servers_are_all_for_ranks(options):
     assert plan(options("--gpus 4 --server-gpus 1"), EIGHT[:4]).ranks == 4
 
@@ -47,7 +52,7 @@ def test_gpus_without_servers_are_all_for_ranks(options):
     [
         (f"--gpus 2 --server-gpus 1 {SERVED}", "leave none of 2 for the ranks", "at least 3"),
         (f"--gpus 8 --processes 8 --server-gpus 1 {SERVED}", "8 ranks on 6 GPUs", "--processes 6"),
-        ("--gpus 4 --processes 1", "1 ranks on 4 GPUs", "--processes 4"),
+        ("--gpus 4 --processes 2", "2 ranks on 4 GPUs", "--processes 4"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(options, line, said, to_do):

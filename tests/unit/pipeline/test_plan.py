@@ -14,12 +14,21 @@ from support.valid_config import put
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, ConfigError
+from rlhf.launch.options import parse as parse_launch
 from rlhf.pipeline.amounts import training_flops, training_tokens
-from rlhf.pipeline.jobs import training_options
-from rlhf.pipeline.memory import Setting
-from rlhf.pipeline.plan import claim, large_servers, nearest_fit, plan, planned_jobs
+from rlhf.pipeline.jobs import job_resources, launch_options, training_options
+from rlhf.pipeline.memory import CONTEXT, Model, Setting, held_bytes
+from rlhf.pipeline.plan import (
+    claim,
+    large_servers,
+    nearest_fit,
+    plan,
+    planned_jobs,
+    spread_servers,
+)
 from rlhf.pipeline.preflight import check, host_problems, own_memory_gb
 from rlhf.pipeline.resources import stage_resources
+from rlhf.pipeline.shapes import read_shape
 from rlhf.stages.stage import parse
 
 
@@ -286,14 +295,78 @@ def test_servers_have_to_fit_their_own_gpus(valid: dict[str, Any]) -> None:
     put(valid, "store.dtype", "float32")
     config = configuration(valid, "gpt-neox-20b", gpus_per_node=8)
     lines = list(large_servers(config, "ppo", "final"))
-    assert [line.partition(" needs")[0] for line in lines] == [
+    assert [line.what.partition(" needs")[0] for line in lines] == [
         "ppo.final: the reward server",
         "ppo.final: the reference server",
     ]
-    assert "store.dtype: auto" in lines[0]
+    changes = "store.dtype: auto, or cluster.server_gpus: 2, or ppo.final.scoring: local"
+    assert lines[0].changes == changes
+    with pytest.raises(ClusterError) as caught:
+        check(config, [("train_ppo", "final")], [], "squeue", 64)
+    assert "ppo.final: the reference server needs 8" in str(caught.value)
+    assert f"write {changes}" in str(caught.value)
     put(valid, "store.dtype", "auto")
     assert not list(large_servers(configuration(valid, "gpt-neox-20b", gpus_per_node=8), "ppo",
                                   "final"))  # fmt: skip
+
+
+def test_a_store_is_checked_with_one_model_at_a_time(valid: dict[str, Any]) -> None:
+    config = configuration(valid, gpus_per_node=8)
+    planned = plan(config, "export_store", "reference.chat")
+    (model,) = planned.work.held
+    assert planned.phases == {"scoring": {"weights": 2 * model.parameters, "context": CONTEXT}}
+
+
+def test_a_served_model_is_spread_where_one_gpu_is_too_small(valid: dict[str, Any]) -> None:
+    large = {"gpus_per_node": 8, "server_gpus": 2}
+    for size, spread in ((40, ["reward", "reference"]), (80, [])):
+        config = configuration(valid, "gpt-neox-20b", **large, gpu_memory_gb=size)
+        assert spread_servers(config, "ppo", "final") == spread
+        told = launch_options(config, "train_ppo", "final").split()
+        assert [told[i + 1] for i, word in enumerate(told) if word == "--spread"] == spread
+        assert not list(large_servers(config, "ppo", "final"))
+        assert parse_launch([*told, "--", "m"]).spread == tuple(spread)
+    small = configuration(valid, "gpt-neox-20b", gpus_per_node=8, gpu_memory_gb=40)
+    _, reference = large_servers(small, "ppo", "final")
+    assert "reference" in reference.what
+    assert reference.changes.startswith("cluster.server_gpus: 2, or ")
+
+
+def test_an_evaluation_gets_as_few_gpus_as_its_models_fit(valid: dict[str, Any]) -> None:
+    node = {"gpus_per_node": 8, "gpu_memory_gb": 40}
+    jobs = (("evaluate", "final"), ("export_store", "reference", "chat"))
+    for name, gpus in (("llama-3.1-8b", 1), ("llama-30b", 3)):
+        config = configuration(valid, name, **node)
+        for rule, *wildcards in jobs:
+            planned = plan(config, rule, ".".join(wildcards))
+            assert planned.fits
+            assert planned.work.gpus == gpus
+            assert job_resources(config, rule, *wildcards)["gpu"] == gpus
+            told = launch_options(config, rule, *wildcards)
+            assert f"--gpus {gpus}" in told
+            assert ("--processes 1" in told) == (gpus > 1)
+    own = {"stages": {"evaluate": {"gpus_per_node": 2}}}
+    planned = plan(configuration(valid, "llama-30b", **node, **own), "evaluate", "final")
+    assert planned.work.gpus == 2
+    assert nearest_fit(planned) == "cluster.stages.evaluate.gpus_per_node: 3"
+
+
+def test_a_plan_spreads_a_model_as_it_is_loaded(tmp_path: Path) -> None:
+    from support.architectures import SIZES
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from rlhf.models.spread import device_map
+
+    sizes = SIZES | {"num_hidden_layers": 7, "tie_word_embeddings": False}
+    AutoConfig.for_model("llama", **sizes).save_pretrained(tmp_path)
+    model = Model(read_shape(tmp_path))
+    room, share = held_bytes(model, 4, 3)
+    buffers = 64  # of rotary frequencies, at most
+    with pytest.raises(ValueError, match="room"):
+        device_map(AutoModelForCausalLM, tmp_path, "float32", [0.99 * room] * 3)
+    places = device_map(AutoModelForCausalLM, tmp_path, "float32", [room + buffers] * 3)
+    layers = [gpu for name, gpu in places.items() if ".layers." in name]
+    assert max(layers.count(gpu) for gpu in range(3)) / 7 == share
 
 
 def test_tokens_and_operations(valid: dict[str, Any], tmp_path: Path) -> None:
@@ -331,7 +404,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     recipe = REPOSITORY / "config/recipes/qwen3-1.7b.yaml"
     assert main(["plan", str(recipe), "--results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "train_ppo final, 6 ranks, fsdp (auto), activation checkpointing (auto)\n" in text
+    assert "train_sft chat, 8 ranks, fsdp (auto)\n" in text
+    assert "train_ppo final, 6 ranks, zero2, activation checkpointing (auto)\n" in text
     assert "qwen3: 1.72 B parameters, 1.72 B trained; from name qwen3-1.7b" in text
     assert "GPU hours at 150 TFLOP/s" in text
     assert text.splitlines()[-1].startswith("fits: 8 × ")

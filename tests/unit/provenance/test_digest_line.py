@@ -49,6 +49,9 @@ def test_what_carries_a_run_out_is_code_of_no_stage(package):
         assert not modules_of(package) & set(closure(f"stages.{stage}")), stage
 
 
+INFERENCE = {"models.inference", "models.spread"}  # of stages that train nothing
+
+
 # ``provenance`` has what the launcher alone asks; the numbers of a result come from the others.
 @pytest.mark.parametrize("package", ["models", "training", "online", "algorithms"])
 def test_what_decides_a_result_is_code_of_a_training_stage(package):
@@ -59,7 +62,8 @@ def test_what_decides_a_result_is_code_of_a_training_stage(package):
         for name in closure(f"stages.{stage}")
     }
     assert modules_of(package)
-    assert modules_of(package) <= training
+    assert modules_of(package) - INFERENCE <= training
+    assert set(closure("stages.evaluate")) >= INFERENCE
 
 
 def test_what_carries_a_run_out_knows_no_weights_and_nothing_that_decides():

@@ -112,17 +112,16 @@ class Chat:
 
     def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
         from rlhf.data.templates.chat import check_tokenizer
-        from rlhf.models import devices
+        from rlhf.models import devices, inference
         from rlhf.models.context import context_of
-        from rlhf.models.load import load_token_scorer, load_tokenizer
+        from rlhf.models.load import load_tokenizer
         from rlhf.models.sampling_check import check_sampling
 
         try:
             self._tokenizer: Any = load_tokenizer(folder)
             check_tokenizer(self._tokenizer, model=folder.name)
             devices.check_device()
-            self._policy = load_token_scorer(folder, devices.own_dtype())
-            self._policy.to(devices.own_device()).eval()
+            self._policy = inference.token_scorer(folder)
         except (RlhfError, MemoryError):
             raise
         except Exception as error:  # transformers and its readers raise all kinds

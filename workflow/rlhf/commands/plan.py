@@ -55,7 +55,8 @@ def _lines(config: Config, planned: Plan, args: argparse.Namespace) -> Iterator[
 
     work, layout = planned.work, planned.work.layout
     device = "GPU" if layout.gpus else "rank"
-    ranks = f", {work.ranks} rank{'s' * (work.ranks > 1)}"
+    many, unit = (work.ranks, "rank") if work.trained or not layout.gpus else (work.gpus, "GPU")
+    ranks = f", {many} {unit}{'s' * (many > 1)}"
     yield f"{planned.rule} {planned.name}{ranks}{_engine(planned) if work.trained else ''}"
     for model in dict.fromkeys((*work.trained, *work.held, *work.scoring)):
         trained = f", {_count(model.trained)} trained" if model in work.trained else ""
@@ -67,7 +68,7 @@ def _lines(config: Config, planned: Plan, args: argparse.Namespace) -> Iterator[
         gb = sum(components.values())
         yield f"  {device:4} memory  {phase}: {_gb(gb)} GB: {parts}"
     rule, name = planned.rule, planned.name
-    host = stage_resources(config, rule, name.partition(".")[0]).mem_mb / 1000
+    host = stage_resources(config, rule, name).mem_mb / 1000
     yield f"  host memory {host:.0f} GB a node"
     if work.trained:
         published, states = disk_bytes(planned)
@@ -105,7 +106,8 @@ def _large_servers(config: Config) -> Iterator[str]:
 
     for section in ONLINE:
         for name in getattr(config, section):
-            yield from large_servers(config, section, name)
+            for one in large_servers(config, section, name):
+                yield f"{one.what}; {one.changes}"
 
 
 def _count(number: float) -> str:

@@ -50,7 +50,9 @@ class StageConfig(EngineConfig):
 
     nodes: int | None = key(None, ge=1, about="nodes; training stages only")
     gpus_per_node: int | None = key(
-        None, ge=0, about="GPUs on each node; `evaluate` and the stores use at most one"
+        None,
+        ge=0,
+        about="GPUs on each node; `evaluate` and stores, absent: as few as their models fit",
     )
     processes_per_node: int | None = key(
         None, ge=1, about="ranks on each node without GPUs; training stages only"
@@ -177,6 +179,8 @@ def own_values(config: Config, rule: Rule) -> dict[str, Any]:
 def stage_layout(config: Config, rule: Rule, name: str = "") -> Layout:
     """How a job is spread over nodes and GPUs.
 
+    One that trains nothing has a single GPU here; ``pipeline.plan`` gives it more, if need be.
+
     Args:
         config: the whole configuration.
         rule: the job's rule.
@@ -187,7 +191,8 @@ def stage_layout(config: Config, rule: Rule, name: str = "") -> Layout:
     nodes, gpus = requested["nodes"], requested["gpus_per_node"]
     processes = gpus or requested["processes_per_node"]
     if not row.trains:
-        nodes, gpus, processes = 1, min(gpus, int(row.gpu)), 1
+        own = "gpus_per_node" in own_values(config, rule)
+        nodes, gpus, processes = 1, gpus if own else min(gpus, int(row.gpu)), 1
     run = getattr(config, row.section).get(name) if row.servers else None
     servers = 0 if run and run.scoring == "local" else len(row.servers)
     server_gpus = cluster.server_gpus if servers and gpus else 0
@@ -208,9 +213,8 @@ def cluster_problems(config: Config) -> Iterator[str]:
             for key in ("nodes", "processes_per_node", *EngineRequest.__dataclass_fields__):
                 if getattr(own, key) is not None:
                     yield f"{where}.{key}: only {', '.join(TRAINING)} use more than one process"
-            most = int(RULES[rule].gpu)
-            if (own.gpus_per_node or 0) > most:
-                yield f"{where}.gpus_per_node: at most {most} for this stage"
+            if own.gpus_per_node and not RULES[rule].gpu:
+                yield f"{where}.gpus_per_node: this stage has no work for a GPU"
     for section, row in RUNS.items():
         for name in getattr(config, section) if row.servers else ():
             run = stage_layout(config, row.rule, name)

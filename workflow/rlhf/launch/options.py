@@ -20,8 +20,10 @@ class Options:
     Attributes:
         nodes: nodes.
         processes: ranks on each node; None: one for each GPU that no server has, or just one.
+            A single rank has all those GPUs.
         gpus: GPUs on each node; 0: everything on the CPU.
         server_gpus: GPUs that each model server has to itself; 0: servers use the ranks' GPUs.
+        spread: kinds of model server that have one model over their GPUs, not one on each.
         threads: CPU threads of each rank.
         server_threads: CPU threads of each model server.
         image: image that the ranks run in, or None.
@@ -42,6 +44,7 @@ class Options:
     processes: int | None
     gpus: int
     server_gpus: int
+    spread: tuple[str, ...]
     threads: int
     server_threads: int
     image: Path | None
@@ -76,6 +79,7 @@ def parse(argv: list[str]) -> Options:
         if values[name] is not None and values[name] < least:
             parser.error(f"--{name.replace('_', '-')} has to be {least} or more")
     values["serve_image"] = values["serve_image"] or values["image"]
+    values["spread"] = tuple(values["spread"])
     values["binds"] = tuple(values.pop("bind"))
     values["stores"] = _stores(parser, values.pop("serve"))
     return Options(**values, command=command, given=tuple(argv[:cut]))
@@ -101,9 +105,14 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, type=int, default=default, metavar="N", help=about)
 
     count("--nodes", 1, "nodes")
-    count("--processes", None, "ranks on each node; default: one for each GPU that no server has")
+    count("--processes", None, "ranks on each node; default: one for each GPU that no server has; "
+          "1: a rank that has them all")  # fmt: skip
     count("--gpus", 0, "GPUs on each node; 0: everything on the CPU")
     count("--server-gpus", 0, "GPUs of each model server; 0: servers use the ranks' GPUs")
+    parser.add_argument(
+        "--spread", action="append", default=[], choices=KINDS,
+        help="a model server with one model over its GPUs; default: one on each of them",
+    )  # fmt: skip
     count("--threads", 1, "CPU threads of each rank")
     count("--server-threads", 1, "CPU threads of each model server")
     paths: dict[str, Any] = {"type": Path, "metavar": "PATH"}

@@ -63,6 +63,7 @@ class Servers:
                 python=where.python,
                 env=where.environment(variables),
                 scratch=self._scratch,
+                spread=kind in self._options.spread,
             )
             if server.kind != kind:
                 raise ServingError(

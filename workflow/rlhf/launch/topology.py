@@ -15,7 +15,8 @@ class Topology:
     Attributes:
         nodes: nodes.
         ranks: ranks on each node.
-        rank_gpus: the GPUs of the ranks, in order, one each; empty on the CPU.
+        rank_gpus: the GPUs of the ranks, in order, one each, or all a single rank's; empty on
+            the CPU.
         server_gpus: kind of model server → its GPUs; empty on the CPU.
     """
 
@@ -52,11 +53,11 @@ def plan(options: Options, gpus: tuple[str, ...]) -> Topology:
             "ask for more GPUs",
         )
     ranks = options.processes or own or 1
-    if gpus and ranks != own:
+    if gpus and ranks not in (1, own):
         raise RlhfError(
             f"{ranks} ranks on {own} GPUs.",
             where="--processes, --gpus, --server-gpus",
-            expected=f"one rank for each GPU that no model server has: {own}",
+            expected=f"one rank for each GPU that no model server has, {own}, or a single one",
             hint=f"leave --processes out, or say --processes {own}",
         )
     starts = range(own, len(gpus), each) if each else [0] * len(kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -97,6 +98,13 @@ def peak_memory() -> int:
     if own_device().type == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return torch.cuda.max_memory_allocated()
+
+
+def free_memory() -> None:
+    """Free the memory of models that nothing refers to any more, for others and their processes."""
+    gc.collect()
+    if own_device().type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def facts() -> dict[str, Any]:

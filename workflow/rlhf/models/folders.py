@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,16 @@ from rlhf.models.trust import reading
 from rlhf.provenance.bases import ADAPTER, bases
 
 Dtype = torch.dtype | Literal["auto"]
+DeviceMap = Mapping[str, int]  # module → GPU
 
 
-def from_folder(loader: Any, folder: str | Path, dtype: Dtype, config: Any = None) -> Any:
+def from_folder(
+    loader: Any,
+    folder: str | Path,
+    dtype: Dtype,
+    config: Any = None,
+    device_map: DeviceMap | None = None,
+) -> Any:
     """A model of transformers from a folder; an adapter alone is merged into its base.
 
     Args:
@@ -27,6 +34,7 @@ def from_folder(loader: Any, folder: str | Path, dtype: Dtype, config: Any = Non
         dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then;
             where an adapter is merged float32, as it would have been published whole.
         config: its configuration, changed; None: as it is in the folder.
+        device_map: where each of its modules goes; None: all stay on the CPU.
 
     Raises:
         IntegrityError: an adapter's base is not there, or is another.
@@ -34,7 +42,7 @@ def from_folder(loader: Any, folder: str | Path, dtype: Dtype, config: Any = Non
     whole, *adapters = _chain(Path(folder))
     if not adapters:
         given = {} if config is None else {"config": config}
-        return _load(loader, folder, dtype, **given)
+        return _load(loader, folder, dtype, device_map=device_map, **given)
     prefix = adapters.pop() if has_prefix(folder) else None
     model = _under(loader, Path(folder), whole, config)
     if adapters:
@@ -44,7 +52,8 @@ def from_folder(loader: Any, folder: str | Path, dtype: Dtype, config: Any = Non
     model.name_or_path = model.config._name_or_path = str(folder)
     if prefix is not None:
         load_prefix(model, prefix / ADAPTER)
-    return model if dtype == "auto" else model.to(dtype)
+    model = model if dtype == "auto" else model.to(dtype)
+    return model if device_map is None else _placed(model, device_map)
 
 
 def has_prefix(folder: str | Path) -> bool:
@@ -88,6 +97,12 @@ def _load(loader: Any, folder: str | Path, dtype: Dtype, **given: Any) -> Any:
     return loader.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, **given, **reading(folder)
     )
+
+
+def _placed(model: Any, device_map: DeviceMap) -> Any:
+    from accelerate import dispatch_model
+
+    return dispatch_model(model, device_map=dict(device_map))
 
 
 def _under(loader: Any, folder: Path, whole: Path, config: Any = None) -> Any:

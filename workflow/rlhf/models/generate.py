@@ -6,6 +6,7 @@ not depend on which rows share its batch, when the others end, or how many ranks
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,9 @@ class _Slots(DynamicLayer):
             self.keys[own, :, width - length : width] = found.keys[place, :, :length]
             self.values[own, :, width - length : width] = found.values[place, :, :length]
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices.to(self.keys.device))
+
     def get_seq_length(self) -> int:
         return self._length
 
@@ -137,13 +141,20 @@ def _rows_at_a_time(policy: TokenScorer, capacity: int) -> int:
     config = policy.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    layers = len(decoder_layers(policy.model))
-    row = 2 * layers * heads * width * capacity * policy.model.dtype.itemsize
-    room = CACHE_BYTES
-    if policy.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(policy.device)
-        room = int(FREE_SHARE * free)
-    return max(1, room // row)
+    layer = 2 * heads * width * capacity * policy.model.dtype.itemsize
+    rows = []
+    for device, layers in Counter(map(_device_of, decoder_layers(policy.model))).items():
+        room = CACHE_BYTES
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            room = int(FREE_SHARE * free)
+        rows.append(room // (layers * layer))
+    return max(1, min(rows))
+
+
+def _device_of(layer: torch.nn.Module) -> torch.device:
+    """The layer's, of a model that may be spread over several."""
+    return next(layer.parameters()).device
 
 
 def _decode(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.models.folders import Dtype, from_folder
+from rlhf.models.folders import DeviceMap, Dtype, from_folder
 from rlhf.models.head import find_head
 from rlhf.models.roots import TokenScorer
 from rlhf.models.trust import reading
@@ -21,12 +21,15 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, **reading(folder))
 
 
-def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> TokenScorer:
+def load_token_scorer(
+    folder: str | Path, dtype: Dtype = torch.float32, device_map: DeviceMap | None = None
+) -> TokenScorer:
     """A language model from a plain folder, dropout disabled, in training mode.
 
     Args:
         folder: the model's.
         dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then.
+        device_map: where its modules go, from their files right to there; None: to the CPU.
 
     Raises:
         ConfigError: its logits do not follow from its last hidden states (``find_head``).
@@ -34,7 +37,7 @@ def load_token_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> Token
     from transformers import AutoModelForCausalLM
 
     hush()
-    model = from_folder(AutoModelForCausalLM, folder, dtype)
+    model = from_folder(AutoModelForCausalLM, folder, dtype, device_map=device_map)
     disable_dropout(model)
     return TokenScorer(model, find_head(model, folder))
 

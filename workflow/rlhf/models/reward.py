@@ -18,7 +18,7 @@ from rlhf.core.seeds import derived_seed
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.abilities import scores_problem
 from rlhf.models.adapters import switched_off
-from rlhf.models.folders import Dtype, from_folder
+from rlhf.models.folders import DeviceMap, Dtype, from_folder
 from rlhf.models.head import probe, quiet, same
 from rlhf.models.load import disable_dropout, hush
 from rlhf.models.roots import Critic, ReplyScorer
@@ -27,8 +27,15 @@ from rlhf.models.trust import is_trusted, reading
 CALIBRATION = "calibration.json"
 
 
-def load_reply_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> ReplyScorer:
+def load_reply_scorer(
+    folder: str | Path, dtype: Dtype = torch.float32, device_map: DeviceMap | None = None
+) -> ReplyScorer:
     """A trained reward model, dropout disabled.
+
+    Args:
+        folder: the model's.
+        dtype: see ``load_token_scorer``.
+        device_map: see ``load_token_scorer``.
 
     Raises:
         ConfigError: its scores are not those of a linear layer on the last hidden state.
@@ -36,7 +43,7 @@ def load_reply_scorer(folder: str | Path, dtype: Dtype = torch.float32) -> Reply
     from transformers import AutoModelForSequenceClassification
 
     hush()
-    model = from_folder(AutoModelForSequenceClassification, folder, dtype)
+    model = from_folder(AutoModelForSequenceClassification, folder, dtype, device_map=device_map)
     disable_dropout(model)
     return _checked(ReplyScorer(model), folder)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rlhf import paths
 from rlhf.catalog import RULES, subject
-from rlhf.config.cluster import Rule
+from rlhf.config.cluster import Rule, stage_layout
 from rlhf.config.schema import Config
 from rlhf.data.formats.source import module_of
 from rlhf.launch.images import image_id, image_path
 from rlhf.pipeline.needs import abilities, longest_rows
-from rlhf.pipeline.plan import plan
+from rlhf.pipeline.plan import plan, spread_servers
 from rlhf.pipeline.resources import Resources, stage_resources
 from rlhf.pipeline.slices import config_slice, local_source
 from rlhf.provenance.code import digest_code
@@ -39,7 +39,8 @@ def job_resources(config: Config, rule: Rule, *wildcards: str) -> dict[str, int 
         wildcards: the job's.
     """
     row, name = RULES[rule], wildcards[0]
-    own = plugin_resources(stage_resources(config, rule, name), config.cluster.gpu_type)
+    requested = stage_resources(config, rule, ".".join(wildcards))
+    own = plugin_resources(requested, config.cluster.gpu_type)
     own["launch"] = launch_options(config, rule, *wildcards)
     if row.trains:
         own["training"] = training_options(config, rule, name)
@@ -83,10 +84,11 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
         wildcards: the job's.
     """
     row, name = RULES[rule], wildcards[0]
-    requested = stage_resources(config, rule, name)
+    requested = stage_resources(config, rule, ".".join(wildcards))
+    several = max(requested.processes, requested.gpus) > 1  # a single rank may have all GPUs
     options: list[tuple[str, object]] = [
         ("nodes", requested.nodes if requested.nodes > 1 else 0),
-        ("processes", requested.processes if requested.processes > 1 else 0),
+        ("processes", requested.processes if several else 0),
         ("gpus", requested.gpus),
         ("server-gpus", requested.server_gpus),
         ("threads", requested.threads),
@@ -94,6 +96,7 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
     if requested.servers:
         run = getattr(config, row.section)[name]
         options += [("server-threads", config.runtime.server_threads)]
+        options += [("spread", kind) for kind in spread_servers(config, row.section, name)]
         options += [
             ("serve", f"{kind}={paths.store(kind, getattr(run, key)) / 'repository'}")
             for kind, key in row.servers.items()
@@ -134,7 +137,7 @@ def needs_options(config: Config, rule: Rule, *wildcards: str) -> str:
 def images(config: Config, rule: Rule, name: str) -> list[str]:
     """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
     own = RULES[rule].image
-    return [own, "serve"] if stage_resources(config, rule, name).servers else [own]
+    return [own, "serve"] if stage_layout(config, rule, name).servers else [own]
 
 
 def code_id(config: Config, rule: Rule, name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from rlhf.models.spread import share_out
 from rlhf.pipeline.shapes import Shape
 from rlhf.runtime.options import EngineKind, Offload
 
@@ -277,6 +278,23 @@ def training_bytes(models: Sequence[Model], setting: Setting, batch: Pass) -> di
         "activations": sum(activation_bytes(model, setting, batch) for model in models),
         "logits": sum(logits_bytes(model, batch) for model in models),
     }
+
+
+def held_bytes(model: Model, width: int, gpus: int) -> tuple[float, float]:
+    """A model that is not trained, on the fullest of its GPUs: bytes, and its share of the layers.
+
+    Args:
+        model: the model.
+        width: bytes of a weight.
+        gpus: over which its layers are spread; the first has all else.
+    """
+    layers = [float(width * model.shape.layer_parameters)] * model.shape.layers
+    other = float(width * model.other)
+    room = other + sum(layers) / gpus + layers[0]
+    places = share_out(other, layers, [room] * gpus) or []
+    counts = [places.count(gpu) for gpu in range(gpus)]
+    fullest = max(count * layers[0] + other * (gpu == 0) for gpu, count in enumerate(counts))
+    return fullest, max(counts) / len(layers)
 
 
 def cache_bytes(shape: Shape, columns: int, width: int) -> float:

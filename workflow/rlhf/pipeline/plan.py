@@ -7,13 +7,20 @@ ranks, how long rows are, which models are there at one time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlhf.catalog import ONLINE, RULES, SECTIONS, STORES, subject
 from rlhf.config.adapter import AdapterConfig
-from rlhf.config.cluster import EngineRequest, Layout, Rule, engine_request, stage_layout
+from rlhf.config.cluster import (
+    EngineRequest,
+    Layout,
+    Rule,
+    engine_request,
+    own_values,
+    stage_layout,
+)
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
@@ -24,10 +31,12 @@ FITS = 0.8  # of a GPU: what `auto` fills; the rest is for fragments, and for wh
 # Of models.generate: rows decoded together, and the room of their keys and values.
 SAMPLED_ROWS, CACHE_SHARE, CPU_CACHE = 128, 0.6, 2.0**33
 REPLIES = 2  # of a preference row that share a pass, at least
+NODE_GPUS = 8  # that nodes usually have
 GPUS = (16, 24, 32, 40, 48, 80, 94, 141, 192, 288)  # GB that GPUs have
 
 Bytes = dict[str, float]
 Phases = Mapping[str, Bytes]
+Servers = dict[str, tuple[float, int]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,11 @@ class Work:
     gpu_memory_gb: float = 80.0
 
     @property
+    def gpus(self) -> int:
+        """Over which a model that is not trained is spread; on a CPU, one place."""
+        return max(1, self.layout.gpus)
+
+    @property
     def ranks(self) -> int:
         """On all nodes."""
         return self.layout.nodes * self.layout.processes
@@ -75,11 +89,18 @@ class Work:
         tokens = max(self.longest, min(self.micro_batch_tokens, batch))
         return Pass(tokens, self.longest, self.narrow, self.eager)
 
-    def sampling_bytes(self, policy: Model, beside: Bytes, width: int) -> Bytes:
-        """What sampling needs: rows that have no room beside the rest wait for their turn."""
+    def sampling_bytes(self, policy: Model, beside: Bytes, width: int, share: float = 1.0) -> Bytes:
+        """What sampling needs: rows that have no room beside the rest wait for their turn.
+
+        Args:
+            policy: the model that is sampled from.
+            beside: what is there besides.
+            width: bytes of its weights.
+            share: of its layers that are on this GPU.
+        """
         responses, columns = self.sampled or (0, 0)
         wanted = min(SAMPLED_ROWS, math.ceil(responses / self.ranks))
-        row = memory.cache_bytes(policy.shape, columns, width)
+        row = share * memory.cache_bytes(policy.shape, columns, width)
         room = CPU_CACHE
         if self.layout.gpus:
             room = CACHE_SHARE * (FITS * self.gpu_memory_gb * GB - sum(beside.values()))
@@ -122,14 +143,12 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
 
 
 def _untrained(work: Work, context: Bytes) -> dict[str, Bytes]:
-    """Phases of an evaluation, or of a store's check: one model at a time, and a server."""
-    sizes = [float(work.width * model.parameters) for model in work.held]
-    served = sum(size * model.parameters for model, size in work.served)
-    servers: Bytes = {"model servers": served} if served else {}
-    found = {"scoring": {"weights": max(sizes)} | servers | context}
+    """Phases of an evaluation, or of a store's check: one model at a time, here or in a server."""
+    held = [memory.held_bytes(model, work.width, work.gpus) for model in work.held]
+    found = {"scoring": {"weights": max(size for size, _ in held)} | context}
     if work.sampled:
-        beside = {"weights": sizes[0]} | context
-        found["sampling"] = work.sampling_bytes(work.held[0], beside, work.width)
+        beside, share = {"weights": held[0][0]} | context, held[0][1]
+        found["sampling"] = work.sampling_bytes(work.held[0], beside, work.width, share)
     return found
 
 
@@ -146,8 +165,7 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
     if not row.section:  # a store, of a model of another section
         kind, _, run = name.partition(".")
         model = _model(config, *subject(rule, kind, run), scored=kind == "reward")
-        return Work(layout, held=(model,), served=((model, served),), width=served,
-                    gpu_memory_gb=gpu)  # fmt: skip
+        return Work(layout, held=(model,), width=served, gpu_memory_gb=gpu)
     run, prompt = getattr(config, row.section)[name], views.prompt.max_length
     if not row.trains:
         reward = config.parent(row.section, name, "reward")
@@ -277,7 +295,8 @@ def peak_gb(found: Phases) -> float:
 def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = None) -> Plan:
     """How a job is carried out: of what ``auto`` leaves open, the first setting that fits.
 
-    If none does, the last: it needs least.
+    If none does, the last: it needs least. One that trains nothing gets as few GPUs of a node as
+    its models fit, unless the configuration says how many.
 
     Args:
         config: the whole configuration.
@@ -288,6 +307,9 @@ def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = No
     work = describe(config, rule, name)
     if gpu_memory_gb is not None:
         work = replace(work, gpu_memory_gb=gpu_memory_gb)
+    if not work.trained and work.layout.gpus and "gpus_per_node" not in own_values(config, rule):
+        choices = [_on_gpus(work, n) for n in range(1, config.cluster.gpus_per_node + 1)]
+        work = next((one for one in choices if _fits(one, Setting())), choices[-1])
     asked = engine_request(config, rule)
     ladder = list(_ladder(asked, work)) if work.trained else [Setting()]
     fitting = (one for one in ladder if _fits(work, one))
@@ -300,6 +322,10 @@ def plan(config: Config, rule: Rule, name: str, gpu_memory_gb: float | None = No
     if work.trained and asked.activation_checkpointing == "auto":
         decided["activation_checkpointing"] = setting.checkpointing
     return Plan(rule, name, work, setting, asked.shard, asked.attention, decided)
+
+
+def _on_gpus(work: Work, gpus: int) -> Work:
+    return replace(work, layout=replace(work.layout, gpus=gpus))
 
 
 def _ladder(asked: EngineRequest, work: Work) -> Iterator[Setting]:
@@ -355,6 +381,9 @@ def _changes(planned: Plan) -> Iterator[str]:
         smaller = replace(work, micro_batch_tokens=tokens)
         for setting in (planned.setting, least):
             yield change(smaller, setting, f"runtime.micro_batch_tokens: {tokens}")
+    for gpus in range(work.layout.gpus + 1, NODE_GPUS + 1) if not work.trained else ():
+        key = f"cluster.stages.{planned.rule}.gpus_per_node: {gpus}"
+        yield change(_on_gpus(work, gpus), planned.setting, key)
     for size in GPUS:
         if size > work.gpu_memory_gb:
             larger = replace(work, gpu_memory_gb=size)
@@ -373,39 +402,82 @@ def _written(planned: Plan, new: Setting) -> Iterator[str]:
             yield f"cluster.{key}: {str(value).lower()}"
 
 
-def server_gb(config: Config, section: str, name: str) -> dict[str, float]:
-    """Kind of a model server that has GPUs of its own → GB that it needs there.
+def server_gb(config: Config, section: str, name: str, size: float | None = None) -> Servers:
+    """What each kind of model server with GPUs of its own needs there.
+
+    Args:
+        config: the whole configuration.
+        section: of an on-policy run.
+        name: the run's name.
+        size: memory of one GPU, in GB; None: as configured.
+
+    Returns:
+        Kind → GB on each GPU, and over how many of them its model is spread: one, if it fits.
+    """
+    row, size = SECTIONS[section], size or config.cluster.gpu_memory_gb
+    given = stage_layout(config, row.rule, name).server_gpus
+    servers = {}
+    for kind in row.servers if given else ():
+        alone = _served_gb(config, section, name, kind, 1)
+        spread = given > 1 and alone > FITS * size
+        servers[kind] = (
+            (_served_gb(config, section, name, kind, given), given) if spread else (alone, 1)
+        )
+    return servers
+
+
+def spread_servers(config: Config, section: str, name: str) -> list[str]:
+    """Kinds of model server whose model is spread over its GPUs: it is too large for one.
 
     Args:
         config: the whole configuration.
         section: of an on-policy run.
         name: the run's name.
     """
+    servers = server_gb(config, section, name).items()
+    return [kind for kind, (_, gpus) in servers if gpus > 1]
+
+
+def _served_gb(config: Config, section: str, name: str, kind: str, gpus: int) -> float:
+    """GB of a model server on each of the GPUs that its model is spread over."""
     row, run = SECTIONS[section], getattr(config, section)[name]
-    layout = stage_layout(config, row.rule, name)
-    if not layout.server_gpus:
-        return {}
-    width = _served_width(config, layout)
-    sizes: dict[str, float] = {}
-    for kind, key in row.servers.items():
-        model = _model(config, STORES[kind], getattr(run, key), scored=kind == "reward")
-        inner, hidden = model.shape.inner, model.shape.hidden
-        forward = config.store.max_batch_tokens * width * (4 * inner + 8 * hidden)
-        logits = 12 * memory.CHUNK
-        sizes[kind] = (width * model.parameters + forward + logits + memory.CONTEXT) / GB
-    return sizes
+    width = _served_width(config, stage_layout(config, row.rule, name))
+    model = _model(config, STORES[kind], getattr(run, row.servers[kind]), scored=kind == "reward")
+    inner, hidden = model.shape.inner, model.shape.hidden
+    forward = config.store.max_batch_tokens * width * (4 * inner + 8 * hidden)
+    weights, _ = memory.held_bytes(model, width, gpus)
+    return (weights + forward + 12 * memory.CHUNK + memory.CONTEXT) / GB
 
 
-def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
-    """A line for each model server of a run that its GPU is too small for."""
-    size = config.cluster.gpu_memory_gb
-    for kind, gb in server_gb(config, section, name).items():
-        if gb > FITS * size:
-            narrower = "store.dtype: auto, or " if config.store.dtype == "float32" else ""
-            yield (
-                f"{section}.{name}: the {kind} server needs {gb:.0f} GB, and its GPU has {size:g};"
-                f" {narrower}{section}.{name}.scoring: local"
-            )
+@dataclass(frozen=True)
+class LargeServer:
+    """A model server that its GPUs are too small for.
+
+    Attributes:
+        what: which, what it needs, and what there is.
+        gb: that it needs on a GPU.
+        changes: of the configuration, each of which is enough.
+    """
+
+    what: str
+    gb: float
+    changes: str
+
+
+def large_servers(config: Config, section: str, name: str) -> Iterator[LargeServer]:
+    """The model servers of a run that need more than 80 % of their GPUs."""
+    size, most = config.cluster.gpu_memory_gb, FITS * config.cluster.gpu_memory_gb
+    given = stage_layout(config, SECTIONS[section].rule, name).server_gpus
+    for kind, (gb, _) in server_gb(config, section, name).items():
+        if gb <= most:
+            continue
+        larger = (gpus for gpus in range(given + 1, NODE_GPUS)
+                  if _served_gb(config, section, name, kind, gpus) <= most)  # fmt: skip
+        choices = ["store.dtype: auto"] if config.store.dtype == "float32" else []
+        choices += [f"cluster.server_gpus: {gpus}" for gpus in list(larger)[:1]]
+        choices += [f"{section}.{name}.scoring: local"]
+        what = f"{section}.{name}: the {kind} server needs {gb:.0f} GB on a GPU that has {size:g}"
+        yield LargeServer(what, gb, ", or ".join(choices))
 
 
 def planned_jobs(config: Config) -> Iterator[tuple[Rule, str]]:
@@ -442,27 +514,33 @@ def claim(config: Config) -> str:
     """
     cluster, jobs = config.cluster, [*planned_jobs(config)]
     training = [job for job in jobs if RULES[job[0]].trains]
-    served = [gb for section in ONLINE for name in getattr(config, section)
-              for gb in server_gb(config, section, name).values()]  # fmt: skip
-    size = _least(config, training, max(served, default=0))
-    found = [_size(config, f"{cluster.nodes * cluster.gpus_per_node} ×", size, training, served)]
+    size = _least(config, training)
+    found = [_size(config, size, training, cluster.nodes * cluster.gpus_per_node)]
     for rule in dict.fromkeys(rule for rule, _ in jobs if not RULES[rule].trains):
         own = [job for job in jobs if job[0] == rule]
         alone = _least(config, own)
         if size is None or alone is None or alone > size:
-            found.append(f"{rule} {_size(config, '1 ×', alone, own)}")
+            gpus = max(plan(config, *job, alone).work.gpus for job in own)
+            found.append(f"{rule} {_size(config, alone, own, gpus)}")
     return "; ".join(found)
 
 
-def _least(config: Config, jobs: list[tuple[Rule, str]], served: float = 0) -> int | None:
-    """Memory of the smallest GPUs that all of these jobs fit, and a server of ``served`` GB."""
-    sizes = (size for size in GPUS if served <= FITS * size)
-    return next((s for s in sizes if all(plan(config, *job, s).fits for job in jobs)), None)
+def _least(config: Config, jobs: list[tuple[Rule, str]]) -> int | None:
+    """Memory of the smallest GPUs that all of these jobs fit, and their model servers."""
+    return next((size for size in GPUS if _needed(config, jobs, size) <= FITS * size), None)
 
 
-def _size(config: Config, count: str, size: int | None, jobs: list[tuple[Rule, str]],
-          served: Sequence[float] = ()) -> str:  # fmt: skip
+def _needed(config: Config, jobs: list[tuple[Rule, str]], size: int) -> float:
+    """GB of the job, or of the model server, that needs most of GPUs with ``size`` GB."""
+    needs = [plan(config, *job, size).peak_gb for job in jobs]
+    for rule, name in jobs:
+        section = RULES[rule].section
+        if section in ONLINE:
+            needs += [gb for gb, _ in server_gb(config, section, name, size).values()]
+    return max(needs, default=0)
+
+
+def _size(config: Config, size: int | None, jobs: list[tuple[Rule, str]], gpus: int) -> str:
     if size is not None:
-        return f"{count} {size} GB"
-    needs = [plan(config, *job, GPUS[-1]).peak_gb for job in jobs]
-    return f"none ({max(*needs, *served, 0):.0f} GB)"
+        return f"{gpus} × {size} GB"
+    return f"none ({_needed(config, jobs, GPUS[-1]):.0f} GB)"

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rlhf.catalog import RULES
+from rlhf.catalog import ONLINE, RULES
 from rlhf.config.cluster import Rule
 from rlhf.config.problems import suggest
 from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.launch.images import find_runtime, require_image
 from rlhf.pipeline.jobs import images
-from rlhf.pipeline.plan import nearest_fit, plan, planned_jobs
+from rlhf.pipeline.plan import large_servers, nearest_fit, plan, planned_jobs
 from rlhf.pipeline.resources import least_seconds
 from rlhf.pipeline.site import Nodes, Partition, Site, read_gpus, read_site
 
@@ -124,6 +124,19 @@ def memory_problems(
     for rule, name in planned_jobs(config):
         if (rule, name.partition(".")[0]) not in running:
             continue
+        if (section := RULES[rule].section) in ONLINE:
+            for server in large_servers(config, section, name):
+                if server.gb <= config.cluster.gpu_memory_gb:
+                    notes.append(f"{server.what}: tight; more room with {server.changes}")
+                    continue
+                problems.append(
+                    ClusterError(
+                        f"{server.what}.",
+                        where="cluster.server_gpus",
+                        expected="80 % of the memory of a GPU, or of several",
+                        hint=f"write {server.changes}",
+                    )
+                )
         planned = plan(config, rule, name)
         if planned.fits:
             continue

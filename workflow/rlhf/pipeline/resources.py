@@ -9,7 +9,7 @@ from rlhf.catalog import RULES
 from rlhf.config.cluster import Layout, Rule, own_values, stage_layout
 from rlhf.config.schema import Config
 from rlhf.pipeline.memory import Model, Setting, state_bytes
-from rlhf.pipeline.plan import plan
+from rlhf.pipeline.plan import plan, planned_jobs
 from rlhf.pipeline.shapes import shape_of_size
 
 WEIGHTS_GB = 4.0  # of a billion parameters, in float32
@@ -42,12 +42,16 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
     Args:
         config: the whole configuration.
         rule: the job's rule.
-        name: the job's first wildcard: a run, model, dataset or view; empty: any.
+        name: the job's wildcards, joined by dots: a run, or ``KIND.NAME`` of a store; empty: any.
     """
     row, layout, own = RULES[rule], stage_layout(config, rule, name), own_values(config, rule)
+    if not row.trains and (rule, name) in planned_jobs(config):
+        layout = plan(config, rule, name).work.layout
     size = config.cluster.model_billions
     threads = getattr(config.runtime, row.threads) if row.threads else 1
-    memory_gb = row.memory_gb + row.models * WEIGHTS_GB * size
+    # Tensors go from mapped files to GPUs one at a time.
+    models = min(row.models, 1) if row.gpu and layout.gpus else row.models
+    memory_gb = row.memory_gb + models * WEIGHTS_GB * size
     if row.trains:
         runs = getattr(config, row.section)
         run = name if name in runs else next(iter(runs), None)

@@ -20,6 +20,7 @@ from rlhf.errors import IntegrityError, ServingError
 from rlhf.models import devices
 from rlhf.models.context import context_of
 from rlhf.models.folders import from_folder
+from rlhf.models.inference import device_map
 from rlhf.models.precision import exact_float32
 from rlhf.runtime.tls import make_certificates
 from rlhf.serving.client import TritonScorer
@@ -95,10 +96,9 @@ def check_parity(
     torch.set_num_threads(threads)
     exact_float32()
     try:
-        eager, vocabulary, window = _eager(kind, model_dir, dtype)
-        limit = context_of(model_dir).tokens or max(longest, WINDOW_MOST)
-        beyond = min(window + window // 8 + 2, limit) if window <= WINDOW_MOST else 0
-        cases = list(_cases(kind, vocabulary, min(longest, limit), beyond))
+        # One of the two is in memory at a time: the model is gone when the server starts.
+        cases = _own_answers(kind, model_dir, dtype, longest)
+        devices.free_memory()
         identity = read_json(Path(repository) / IDENTITY)
         with (
             tempfile.TemporaryDirectory(prefix="rlhf-parity-") as scratch,
@@ -107,6 +107,7 @@ def check_parity(
                 log_path,
                 certificates=make_certificates(Path(scratch, "tls")),
                 threads=threads,
+                spread=torch.cuda.device_count() > 1,
             ) as server,
             TritonScorer(
                 server.endpoint, kind, identity, server.certificates, patience=1.0
@@ -116,9 +117,9 @@ def check_parity(
                 {
                     "case": case.name,
                     "rows": len(case.rows),
-                    **_compare(case, kind, scorer, eager, tolerance),
+                    **_compare(case, kind, scorer, expected, tolerance),
                 }
-                for case in cases
+                for case, expected in cases
             ]
     finally:
         torch.set_num_threads(before)
@@ -143,14 +144,11 @@ def _compare(
     case: _Case,
     kind: Kind,
     scorer: TritonScorer,
-    eager: Callable[[np.ndarray, int, float], np.ndarray],
+    expected: list[np.ndarray],
     tolerance: float,
 ) -> dict[str, Any]:
-    starts = case.starts()
-    pairs = zip(case.rows, starts, strict=True)
-    expected = [eager(row, start, case.temperature) for row, start in pairs]
     try:
-        found = _served(case, kind, scorer, starts)
+        found = _served(case, kind, scorer, case.starts())
     except ServingError as error:
         return {"difference": error.what, "passed": False}
     differences = [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
@@ -210,6 +208,20 @@ def _cases(kind: Kind, vocabulary: int, longest: int, beyond: int) -> Iterator[_
         yield _Case(f"{MANY} rows of unlike length, temperature 0.7", many, None, temperature=0.7)
 
 
+def _own_answers(
+    kind: Kind, model_dir: str | Path, dtype: str, longest: int
+) -> list[tuple[_Case, list[np.ndarray]]]:
+    """All cases, with what the model itself answers to the rows of each."""
+    eager, vocabulary, window = _eager(kind, model_dir, dtype)
+    limit = context_of(model_dir).tokens or max(longest, WINDOW_MOST)
+    beyond = min(window + window // 8 + 2, limit) if window <= WINDOW_MOST else 0
+    return [
+        (case, [eager(row, start, case.temperature)
+                for row, start in zip(case.rows, case.starts(), strict=True)])
+        for case in _cases(kind, vocabulary, min(longest, limit), beyond)
+    ]  # fmt: skip
+
+
 def _eager(
     kind: Kind, model_dir: str | Path, dtype: str
 ) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], int, int]:
@@ -219,9 +231,9 @@ def _eager(
     served code, nor does anything here pad.
     """
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
-    model = from_folder(loader, model_dir, getattr(torch, dtype))
-    device = devices.own_device()
-    model = model.eval().to(device)
+    width, device = getattr(torch, dtype), devices.own_device()
+    places = device_map(loader, model_dir, width)
+    model = from_folder(loader, model_dir, width, device_map=places).eval()
     if kind == "reward":
         # Without a pad id transformers takes the last position, whatever token stands there.
         model.config.get_text_config().pad_token_id = None

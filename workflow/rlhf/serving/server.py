@@ -60,6 +60,8 @@ class TritonServer:
         python: interpreter with torch and transformers, as the prefixed command sees it.
         env: the environment to start in, instead of this process's own; it chooses the GPUs.
         scratch: folder for temporary files, which an image has to see.
+        spread: load the model once, over several GPUs if it is too large for the first; without
+            it every GPU has a model of its own.
     """
 
     def __init__(
@@ -73,12 +75,13 @@ class TritonServer:
         python: str = sys.executable,
         env: Mapping[str, str] | None = None,
         scratch: Path | None = None,
+        spread: bool = False,
     ) -> None:
         self.store, self.log_path = Path(store).resolve(), Path(log_path)
         self.kind = store_kind(store)
         self.certificates, self._threads = certificates, threads
         self._command = [*command_prefix, python, "-m", "rlhf.serving.tritonserver"]
-        self._env, self._scratch_root = env, scratch
+        self._env, self._scratch_root, self._spread = env, scratch, spread
         self._port = free_port()
         self._name = f"rlhf-{self.kind}-{secrets.token_hex(8)}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -255,6 +258,7 @@ class TritonServer:
             self.kind,
             scratch,
             str(self._threads),
+            "spread" if self._spread else "each",
             "--model-control-mode=explicit",
             f"--load-model={self.kind}",
             f"--id={self._name}",

@@ -20,7 +20,7 @@ from rlhf.provenance.manifest import read_manifest
 Kind = Literal["reward", "reference"]
 
 # The files that the server runs; the code digest of every stage that makes a store covers them.
-CODE_FILES = ["model_files/model.py"]
+CODE_FILES = ["model_files/model.py", "../models/spread.py"]
 IDENTITY = "identity.json"
 IDENTITY_PREFIX = "identity."
 
@@ -144,7 +144,8 @@ def export_store(
         write_json(version / "hf" / "config.json", config)
         for path in sorted(Path(model_dir).glob("*.safetensors.index.json")):
             shutil.copyfile(path, version / "hf" / path.name)
-        shutil.copyfile(_HERE / CODE_FILES[0], version / "model.py")
+        for file in CODE_FILES:
+            shutil.copyfile(_HERE / file, version / Path(file).name)
         text = _model_config(kind, parameters, max_batch_size)
         write_atomic(folder / kind / "config.pbtxt", text)
         write_json(folder / IDENTITY, identity)

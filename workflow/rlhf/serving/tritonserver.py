@@ -20,12 +20,13 @@ from rlhf.runtime.seccomp import ignore_fchmod
 
 
 def main() -> int:
-    """``STORE KIND SCRATCH THREADS [arguments for tritonserver…]``; returns only to fail."""
-    store, kind, scratch, threads, *arguments = sys.argv[1:]
+    """``STORE KIND SCRATCH THREADS each|spread [arguments for tritonserver…]``; ends to fail."""
+    store, kind, scratch, threads, instances, *arguments = sys.argv[1:]
     try:
         binary, wheel = find_tritonserver()
         command = [str(binary), *arguments]
-        command.append(f"--model-repository={_view(Path(store), kind, Path(scratch, 'models'))}")
+        view = _view(Path(store), kind, Path(scratch, "models"), instances == "spread")
+        command.append(f"--model-repository={view}")
         if wheel is not None:
             _refuse_spaces(scratch)
             backends = _assemble_backends(wheel, Path(scratch, "backends"))
@@ -95,12 +96,17 @@ def _variables(threads: str) -> dict[str, str]:
     }
 
 
-def _view(store: Path, kind: str, folder: Path) -> Path:
-    """A repository of links into the store: Python would leave compiled files in the store."""
+def _view(store: Path, kind: str, folder: Path, spread: bool) -> Path:
+    """A repository of links into the store: Python would leave compiled files in the store.
+
+    With ``spread`` the model is loaded once, and sees all GPUs; else each GPU has one.
+    """
     version = folder / kind / "1"
     version.mkdir(parents=True)
-    (folder / kind / "config.pbtxt").symlink_to(store / kind / "config.pbtxt")
-    for name in ("model.py", "hf"):
+    config = (store / kind / "config.pbtxt").read_text()
+    own = config.replace("kind: KIND_AUTO", "kind: KIND_MODEL") if spread else config
+    (folder / kind / "config.pbtxt").write_text(own)
+    for name in ("model.py", "spread.py", "hf"):
         (version / name).symlink_to(store / kind / "1" / name)
     return folder
 

@@ -16,10 +16,10 @@ from rlhf.data.enough import require_prompts
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
-from rlhf.models import devices
+from rlhf.models import devices, inference
 from rlhf.models.generate import Response, generate, uniforms
-from rlhf.models.load import load_token_scorer, load_tokenizer
-from rlhf.models.reward import load_calibration, load_reply_scorer, with_final_eos
+from rlhf.models.load import load_tokenizer
+from rlhf.models.reward import load_calibration, with_final_eos
 from rlhf.models.roots import ReplyScorer, TokenScorer
 from rlhf.models.sampling_check import check_sampling
 from rlhf.models.scoring import score, sequence_logprobs
@@ -55,21 +55,22 @@ def run(stage: Stage) -> None:
     draws = uniforms(random, len(repeated), config.max_new_tokens)
 
     # One model is in memory at a time; the reference comes last, for it scores the others too.
-    eos, device, dtype = tokenizer.eos_token_id, devices.own_device(), devices.own_dtype()
+    eos = tokenizer.eos_token_id
     responses: dict[str, list[Response]] = {name: [] for name in names}
     referred: dict[str, list[float]] = {}
     for name in sorted(names, key=lambda name: name == REFERENCE):
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
         folder = stage.folder(name) / "model"
-        model = load_token_scorer(folder, dtype).to(device).eval()
+        model = inference.token_scorer(folder)
         check_sampling(model, folder)
         responses[name] = generate(model, repeated, draws, eos, config.temperature)
         if name == REFERENCE:
             others = {other: responses[other] for other in names if other != REFERENCE}
             referred = _logprobs(model, repeated, others, config.temperature, tokens)
         del model
+        devices.free_memory()
     folder = stage.folder("reward") / "model"
-    reward_model = load_reply_scorer(folder, dtype).to(device).eval()
+    reward_model = inference.reply_scorer(folder)
     calibration = load_calibration(folder)
     rewards = _rewards(reward_model, calibration, repeated, responses, eos, tokens)
     samples = {}

@@ -1,4 +1,5 @@
-"""The served model: runs inside Triton's Python backend, needs torch and transformers only.
+"""The served model: runs inside Triton's Python backend, needs torch and transformers only;
+on GPUs also accelerate.
 
 Tensors cross the border by DLPack alone: numpy arrays get corrupted without an error when the
 server was built for another major version of numpy than the environment has.
@@ -17,6 +18,7 @@ import os
 import zlib
 from pathlib import Path
 
+import spread  # beside this file
 import torch
 import transformers
 import triton_python_backend_utils as pb_utils
@@ -59,9 +61,11 @@ class TritonPythonModel:
             "reward": transformers.AutoModelForSequenceClassification,
             "reference": transformers.AutoModelForCausalLM,
         }[self.kind]
+        folder, dtype = Path(__file__).parent / "hf", getattr(torch, settings["dtype"])
         model, report = loader.from_pretrained(
-            Path(__file__).parent / "hf",
-            dtype=getattr(torch, settings["dtype"]),
+            folder,
+            dtype=dtype,
+            device_map=_device_map(loader, folder, dtype, self.device, args),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -71,7 +75,7 @@ class TritonPythonModel:
             raise ValueError(f"weights missing from the store: {sorted(report['missing_keys'])}")
         if self.device.type == "cuda" and model.dtype == torch.float32:
             transformers.AttentionInterface.register("sdpa", _attend)
-        model = model.eval().to(self.device)
+        model = model.eval()
         self.model, self.backbone = model, model.base_model
         # A score in bfloat16 has three digits: too few to rank by.
         reward = self.kind == "reward"
@@ -351,6 +355,20 @@ def _device(wanted: str, args: dict[str, str]) -> torch.device:
     device = torch.device("cuda", int(args["model_instance_device_id"]) if on_gpu else 0)
     torch.ones(2, device=device).sum().item()  # a GPU that is busy or broken fails here
     return device
+
+
+def _device_map(loader, folder, dtype, device: torch.device, args) -> dict | None:
+    """Module → GPU, for a model that may be on several; None on a CPU."""
+    if device.type == "cpu":
+        return None
+    if args["model_instance_kind"] != "MODEL":
+        return {"": device}
+    try:
+        return spread.device_map(loader, folder, dtype, spread.free_rooms())
+    except spread.TooLargeError as error:
+        raise RuntimeError(
+            f"this model is too large for its server's GPUs: {error}; raise cluster.server_gpus"
+        ) from error
 
 
 def _input(request, name: str) -> torch.Tensor:
