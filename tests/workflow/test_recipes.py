@@ -50,7 +50,8 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Jo
 def clean_processes() -> Iterator[Executor]:
     """A process for each task, two at a time, with the libraries loaded already."""
     context = multiprocessing.get_context("forkserver")
-    loaded = ["support.recipes", "rlhf.stages.training", "rlhf.online.loop", "deepspeed"]
+    loaded = ["support.recipes", "rlhf.stages.online", "rlhf.evaluation.held_out", "datasets"]
+    loaded += ["torch.utils.tensorboard", "deepspeed.runtime.zero.stage3"]
     context.set_forkserver_preload(loaded)
     with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:
         yield pool
