@@ -237,9 +237,8 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
 
     Replicas and ZeRO-1 and 2 keep narrow copies of all weights from the forward to the backward
     pass. FSDP and ZeRO-3 gather two layers at a time. What is outside of the layers stays gathered,
-    and its whole gradient is there before it is reduced; but embeddings and head, where they are
-    two, are not there at one time with FSDP. ZeRO-2 and 3 make a flat copy of a rank's gradients
-    to update with.
+    and its whole gradient is there before it is reduced. ZeRO-2 and 3 make a flat copy of a rank's
+    gradients to update with.
     """
     chosen, ranks = list(models), setting.ranks
     width = 2 if batch.narrow else 4
@@ -247,11 +246,7 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
     flat = 4 * sum(model.trained for model in chosen) / ranks
     total = flat if setting.kind in ("zero2", "zero3") else 0.0
     if setting.kind in ("fsdp", "zero3"):
-        others = sum(
-            (4 if model.frozen_layers or model.adapted else 8)
-            * (model.other - (model.head if setting.kind == "fsdp" else 0))
-            for model in chosen
-        )
+        others = sum(_others_bytes(model, setting) for model in chosen)
         return total + (3 * width + 8) * largest + others
     for model in chosen:
         shape = model.shape
@@ -261,6 +256,19 @@ def copies_bytes(models: Iterable[Model], setting: Setting, batch: Pass) -> floa
         # A new gradient of the embeddings stands beside the sum that it is added to.
         total += 4 * shape.vocabulary * shape.hidden
     return total if setting.kind == "replicated" else total + 8 * largest  # DeepSpeed's buckets
+
+
+def _others_bytes(model: Model, setting: Setting) -> float:
+    """What is gathered outside of the layers, and its gradient.
+
+    FSDP gathers embeddings and head apart, where they are two: while the head's gradient is
+    reduced, it is there twice, and the embeddings are not.
+    """
+    each = 4 if model.frozen_layers or model.adapted else 8
+    if setting.kind != "fsdp":
+        return each * model.other
+    trained_head = 0 if model.adapted else model.head
+    return each * (model.other - model.head) + (12 - each) * trained_head
 
 
 def training_bytes(models: Sequence[Model], setting: Setting, batch: Pass) -> dict[str, float]:
