@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rlhf.core.seeds import derived_seed
 from rlhf.models.backbone import Backbone
 from rlhf.models.context import context
 from rlhf.models.head import NARROW_ROUNDING, ROUNDING, same
@@ -44,7 +45,7 @@ def problem(root: Backbone, kind: AttentionKind, device: torch.device) -> str | 
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
-            torch.manual_seed(0)
+            torch.manual_seed(derived_seed(0, "attention probe"))
             small = _small(root, device)
             small.attend("eager")
             expected = _computed(small)
@@ -115,7 +116,7 @@ def _small_config(config: Any) -> Any:
 
 def _computed(small: Backbone) -> list[torch.Tensor]:
     """Of each pass the last hidden states, and the gradients of the embeddings."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(derived_seed(0, "rows of the attention probe"))
     most = context(small.model.config).tokens or max(LENGTHS)
     lengths = [min(length, most) for length in LENGTHS]
     rows = [torch.randint(VOCABULARY, (length,), generator=random) for length in lengths]

@@ -42,7 +42,7 @@ def add_prefix(
         ConfigError: its layers do not keep plain keys and values, or it has a prefix of another
             length.
     """
-    generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", number))
+    generator = torch.Generator().manual_seed(derived_seed(seed, "prefix", number))
     before = prefix_of(model)
     start = None if before is None else before.encoder.get_parameter("embedding.weight").data
     if start is not None and len(start) != tokens:

@@ -64,7 +64,7 @@ def quantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
         model: its weights in place, on the CPU.
         dtype: type of the matrix products.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit, Params4bit
 
     layers = [
         (name, layer) for name, layer in model.base_model.named_modules()
@@ -80,7 +80,7 @@ def quantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
                 compress_statistics=True,
                 quant_type="nf4",
             )
-        narrow.weight = type(narrow.weight)(
+        narrow.weight = Params4bit(
             layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True,
             module=narrow,
         )  # fmt: skip

@@ -76,10 +76,11 @@ def device_map(
     import torch
     import transformers
 
-    trust = {"trust_remote_code": trusted}
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **trust)
+    config = transformers.AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trusted
+    )
     with torch.device("meta"):
-        model = loader.from_config(config, dtype=dtype, **trust)
+        model = loader.from_config(config, dtype=dtype, trust_remote_code=trusted)
     model.tie_weights()
     stacks = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
     stack = max(stacks, key=len)
