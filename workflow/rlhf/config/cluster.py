@@ -34,6 +34,9 @@ OFFLOADS: dict[str, tuple[str, ...]] = {
     "zero3": ("optimizer", "all"),
 }
 
+# Of a GPU's memory, what a sampler takes that shares it with ranks.
+SAMPLER_SHARE = 0.3
+
 
 class EngineConfig(Strict):
     """How training is spread over GPUs."""
@@ -84,7 +87,10 @@ class ClusterConfig(EngineConfig):
         1, ge=1, about="ranks on each node without GPUs; with GPUs: one per GPU that no server has"
     )
     server_gpus: int = key(
-        1, ge=0, about="GPUs of each model server of a run; 0: they share those of the policy"
+        1,
+        ge=0,
+        about="GPUs of each model server of a run, the sampler's among them; 0: they share those "
+        "of the policy",
     )
     model_billions: float = key(
         1.0,
@@ -137,14 +143,16 @@ class Layout:
         nodes: nodes.
         gpus: GPUs on each node.
         processes: ranks on each node.
-        servers: model servers on each node.
-        server_gpus: how many of the GPUs each server has to itself.
+        servers: model servers on each node that score.
+        samplers: servers on each node that sample.
+        server_gpus: how many of the GPUs each server of either kind has to itself.
     """
 
     nodes: int
     gpus: int
     processes: int
     servers: int
+    samplers: int
     server_gpus: int
 
 
@@ -180,8 +188,10 @@ def stage_layout(config: Config, rule: Rule, name: str = "") -> Layout:
         nodes, gpus, processes = 1, min(gpus, int(row.gpu)), 1
     run = getattr(config, row.section).get(name) if row.servers else None
     servers = 0 if run and run.scoring == "local" else len(row.servers)
-    server_gpus = cluster.server_gpus if servers and gpus else 0
-    return Layout(nodes, gpus, processes - servers * server_gpus, servers, server_gpus)
+    samplers = int(bool(run and run.sampling.sampler == "vllm"))
+    server_gpus = cluster.server_gpus if servers + samplers and gpus else 0
+    processes -= (servers + samplers) * server_gpus
+    return Layout(nodes, gpus, processes, servers, samplers, server_gpus)
 
 
 def engine_request(config: Config, rule: Rule) -> EngineRequest:
@@ -206,9 +216,16 @@ def cluster_problems(config: Config) -> Iterator[str]:
             run = stage_layout(config, row.rule, name)
             if run.processes < 1:
                 yield (
-                    f"cluster.server_gpus: {section}.{name} has {run.servers} servers; with "
+                    f"cluster.server_gpus: {section}.{name} has {run.servers + run.samplers} "
+                    "servers; with "
                     f"{run.server_gpus} each they leave none of {run.gpus} GPUs for the policy: "
                     "write 0 to share them, or raise gpus_per_node"
+                )
+            sampler = getattr(config, section)[name].sampling.sampler
+            if sampler == "cached" and not run.gpus:
+                yield (
+                    f"{section}.{name}.sampling.sampler: paged attention has no kernels for CPUs; "
+                    "set cluster.gpus_per_node, or take `loop`"
                 )
     yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
 

@@ -49,13 +49,31 @@ def save_model(
         OSError: the disk is full, for one.
     """
     model = root.model
+    adapter: dict[str, torch.Tensor] = {}
+    save_weights(root, merged(model, weights, adapter), folder, max_bytes)
+    if is_adapted(model):
+        save_adapter(model, adapter, folder / ADAPTER)
+    tokenizer.save_pretrained(folder)
+
+
+def save_weights(root: Backbone, weights: Named, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Write safetensors and config; one file of weights in memory.
+
+    Args:
+        root: holds the model, for all but its weights.
+        weights: whole tensors by their names in the model without an adapter, tied ones once.
+        folder: where to.
+        max_bytes: of one file of weights; the names of several are in an index.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
+    model = root.model
     model.config.use_cache = True
     with without_deepspeed():
         model.save_pretrained(folder, state_dict={})  # all but the weights
     left_out = set(model._keys_to_ignore_on_save or ())
-    adapter: dict[str, torch.Tensor] = {}
-    plain = merged(model, weights, adapter)
-    kept = ((name, tensor) for name, tensor in plain if name not in left_out)
+    kept = ((name, tensor) for name, tensor in weights if name not in left_out)
     groups: list[tuple[Path, dict[str, int]]] = []
     buffers, parameters = {name for name, _ in model.named_buffers()}, 0
     for group in bounded(_as_published(model, kept), max_bytes):
@@ -68,9 +86,6 @@ def save_model(
         groups[0][0].rename(folder / "model.safetensors")
     else:
         _number(folder, groups, parameters)
-    if is_adapted(model):
-        save_adapter(model, adapter, folder / ADAPTER)
-    tokenizer.save_pretrained(folder)
 
 
 @contextmanager

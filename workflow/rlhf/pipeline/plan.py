@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlhf.catalog import ONLINE, RULES, SECTIONS, STORES, subject
-from rlhf.config.cluster import EngineRequest, Layout, Rule, engine_request, stage_layout
+from rlhf.config.cluster import (
+    SAMPLER_SHARE,
+    EngineRequest,
+    Layout,
+    Rule,
+    engine_request,
+    stage_layout,
+)
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
@@ -38,6 +45,7 @@ class Work:
         trained: models that are trained.
         scoring: models that every rank has to itself to score with.
         served: models that servers keep on the same GPUs, by the bytes of a weight.
+        sampler: share of a GPU's memory that a server takes that samples beside a rank.
         sampled: responses that all ranks sample, and tokens of each with its prompt; None: none.
         longest: tokens of the longest row, or of the rows that can't be in two passes.
         rows: rows of a batch of all ranks.
@@ -52,6 +60,7 @@ class Work:
     trained: tuple[Model, ...] = ()
     scoring: tuple[Model, ...] = ()
     served: tuple[tuple[Model, int], ...] = ()
+    sampler: float = 0.0
     sampled: tuple[int, int] | None = None
     longest: int = 1
     rows: int = 1
@@ -100,6 +109,7 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     beside: Bytes = {
         "scoring models": share * sum(model.parameters for model in work.scoring),
         "model servers": sum(size * model.parameters for model, size in work.served),
+        "sampler": work.sampler * work.gpu_memory_gb * GB,
     }
     shared = {name: size for name, size in beside.items() if size} | context
     found = {"training": memory.training_bytes(work.trained, setting, work.largest_pass()) | shared}
@@ -169,14 +179,15 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         else ()
     )
     reference = replace(policy, frozen_layers=0, rank=0)
-    shares = layout.servers and layout.gpus and not layout.server_gpus
+    together = layout.gpus and not layout.server_gpus
     columns = prompt + run.sampling.max_new_tokens
     return replace(
         common,
         trained=(policy, *critic),
         scoring=() if layout.servers else (judge, reference),
-        served=((judge, served), (reference, served)) if shares else (),
-        sampled=(run.rollout_batch_size, columns),
+        served=((judge, served), (reference, served)) if layout.servers and together else (),
+        sampler=SAMPLER_SHARE if layout.samplers and together else 0.0,
+        sampled=None if layout.samplers else (run.rollout_batch_size, columns),
         longest=columns,
         rows=run.minibatch_size,
     )
@@ -361,12 +372,18 @@ def server_gb(config: Config, section: str, name: str) -> dict[str, float]:
         return {}
     width = _served_width(config, layout)
     sizes: dict[str, float] = {}
-    for kind, key in row.servers.items():
+    for kind, key in row.servers.items() if layout.servers else ():
         model = _model(config, STORES[kind], getattr(run, key), scored=kind == "reward")
         inner, hidden = model.shape.inner, model.shape.hidden
         forward = config.store.max_batch_tokens * width * (4 * inner + 8 * hidden)
         logits = 12 * memory.CHUNK
         sizes[kind] = (width * model.parameters + forward + logits + memory.CONTEXT) / GB
+    if layout.samplers:
+        model = _model(config, *config.start(section, name))
+        columns = config.tokenization.prompt.max_length + run.sampling.max_new_tokens
+        width = 2 if run.precision == "bfloat16" else 4
+        held = width * model.parameters + memory.cache_bytes(model.shape, columns, width)
+        sizes["sampler"] = (held / layout.server_gpus + memory.CONTEXT) / GB
     return sizes
 
 
@@ -376,9 +393,12 @@ def large_servers(config: Config, section: str, name: str) -> Iterator[str]:
     for kind, gb in server_gb(config, section, name).items():
         if gb > FITS * size:
             narrower = "store.dtype: auto, or " if config.store.dtype == "float32" else ""
+            advice = f"{narrower}{section}.{name}.scoring: local"
+            if kind == "sampler":
+                advice = f"raise cluster.server_gpus, or {section}.{name}.sampling.sampler: loop"
             yield (
                 f"{section}.{name}: the {kind} server needs {gb:.0f} GB, and its GPU has {size:g};"
-                f" {narrower}{section}.{name}.scoring: local"
+                f" {advice}"
             )
 
 

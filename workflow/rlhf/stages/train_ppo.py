@@ -31,7 +31,7 @@ def run(stage: Stage) -> None:
         value = ValueHead(policy.width)
     actor = ActorCritic(policy, value, config.sampling.temperature)
     rates = {"policy.": config.optimizer.learning_rate, "value.": config.value.learning_rate}
-    trainer = online.train(stage, config, Ppo(config), actor, rates, facts["threads"])
+    trainer = online.train(stage, config, Ppo(config), actor, rates, facts)
 
     def write(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
         write_tensors(folder / "model.safetensors", dict(merged(value, weights)))
