@@ -224,8 +224,9 @@ def cluster_problems(config: Config) -> Iterator[str]:
             sampler = getattr(config, section)[name].sampling.sampler
             if sampler == "cached" and not run.gpus:
                 yield (
-                    f"{section}.{name}.sampling.sampler: paged attention has no kernels for CPUs; "
-                    "set cluster.gpus_per_node, or take `loop`"
+                    f"{section}.{name}.sampling.sampler: `cached` keeps a share of a GPU's "
+                    "memory for its pages, and there is none; set cluster.gpus_per_node, or take "
+                    "`loop`"
                 )
     yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
 

@@ -133,11 +133,12 @@ def require_image(kind: str) -> Path:
     path = image_path(kind)
     if not path.is_file():
         others = [str(other) for other in old_images(kind)]
+        own = "" if kind in USUAL else f" {kind}"
         raise RlhfError(
             f"The image of kind {kind} is {'stale' if others else 'not built yet'}.",
             where=f"{', '.join(others)}: from another definition, lock or base" if others else path,
             expected=str(path),
-            hint="run `rlhf images build` on a machine with a network",
+            hint=f"run `rlhf images build{own}` on a machine with a network",
         )
     return path
 

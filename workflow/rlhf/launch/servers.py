@@ -58,6 +58,7 @@ class Servers:
         certificates = make_certificates(self._scratch / "tls")
         for kind in self._options.servers:
             gpus = topology.server_gpus[kind]
+            server: ServerProcess
             if kind == SAMPLER:
                 server = self._sampler(gpus, self._common(kind, gpus, sampling, certificates))
             else:

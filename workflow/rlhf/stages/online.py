@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from rlhf.config.online import OnlineConfig
 from rlhf.core.digest import canonical_json
 from rlhf.core.files import write_atomic
-from rlhf.errors import ServingError
+from rlhf.errors import ConfigError, ServingError
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
 from rlhf.online.algorithm import Algorithm
+from rlhf.online.cached_sampler import CachedSampler
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import AdapterOff, Reference, ReferenceModel, ServedReference
@@ -153,6 +155,7 @@ def _sampler(
     faster.
 
     Raises:
+        ConfigError: `cached` without a GPU.
         ServingError: no sampler was announced, or it does not answer.
         IntegrityError: it was started with another policy.
     """
@@ -169,6 +172,17 @@ def _sampler(
             getattr(torch, config.precision),
         )  # fmt: skip
         return served, {"sampler": f"vllm {version}"}
+    if config.sampling.sampler == "cached":
+        if devices.own_device().type != "cuda":
+            raise ConfigError(
+                "`cached` keeps a share of a GPU's memory for its pages, and this process has no "
+                "GPU.",
+                where=f"{stage.section}.{stage.name}.sampling.sampler",
+                expected="a GPU, or `loop`",
+                hint="set cluster.gpus_per_node, or `sampling.sampler: loop`",
+            )
+        paged = CachedSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
+        return paged, {"sampler": f"transformers {transformers.__version__}"}
     if engine.sharded or dtype != torch.float32:
         return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype), {}
     return ModelSampler(actor.policy, eos_id, longest, temperature), {}
