@@ -184,7 +184,7 @@ def test_the_tree_of_a_run_with_a_sampler(options, tmp_path):
     )
     lines = describe(one, JOB).splitlines()
     where = lines.index("  server sampler, on GPU 2, log logs/ppo.sampler-server.log:")
-    sampler, ranks = lines[where : where + 6], lines[where + 6 :]
+    sampler, ranks = lines[where : where + 7], lines[where + 7 :]
     assert sampler[1] == "    CUDA_VISIBLE_DEVICES=2"
     assert sampler[-1].endswith(" s.sif python -m rlhf.serving.vllmserver …")
     assert ranks[0] == "  2 ranks of 2, on GPU 0, 1:"
