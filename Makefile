@@ -48,7 +48,7 @@ test: $(VENV)/.ready-test
 
 # There is one SLURM on a machine: these tests run one after the other.
 test-all: root $(VENV)/.ready-test
-	$(BIN)/python -m pytest tests/cluster tests/container tests/offline tests/vllm
+	$(BIN)/python -m pytest tests/cluster tests/container tests/offline tests/rollouts
 	$(MAKE) test SELECTED=
 
 root:

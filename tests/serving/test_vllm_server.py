@@ -1,4 +1,4 @@
-"""How a sampler's process is started, where there is no vLLM; real ones are in tests/vllm."""
+"""How a sampler's process is started, where there is no vLLM; real ones are in tests/rollouts."""
 
 from __future__ import annotations
 

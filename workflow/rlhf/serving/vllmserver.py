@@ -57,7 +57,8 @@ def find_python() -> str:
                 hint="`make vllm` makes one, as .venv-vllm/bin/python",
             )
         return named
-    if importlib.util.find_spec("vllm") is None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:  # a folder of that name is no package
         raise ServingError(
             "There is no vLLM here.",
             where=f"{PYTHON}, {sys.executable}",
