@@ -157,6 +157,13 @@ def test_pages_need_a_gpu(valid):
     assert load_config(put(valid, "cluster.gpus_per_node", 8))
 
 
+def test_a_sampler_runs_no_code_of_a_model(valid):
+    put(valid, "models.tiny.trust_remote_code", True)
+    put(valid, "ppo.final.sampling.sampler", "vllm")
+    with pytest.raises(ConfigError, match="does not run the code that models.tiny brings"):
+        load_config(valid)
+
+
 @pytest.mark.parametrize("rule", ["tokenize", "train_sft", "train_ppo", "evaluate"])
 @pytest.mark.parametrize("cluster", [{}, {"gpus_per_node": 8}, {"gpus_per_node": 8, "nodes": 2}])
 def test_every_job_of_a_rule_names_the_same_resources(valid, rule, cluster):

@@ -221,14 +221,22 @@ def cluster_problems(config: Config) -> Iterator[str]:
                     f"{run.server_gpus} each they leave none of {run.gpus} GPUs for the policy: "
                     "write 0 to share them, or raise gpus_per_node"
                 )
-            sampler = getattr(config, section)[name].sampling.sampler
-            if sampler == "cached" and not run.gpus:
-                yield (
-                    f"{section}.{name}.sampling.sampler: `cached` keeps a share of a GPU's "
-                    "memory for its pages, and there is none; set cluster.gpus_per_node, or take "
-                    "`loop`"
-                )
+            yield from _sampler_problems(config, section, name)
     yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
+
+
+def _sampler_problems(config: Config, section: str, name: str) -> Iterator[str]:
+    """Why an on-policy run's sampler can't run."""
+    sampler = getattr(config, section)[name].sampling.sampler
+    where = f"{section}.{name}.sampling.sampler"
+    if sampler == "cached" and not stage_layout(config, RUNS[section].rule, name).gpus:
+        yield (
+            f"{where}: `cached` keeps a share of a GPU's memory for its pages, and there is none; "
+            "set cluster.gpus_per_node, or take `loop`"
+        )
+    model = config.base_model(section, name)
+    if sampler == "vllm" and config.models[model].trust_remote_code:
+        yield f"{where}: a server does not run the code that models.{model} brings; take `loop`"
 
 
 def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:
