@@ -34,9 +34,6 @@ OFFLOADS: dict[str, tuple[str, ...]] = {
     "zero3": ("optimizer", "all"),
 }
 
-# Of a GPU's memory, what a sampler takes that shares it with ranks.
-SAMPLER_SHARE = 0.3
-
 
 class EngineConfig(Strict):
     """How training is spread over GPUs."""

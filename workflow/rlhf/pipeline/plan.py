@@ -12,19 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlhf.catalog import ONLINE, RULES, SECTIONS, STORES, subject
-from rlhf.config.cluster import (
-    SAMPLER_SHARE,
-    EngineRequest,
-    Layout,
-    Rule,
-    engine_request,
-    stage_layout,
-)
+from rlhf.config.cluster import EngineRequest, Layout, Rule, engine_request, stage_layout
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
 from rlhf.pipeline.shapes import model_shape
-from rlhf.runtime.options import EngineKind, EngineOptions, Shard
+from rlhf.runtime.options import SAMPLER_SHARE, EngineKind, EngineOptions, Shard
 
 FITS = 0.8  # of a GPU: what `auto` fills; the rest is for fragments, and for what is not counted
 # Of models.generate: rows decoded together, and the room of their keys and values.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 EngineKind = Literal["replicated", "fsdp", "zero1", "zero2", "zero3"]
 Shard = Literal["all", "node"]
 Offload = Literal["none", "optimizer", "all"]
+SAMPLER_SHARE = 0.3  # of a GPU's memory: what a vLLM server takes that shares it with ranks
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.config.cluster import SAMPLER_SHARE
+from rlhf.runtime.options import SAMPLER_SHARE
 from rlhf.runtime.processes import descendants
 from rlhf.runtime.tls import LOOPBACK, Certificates
 from rlhf.serving import vllm_wire as wire

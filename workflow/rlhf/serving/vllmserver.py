@@ -54,7 +54,7 @@ def find_python() -> str:
                 f"{PYTHON} does not name a program.",
                 where=named,
                 expected="the Python of an environment with vLLM",
-                hint="`make vllm` makes one, as .venv-vllm/bin/python",
+                hint="`make vllm` makes one, as .venv-vllm/bin/python; for images, unset it",
             )
         return named
     found = importlib.util.find_spec("vllm")
