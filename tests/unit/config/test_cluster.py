@@ -160,7 +160,7 @@ def test_pages_need_a_gpu(valid):
 def test_a_sampler_runs_no_code_of_a_model(valid):
     put(valid, "models.tiny.trust_remote_code", True)
     put(valid, "ppo.final.sampling.sampler", "vllm")
-    with pytest.raises(ConfigError, match="does not run the code that models.tiny brings"):
+    with pytest.raises(ConfigError, match=r"does not run the code that models\.tiny brings"):
         load_config(valid)
 
 
