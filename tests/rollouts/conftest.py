@@ -32,11 +32,13 @@ def environment() -> Path:
     """Made as a user makes it, and kept for as long as what it is made from stays the same."""
     lock = digest_file(REPOSITORY / "envs/locks/sample.txt")[:12]
     folder = CACHE / f"vllm-{lock}-{sys.version_info.major}.{sys.version_info.minor}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    command = ["make", "vllm", f"VLLM={folder}", f"PYTHON={sys.executable}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=3000)
-    if done.returncode:
-        raise RuntimeError(f"no environment with vLLM can be made:\n{done.stdout}{done.stderr}")
+    if not (folder / ".ready").exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        command = ["make", "vllm", f"VLLM={folder}", f"PYTHON={sys.executable}"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=3000)
+        if done.returncode:
+            said = f"{done.stdout}{done.stderr}"
+            raise RuntimeError(f"no environment with vLLM can be made:\n{said}")
     os.environ[PYTHON] = str(folder / "bin/python")
     return folder
 
