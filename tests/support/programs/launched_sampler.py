@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
+from rlhf.errors import EXIT_SAVED
 from rlhf.models.roots import TokenScorer
 from rlhf.online.served_sampler import ServedSampler
+from rlhf.runtime.deadline import Saved
 from rlhf.runtime.processes import children, command_line
 from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving.vllmserver import SERVER
@@ -65,7 +67,10 @@ def main() -> None:
         prompts_in(Path(folder) / "prompts"), Path(folder) / "state", settings,
         model=model, sampler=sampler,
     )  # fmt: skip
-    run = learner.train()
+    try:
+        run = learner.train()
+    except Saved:
+        sys.exit(EXIT_SAVED)
     if distributed.rank() == 0:
         assert len([path for path in weights.iterdir() if path.is_dir()]) == 1  # the latest
         shown = {name: run.journals[name].records() for name in ("metrics", "samples")}
