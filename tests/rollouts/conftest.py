@@ -61,5 +61,10 @@ def certificates() -> Iterator[Certificates]:
 
 @pytest.fixture(scope="session")
 def server(policies, certificates, tmp_path_factory) -> Iterator[VllmServer]:
-    with serve(policies[0], tmp_path_factory.mktemp("logs") / "log", certificates) as running:
+    running = serve(policies[0], tmp_path_factory.mktemp("logs") / "log", certificates)
+    try:
+        running.start()
+        running.wait_ready(1800)  # three processes import vLLM: minutes on a busy machine
         yield running
+    finally:
+        running.stop()

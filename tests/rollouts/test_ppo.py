@@ -34,7 +34,7 @@ class ForgetsWeights(ServedSampler):
 
 @pytest.mark.parametrize("kind", [ServedSampler, ForgetsWeights])
 def test_the_sampler_has_the_trainers_weights_in_every_update(server, policies, tmp_path, kind):
-    """Or the run ends."""
+    """Or the run ends. Checklist 31"""
     settings = config(
         updates=3, sampling__sampler="vllm", sampling__max_mismatch=1e-3, sampling__temperature=0.7,
         optimizer__learning_rate=1e-2, value__kind="critic",

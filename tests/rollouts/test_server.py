@@ -127,5 +127,5 @@ def test_a_lost_engine_is_noticed_and_the_next_one_gets_the_latest_weights(serve
         server._health.join(0.2)
     server.restart()
     assert not any(segment.exists() for segment in segments)
-    server.wait_ready(600)
+    server.wait_ready(1800)
     assert responses(client) == before

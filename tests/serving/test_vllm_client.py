@@ -131,6 +131,16 @@ def test_a_failure_is_tried_again(fake):
     assert fake.routes() == 3 * [wire.GENERATE]
 
 
+@pytest.mark.parametrize("fake", ["hangs"], indirect=True)
+def test_an_answer_that_does_not_come_is_asked_for_again(fake):
+    client = client_of(fake, deadline=2.0, patience=200.0)
+    assert len(client.sample([[5]], [1], 3, 1.0, EOS)) == 1
+    fake.kill()
+    fake.start()  # and hangs once more
+    with pytest.raises(ServingError, match="nothing came for 2 s"):
+        client_of(fake, deadline=2.0, patience=1.0).sample([[5]], [1], 3, 1.0, EOS)
+
+
 def test_a_server_that_stays_away(fake):
     client = client_of(fake, patience=0.5)
     fake.kill()

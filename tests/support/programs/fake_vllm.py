@@ -11,6 +11,7 @@ import json
 import ssl
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def generate(body: dict[str, Any]) -> tuple[int, Any]:
         return 400, {"error": "the prompt is too long"}
     if mood == "fails" and state["rows"] <= 2:
         return 500, {"error": "the engine is dead"}
+    if mood == "hangs" and state["rows"] == 1:
+        time.sleep(600)
     eos, seed = body["sampling_params"]["stop_token_ids"][0], body["sampling_params"]["seed"]
     ids = [*body["token_ids"], seed, eos][-body["sampling_params"]["max_tokens"] :]
     weights = len(state["version"] or "")

@@ -78,6 +78,7 @@ def test_figures_are_logged_where_the_sampler_may_differ(tmp_path):
 
 
 def test_a_sampler_that_is_too_far_away_ends_the_run_before_it_learns(tmp_path):
+    """Checklist 31"""
     learner = less_sure(tmp_path, config(sampling__importance_cap=2.0))
     before = [parameter.clone() for parameter in learner.actor.parameters()]
     with pytest.raises(NumericsError, match=r"1\.39 nats per token away") as caught:

@@ -193,7 +193,7 @@ class VllmClient:
                 raise self._refused(failure)
             pause = min(self._backoff * 2**tries, MAX_PAUSE)
             tries += 1
-            waited += pause + (self._deadline if isinstance(failure, TimeoutError) else 0.0)
+            waited += pause + (failure.seconds if isinstance(failure, wire.Late) else 0.0)
             if waited > (LAST_SECONDS if self._ending() else self._patience):
                 break
             logger.warning(

@@ -29,6 +29,18 @@ class HttpError(Exception):
         self.status = status
 
 
+class Late(OSError):
+    """Nothing came for too long.
+
+    Attributes:
+        seconds: how long that was.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing came for {seconds:g} s")
+        self.seconds = seconds
+
+
 # What a server that starts, ends or hangs makes of a request.
 FAILURES = (OSError, http.client.HTTPException, HttpError, ValueError)
 
@@ -77,7 +89,7 @@ def ask(
         method: of the request.
 
     Raises:
-        OSError: no connection, or it was lost; TLS refused it; too late.
+        OSError: no connection, or it was lost; TLS refused it; ``Late``.
         HTTPException: no whole answer came.
         HttpError: the answer is no success.
     """
@@ -89,6 +101,8 @@ def ask(
         connection.request(method, path, payload, headers)
         answer = connection.getresponse()
         text = answer.read()
+    except TimeoutError:
+        raise Late(seconds) from None
     finally:
         connection.close()
     if not 200 <= answer.status < 300:
