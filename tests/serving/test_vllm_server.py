@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,36 @@ def test_what_has_no_vllm_ends_at_once_and_says_what_to_do(
     with pytest.raises(ServingError, match=said) as caught, server:
         pass
     assert "make vllm" in str(caught.value)
+
+
+HOLDS = """
+import mmap, os, pathlib, subprocess, sys, time
+segment, marker, *child = sys.argv[1:4]
+if child != ["child"]:
+    subprocess.Popen([sys.executable, "-c", os.environ["HOLDS"], segment, marker, "child"])
+    time.sleep(600)
+file = os.open(segment, os.O_CREAT | os.O_RDWR, 0o600)
+os.ftruncate(file, 4096)
+held = mmap.mmap(file, 4096)
+pathlib.Path(marker).touch()
+time.sleep(600)
+"""
+
+
+def test_shared_memory_of_processes_that_outlive_the_first_is_freed(model, certificates, tmp_path):
+    """Even of a server that was never ready."""
+    segment, marker = Path(f"/dev/shm/psm_{secrets.token_hex(8)}"), tmp_path / "held"
+    server = server_of(
+        model, tmp_path / "log", certificates, env={**os.environ, "HOLDS": HOLDS},
+        command_prefix=[sys.executable, "-c", HOLDS, str(segment), str(marker)],
+    )  # fmt: skip
+    server.start()
+    while not marker.exists():
+        assert server.poll() is None, server.log_tail()
+        time.sleep(0.05)
+    assert segment.exists()
+    server.stop()
+    assert not segment.exists()
 
 
 def test_it_is_looked_for_before_anything_runs(monkeypatch):

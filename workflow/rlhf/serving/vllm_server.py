@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.runtime.options import SAMPLER_SHARE
-from rlhf.runtime.processes import descendants
+from rlhf.runtime.processes import members
 from rlhf.runtime.tls import LOOPBACK, Certificates
 from rlhf.serving import vllm_wire as wire
 from rlhf.serving.process import ServerProcess
@@ -72,12 +72,16 @@ class VllmServer(ServerProcess):
     def _mapped(self) -> set[str]:
         """Shared memory of the server's processes: the name of none says whose it is."""
         found: set[str] = set()
-        for pid in [] if self.pid is None else [self.pid, *descendants(self.pid)]:
+        for pid in members(self._process.pid) if self._process else ():
             try:
                 found.update(_SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
             except OSError:  # it ended meanwhile
                 continue
         return found
+
+    def _kill(self) -> None:
+        self._segments |= self._mapped()  # of those that still live
+        super()._kill()
 
     def _clean(self) -> None:
         for segment in self._segments:
