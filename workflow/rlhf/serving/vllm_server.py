@@ -79,6 +79,11 @@ class VllmServer(ServerProcess):
                 continue
         return found
 
+    def terminate(self) -> None:
+        """See ``ServerProcess``; a restarted one may have ended before anybody waited for it."""
+        self._segments |= self._mapped()
+        super().terminate()
+
     def _kill(self) -> None:
         self._segments |= self._mapped()  # of those that still live
         super()._kill()
