@@ -3,6 +3,7 @@
 # make test-all  set up, then run all tests, as root: on a real SLURM and in container images too
 # make check     lint, format and types
 # make setup     only set up
+# make vllm      make .venv-vllm, with vLLM for CPUs: for runs whose sampler is vLLM
 # make locks     rewrite envs/locks: what the container images install, with hashes
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PIP_ARGS ?=
 # Processes that tests run in, where they don't need a machine of their own.
 JOBS ?= 2
 
-.PHONY: demo test test-all root check setup locks
+.PHONY: demo test test-all root check setup vllm locks
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -47,7 +48,7 @@ test: $(VENV)/.ready-test
 
 # There is one SLURM on a machine: these tests run one after the other.
 test-all: root $(VENV)/.ready-test
-	$(BIN)/python -m pytest tests/cluster tests/container tests/offline
+	$(BIN)/python -m pytest tests/cluster tests/container tests/offline tests/rollouts
 	$(MAKE) test SELECTED=
 
 root:
@@ -62,14 +63,26 @@ check: $(VENV)/.ready-test
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
 
+# Its own environment: vLLM wants other versions of what the stages run on.
+VLLM := .venv-vllm
+vllm: $(VLLM)/.ready
+
+$(VLLM)/.ready: envs/locks/sample.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(LOCK) torch
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r $<
+	@touch $@
+
 LOCKS := envs/locks
 UV := $(BIN)/uv pip compile --quiet --no-config --generate-hashes --annotation-style line \
   --custom-compile-command 'make locks' --python-version 3.12 \
-  --python-platform x86_64-manylinux_2_35 --constraint $(LOCK)
+  --python-platform x86_64-manylinux_2_35
+COMMON := $(UV) --constraint $(LOCK)
 
 locks: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(UV) --override $(LOCKS)/from-base.in -o $(LOCKS)/train.txt envs/train.txt
-	$(UV) --override $(LOCKS)/from-base.in -o $(LOCKS)/serve.txt envs/serve.txt
-	grep '^torch==' envs/serve.txt | $(UV) -o $(LOCKS)/torch.txt -
-	grep '^nvidia-pytriton==' envs/bare.txt | $(UV) --no-deps -o $(LOCKS)/tritonserver.txt -
+	$(COMMON) --override $(LOCKS)/from-base.in -o $(LOCKS)/train.txt envs/train.txt
+	$(COMMON) --override $(LOCKS)/from-base.in -o $(LOCKS)/serve.txt envs/serve.txt
+	$(UV) --override $(LOCKS)/sample.in -o $(LOCKS)/sample.txt envs/sample.txt
+	grep '^torch==' envs/serve.txt | $(COMMON) -o $(LOCKS)/torch.txt -
+	grep '^nvidia-pytriton==' envs/bare.txt | $(COMMON) --no-deps -o $(LOCKS)/tritonserver.txt -

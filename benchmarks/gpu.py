@@ -131,7 +131,7 @@ def ppo(size: Size) -> Method:
     def loss(engine: Engine) -> torch.Tensor:
         new = ActorOutput(*engine(rows, starts, with_entropy=True))
         old, ones = new.logprobs.detach(), torch.ones_like(new.logprobs.detach())
-        total, _ = algorithm.loss(Batch(new, old, new.values.detach(), ones, ones))
+        total, _ = algorithm.loss(Batch(new, old, new.values.detach(), ones, ones, ones))
         return total / len(ones)
 
     return ActorCritic(policy, ValueHead(policy.width).to(own_device())), loss

@@ -9,7 +9,7 @@ import sys
 import pytest
 from support.container.containers import RLHF, Built, Machine
 
-from rlhf.launch.images import KINDS
+from rlhf.launch.images import USUAL
 
 
 def inside(machine: Machine, built: Built, kind: str, *command: str) -> str:
@@ -23,17 +23,17 @@ def inside(machine: Machine, built: Built, kind: str, *command: str) -> str:
 def test_built_images_match_and_are_not_built_again(machine, built):
     checked = machine.rlhf(built.folder, "images", "check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    for kind in KINDS:
+    for kind in USUAL:
         assert f"{kind}: images/{built.images[kind].name} matches its definition" in checked.stdout
     again = machine.rlhf(built.folder, "images", "build", "--wheels", str(machine.wheels))
     assert again.returncode == 0
     assert again.stdout.splitlines() == [
-        f"{kind}: images/{built.images[kind].name} is there" for kind in KINDS
+        f"{kind}: images/{built.images[kind].name} is there" for kind in USUAL
     ]
 
 
 def test_labels_say_what_an_image_was_made_from(machine, built):
-    for kind in KINDS:
+    for kind in USUAL:
         shown = machine.run(
             [machine.runtime, "inspect", "--json", "--labels", built.images[kind]], built.folder
         )
@@ -46,14 +46,14 @@ def test_labels_say_what_an_image_was_made_from(machine, built):
 
 def test_an_image_holds_dependencies_and_not_the_package(machine, built):
     code = "import importlib.util as u, site; print(u.find_spec('rlhf'), site.ENABLE_USER_SITE)"
-    for kind in KINDS:
+    for kind in USUAL:
         assert inside(machine, built, kind, "python", "-c", code) == "None False\n"
     versions = "import torch, transformers; print(torch.__version__, transformers.__version__)"
     assert inside(machine, built, "serve", "python", "-c", versions) == "2.13.0+cpu 5.23.0\n"
 
 
 def test_an_image_passes_its_own_tests(machine, built):
-    for kind in KINDS:
+    for kind in USUAL:
         done = machine.run([machine.runtime, "test", built.images[kind]], built.folder)
         assert done.returncode == 0, done.stderr
 
@@ -70,7 +70,7 @@ def test_a_changed_lock_makes_one_image_stale(machine, built, project):
 
 
 def test_an_image_under_a_wrong_name_or_cut_off_is_found(machine, built, project):
-    names = {kind: built.images[kind].name for kind in KINDS}
+    names = {kind: built.images[kind].name for kind in USUAL}
     folder = project / "images"
     machine.run(["mkdir", folder], project)
     (folder / "bases.json").write_bytes((built.folder / "images/bases.json").read_bytes())

@@ -22,7 +22,8 @@ from rlhf.online.rollout import Rollout
 from rlhf.online.scoring import Scoring
 from rlhf.serving import client, wire
 from rlhf.serving.client import TritonScorer
-from rlhf.serving.server import TritonServer, free_port
+from rlhf.serving.process import free_port
+from rlhf.serving.server import TritonServer
 
 
 def test_rewards_pool_at_the_last_real_token(reward_scorer, reward, sequences):
@@ -174,7 +175,7 @@ def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer
     sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
     ended = torch.tensor([True, True])
     lengths, logprobs = [[3, 2]], [torch.zeros(2), torch.zeros(1)]
-    rollout = Rollout([{}, {}], sequences, [1, 1], lengths, ended, logprobs, [])
+    rollout = Rollout([{}, {}], sequences, [1, 1], lengths, ended, logprobs, logprobs, [])
     reward, reference = ServedRewardModel(reward_scorer, 5), ServedReference(reference_scorer, 1.0)
     alone = reward(rollout), reference.logprobs(rollout)
     meeting = threading.Barrier(2, timeout=900)

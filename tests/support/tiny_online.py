@@ -20,7 +20,7 @@ from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import Reference, ReferenceModel
 from rlhf.online.rewards import Reward, RewardModel
 from rlhf.online.rollout import Rollout
-from rlhf.online.sampler import ModelSampler, ReplicaSampler
+from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
 from rlhf.runtime.options import EngineKind, EngineOptions, RunOptions
 from rlhf.training.engine.open import open_engine
 from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
@@ -107,7 +107,7 @@ def rollout_of(
     ended = torch.ones(len(logprobs), dtype=torch.bool) if ended is None else ended
     values = values or [torch.empty(0)] * len(logprobs)
     count, lengths = len(logprobs), [[len(ids) for ids in sequences]]
-    return Rollout([{}] * count, sequences, [1] * count, lengths, ended, logprobs, values)
+    return Rollout([{}] * count, sequences, [1] * count, lengths, ended, logprobs, logprobs, values)
 
 
 def trainer(
@@ -119,6 +119,7 @@ def trainer(
     micro_batch_tokens: int = 48,
     model: Any = None,
     kind: EngineKind = "replicated",
+    sampler: Sampler | None = None,
     **options: Any,
 ) -> OnlineTrainer:
     model, judged = model or policy(), judge()
@@ -135,12 +136,13 @@ def trainer(
     engine = open_engine(actor, rates, settings.optimizer, EngineOptions(kind))
     start, judged = engine.frozen(start), engine.frozen(judged)
     longest = settings.sampling.max_new_tokens
+    own: Sampler = ModelSampler(model, EOS, longest, temperature)
+    if engine.sharded:
+        own = ReplicaSampler(model, "policy.", EOS, longest, temperature)
     learner = OnlineTrainer(
         algorithm,
         engine,
-        ReplicaSampler(model, "policy.", EOS, longest, temperature)
-        if engine.sharded
-        else ModelSampler(model, EOS, longest, temperature),
+        sampler or own,
         reward or RewardModel(judged, EOS, 64),
         reference or ReferenceModel(start, temperature, 64),
         PromptStream(mixture, settings.seed),

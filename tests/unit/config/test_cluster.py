@@ -6,6 +6,7 @@ from support.valid_config import put
 from rlhf.config.load import load_config
 from rlhf.errors import ConfigError
 from rlhf.pipeline.jobs import (
+    images_id,
     job_resources,
     launch_options,
     plugin_resources,
@@ -43,6 +44,34 @@ def test_a_run_that_scores_for_itself_has_all_gpus(valid):
         resources(valid, "train_ppo", name, processes_per_node=8) for name in ("alone", "final")
     )
     assert alone.mem_mb > served.mem_mb
+
+
+def test_a_sampler_is_one_more_server(valid):
+    """But no model that a rank would have to hold itself."""
+    put(valid, "ppo.sampled", valid["ppo"]["final"] | {"sampling": {"sampler": "vllm"}})
+    put(valid, "runtime.containers", "apptainer")
+    plain, sampled = (
+        resources(valid, "train_ppo", name, gpus_per_node=8) for name in ("final", "sampled")
+    )
+    assert (sampled.processes, sampled.servers, sampled.samplers) == (5, 2, 1)
+    assert (plain.processes, plain.samplers) == (6, 0)
+    assert sampled.cpus == plain.cpus
+    assert sampled.mem_mb > resources(valid, "train_ppo", gpus_per_node=7).mem_mb
+    config = load_config(put(valid, "cluster", {"gpus_per_node": 8}))
+    options = launch_options(config, "train_ppo", "sampled")
+    longest = config.tokenization.prompt.max_length + 64
+    expected = "--sampler results/sft/chat/model --sampler-dtype bfloat16 --sampler-length "
+    assert f"{expected}{longest}" in options
+    assert "--sample-image images/sample-" in options
+    assert "+sample-" in images_id(config, "train_ppo", "sampled")
+    for words in ("--sampler", "--sample-image"):
+        assert words not in launch_options(config, "train_ppo", "final")
+    put(valid, "ppo.sampled.scoring", "local")
+    config = load_config(valid)
+    assert stage_resources(config, "train_ppo", "sampled").processes == 7
+    options = launch_options(config, "train_ppo", "sampled")
+    assert "--server-threads" in options
+    assert "--serve" not in options.replace("--server", "")
 
 
 def test_without_gpus_the_ranks_are_said(valid):
@@ -116,6 +145,38 @@ def test_what_can_not_be(valid, cluster, expected):
     with pytest.raises(ConfigError) as caught:
         load_config(valid | {"cluster": cluster})
     assert expected in str(caught.value)
+
+
+def test_pages_need_a_gpu(valid):
+    put(valid, "ppo.final.sampling.sampler", "cached")
+    with pytest.raises(ConfigError, match=r"ppo\.final\.sampling\.sampler: `cached` keeps"):
+        load_config(valid)
+    assert load_config(put(valid, "cluster.gpus_per_node", 8))
+
+
+def test_a_sampler_runs_no_code_of_a_model(valid):
+    put(valid, "models.tiny.trust_remote_code", True)
+    put(valid, "ppo.final.sampling.sampler", "vllm")
+    with pytest.raises(ConfigError, match=r"does not run the code that models\.tiny brings"):
+        load_config(valid)
+
+
+@pytest.mark.parametrize(
+    ("path", "adapter", "problem"),
+    [
+        ("ppo.final", {"kind": "prefix", "publish": "adapter"}, "not from a prefix"),
+        ("ppo.final", {"quantize": "nf4", "publish": "adapter"}, "not from weights of 4 bits"),
+        ("sft.chat", {"publish": "adapter"}, r"write sft\.chat\.adapter\.publish: model"),
+    ],
+)
+def test_a_sampler_takes_whole_weights(valid, path, adapter, problem):
+    put(valid, "cluster.gpus_per_node", 8)
+    put(valid, "ppo.final.scoring", "local")
+    put(valid, f"{path}.adapter", adapter)
+    load_config(valid)
+    put(valid, "ppo.final.sampling.sampler", "vllm")
+    with pytest.raises(ConfigError, match=problem):
+        load_config(valid)
 
 
 @pytest.mark.parametrize("rule", ["tokenize", "train_sft", "train_ppo", "evaluate"])

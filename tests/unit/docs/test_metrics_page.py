@@ -111,6 +111,19 @@ def test_a_trainings_figures(tmp_path, section, training):
     assert set(events.Tags()["scalars"]) == logged - {"step"} | speed
 
 
+def test_a_compared_samplers_figures(tmp_path):
+    prompts = tiny_online.save_prompts(tmp_path / "set")
+    settings = tiny_online.config(updates=1, sampling__importance_cap=2.0)
+    (record,) = (
+        tiny_online.trainer(prompts, tmp_path / "state", settings)
+        .train()
+        .journals["metrics"]
+        .records()
+    )
+    assert record.keys() == documented("PPO") | documented("Sampler and trainer")
+    assert record["sampler_mismatch"] < 1e-4  # the same model, token by token and at once
+
+
 def test_an_evaluations_figures():
     samples = ModelSamples([0.0, 1.0], [1, 2], [True, False], [0.0, 0.5], [[1], [1, 2]], ["a", "b"])
     found = summarize({"sft": samples, "ppo": samples}, seed=0)

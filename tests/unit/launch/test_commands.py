@@ -176,3 +176,16 @@ python -m rlhf.launch.torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=FI
 --local-addr=ADDRESS --nproc-per-node=6 --log-dir=/SCRATCH/torchrun -m -- rlhf.launch.worker \
 rlhf.stages.train_ppo --name 'final run'"""
     )
+
+
+def test_the_tree_of_a_run_with_a_sampler(options, tmp_path):
+    one = options(
+        "--gpus 3 --server-gpus 1 --sampler sft/chat/model --log logs/ppo.log --sample-image s.sif"
+    )
+    lines = describe(one, JOB).splitlines()
+    where = lines.index("  server sampler, on GPU 2, log logs/ppo.sampler-server.log:")
+    sampler, ranks = lines[where : where + 7], lines[where + 7 :]
+    assert sampler[1] == "    CUDA_VISIBLE_DEVICES=2"
+    assert sampler[-1].endswith(" s.sif python -m rlhf.serving.vllmserver …")
+    assert ranks[0] == "  2 ranks of 2, on GPU 0, 1:"
+    assert "    RLHF_ENDPOINT_SAMPLER=127.0.0.1:PORT" in ranks

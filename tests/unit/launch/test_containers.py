@@ -132,9 +132,11 @@ def test_no_secret_of_the_environment_is_said(runtimes, monkeypatch, options):
 
 
 def test_the_servers_may_have_an_image_of_their_own(options):
-    ranks, servers = environments(options("--serve-image serve.sif"), SCRATCH)
+    given = options("--serve-image serve.sif --sample-image sample.sif")
+    ranks, servers, sampler = environments(given, SCRATCH)
     assert isinstance(ranks, Host)
     assert servers.prefix()[-1] == "serve.sif"
+    assert sampler.prefix()[-1] == "sample.sif"
 
 
 def test_what_is_missing_is_said(runtimes, tmp_path):

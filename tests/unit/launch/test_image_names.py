@@ -42,9 +42,11 @@ def test_names_and_identities():
         ("containers/serve.def", {"serve"}),
         ("envs/locks/train.txt", {"train"}),
         ("envs/locks/serve.txt", {"serve"}),
-        ("envs/locks/torch.txt", {"serve"}),
+        ("envs/locks/torch.txt", {"serve", "sample"}),
+        ("containers/sample.def", {"sample"}),
+        ("envs/locks/sample.txt", {"sample"}),
         ("envs/locks/tritonserver.txt", {"serve"}),
-        ("containers/check.py", {"train", "serve"}),
+        ("containers/check.py", {"train", "serve", "sample"}),
         ("envs/run.txt", set()),
         ("envs/lock.txt", set()),
     ],
@@ -100,6 +102,18 @@ def test_missing_stale_and_present(project):
     assert images.old_images("train") == [path]
     with pytest.raises(RlhfError, match="not built yet"):
         images.require_image("serve")
+
+
+def test_the_image_of_samplers_is_asked_for_by_name(project):
+    """Most sites need none."""
+    assert images.present() == ["train", "serve"]
+    with pytest.raises(RlhfError, match="not built yet") as caught:
+        images.require_image("sample")
+    assert "rlhf images build sample" in str(caught.value)
+    path = images.image_path("sample")
+    path.parent.mkdir()
+    path.touch()
+    assert images.present() == ["train", "serve", "sample"]
 
 
 @pytest.mark.parametrize("action", ["build", "check"])

@@ -11,7 +11,7 @@ def test_what_is_left_out(options):
     one = options()
     assert (one.nodes, one.processes, one.gpus, one.server_gpus) == (1, None, 0, 0)
     assert (one.threads, one.server_threads, one.stores, one.binds) == (1, 1, {}, ())
-    assert one.image is one.serve_image is one.state is None
+    assert one.image is one.serve_image is one.sample_image is one.state is one.sampler is None
     assert one.command == ("rlhf.stages.train_ppo", "--name", "final run")
 
 
@@ -32,6 +32,14 @@ def test_agents_get_the_same_command_line_and_a_few_words_more(options):
     assert list(agent.stores) == ["reward", "reference"]  # GPUs are given out in this order
 
 
+def test_the_sampler_is_the_last_server(options):
+    one = options("--sampler /m --sampler-dtype float32 --sampler-length 96 --serve reward=/r")
+    assert one.servers == ("reward", "sampler")
+    assert (one.sampler, one.sampler_dtype, one.sampler_length) == (Path("/m"), "float32", 96)
+    assert parse(agent_arguments(one, Path("/v"), None)).sampler == Path("/m")
+    assert options("--image a.sif --sampler /m").sample_image is None  # it holds no vLLM
+
+
 def test_the_servers_of_several_nodes_have_logs_of_their_own(options):
     one, two = options("--log logs/final.log"), options("--log logs/final.log --nodes 2")
     assert one.server_log("reward", 0) == Path("logs/final.reward-server.log")
@@ -41,7 +49,9 @@ def test_the_servers_of_several_nodes_have_logs_of_their_own(options):
 @pytest.mark.parametrize(
     "line",
     ["--nodes 0", "--processes 0", "--gpus -1", "--server-gpus -1", "--threads 0",
-     "--server-threads 0", "--serve reward", "--serve other=/x", "--serve reward=",
+     "--server-threads 0",
+     "--sampler /m --sampler-dtype float16", "--sampler-length 1",
+     "--serve reward", "--serve other=/x", "--serve reward=",
      "--serve reward=/x --serve reward=/y", "--node 2", "--gpus many"],
 )  # fmt: skip
 def test_wrong_command_lines_end_with_2(options, line, capsys):

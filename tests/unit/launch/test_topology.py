@@ -31,6 +31,14 @@ def test_servers_that_share_the_gpus_of_the_ranks(options):
     assert (alone.ranks, alone.server_gpus) == (1, {"reward": ("a",), "reference": ("a",)})
 
 
+def test_a_sampler_has_as_many_gpus_as_the_other_servers(options):
+    found = plan(options(f"--gpus 8 --server-gpus 2 {SERVED} --sampler /m"), EIGHT)
+    assert found.rank_gpus == ("a", "b")
+    assert found.server_gpus["sampler"] == ("g", "h")
+    alone = plan(options("--gpus 2 --sampler /m"), ("a", "b"))
+    assert (alone.ranks, alone.server_gpus) == (2, {"sampler": ("a", "b")})
+
+
 def test_the_cpu(options):
     found = plan(options(f"--nodes 2 --processes 3 --server-gpus 1 {SERVED}"), ())
     assert (found.ranks, found.world, found.rank_gpus) == (3, 6, ())

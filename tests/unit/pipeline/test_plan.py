@@ -371,6 +371,24 @@ def test_a_plan_spreads_a_model_as_it_is_loaded(tmp_path: Path) -> None:
     assert max(layers.count(gpu) for gpu in range(3)) / 7 == share
 
 
+def test_a_sampler_has_to_fit_its_gpus_or_takes_a_share_of_the_ranks(valid: dict[str, Any]) -> None:
+    put(valid, "ppo.final.sampling.sampler", "vllm")
+    put(valid, "ppo.final.scoring", "local")
+    config = configuration(valid, "opt-66b", gpus_per_node=8)
+    (sampler,) = large_servers(config, "ppo", "final")
+    assert sampler.what.startswith("ppo.final: the sampler server needs 1")
+    assert sampler.changes == "cluster.server_gpus: 3, or ppo.final.sampling.sampler: loop"
+    four = configuration(valid, "opt-66b", gpus_per_node=8, server_gpus=4)
+    assert not list(large_servers(four, "ppo", "final"))
+    alone = plan(configuration(valid, "opt-350m", gpus_per_node=2), "train_ppo", "final")
+    shared = plan(
+        configuration(valid, "opt-350m", gpus_per_node=1, server_gpus=0), "train_ppo", "final"
+    )
+    assert "sampling" not in alone.phases  # the ranks do none
+    assert "sampler" not in alone.phases["training"]
+    assert shared.phases["training"]["sampler"] == pytest.approx(0.3 * 80e9)
+
+
 def test_tokens_and_operations(valid: dict[str, Any], tmp_path: Path) -> None:
     config = configuration(valid, gpus_per_node=8)
     sft = plan(config, "train_sft", "chat")

@@ -48,6 +48,7 @@ class Ppo:
         policy, clipped = policy_loss(
             new.logprobs, batch.logprobs, batch.advantages, config.clip
         )  # [N], [N]
+        policy = batch.importance * policy
         value = value_loss(new.values, batch.values, batch.returns, config.value.clip)  # [N]
         with torch.no_grad():
             measures = {

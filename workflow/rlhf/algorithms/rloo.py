@@ -51,6 +51,7 @@ class Rloo:
             clipped = torch.zeros_like(loss)
         else:
             loss, clipped = policy_loss(logprobs, old, batch.advantages, self.config.clip)
+        loss = batch.importance * loss
         with torch.no_grad():
             measures = {
                 "policy_loss": loss.sum(),

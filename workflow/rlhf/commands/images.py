@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Two commands: build and check."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser("build", help="build the images that are missing (needs a network)")
-    build.add_argument("kinds", nargs="*", metavar="KIND", help="train, serve; default: both")
+    build.add_argument(
+        "kinds", nargs="*", metavar="KIND", help="train, serve, sample; default: the first two"
+    )
     build.add_argument(
         "--base",
         action="append",
@@ -62,7 +64,7 @@ def _build(args: argparse.Namespace) -> int:
         for kind in kinds:
             images.definition_path(kind)
             images.choose_base(kind, None if source == "default" else source)
-    for kind in args.kinds or images.KINDS:
+    for kind in args.kinds or images.USUAL:
         if kind in (bases := images.read_bases()):
             images.choose_base(kind, bases[kind]["source"])  # the file may have changed
         path = images.image_path(kind)
@@ -78,7 +80,7 @@ def _build(args: argparse.Namespace) -> int:
 def _base(text: str) -> tuple[Sequence[str], str]:
     """Kinds of image, and what to build them on: ``[KIND=]IMAGE``."""
     kind, equals, source = text.partition("=")
-    kinds, source = ([kind], source) if equals and "/" not in kind else (images.KINDS, text)
+    kinds, source = ([kind], source) if equals and "/" not in kind else (images.USUAL, text)
     if source != "default" and "://" not in source:
         source = str(path_argument(source))
     return kinds, source
@@ -168,7 +170,7 @@ def _revision() -> str:
 def _check(args: argparse.Namespace) -> int:
     runtime = images.find_runtime()
     problems = 0
-    for kind in images.KINDS:
+    for kind in images.present():
         try:
             path = images.require_image(kind)
             labels = _labels(runtime, path)

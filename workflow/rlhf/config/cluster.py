@@ -89,7 +89,10 @@ class ClusterConfig(EngineConfig):
         1, ge=1, about="ranks on each node without GPUs; with GPUs: one per GPU that no server has"
     )
     server_gpus: int = key(
-        1, ge=0, about="GPUs of each model server of a run; 0: they share those of the policy"
+        1,
+        ge=0,
+        about="GPUs of each model server of a run, the sampler's among them; 0: they share those "
+        "of the policy",
     )
     model_billions: float = key(
         1.0,
@@ -148,14 +151,16 @@ class Layout:
         nodes: nodes.
         gpus: GPUs on each node.
         processes: ranks on each node.
-        servers: model servers on each node.
-        server_gpus: how many of the GPUs each server has to itself.
+        servers: model servers on each node that score.
+        samplers: servers on each node that sample.
+        server_gpus: how many of the GPUs each server of either kind has to itself.
     """
 
     nodes: int
     gpus: int
     processes: int
     servers: int
+    samplers: int
     server_gpus: int
 
 
@@ -195,8 +200,10 @@ def stage_layout(config: Config, rule: Rule, name: str = "") -> Layout:
         nodes, gpus, processes = 1, gpus if own else min(gpus, int(row.gpu)), 1
     run = getattr(config, row.section).get(name) if row.servers else None
     servers = 0 if run and run.scoring == "local" else len(row.servers)
-    server_gpus = cluster.server_gpus if servers and gpus else 0
-    return Layout(nodes, gpus, processes - servers * server_gpus, servers, server_gpus)
+    samplers = int(bool(run and run.sampling.sampler == "vllm"))
+    server_gpus = cluster.server_gpus if servers + samplers and gpus else 0
+    processes -= (servers + samplers) * server_gpus
+    return Layout(nodes, gpus, processes, servers, samplers, server_gpus)
 
 
 def engine_request(config: Config, rule: Rule) -> EngineRequest:
@@ -220,10 +227,12 @@ def cluster_problems(config: Config) -> Iterator[str]:
             run = stage_layout(config, row.rule, name)
             if run.processes < 1:
                 yield (
-                    f"cluster.server_gpus: {section}.{name} has {run.servers} servers; with "
+                    f"cluster.server_gpus: {section}.{name} has {run.servers + run.samplers} "
+                    "servers; with "
                     f"{run.server_gpus} each they leave none of {run.gpus} GPUs for the policy: "
                     "write 0 to share them, or raise gpus_per_node"
                 )
+            yield from _sampler_problems(config, section, name)
     yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
     yield from _adapter_problems(config)
 
@@ -250,6 +259,31 @@ def _adapter_problems(config: Config) -> Iterator[str]:
                     f"{where}: engine {asked.engine}, offload {asked.offload} would cut or move "
                     "weights of 4 bits; write engine: replicated, offload: none"
                 )
+
+
+def _sampler_problems(config: Config, section: str, name: str) -> Iterator[str]:
+    """Why an on-policy run's sampler can't run."""
+    sampler = getattr(config, section)[name].sampling.sampler
+    where = f"{section}.{name}.sampling.sampler"
+    if sampler == "cached" and not stage_layout(config, RUNS[section].rule, name).gpus:
+        yield (
+            f"{where}: `cached` keeps a share of a GPU's memory for its pages, and there is none; "
+            "set cluster.gpus_per_node, or take `loop`"
+        )
+    adapter = getattr(config, section)[name].adapter
+    if sampler != "loop" and adapter and (adapter.kind == "prefix" or adapter.quantize):
+        what = "a prefix" if adapter.kind == "prefix" else "weights of 4 bits"
+        yield f"{where}: {sampler!r} samples from whole weights, not from {what}; take `loop`"
+    start = config.start(section, name)
+    before = getattr(config, start[0])[start[1]].adapter
+    if sampler == "vllm" and before and before.alone:
+        yield (
+            f"{where}: a server reads whole weights, and {'.'.join(start)} publishes its adapter "
+            f"alone; write {'.'.join(start)}.adapter.publish: model, or take `loop`"
+        )
+    model = config.base_model(section, name)
+    if sampler == "vllm" and config.models[model].trust_remote_code:
+        yield f"{where}: a server does not run the code that models.{model} brings; take `loop`"
 
 
 def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:

@@ -11,6 +11,8 @@ from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
 from rlhf.config.training import PRECISION, OptimizerConfig, Precision
 
+SamplerKind = Literal["loop", "cached", "vllm"]
+
 
 class SamplingConfig(Strict):
     """How responses are sampled."""
@@ -19,6 +21,33 @@ class SamplingConfig(Strict):
     temperature: float = key(
         1.0, gt=0, about="sampling temperature; log probabilities are taken at the same"
     )
+    sampler: SamplerKind = key(
+        "loop",
+        about="what samples: `loop`, this program's own; `cached`, transformers' continuous "
+        "batching with paged attention, on GPUs; `vllm`, a vLLM server beside the ranks",
+    )
+    importance_cap: float | None = key(
+        None,
+        gt=0,
+        about="tokens are weighted by the trainer's probability over the sampler's, truncated at "
+        "this; absent: they are not",
+        source="Yao et al. 2025, who take 2",
+    )
+    max_mismatch: float = key(
+        0.2,
+        gt=0,
+        about="the run ends where log probabilities of sampler and trainer are further apart in "
+        "an update's mean; with `loop` only where `importance_cap` is set",
+        unit="nats per token",
+    )
+
+    @property
+    def compared(self) -> bool:
+        """Whether the sampler's log probabilities are compared with the trainer's.
+
+        Those of `loop` come from the trainer's own model, or from a copy of it.
+        """
+        return self.sampler != "loop" or self.importance_cap is not None
 
 
 class KlConfig(Strict):

@@ -16,6 +16,7 @@ RUN_SECONDS = 120
 _GPU_PROBES = {  # each says "GPU " once for each
     "train": "python -c 'import torch; print(*torch.cuda.device_count() * [\"GPU \"])'",
     "serve": "nvidia-smi -L",
+    "sample": "nvidia-smi -L",
 }
 
 
@@ -36,7 +37,7 @@ def check_containers(configured: bool, gpus: int) -> Iterator[Check]:
         return
     done = subprocess.run([runtime, "--version"], capture_output=True, text=True)
     yield Check("container runtime", "ok", done.stdout.strip() or runtime)
-    for kind in images.KINDS:
+    for kind in images.present():
         try:
             yield _run(kind, images.require_image(kind), gpus)
         except RlhfError as error:

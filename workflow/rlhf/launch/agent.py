@@ -52,12 +52,12 @@ class Agent:
         self._child.catch_signals()
         options, scratch = self._options, self._scratch.path
         topology = plan(options, self._allocation.gpus(options.gpus))
-        here, served_here = environments(options, scratch)
-        for one in (here, served_here):
+        here, *elsewhere = environments(options, scratch)
+        for one in (here, *elsewhere):
             one.check()
         for name in ("exit", "home"):
             (scratch / name).mkdir()
-        self._servers.start(topology, served_here)
+        self._servers.start(topology, *elsewhere)
         command = rank_command(options, topology, here, scratch, self._rendezvous())
         variables = rank_variables(options, topology, scratch, self._servers.endpoints())
         self._child.start(command, here.environment(variables))

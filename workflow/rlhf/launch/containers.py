@@ -155,15 +155,15 @@ def choose_environment(
     return Image(image, gpus, tuple(seen), scratch / "home")
 
 
-def environments(options: Options, scratch: Path) -> tuple[Environment, Environment]:
-    """Where a node's ranks run, and where its model servers run.
+def environments(options: Options, scratch: Path) -> tuple[Environment, Environment, Environment]:
+    """Where a node's ranks run, where its model servers run, and where its sampler runs.
 
     Args:
         options: the launcher's command line.
         scratch: the launcher's scratch folder.
     """
-    ranks, servers = (
+    ranks, servers, sampler = (
         choose_environment(image, gpus=options.gpus > 0, binds=options.binds, scratch=scratch)
-        for image in (options.image, options.serve_image)
+        for image in (options.image, options.serve_image, options.sample_image)
     )
-    return ranks, servers
+    return ranks, servers, sampler

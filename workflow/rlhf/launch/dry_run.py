@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhf.launch.allocation import Allocation
 from rlhf.launch.containers import Environment, environments, python_command
 from rlhf.launch.coordinator import srun_command
-from rlhf.launch.options import Options, agent_arguments
+from rlhf.launch.options import SAMPLER, Options, agent_arguments
 from rlhf.launch.ranks import Rendezvous, common_variables, rank_command, rank_variables
 from rlhf.launch.topology import plan
 
@@ -40,14 +40,20 @@ def _agent(
     options: Options, allocation: Allocation, rendezvous: Rendezvous | None = None
 ) -> list[str]:
     topology = plan(options, allocation.gpus(options.gpus))
-    here, served_here = environments(options, SCRATCH)
+    here, served_here, sampled_here = environments(options, SCRATCH)
     lines = []
-    for kind, store in options.stores.items():
+    for kind in options.servers:
         gpus = topology.server_gpus[kind]
-        command = python_command(served_here, "rlhf.serving.tritonserver")
+        if kind == SAMPLER:
+            where = sampled_here
+            command = [*python_command(where, "rlhf.serving.vllmserver"), "…"]
+        else:
+            where = served_here
+            store = str(options.stores[kind])
+            command = [*python_command(where, "rlhf.serving.tritonserver"), store, "…"]
         lines.append(f"server {kind}, on {_gpus(gpus)}, log {options.server_log(kind, 0)}:")
-        lines += _process([*command, str(store), "…"], served_here, common_variables(gpus, SCRATCH))
-    endpoints = dict.fromkeys(options.stores, ENDPOINT)
+        lines += _process(command, where, common_variables(gpus, SCRATCH))
+    endpoints = dict.fromkeys(options.servers, ENDPOINT)
     command = rank_command(options, topology, here, SCRATCH, rendezvous)
     ranks = f"{topology.ranks} ranks" if topology.ranks > 1 else "1 rank"
     lines.append(f"{ranks} of {topology.world}, on {_gpus(topology.rank_gpus)}:")

@@ -16,12 +16,18 @@ from rlhf.core.files import read_json, write_json
 from rlhf.errors import RlhfError
 from rlhf.provenance.code import PACKAGE_ROOT
 
-KINDS = ("train", "serve")
+USUAL = ("train", "serve")
+KINDS = (*USUAL, "sample")  # the last only for runs whose sampler is vLLM
 RUNTIMES = ("apptainer", "singularity")
 PROJECT = PACKAGE_ROOT.parents[1]
 FOLDER = Path("images")  # in the working directory, as results are
 _BASES = FOLDER / "bases.json"
 _DIGITS = 12
+
+
+def present() -> list[str]:
+    """Kinds of which there ought to be an image: the usual ones, and those that were built once."""
+    return [kind for kind in KINDS if kind in USUAL or any(FOLDER.glob(f"{kind}-*.sif"))]
 
 
 def image_path(kind: str) -> Path:
@@ -127,11 +133,12 @@ def require_image(kind: str) -> Path:
     path = image_path(kind)
     if not path.is_file():
         others = [str(other) for other in old_images(kind)]
+        own = "" if kind in USUAL else f" {kind}"
         raise RlhfError(
             f"The image of kind {kind} is {'stale' if others else 'not built yet'}.",
             where=f"{', '.join(others)}: from another definition, lock or base" if others else path,
             expected=str(path),
-            hint="run `rlhf images build` on a machine with a network",
+            hint=f"run `rlhf images build{own}` on a machine with a network",
         )
     return path
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf.catalog import STORES
 from rlhf.paths import LOGS
 
-KINDS = tuple(STORES)  # of model servers, in the order in which they get their GPUs
+KINDS = tuple(STORES)  # of model servers that score
+SAMPLER = "sampler"  # the kind of the one that samples
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,12 @@ class Options:
         server_threads: CPU threads of each model server.
         image: image that the ranks run in, or None.
         serve_image: image that the model servers run in; by default that of the ranks.
+        sample_image: image that the sampler runs in, or None.
         binds: folders outside of the working directory that are seen inside of the images.
         stores: kind of model server → folder of its store.
+        sampler: folder of the policy that a vLLM server samples from, or None: there is none.
+        sampler_dtype: type of its weights.
+        sampler_length: tokens of its longest prompt with the response.
         state: the run's state folder, of which there is one owner at a time; or None.
         log: the stage's log; server logs stand beside it, as in STEM.reward-server.log.
         dry_run: say what would run, and start nothing.
@@ -49,8 +54,12 @@ class Options:
     server_threads: int
     image: Path | None
     serve_image: Path | None
+    sample_image: Path | None
     binds: tuple[Path, ...]
     stores: dict[str, Path]
+    sampler: Path | None
+    sampler_dtype: Literal["float32", "bfloat16"]
+    sampler_length: int
     state: Path | None
     log: Path
     dry_run: bool
@@ -59,6 +68,11 @@ class Options:
     exit_codes: Path | None
     command: tuple[str, ...]
     given: tuple[str, ...]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Kinds of the servers of a node, in the order in which they get their GPUs."""
+        return (*self.stores, *([SAMPLER] if self.sampler else []))
 
     def server_log(self, kind: str, node: int) -> Path:
         """The log of a model server; ``node`` counts from 0, and is named if there are several."""
@@ -75,7 +89,7 @@ def parse(argv: list[str]) -> Options:
     if not command:
         parser.error("which module? End the command with: -- MODULE [args…]")
     for name, least in (("nodes", 1), ("processes", 1), ("gpus", 0), ("server_gpus", 0),
-                        ("threads", 1), ("server_threads", 1)):  # fmt: skip
+                        ("threads", 1), ("server_threads", 1), ("sampler_length", 2)):  # fmt: skip
         if values[name] is not None and values[name] < least:
             parser.error(f"--{name.replace('_', '-')} has to be {least} or more")
     values["serve_image"] = values["serve_image"] or values["image"]
@@ -118,12 +132,21 @@ def _parser() -> argparse.ArgumentParser:
     paths: dict[str, Any] = {"type": Path, "metavar": "PATH"}
     parser.add_argument("--image", help="image that the ranks run in", **paths)
     parser.add_argument("--serve-image", help="image of the model servers", **paths)
+    parser.add_argument("--sample-image", help="image of the sampler", **paths)
     parser.add_argument(
         "--bind", action="append", default=[], help="folder that images see too", **paths
     )
     parser.add_argument(
         "--serve", action="append", default=[], metavar="KIND=STORE", help="reward or reference"
     )
+    parser.add_argument("--sampler", help="policy that a vLLM server samples from", **paths)
+    parser.add_argument(
+        "--sampler-dtype",
+        choices=("float32", "bfloat16"),
+        default="bfloat16",
+        help="type of its weights",
+    )
+    count("--sampler-length", 1024, "tokens of its longest prompt with the response")
     parser.add_argument("--state", help="state folder, for one run at a time", **paths)
     parser.add_argument(
         "--log",

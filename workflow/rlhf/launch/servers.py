@@ -7,16 +7,19 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rlhf.errors import ServingError
 from rlhf.launch.containers import Environment
-from rlhf.launch.options import Options
+from rlhf.launch.options import SAMPLER, Options
 from rlhf.launch.ranks import common_variables
 from rlhf.launch.say import say
 from rlhf.launch.topology import Topology
 from rlhf.runtime.killed import Memory
-from rlhf.runtime.tls import make_certificates
-from rlhf.serving.server import MODEL_LOST, Killed, TritonServer
+from rlhf.runtime.tls import Certificates, make_certificates
+from rlhf.serving.process import MODEL_LOST, Killed, ServerProcess
+from rlhf.serving.server import TritonServer
+from rlhf.serving.vllm_server import VllmServer
 
 RESTARTS = 2  # for each server
 READY_SECONDS = 1800.0
@@ -33,50 +36,77 @@ class Servers:
 
     def __init__(self, options: Options, node: int, scratch: Path) -> None:
         self._options, self._node, self._scratch = options, node, scratch
-        self._servers: list[TritonServer] = []
+        self._servers: list[ServerProcess] = []
         self._restarts: Counter[str] = Counter()
         self._memory = Memory()
 
-    def start(self, topology: Topology, where: Environment) -> None:
-        """Start all of them at once, and wait until each one answers an inference.
+    def start(self, topology: Topology, where: Environment, sampling: Environment) -> None:
+        """Start all of them at once, and wait until each one answers a request.
 
         Args:
             topology: which GPUs they have.
-            where: where they run.
+            where: where those that score run.
+            sampling: where the sampler runs.
 
         Raises:
             ServingError: a store holds another kind of model, or a server did not come up: one
                 that ends by itself before it is ready would do so again, one that is killed is
                 restarted.
         """
-        if not self._options.stores:
+        if not self._options.servers:
             return
         certificates = make_certificates(self._scratch / "tls")
-        for kind, store in self._options.stores.items():
-            variables = common_variables(topology.server_gpus[kind], self._scratch)
-            server = TritonServer(
-                store,
-                self._options.server_log(kind, self._node),
-                certificates=certificates,
-                threads=self._options.server_threads,
-                command_prefix=where.prefix(),
-                python=where.python,
-                env=where.environment(variables),
-                scratch=self._scratch,
-                spread=kind in self._options.spread,
-            )
-            if server.kind != kind:
-                raise ServingError(
-                    f"This store holds a {server.kind} model.",
-                    where=store,
-                    expected=f"--serve {server.kind}=…, or a store of kind {kind}",
-                )
+        for kind in self._options.servers:
+            gpus = topology.server_gpus[kind]
+            server: ServerProcess
+            if kind == SAMPLER:
+                server = self._sampler(gpus, self._common(kind, gpus, sampling, certificates))
+            else:
+                server = self._scorer(kind, self._common(kind, gpus, where, certificates))
             self._servers.append(server)
             with _undisturbed():
                 server.start()
         for server in self._servers:
             self._await(server)
             say(f"the {server.kind} server is ready at {server.endpoint}")
+
+    def _common(
+        self, kind: str, gpus: tuple[str, ...], where: Environment, certificates: Certificates
+    ) -> dict[str, Any]:
+        """What servers of all kinds are started with."""
+        return {
+            "log_path": self._options.server_log(kind, self._node),
+            "certificates": certificates,
+            "threads": self._options.server_threads,
+            "command_prefix": where.prefix(),
+            "python": where.python,
+            "env": where.environment(common_variables(gpus, self._scratch)),
+            "scratch": self._scratch,
+        }
+
+    def _scorer(self, kind: str, common: dict[str, Any]) -> TritonServer:
+        store = self._options.stores[kind]
+        server = TritonServer(store, spread=kind in self._options.spread, **common)
+        if server.kind != kind:
+            raise ServingError(
+                f"This store holds a {server.kind} model.",
+                where=store,
+                expected=f"--serve {server.kind}=…, or a store of kind {kind}",
+            )
+        return server
+
+    def _sampler(self, gpus: tuple[str, ...], common: dict[str, Any]) -> VllmServer:
+        options = self._options
+        assert options.sampler is not None
+        shared = not options.server_gpus
+        return VllmServer(
+            options.sampler,
+            dtype=options.sampler_dtype,
+            longest=options.sampler_length,
+            gpus=min(len(gpus), 1) if shared else len(gpus),
+            shared=shared,
+            **common,
+        )
 
     def endpoints(self) -> dict[str, str]:
         """Kind → HOST:PORT, the same after a restart."""
@@ -93,7 +123,7 @@ class Servers:
             if trouble is not None:
                 self._restart(server, trouble)
 
-    def _await(self, server: TritonServer) -> None:
+    def _await(self, server: ServerProcess) -> None:
         """Wait until a server is ready, over its restarts."""
         while True:
             try:
@@ -104,7 +134,7 @@ class Servers:
                 self._restart(server, trouble, killed)
 
     def _restart(
-        self, server: TritonServer, trouble: str, cause: ServingError | None = None
+        self, server: ServerProcess, trouble: str, cause: ServingError | None = None
     ) -> None:
         number = server.killed_by()
         why = self._memory.explain(number) if number else ""

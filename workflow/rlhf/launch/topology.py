@@ -41,7 +41,7 @@ def plan(options: Options, gpus: tuple[str, ...]) -> Topology:
     Raises:
         RlhfError: there are not enough GPUs, or not as many ranks as they need.
     """
-    kinds, each = list(options.stores), options.server_gpus
+    kinds, each = options.servers, options.server_gpus
     own = len(gpus) - each * len(kinds) if gpus else 0
     if gpus and own < 1:
         raise RlhfError(

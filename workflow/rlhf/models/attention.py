@@ -30,6 +30,7 @@ def attend(
     attention_mask: Any,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    cache: Any = None,
     **options: Any,
 ) -> tuple[torch.Tensor, Any]:
     """Attention as a layer of transformers calls it; [B, T, heads, D].
@@ -42,12 +43,16 @@ def attend(
         attention_mask: of tokens or blocks; None: causal.
         cu_seq_lens_q: where rows begin and end [rows + 1] in a sequence without padding, int32.
         max_length_q: tokens of the longest of them.
+        cache: keys and values in pages, by transformers' continuous batching; it says all else.
         options: what else transformers gives.
     """
     from torch.nn.attention.flex_attention import BlockMask
     from transformers.integrations.flex_attention import flex_attention_forward
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if cache is not None:
+        options |= {"cu_seq_lens_q": cu_seq_lens_q, "max_length_q": max_length_q, "cache": cache}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if cu_seq_lens_q is not None or isinstance(attention_mask, BlockMask):
         # Autocast knows scaled dot products alone.
         query, key, value = (_narrow(each) for each in (query, key, value))

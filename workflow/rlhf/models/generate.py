@@ -37,11 +37,13 @@ class Response:
         ids: token ids [L], with the EOS if it was sampled.
         ended: whether the EOS was sampled.
         logprob: log probability of the whole response, as sampled, in nats.
+        logprobs: those of its tokens [L], float32.
     """
 
     ids: torch.Tensor
     ended: bool
     logprob: float
+    logprobs: torch.Tensor
 
 
 class _Slots(DynamicLayer):
@@ -131,9 +133,23 @@ def generate(
         rows = by_length[start : start + min(max_rows, _rows_at_a_time(policy, capacity))]
         start += len(rows)
         decoded = _decode(policy, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
-        for i, (ids, logprob) in zip(rows, decoded, strict=True):
-            responses[i] = Response(torch.tensor(ids), ids[-1] == eos_id, logprob)
+        for i, (ids, logprobs) in zip(rows, decoded, strict=True):
+            responses[i] = response(ids, logprobs, eos_id)
     return [responses[i] for i in range(len(prompts))]
+
+
+def response(ids: list[int], logprobs: list[float], eos_id: int) -> Response:
+    """A response of these tokens.
+
+    Args:
+        ids: token ids, at least one.
+        logprobs: of each of them, as sampled.
+        eos_id: the token that ends a response.
+    """
+    whole = 0.0
+    for logprob in logprobs:  # in their order: `sum` rounds otherwise from Python 3.12 on
+        whole += logprob
+    return Response(torch.tensor(ids), ids[-1] == eos_id, whole, torch.tensor(logprobs))
 
 
 def _rows_at_a_time(policy: TokenScorer, capacity: int) -> int:
@@ -163,8 +179,8 @@ def _decode(
     draws: torch.Tensor,
     eos_id: int,
     temperature: float,
-) -> list[tuple[list[int], float]]:
-    """Token ids of each response, and its log probability."""
+) -> list[tuple[list[int], list[float]]]:
+    """Token ids of each response, and their log probabilities."""
     device = policy.device
     before, steps = _prefix_tokens(policy), draws.shape[1]
     lengths = torch.tensor([before + len(prompt) for prompt in prompts])
@@ -178,7 +194,7 @@ def _decode(
     cache = Cache(layers=[*slots])
     logits = policy.logits(last)
     out: list[list[int]] = [[] for _ in prompts]
-    sums = [0.0] * len(prompts)
+    found: list[list[float]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))  # row of the batch → prompt
     done = [False] * len(prompts)
     for step in range(steps):
@@ -187,7 +203,7 @@ def _decode(
         for row, token, logprob in chosen:
             if not done[row]:
                 out[row].append(token)
-                sums[row] += logprob
+                found[row].append(logprob)
                 done[row] = token == eos_id
         finished = sum(done[row] for row in alive)
         if finished == len(alive) or step + 1 == steps:
@@ -207,7 +223,7 @@ def _decode(
             use_cache=True,
         ).last_hidden_state[:, -1]
         logits = policy.logits(hidden)
-    return list(zip(out, sums, strict=True))
+    return list(zip(out, found, strict=True))
 
 
 def _prefix_tokens(policy: TokenScorer) -> int:

@@ -61,19 +61,40 @@ def save_model(
             pass
         return
     model = root.model
-    model.config.use_cache = True
-    with without_deepspeed():
-        model.save_pretrained(folder, state_dict={})  # all but the weights
     adapter: dict[str, torch.Tensor] = {}
     if base is None:
-        write_weights(model, merged(model, weights, adapter), folder, max_bytes)
+        save_weights(root, merged(model, weights, adapter), folder, max_bytes)
     else:
+        _save_config(model, folder)
         adapter = adapter_tensors(model, weights)
     if is_adapted(model):
         save_adapter(model, adapter, folder / ADAPTER)
     if base is not None:
         write_base(folder, base)
     tokenizer.save_pretrained(folder)
+
+
+def save_weights(root: Backbone, weights: Named, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Write safetensors and config; one file of weights in memory.
+
+    Args:
+        root: holds the model, for all but its weights.
+        weights: whole tensors by their names in the model without an adapter, tied ones once.
+        folder: where to.
+        max_bytes: of one file of weights; the names of several are in an index.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
+    _save_config(root.model, folder)
+    write_weights(root.model, weights, folder, max_bytes)
+
+
+def _save_config(model: Any, folder: Path) -> None:
+    """All that transformers publishes but the weights."""
+    model.config.use_cache = True
+    with without_deepspeed():
+        model.save_pretrained(folder, state_dict={})
 
 
 def write_weights(model: Any, weights: Named, folder: Path, max_bytes: int = MAX_BYTES) -> None:

@@ -48,6 +48,7 @@ class Experience:
         raw_scores: [n], as the reward gave them.
         scores: [n], calibrated, scaled, clipped, less the penalty for a missing EOS.
         credit: advantages and returns.
+        importance: n × [L_i], weights of the tokens in the policy's loss.
     """
 
     rollout: Rollout
@@ -55,6 +56,7 @@ class Experience:
     raw_scores: torch.Tensor
     scores: torch.Tensor
     credit: Credit
+    importance: list[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Batch:
         values: [N], values then; [0] without a value function.
         advantages: [N].
         returns: [N], or [0].
+        importance: [N], weights of the tokens in the policy's loss; 1 without a correction.
     """
 
     new: ActorOutput
@@ -74,6 +77,7 @@ class Batch:
     values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
+    importance: torch.Tensor
 
     @classmethod
     def of(cls, experience: Experience, indices: Sequence[int], new: ActorOutput) -> Batch:
@@ -89,6 +93,7 @@ class Batch:
             joined(rollout.values),
             joined(credit.advantages),
             joined(credit.returns),
+            joined(experience.importance),
         )
 
 

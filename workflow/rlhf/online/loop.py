@@ -16,6 +16,7 @@ import torch
 
 from rlhf.core.seeds import generator
 from rlhf.models import devices
+from rlhf.online import mismatch
 from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience
 from rlhf.online.kl import kl_estimate
 from rlhf.online.minibatches import micro_batches_by_prompt, minibatches, places_of
@@ -99,6 +100,8 @@ class OnlineTrainer:
             experience = self.experience(update, self.roll_out(update))
             measures = self._measure(experience)
             finite.check(measures, self._place(update), self.advice)
+            if self.config.sampling.compared:
+                self._check_sampler(update, measures)
             self._keep_samples(update, experience)
             with self.run.performance.phase("optimise"):
                 measures |= self.optimise(update, experience)
@@ -128,8 +131,9 @@ class OnlineTrainer:
         sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
         starts = [len(prompt) for prompt in prompts]
         ended = torch.tensor([response.ended for response in responses])  # [n]
+        sampled = [response.logprobs for response in responses]  # n × [L_i]
         lengths = distributed.gather([[len(ids) for ids in sequences]])
-        rollout = Rollout(examples, sequences, starts, lengths, ended, [], [])
+        rollout = Rollout(examples, sequences, starts, lengths, ended, sampled, [], [])
         self.scoring.begin(rollout)
         with self.run.performance.phase("old_logprobs"):
             logprobs, values = self._evaluate(update, sequences, starts, lengths)
@@ -153,7 +157,8 @@ class OnlineTrainer:
             "advantages": credit.advantages,
         }
         finite.check_rows(parts, rollout.examples, self._place(update), self.advice)
-        return Experience(rollout, reference, raw_scores, scores, credit)
+        importance = mismatch.importance_weights(rollout, self.config.sampling.importance_cap)
+        return Experience(rollout, reference, raw_scores, scores, credit, importance)
 
     def optimise(self, update: int, experience: Experience) -> dict[str, float]:
         """Several passes of minibatches over one rollout; means of their measures."""
@@ -271,6 +276,12 @@ class OnlineTrainer:
         largest = torch.stack(ratios).tolist() if ratios else []
         return sums.over_ranks().means(tokens), max([0.0, *largest])
 
+    def _check_sampler(self, update: int, measures: dict[str, float]) -> None:
+        """Refuse to learn from responses that are not the policy's."""
+        key = f"{self.name}.sampling.max_mismatch"
+        bound = self.config.sampling.max_mismatch
+        mismatch.check(measures, bound, self._place(update), key)
+
     @torch.no_grad()
     def _check_actor(self, update: int, rollout: Rollout) -> None:
         """Refuse weights that are not finite, and last ones that give no finite answer."""
@@ -320,6 +331,9 @@ class OnlineTrainer:
         returns = torch.cat(experience.credit.returns)  # [N], or [0] without a value function
         if len(returns):
             record["explained_variance"] = _explained_variance(returns, torch.cat(rollout.values))
+        if self.config.sampling.compared:
+            cap = self.config.sampling.importance_cap
+            record |= mismatch.measure(rollout, experience.importance, cap)
         return record
 
     def _keep_samples(self, update: int, experience: Experience) -> None:

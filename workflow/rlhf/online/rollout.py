@@ -18,6 +18,7 @@ class Rollout:
         starts: n, P_i: index of the first response token.
         lengths: rank → tokens of each of its sequences; all ranks know them.
         ended: [n] bool, whether the response has its EOS.
+        sampled: n × [L_i], log probabilities of the response tokens, as the sampler has them.
         logprobs: n × [L_i], log π of the response tokens when they were sampled.
         values: n × [L_i], value of the state before each token; n × [0] without a value function.
     """
@@ -27,6 +28,7 @@ class Rollout:
     starts: list[int]
     lengths: list[list[int]]
     ended: torch.Tensor
+    sampled: list[torch.Tensor]
     logprobs: list[torch.Tensor]
     values: list[torch.Tensor]
 

@@ -93,21 +93,35 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
         ("server-gpus", requested.server_gpus),
         ("threads", requested.threads),
     ]
+    if requested.servers or requested.samplers:
+        options += [("server-threads", config.runtime.server_threads)]
     if requested.servers:
         run = getattr(config, row.section)[name]
-        options += [("server-threads", config.runtime.server_threads)]
         options += [("spread", kind) for kind in spread_servers(config, row.section, name)]
         options += [
             ("serve", f"{kind}={paths.store(kind, getattr(run, key)) / 'repository'}")
             for kind, key in row.servers.items()
         ]
+    if requested.samplers:
+        options += _sampler_options(config, row.section, name)
     options += [("state", paths.state(rule, *wildcards))]
     if config.runtime.containers != "none":
-        options += zip(
-            ("image", "serve-image"), map(image_path, images(config, rule, name)), strict=False
-        )
+        ours, *others = images(config, rule, name)
+        options += [("image", image_path(ours))]
+        options += [(f"{kind}-image", image_path(kind)) for kind in others]
         options += [("bind", folder) for folder in _folders_outside(config, rule, name)]
     return " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options if value)
+
+
+def _sampler_options(config: Config, section: str, name: str) -> list[tuple[str, object]]:
+    """Options of ``rlhf launch`` for the sampler of an on-policy run."""
+    run = getattr(config, section)[name]
+    longest = config.tokenization.prompt.max_length + run.sampling.max_new_tokens
+    return [
+        ("sampler", paths.artifact(*config.start(section, name)) / "model"),
+        ("sampler-dtype", run.precision),
+        ("sampler-length", longest),
+    ]
 
 
 def training_options(config: Config, rule: Rule, name: str) -> str:
@@ -135,9 +149,10 @@ def needs_options(config: Config, rule: Rule, *wildcards: str) -> str:
 
 
 def images(config: Config, rule: Rule, name: str) -> list[str]:
-    """Kinds of the images that a job runs in: the stage's own, then that of its servers."""
+    """Kinds of the images that a job runs in: the stage's own, then those of its servers."""
     own = RULES[rule].image
-    return [own, "serve"] if stage_layout(config, rule, name).servers else [own]
+    layout = stage_layout(config, rule, name)
+    return [own, *["serve"] * bool(layout.servers), *["sample"] * layout.samplers]
 
 
 def code_id(config: Config, rule: Rule, name: str) -> str:

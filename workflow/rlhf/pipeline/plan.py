@@ -25,7 +25,13 @@ from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
 from rlhf.pipeline.shapes import model_shape
-from rlhf.runtime.options import AttentionChoice, EngineKind, EngineOptions, Shard
+from rlhf.runtime.options import (
+    SAMPLER_SHARE,
+    AttentionChoice,
+    EngineKind,
+    EngineOptions,
+    Shard,
+)
 
 FITS = 0.8  # of a GPU: what `auto` fills; the rest is for fragments, and for what is not counted
 # Of models.generate: rows decoded together, and the room of their keys and values.
@@ -48,6 +54,7 @@ class Work:
         trained: models that are trained.
         scoring: models that every rank has to itself to score with.
         served: models that servers keep on the same GPUs, by the bytes of a weight.
+        sampler: share of a GPU's memory that a server takes that samples beside a rank.
         sampled: responses that all ranks sample, and tokens of each with its prompt; None: none.
         longest: tokens of the longest row, or of the rows that can't be in two passes.
         rows: rows of a batch of all ranks.
@@ -63,6 +70,7 @@ class Work:
     trained: tuple[Model, ...] = ()
     scoring: tuple[Model, ...] = ()
     served: tuple[tuple[Model, int], ...] = ()
+    sampler: float = 0.0
     sampled: tuple[int, int] | None = None
     longest: int = 1
     rows: int = 1
@@ -124,6 +132,7 @@ def phases(work: Work, setting: Setting) -> dict[str, Bytes]:
     beside: Bytes = {
         "scoring models": share * sum(model.weight_bytes for model in work.scoring),
         "model servers": sum(size * model.parameters for model, size in work.served),
+        "sampler": work.sampler * work.gpu_memory_gb * GB,
     }
     shared = {name: size for name, size in beside.items() if size} | context
     found = {"training": memory.training_bytes(work.trained, setting, work.largest_pass()) | shared}
@@ -200,14 +209,15 @@ def describe(config: Config, rule: Rule, name: str) -> Work:
         else ()
     )
     reference = replace(_model(config, row.section, name), narrow=narrow, trains=False)
-    shares = layout.servers and layout.gpus and not layout.server_gpus
+    together = layout.gpus and not layout.server_gpus
     columns = prompt + run.sampling.max_new_tokens
     return replace(
         common,
         trained=(policy, *critic),
         scoring=() if layout.servers else (judge,) if run.adapter else (judge, reference),
-        served=((judge, served), (reference, served)) if shares else (),
-        sampled=(run.rollout_batch_size, columns),
+        served=((judge, served), (reference, served)) if layout.servers and together else (),
+        sampler=SAMPLER_SHARE if layout.samplers and together else 0.0,
+        sampled=None if layout.samplers else (run.rollout_batch_size, columns),
         longest=columns,
         rows=run.minibatch_size,
     )
@@ -415,14 +425,17 @@ def server_gb(config: Config, section: str, name: str, size: float | None = None
         Kind → GB on each GPU, and over how many of them its model is spread: one, if it fits.
     """
     row, size = SECTIONS[section], size or config.cluster.gpu_memory_gb
-    given = stage_layout(config, row.rule, name).server_gpus
+    layout = stage_layout(config, row.rule, name)
+    given = layout.server_gpus
     servers = {}
-    for kind in row.servers if given else ():
+    for kind in row.servers if given and layout.servers else ():
         alone = _served_gb(config, section, name, kind, 1)
         spread = given > 1 and alone > FITS * size
         servers[kind] = (
             (_served_gb(config, section, name, kind, given), given) if spread else (alone, 1)
         )
+    if given and layout.samplers:
+        servers["sampler"] = (_sampler_gb(config, section, name, given), given)
     return servers
 
 
@@ -434,8 +447,8 @@ def spread_servers(config: Config, section: str, name: str) -> list[str]:
         section: of an on-policy run.
         name: the run's name.
     """
-    servers = server_gb(config, section, name).items()
-    return [kind for kind, (_, gpus) in servers if gpus > 1]
+    servers = server_gb(config, section, name)
+    return [kind for kind in SECTIONS[section].servers if servers.get(kind, (0, 1))[1] > 1]
 
 
 def _served_gb(config: Config, section: str, name: str, kind: str, gpus: int) -> float:
@@ -447,6 +460,16 @@ def _served_gb(config: Config, section: str, name: str, kind: str, gpus: int) ->
     forward = config.store.max_batch_tokens * width * (4 * inner + 8 * hidden)
     weights, _ = memory.held_bytes(model, width, gpus)
     return (weights + forward + 12 * memory.CHUNK + memory.CONTEXT) / GB
+
+
+def _sampler_gb(config: Config, section: str, name: str, gpus: int) -> float:
+    """GB of a vLLM server on each of its GPUs: weights, and one row's keys and values."""
+    run = getattr(config, section)[name]
+    model = _model(config, *config.start(section, name))
+    columns = config.tokenization.prompt.max_length + run.sampling.max_new_tokens
+    width = 4 if run.precision == "float32" else 2
+    held = width * model.parameters + memory.cache_bytes(model.shape, columns, width)
+    return (held / gpus + memory.CONTEXT) / GB
 
 
 @dataclass(frozen=True)
@@ -471,11 +494,18 @@ def large_servers(config: Config, section: str, name: str) -> Iterator[LargeServ
     for kind, (gb, _) in server_gb(config, section, name).items():
         if gb <= most:
             continue
-        larger = (gpus for gpus in range(given + 1, NODE_GPUS)
-                  if _served_gb(config, section, name, kind, gpus) <= most)  # fmt: skip
-        choices = ["store.dtype: auto"] if config.store.dtype == "float32" else []
+        sampler = kind == "sampler"
+        larger = (
+            gpus for gpus in range(given + 1, NODE_GPUS)
+            if (_sampler_gb(config, section, name, gpus) if sampler
+                else _served_gb(config, section, name, kind, gpus)) <= most
+        )  # fmt: skip
+        choices = []
+        if config.store.dtype == "float32" and not sampler:
+            choices.append("store.dtype: auto")
         choices += [f"cluster.server_gpus: {gpus}" for gpus in list(larger)[:1]]
-        choices += [f"{section}.{name}.scoring: local"]
+        own = "sampling.sampler: loop" if sampler else "scoring: local"
+        choices.append(f"{section}.{name}.{own}")
         what = f"{section}.{name}: the {kind} server needs {gb:.0f} GB on a GPU that has {size:g}"
         yield LargeServer(what, gb, ", or ".join(choices))
 

@@ -24,6 +24,7 @@ from rlhf.pipeline.jobs import images
 from rlhf.pipeline.plan import large_servers, nearest_fit, plan, planned_jobs
 from rlhf.pipeline.resources import least_seconds
 from rlhf.pipeline.site import Nodes, Partition, Site, read_gpus, read_site
+from rlhf.serving.vllmserver import find_python
 
 PROFILE = "profiles/slurm/profile.v9+.yaml"
 LONGEST_POLL = 180  # seconds between two looks of Snakemake's SLURM plugin at its jobs
@@ -100,6 +101,10 @@ def check(
         problems += image_problems(sorted({kind for job in jobs for kind in images(config, *job)}))
     if not requests:
         problems += host_problems(config, jobs, own_memory_gb())
+    if config.runtime.containers == "none" and any(
+        "sample" in images(config, *job) for job in jobs
+    ):
+        problems += sampler_problems()
     if requests:
         site = read_site()
         problems += site_problems(site, requests, config, status_command, gpu_cap)
@@ -108,6 +113,15 @@ def check(
     if problems:
         raise ClusterError("\n".join(map(str, problems)))
     return notes
+
+
+def sampler_problems() -> list[RlhfError]:
+    """What is missing to sample with vLLM outside of images."""
+    try:
+        find_python()
+    except RlhfError as error:
+        return [error]
+    return []
 
 
 def memory_problems(

@@ -58,7 +58,7 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
         setting = plan(config, rule, run).setting if run else Setting()
         memory_gb += training_gb(size, layout, len(row.servers) - layout.servers, setting)
     hours = min(row.hours * (max(size, 1.0) if row.gpu else 1.0), config.cluster.max_hours)
-    servers = layout.servers * config.runtime.server_threads
+    servers = (layout.servers + layout.samplers) * config.runtime.server_threads
     return Resources(
         **vars(layout),
         threads=threads,
@@ -83,7 +83,9 @@ def training_gb(size: float, layout: Layout, judges: int, setting: Setting) -> f
     """
     ranks, weights = layout.processes, WEIGHTS_GB * size
     mapped = (1 + judges) * weights
+    # A server maps its weights and holds a copy; a sampler also reads what is handed over.
     served = layout.servers * (LIBRARIES_GB + 2 * weights)
+    served += layout.samplers * (LIBRARIES_GB + 3 * weights)
     state = state_bytes([Model(shape_of_size(size))], setting)
     if layout.gpus:
         held = state["host"] / 1e9

@@ -11,6 +11,7 @@ Shard = Literal["all", "node"]
 Offload = Literal["none", "optimizer", "all"]
 AttentionKind = Literal["flash", "flex", "sdpa", "eager"]
 AttentionChoice = Literal["auto", "flash", "flex", "sdpa", "eager"]
+SAMPLER_SHARE = 0.3  # of a GPU's memory: what a vLLM server takes that shares it with ranks
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,17 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def members(group: int) -> list[int]:
+    """Process ids of a process group, whose first process may have ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int(_stat(int(entry.name))[2]) == group:
+                    found.append(int(entry.name))
+    return found
+
+
 def command_line(pid: int) -> list[str]:
     """The arguments that a process was started with; empty when it is gone."""
     try:

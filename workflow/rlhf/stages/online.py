@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+
 from rlhf.config.online import OnlineConfig
 from rlhf.core.digest import canonical_json
 from rlhf.core.files import write_atomic
-from rlhf.errors import ServingError
+from rlhf.errors import ConfigError, ServingError
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.models.quantized import is_quantized
@@ -18,15 +21,19 @@ from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
 from rlhf.online.algorithm import Algorithm
+from rlhf.online.cached_sampler import CachedSampler
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import AdapterOff, Reference, ReferenceModel, ServedReference
 from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel
 from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
+from rlhf.online.served_sampler import ServedSampler
 from rlhf.runtime.deadline import stop_requested
 from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
+from rlhf.serving.vllm_client import VllmClient
+from rlhf.serving.vllm_wire import policy_identity
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage
 from rlhf.stages.training import (
@@ -85,7 +92,7 @@ def train(
     algorithm: Algorithm,
     actor: Actor | ActorCritic,
     rates: Mapping[str, float],
-    threads: int,
+    facts: dict[str, Any],
 ) -> OnlineTrainer:
     """Train, then publish ``model/``, ``metrics.jsonl`` and ``samples.jsonl``.
 
@@ -95,22 +102,24 @@ def train(
         algorithm: the method.
         actor: what is trained.
         rates: prefix of the actor's parameters → peak learning rate.
-        threads: CPU threads of this process.
+        facts: what ``prepare`` found for the manifest; the sampler's version is added.
     """
     tokenizer = load_tokenizer(stage.folder("sft") / "model")
     engine = open_engine(actor, rates, config.optimizer, stage.engine)
     reward, reference = _scoring(stage, config, engine, actor.policy, tokenizer.eos_token_id)
+    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer.eos_token_id)
+    facts |= sampled_by
     trainer = OnlineTrainer(
         algorithm,
         engine,
-        _sampler(actor, config, engine, tokenizer.eos_token_id),
+        sampler,
         reward,
         reference,
         PromptStream(mixture(stage, config.data, "train"), config.seed),
         load_calibration(stage.folder("reward") / "model"),
         tokenizer,
         config,
-        stage.run_options(threads),
+        stage.run_options(facts["threads"]),
         stage.micro_batch_tokens,
     )
     finished = trainer.train()
@@ -138,17 +147,49 @@ def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
 
 
 def _sampler(
-    actor: Actor | ActorCritic, config: OnlineConfig, engine: Engine, eos_id: int
-) -> Sampler:
-    """The policy itself; or a copy, where a rank holds only a part of it, or on a GPU.
+    stage: Stage,
+    config: OnlineConfig,
+    engine: Engine,
+    actor: Actor | ActorCritic,
+    eos_id: int,
+) -> tuple[Sampler, dict[str, str]]:
+    """What samples, and its version for the manifest where it is not this program's own.
 
+    ``loop`` takes the policy itself; or a copy, where a rank holds only a part of it, or on a GPU.
     There it is narrow if the GPU has bfloat16, and else wide, as frozen weights are not.
+
+    Raises:
+        ConfigError: `cached` without a GPU.
+        ServingError: no sampler was announced, or it does not answer.
+        IntegrityError: it was started with another policy.
     """
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
+    dtype = devices.own_dtype()
+    if config.sampling.sampler == "vllm":
+        endpoint, certificates = _announced(stage, "sampler", "sampling.sampler: loop")
+        identity = policy_identity(stage.folder("sft") / "model")
+        client = VllmClient(endpoint, identity, certificates, ending=stop_requested)
+        version = client.handshake()
+        folder = certificates.folder.with_name("weights")  # in the launcher's scratch folder
+        served = ServedSampler(
+            client, folder, actor.policy, "policy.", eos_id, longest, temperature,
+            getattr(torch, config.precision),
+        )  # fmt: skip
+        return served, {"sampler": f"vllm {version}"}
+    if config.sampling.sampler == "cached":
+        if engine.device.type != "cuda":
+            raise ConfigError(
+                "`cached` keeps a share of a GPU's memory for its pages, and this process has no "
+                "GPU.",
+                where=f"{stage.section}.{stage.name}.sampling.sampler",
+                expected="a GPU, or `loop`",
+                hint="set cluster.gpus_per_node, or `sampling.sampler: loop`",
+            )
+        paged = CachedSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
+        return paged, {"sampler": f"transformers {transformers.__version__}"}
     if engine.sharded or (engine.device.type != "cpu" and not is_quantized(actor.policy.model)):
-        dtype = devices.own_dtype()
-        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
-    return ModelSampler(actor.policy, eos_id, longest, temperature)
+        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype), {}
+    return ModelSampler(actor.policy, eos_id, longest, temperature), {}
 
 
 def _scoring(
@@ -185,15 +226,21 @@ def _scoring(
     )
 
 
-def _client(stage: Stage, kind: Kind, folder: Path) -> TritonScorer:
+def _announced(stage: Stage, kind: str, otherwise: str) -> tuple[str, Certificates]:
+    """Endpoint and certificates of a server that the launcher has started."""
     endpoint = os.environ.get(f"RLHF_ENDPOINT_{kind.upper()}")
     if not endpoint:
+        option = "--sampler" if kind == "sampler" else "--serve"
         raise ServingError(
             f"No {kind} server was announced (RLHF_ENDPOINT_{kind.upper()} is not set).",
             where=f"{stage.stage}.{stage.name}",
-            hint="start this stage through `rlhf launch --serve …`, or set scoring: local",
+            hint=f"start this stage through `rlhf launch {option} …`, or set {otherwise}",
         )
-    certificates = Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
+    return endpoint, Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
+
+
+def _client(stage: Stage, kind: Kind, folder: Path) -> TritonScorer:
+    endpoint, certificates = _announced(stage, kind, "scoring: local")
     identity = model_identity(kind, folder.parent)
     client = TritonScorer(endpoint, kind, identity, certificates, ending=stop_requested)
     client.handshake()

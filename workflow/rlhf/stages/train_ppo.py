@@ -35,7 +35,7 @@ def run(stage: Stage) -> None:
         value = ValueHead(policy.width)
     actor = ActorCritic(policy, value, config.sampling.temperature)
     rates = {"policy.": config.optimizer.learning_rate, "value.": config.value.learning_rate}
-    trainer = online.train(stage, config, Ppo(config), actor, rates, facts["threads"])
+    trainer = online.train(stage, config, Ppo(config), actor, rates, facts)
 
     def write(folder: Path, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
         if adapter and adapter.alone and isinstance(value, Critic):

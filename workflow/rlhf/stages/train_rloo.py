@@ -15,7 +15,7 @@ def run(stage: Stage) -> None:
     policy = online.load_policy(stage, config)
     actor = Actor(policy, config.sampling.temperature)
     rates = {"policy.": config.optimizer.learning_rate}
-    trainer = online.train(stage, config, Rloo(config), actor, rates, facts["threads"])
+    trainer = online.train(stage, config, Rloo(config), actor, rates, facts)
     online.finish(stage, trainer, facts | attention_facts(actor))
 
 

@@ -1,0 +1,119 @@
+"""Responses by transformers' continuous batching: a row that ends makes room for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from rlhf.errors import ServingError
+from rlhf.models.devices import own_device
+from rlhf.models.generate import FREE_SHARE, Response, response
+from rlhf.models.publish import below
+from rlhf.models.replica import replica
+from rlhf.models.roots import TokenScorer
+from rlhf.online.sampler import Noise
+
+POLL_SECONDS = 1.0
+
+
+class CachedSampler:
+    """Samples in this process, from a whole copy of the policy, with keys and values in pages.
+
+    ``loop`` keeps room for the longest row that may come of each prompt, and a few long rows hold
+    up all that wait. Here pages of a pool are given to rows as they grow. Which rows share a step
+    decides their random numbers, so responses depend on how many ranks there are. The copy is
+    there while responses are sampled, and no longer.
+
+    Args:
+        policy: a part of what is trained.
+        prefix: of the policy's names in what is trained.
+        eos_id: the token that ends a response.
+        max_new_tokens: longest response.
+        temperature: logits are divided by this.
+        dtype: type of the copy's weights.
+        blocks: of the cache; None: as many as have room on the GPU.
+    """
+
+    def __init__(
+        self,
+        policy: TokenScorer,
+        prefix: str,
+        eos_id: int,
+        max_new_tokens: int,
+        temperature: float,
+        dtype: torch.dtype,
+        blocks: int | None = None,
+    ) -> None:
+        self._policy, self._prefix, self._eos_id = policy, f"{prefix}model.", eos_id
+        self._dtype, self._longest = dtype, max_new_tokens
+        self._replica: TokenScorer | None = None
+        self._sampling = GenerationConfig(
+            do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+            max_new_tokens=max_new_tokens, eos_token_id=eos_id,
+        )  # fmt: skip
+        self._blocks = blocks
+
+    def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """See ``Sampler``."""
+        self._replica = replica(self._policy, below(weights, self._prefix), self._dtype)
+
+    def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
+        """See ``Sampler``; the copy is dropped then.
+
+        Raises:
+            ServingError: the model can't be sampled from in this way.
+        """
+        copy, self._replica = self._replica, None
+        assert copy is not None
+        seeds = noise.random.integers(2**31, size=noise.total)  # a rank takes that of its first row
+        if not len(prompts):
+            return []
+        settings = ContinuousBatchingConfig(
+            num_blocks=self._blocks,
+            max_memory_percent=FREE_SHARE,
+            return_logprobs=True,
+            seed=int(seeds[noise.rows[0]]),
+            auto_switch_to_flash=False,  # it would look for kernels on the network
+        )
+        device = own_device()
+        others = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(others):  # transformers seeds the generators of all
+            return self._run(copy.model, settings, [prompt.tolist() for prompt in prompts])
+
+    @torch.no_grad()
+    def _run(
+        self, model: Any, settings: ContinuousBatchingConfig, prompts: list[list[int]]
+    ) -> list[Response]:
+        try:
+            manager = model.init_continuous_batching(self._sampling, settings)
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            raise self._unable(model, str(error)) from error
+        # All are there before the first step, so that their steps are the same in another run.
+        order = manager.add_requests(prompts, max_new_tokens=self._longest)
+        manager.start()
+        found: dict[str, Any] = {}
+        try:
+            while len(found) < len(order):
+                output = manager.get_result(timeout=POLL_SECONDS)
+                if output is not None:
+                    if output.error is not None:
+                        raise self._unable(model, output.error)
+                    found[output.request_id] = output
+                elif not manager.is_running():
+                    raise self._unable(model, "its thread has ended")
+        finally:
+            manager.stop(block=True, hard_stop=len(found) < len(order))
+            manager.destroy()
+        outputs = [found[name] for name in order]
+        return [response(each.generated_tokens, each.logprobs, self._eos_id) for each in outputs]
+
+    def _unable(self, model: Any, why: str) -> ServingError:
+        return ServingError(
+            f"Continuous batching failed: {why}",
+            where=type(model).__name__,
+            expected="a model whose attention can be paged",
+            hint="`sampling.sampler: loop` samples from every model",
+        )
