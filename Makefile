@@ -1,6 +1,7 @@
 # make demo      set up, then run the pipeline on this machine: a real 135M model to PPO and a report
-# make test      set up, then run the tests that any user can run, but those of faults
+# make test      set up, then run the tests that any user can run, but the slow ones
 # make test-all  set up, then run all tests, as root: on a real SLURM and in container images too
+# make test-vllm set up, then run the tests of a sampler that is a vLLM server: 2.5 GB more
 # make check     lint, format and types
 # make setup     only set up
 # make vllm      make .venv-vllm, with vLLM for CPUs: for runs whose sampler is vLLM
@@ -15,7 +16,7 @@ PIP_ARGS ?=
 # Processes that tests run in, where they don't need a machine of their own.
 JOBS ?= 2
 
-.PHONY: demo test test-all root check setup vllm locks
+.PHONY: demo test test-all test-vllm root check setup vllm locks
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -38,8 +39,8 @@ $(VENV)/.ready-test: $(VENV)/.ready envs/test.txt
 demo: $(VENV)/.ready
 	$(BIN)/snakemake --profile local
 
-# What is killed, hangs or is damaged in the midst of a whole run takes a third of the time.
-SELECTED := -m "not faults"
+# Whole runs that are killed, damaged or repeated take a third of the time.
+SELECTED := -m "not slow"
 
 # A file's tests run in one process, and the long files begin first.
 test: $(VENV)/.ready-test
@@ -48,11 +49,15 @@ test: $(VENV)/.ready-test
 
 # There is one SLURM on a machine: these tests run one after the other.
 test-all: root $(VENV)/.ready-test
-	$(BIN)/python -m pytest tests/cluster tests/container tests/offline tests/rollouts
+	$(BIN)/python -m pytest tests/cluster tests/container tests/offline
 	$(MAKE) test SELECTED=
 
+# By itself: vLLM for CPUs is large, and slow to start.
+test-vllm: $(VENV)/.ready-test
+	$(BIN)/python -m pytest tests/rollouts
+
 root:
-	@echo 'make test-all runs every test, for about 45 minutes on two cores. It needs root, /dev/fuse,'
+	@echo 'make test-all runs all these tests, for about an hour on two cores. It needs root, /dev/fuse,'
 	@echo 'the right to make namespaces and to mount, and Debian with its package index and pip'"'"'s:'
 	@echo 'it installs SLURM and MariaDB, adds a user, fetches Apptainer, and brings both up here.'
 	@[ "$$(id -u)" = 0 ] || { echo 'You are not root. `make test` runs what any user can run.'; exit 1; }

@@ -107,7 +107,7 @@ def test_a_rank_that_is_killed_is_named_with_its_signal(launch):
     assert done.stderr.count("was ended by SIG") == 1  # torchrun ended the others
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_ranks_that_are_ended_because_another_one_failed_are_not_blamed(launch):
     """Deaf to SIGTERM, they get SIGKILL from torchrun half a minute later."""
     done = launch.run("--processes", "2", "--", "launched_stage", "fail_beside_the_deaf", "4")
@@ -172,7 +172,7 @@ def test_signals_reach_every_rank(launch, tmp_path, processes, number):
     assert not launch.left_behind()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_killed_launcher_takes_everything_along(launch, tmp_path, reward):
     process = launch.start(
         "--serve", f"reward={reward.store}",
@@ -186,7 +186,7 @@ def test_a_killed_launcher_takes_everything_along(launch, tmp_path, reward):
     assert (tmp_path / "0").read_text() == "SIGTERM"  # so a stage can still save
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_crashed_server_is_restarted(launch, tmp_path, reward):
     """The stage's requests wait for it, and their answers stay the same."""
     done = launch.run(
@@ -201,7 +201,7 @@ def test_a_crashed_server_is_restarted(launch, tmp_path, reward):
     assert not launch.shared_memory()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_server_that_keeps_dying_ends_the_stage(launch, reward):
     done = launch.run(
         "--serve", f"reward={reward.store}", "--", "launched_stage", "kill_servers_forever"
@@ -222,7 +222,7 @@ def test_a_server_that_never_starts_is_reported(launch, tmp_path):
     assert "to do:" in done.stderr
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_server_that_is_killed_before_it_is_ready_is_restarted(launch, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     kill_new_servers(process, 2)
@@ -233,7 +233,7 @@ def test_a_server_that_is_killed_before_it_is_ready_is_restarted(launch, reward)
     assert not launch.left_behind()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_server_that_is_killed_again_and_again_before_it_is_ready(launch, reward):
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")
     kill_new_servers(process, 3)
@@ -244,7 +244,7 @@ def test_a_server_that_is_killed_again_and_again_before_it_is_ready(launch, rewa
     assert not launch.left_behind()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_server_whose_model_is_killed_as_it_loads_is_restarted(launch, reward):
     """Triton would wait for it until the end of the job."""
     process = launch.start("--serve", f"reward={reward.store}", "--", "launched_stage", "show")

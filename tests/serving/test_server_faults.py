@@ -21,7 +21,7 @@ from rlhf.runtime.processes import command_line, descendants
 from rlhf.serving import wire
 from rlhf.serving.server import TritonServer
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 
 def python_process(server: TritonServer) -> int:

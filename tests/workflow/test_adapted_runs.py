@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -26,6 +27,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model/model.safetensors")
 
 
+@pytest.mark.slow
 def test_every_stage_takes_and_publishes_adapters(project: Project) -> None:
     shared = {
         "data": {"demo": {}},

@@ -13,7 +13,7 @@ from support.projects import Project
 
 from rlhf.runtime.fence import owner_of
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 MANIFEST = "results/sft/chat/manifest.json"  # all that is lost, and comes out the same
 

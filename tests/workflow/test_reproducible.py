@@ -71,7 +71,7 @@ def go_on(project: Project, stage: str) -> str:
     return (project.folder / "logs" / stage / f"{name}.log").read_text()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_goes_on_to_the_same_bytes(
     stage: str, finished: Project, project: Project
@@ -83,7 +83,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
     assert project.results() == finished.results()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["fsdp", "zero3"])
 def test_a_killed_stage_goes_on_with_other_processes_that_share_the_weights(
     engine: str, finished: Project, project: Project
@@ -105,7 +105,7 @@ def test_a_killed_stage_goes_on_with_other_processes_that_share_the_weights(
     assert manifest["facts"]["processes"] == 2
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "damage"),
     [("train_sft", "flipped byte"), ("train_reward", "half written"), ("train_ppo", "cut short")],
@@ -130,6 +130,7 @@ def test_a_damaged_state_is_detected_and_the_one_before_used(
     assert project.results() == finished.results()
 
 
+@pytest.mark.slow
 def test_a_forced_stage_is_computed_again(finished: Project, project: Project) -> None:
     """To the same bytes; what only re-runs because a parent did, and came out the same, is not."""
     target = "results/ppo/final/manifest.json"
@@ -147,7 +148,7 @@ def test_a_forced_stage_is_computed_again(finished: Project, project: Project) -
     assert project.would_run() == set()
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_forced_stage_that_is_killed_goes_on(finished: Project, project: Project) -> None:
     save_every_step(project)
     target = "results/sft/chat/manifest.json"

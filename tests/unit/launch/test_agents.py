@@ -64,6 +64,7 @@ def exit_codes(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (folder / "exit_codes").iterdir()}
 
 
+@pytest.mark.slow
 def test_training_is_the_same_wherever_its_ranks_are(start, start_two_nodes, tmp_path):
     """Checklist 32, 36"""
     prepare = f"from supervised_ranks import *; save_set(Path({str(tmp_path / 'alone')!r}))"

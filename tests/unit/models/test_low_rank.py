@@ -351,6 +351,7 @@ def test_tied_weights_are_not_trained_apart():
     add_adapter(scorer.model, lora(modules_to_save=["norm"]), 0, "x")
 
 
+@pytest.mark.slow
 def test_ranks_train_it_as_one_process_does(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))

@@ -212,6 +212,7 @@ def test_where_a_shape_comes_from(valid: dict[str, Any], tmp_path: Path) -> None
     assert model_shape(config, "tiny", tmp_path).source == "config.json"
 
 
+@pytest.mark.slow
 def test_what_is_planned_is_what_two_processes_take() -> None:
     """A model of 24 million parameters, float32; figures of larger ones: benchmarks/README.md"""
     command = [sys.executable, REPOSITORY / "benchmarks/memory.py", "--size", "24m"]

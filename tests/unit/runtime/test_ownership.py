@@ -258,7 +258,7 @@ def take_over_and_finish(work):
         assert done.returncode == 0, output
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_a_fenced_writer_changes_nothing(tmp_path, fake_slurm, point):
     """Its node is lost: SLURM no longer knows the job, but the process lives on."""
@@ -275,7 +275,7 @@ def test_a_fenced_writer_changes_nothing(tmp_path, fake_slurm, point):
     assert {name: tree(tmp_path / name) for name in ("state", "results")} == before
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_all_ranks_of_a_fenced_attempt_leave(tmp_path, fake_slurm):
     lost = claim(tmp_path / "state", job="7")
     stage = start_stage(tmp_path, "step", lost.variables(), processes=2)

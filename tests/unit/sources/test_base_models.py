@@ -328,7 +328,6 @@ def test_gguf_is_patched_only_while_loading():
     assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
 
 
-@pytest.mark.slow
 def test_smollm2_answers(tmp_path):
     pytest.importorskip("gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -11,7 +11,7 @@ import torch
 from support.programs import killed_runs, supervised_ranks
 from support.tiny_models import run_ranks
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ def runs(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["ppo", "sft"])
 @pytest.mark.parametrize(("ranks", "kind"), SHARDED)
 def test_ranks_with_nothing_to_do_take_part(runs, ranks, kind, run):

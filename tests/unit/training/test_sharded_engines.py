@@ -310,6 +310,7 @@ def test_bfloat16_is_that_of_one_process_but_for_rounding(runs, architecture, ki
     assert first["narrow"][f"{kind} {architecture}"] == pytest.approx(expected, rel=2e-2)
 
 
+@pytest.mark.slow
 def test_slices_may_be_spread_within_a_node_alone(tmp_path):
     """Two nodes of two ranks: each node has all slices, and gradients are summed over both."""
     run_ranks(Path(node_ranks.__file__), tmp_path, ranks=4)
