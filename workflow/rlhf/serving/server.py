@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.runtime.processes import command_line, descendants, start_time
+from rlhf.runtime.processes import descendants, start_time
 from rlhf.runtime.tls import LOOPBACK
 from rlhf.serving.process import ServerProcess
 from rlhf.serving.store import store_kind
@@ -23,6 +23,7 @@ EXIT_SECONDS = 8  # Triton's own; a model whose Python process was killed never 
 MODEL_LOST_SECONDS = 15.0  # one that fails to load ends first, and the server soon after it
 
 _SHM = Path("/dev/shm")
+_STUB = "triton_python_b"  # the name of its process, as the kernel cuts it
 
 
 class TritonServer(ServerProcess):
@@ -102,11 +103,16 @@ class _ModelProcess:
         now = time.monotonic()
         if now - self._looked >= 1.0:
             self._looked = now
-            if any(map(_holds_model, descendants(server))):
+            stubs = [pid for pid in descendants(server) if _is_stub(pid)]
+            alive = any(start_time(pid) is not None for pid in stubs)
+            if alive or (stubs and not self._there):
                 self._there, self._seen = True, now
         return self._there and now - self._seen > MODEL_LOST_SECONDS
 
 
-def _holds_model(pid: int) -> bool:
-    name = (command_line(pid) or [""])[0]
-    return name.endswith("triton_python_backend_stub") and start_time(pid) is not None
+def _is_stub(pid: int) -> bool:
+    """Whether it holds a model, or did before it ended: Triton leaves what is left of it."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == _STUB
+    except OSError:
+        return False
