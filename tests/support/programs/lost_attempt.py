@@ -43,7 +43,9 @@ def halting(here: str, function):
     return wrapped
 
 
-def save_model(_root: object, _weights: object, _tokenizer: object, target: Path) -> None:
+def save_model(
+    _root: object, _weights: object, _tokenizer: object, target: Path, base: None
+) -> None:
     (target / "model.safetensors").write_text("weights")
 
 
@@ -62,7 +64,7 @@ def run(stage: Stage) -> None:
     training.save_model = halting("model", save_model)
     root = torch.nn.Linear(2, 1)
     engine = Replicated(root, {"": 1e-3}, OptimizerConfig())
-    training.publish_model(engine, root, None, stage.outputs["model"])
+    training.publish_model(engine, root, None, stage.outputs["model"], None)
     halt("publish journal")
     run.publish(metrics=stage.outputs["metrics"])
     manifest.digest_file = halting("manifest", manifest.digest_file)
