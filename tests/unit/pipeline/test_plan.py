@@ -20,14 +20,13 @@ from rlhf.pipeline.jobs import job_resources, launch_options, training_options
 from rlhf.pipeline.memory import CONTEXT, Model, Setting, held_bytes
 from rlhf.pipeline.plan import (
     claim,
-    large_servers,
     nearest_fit,
     plan,
     planned_jobs,
-    spread_servers,
 )
 from rlhf.pipeline.preflight import check, host_problems, own_memory_gb
 from rlhf.pipeline.resources import stage_resources
+from rlhf.pipeline.server_memory import large_servers, spread_servers
 from rlhf.pipeline.shapes import read_shape
 from rlhf.stages.stage import parse
 

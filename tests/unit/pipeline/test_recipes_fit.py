@@ -11,7 +11,8 @@ from support.projects import REPOSITORY
 
 from rlhf.catalog import ONLINE, RULES
 from rlhf.config.load import load_config_file
-from rlhf.pipeline.plan import all_plans, claim, large_servers, plan, planned_jobs
+from rlhf.pipeline.plan import all_plans, claim, plan, planned_jobs
+from rlhf.pipeline.server_memory import large_servers
 
 RECIPES = sorted((REPOSITORY / "config/recipes").glob("*.yaml"))
 

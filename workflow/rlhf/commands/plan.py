@@ -102,7 +102,7 @@ def _engine(planned: Plan) -> str:
 
 def _large_servers(config: Config) -> Iterator[str]:
     from rlhf.catalog import ONLINE
-    from rlhf.pipeline.plan import large_servers
+    from rlhf.pipeline.server_memory import large_servers
 
     for section in ONLINE:
         for name in getattr(config, section):

@@ -14,8 +14,9 @@ from rlhf.config.schema import Config
 from rlhf.data.formats.source import module_of
 from rlhf.launch.images import image_id, image_path
 from rlhf.pipeline.needs import abilities, longest_rows
-from rlhf.pipeline.plan import plan, spread_servers
+from rlhf.pipeline.plan import plan
 from rlhf.pipeline.resources import Resources, stage_resources
+from rlhf.pipeline.server_memory import spread_servers
 from rlhf.pipeline.slices import config_slice, local_source
 from rlhf.provenance.code import digest_code
 from rlhf.sources.addresses import read_addresses

@@ -21,8 +21,9 @@ from rlhf.config.schema import Config
 from rlhf.errors import ClusterError, RlhfError
 from rlhf.launch.images import find_runtime, require_image
 from rlhf.pipeline.jobs import images
-from rlhf.pipeline.plan import large_servers, nearest_fit, plan, planned_jobs
+from rlhf.pipeline.plan import nearest_fit, plan, planned_jobs
 from rlhf.pipeline.resources import least_seconds
+from rlhf.pipeline.server_memory import large_servers
 from rlhf.pipeline.site import Nodes, Partition, Site, read_gpus, read_site
 from rlhf.serving.vllmserver import find_python
 
