@@ -19,7 +19,6 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_adapter_is_trained_beside_weights_of_4_bits(precision: str) -> None:
-    pytest.importorskip("bitsandbytes", reason="`make setup` installs it")
     assert_quantized_trains(CPU, precision)
 
 

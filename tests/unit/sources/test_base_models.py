@@ -329,7 +329,6 @@ def test_gguf_is_patched_only_while_loading():
 
 
 def test_smollm2_answers(tmp_path):
-    pytest.importorskip("gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rlhf.data.templates.chat import tokenizer_digest
