@@ -86,7 +86,7 @@ def _flash(
 
     others = [name for name in NOT_IN_FLASH if options.get(name) is not None]
     if others or dropout:
-        raise NotImplementedError(f"FlashAttention has no {', '.join(others) or 'dropout'}")
+        raise ValueError(f"FlashAttention has no {', '.join(others) or 'dropout'}")
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
     states: Any = varlen.varlen_attn(
         q, k, v, ends, ends, longest, longest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,13 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from rlhf.errors import ServingError
 from rlhf.models.devices import own_device
 from rlhf.models.generate import FREE_SHARE, Response, response
-from rlhf.models.publish import below
-from rlhf.models.replica import replica
 from rlhf.models.roots import TokenScorer
-from rlhf.online.sampler import Noise
+from rlhf.online.sampler import Noise, ReplicaSampler
 
 POLL_SECONDS = 1.0
 
 
-class CachedSampler:
+class CachedSampler(ReplicaSampler):
     """Samples in this process, from a whole copy of the policy, with keys and values in pages.
 
     ``loop`` keeps room for the longest row that may come of each prompt, and a few long rows hold
@@ -47,18 +45,12 @@ class CachedSampler:
         dtype: torch.dtype,
         blocks: int | None = None,
     ) -> None:
-        self._policy, self._prefix, self._eos_id = policy, f"{prefix}model.", eos_id
-        self._dtype, self._longest = dtype, max_new_tokens
-        self._replica: TokenScorer | None = None
+        super().__init__(policy, prefix, eos_id, max_new_tokens, temperature, dtype)
         self._sampling = GenerationConfig(
             do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
             max_new_tokens=max_new_tokens, eos_token_id=eos_id,
         )  # fmt: skip
         self._blocks = blocks
-
-    def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """See ``Sampler``."""
-        self._replica = replica(self._policy, below(weights, self._prefix), self._dtype)
 
     def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
         """See ``Sampler``; the copy is dropped then.
@@ -66,8 +58,7 @@ class CachedSampler:
         Raises:
             ServingError: the model can't be sampled from in this way.
         """
-        copy, self._replica = self._replica, None
-        assert copy is not None
+        copy = self._take()
         seeds = noise.random.integers(2**31, size=noise.total)  # a rank takes that of its first row
         if not len(prompts):
             return []
@@ -87,12 +78,14 @@ class CachedSampler:
     def _run(
         self, model: Any, settings: ContinuousBatchingConfig, prompts: list[list[int]]
     ) -> list[Response]:
+        if not hasattr(model, "init_continuous_batching"):
+            raise self._unable(model, "its class is not made to generate")
         try:
             manager = model.init_continuous_batching(self._sampling, settings)
-        except (AttributeError, NotImplementedError, ValueError) as error:
+        except ValueError as error:
             raise self._unable(model, str(error)) from error
         # All are there before the first step, so that their steps are the same in another run.
-        order = manager.add_requests(prompts, max_new_tokens=self._longest)
+        order = manager.add_requests(prompts, max_new_tokens=self._max_new_tokens)
         manager.start()
         found: dict[str, Any] = {}
         try:

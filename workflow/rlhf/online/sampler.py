@@ -114,7 +114,12 @@ class ReplicaSampler:
 
     def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
         """See ``Sampler``; the copy is dropped then."""
-        assert self._replica is not None
-        sampler = ModelSampler(self._replica, self._eos_id, self._max_new_tokens, self._temperature)
-        self._replica = None
+        copy = self._take()
+        sampler = ModelSampler(copy, self._eos_id, self._max_new_tokens, self._temperature)
         return sampler.sample(prompts, noise)
+
+    def _take(self) -> TokenScorer:
+        """The copy, for the last time."""
+        copy, self._replica = self._replica, None
+        assert copy is not None
+        return copy
