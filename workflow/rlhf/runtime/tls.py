@@ -81,6 +81,21 @@ class Certificates:
                 f"{FOLDER_VARIABLE}",
             ) from None
 
+    def mistrust(self, server: str, endpoint: str, why: str) -> ServingError:
+        """What to say where a client with these and a server do not know each other.
+
+        Args:
+            server: what it is called, such as ``reward server``.
+            endpoint: its ``host:port``.
+            why: what the libraries said.
+        """
+        return ServingError(
+            f"The {server} and this run do not trust each other: {why}",
+            where=endpoint,
+            expected=f"a server of this job, which knows the certificates in {self.folder}",
+            hint=f"{FOLDER_VARIABLE} and the endpoint have to come from the same `rlhf launch`",
+        )
+
 
 def make_certificates(folder: str | Path) -> Certificates:
     """Make the certificates of one job: an authority, a server on the loopback, a client.

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from rlhf.data.batching import batches_by_length
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
+from rlhf.runtime.tls import Certificates
 from rlhf.serving import wire
 from rlhf.serving.store import IDENTITY_PREFIX, OUTPUTS, Kind
 
@@ -209,7 +209,9 @@ class TritonScorer:
                 failure = error
             refusals = refusals + 1 if wire.is_refusal(failure) else 0
             if refusals == REFUSALS:
-                raise self._unwelcome(failure)
+                raise self._certificates.mistrust(
+                    f"{self._kind} server", self._endpoint, failure.message()
+                )
             if not _may_pass(failure):
                 raise self._refused(failure)
             pause = min(self._backoff * 2**tries, MAX_PAUSE)
@@ -285,15 +287,6 @@ class TritonScorer:
             where=f"{self._endpoint} ({error.status()})",
             expected="a request within the model's limits",
             hint="the server's log, beside the log of this stage, may say more",
-        )
-
-    def _unwelcome(self, error: InferenceServerException) -> ServingError:
-        return ServingError(
-            f"The {self._kind} server and this run do not trust each other: {error.message()}",
-            where=self._endpoint,
-            expected=f"a server of this job, which knows the certificates in "
-            f"{self._certificates.folder}",
-            hint=f"{FOLDER_VARIABLE} and the endpoint have to come from the same `rlhf launch`",
         )
 
     def _unusable(self, value: np.float32) -> ServingError:

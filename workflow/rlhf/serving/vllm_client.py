@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from rlhf.errors import IntegrityError, ServingError
-from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
+from rlhf.runtime.tls import Certificates
 from rlhf.serving import vllm_wire as wire
 from rlhf.serving.vllm_worker import Refresh
 
@@ -188,7 +188,7 @@ class VllmClient:
             self._sure = False
             refusals = refusals + 1 if _is_refusal(failure) else 0
             if refusals == REFUSALS:
-                raise self._unwelcome(failure)
+                raise self._certificates.mistrust("sampler", self._endpoint, str(failure))
             if isinstance(failure, wire.HttpError) and failure.status < 500:
                 raise self._refused(failure)
             pause = min(self._backoff * 2**tries, MAX_PAUSE)
@@ -263,15 +263,6 @@ class VllmClient:
             where=self._endpoint,
             expected="a prompt and a response within the longest that it was started for",
             hint="the sampler's log, beside the log of this stage, may say more",
-        )
-
-    def _unwelcome(self, error: Exception) -> ServingError:
-        return ServingError(
-            f"The sampler and this run do not trust each other: {error}",
-            where=self._endpoint,
-            expected=f"a server of this job, which knows the certificates in "
-            f"{self._certificates.folder}",
-            hint=f"{FOLDER_VARIABLE} and the endpoint have to come from the same `rlhf launch`",
         )
 
 
