@@ -90,6 +90,7 @@ def test_it_is_the_merged_model_to_the_byte(kind: str, tmp_path: Path) -> None:
     assert not list(alone.glob("*.safetensors"))
     assert torch.equal(logprobs(alone), logprobs(whole))
     assert torch.equal(logprobs(alone, dtype="auto"), logprobs(whole))
+    assert torch.equal(logprobs(alone, device_map={"": "cpu"}), logprobs(whole))
     assert (logprobs(alone) - logprobs(start)).abs().max() > 1e-2
     for place, name in ((whole, "a"), (alone, "b")):
         identity = {"weights": tree_identity(place), "tokenizer": "", "template": ""}
