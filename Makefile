@@ -39,7 +39,7 @@ $(VENV)/.ready-test: $(VENV)/.ready envs/test.txt
 demo: $(VENV)/.ready
 	$(BIN)/snakemake --profile local
 
-# Whole runs that are killed, damaged or repeated take a third of the time.
+# Runs that are killed, damaged or repeated, or like others, take half of the time.
 SELECTED := -m "not slow"
 
 # A file's tests run in one process, and the long files begin first.

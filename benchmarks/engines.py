@@ -51,6 +51,7 @@ def _equality() -> None:
     from support.tiny_models import run_ranks
 
     torch.set_num_threads(1)
+    os.environ[sharded_ranks.EVERY_CASE] = "1"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_ranks(Path(sharded_ranks.__file__), folder)

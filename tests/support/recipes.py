@@ -148,6 +148,8 @@ def tiny(values: dict[str, Any], folder: Path) -> Config:
     """A recipe with tiny models and datasets, which are written to ``folder``, and short runs.
 
     All other values stay: learning rates, schedules, lengths, templates, shares, penalties.
+    What a vLLM server would sample is sampled here: vLLM is no part of this environment, and
+    tests/rollouts runs it.
     """
     values = json.loads(json.dumps(values))  # what YAML's anchors share is shared no more
     for model in values["models"].values():
@@ -165,7 +167,7 @@ def tiny(values: dict[str, Any], folder: Path) -> Config:
     for run in values.get("ppo", {}).values():
         run |= {"updates": 2, "rollout_batch_size": 4, "minibatch_size": 2, "scoring": "local"}
         run["epochs"] = min(run.get("epochs", 1), 2)
-        run["sampling"]["max_new_tokens"] = 6
+        run["sampling"] |= {"max_new_tokens": 6, "sampler": "loop"}
         _shorten(run)
     for run in values.get("evaluation", {}).values():
         run |= {"max_prompts": 4, "max_new_tokens": 6}

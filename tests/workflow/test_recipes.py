@@ -31,6 +31,10 @@ IN_TWO_PROCESSES = {
     "openassistant-pythia-12b", "trlx-hh-20b",
 }  # fmt: skip
 
+# Other recipes have their architectures, engines and stages.
+SLOW = IN_TWO_PROCESSES - {"llama-3.1-8b"} | {"simple-rlhf-opt", "trlx-hh-125m", "trlx-hh-1b"}
+RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RECIPES]
+
 DEEPSPEED = {"zero1", "zero2", "zero3"}
 
 
@@ -87,7 +91,7 @@ def test_a_dry_run_plans_all_that_it_names(name: str, planned: Callable[[str], l
     assert sorted(jobs) == sorted(expected_jobs(load_config_file(RECIPES[name])))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RUN)
 def test_it_runs(
     name: str, planned: Callable[[str], list[Job]], clean_processes: Executor, tmp_path: Path
 ) -> None:

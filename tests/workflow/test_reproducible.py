@@ -23,6 +23,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     second = finished.fresh_clone(tmp_path / "in another place")
     shutil.rmtree(second.folder / "results")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -71,11 +72,13 @@ TAKEN_UP = {  # kind → kinds that go on from its states
 OFFLOADED = (("zero2", "optimizer"), ("zero3", "all"))
 NARROW = ("bfloat16 llama", "float16 llama")
 FEW = ("ppo llama", "reward llama", "frozen llama")
-CASES = {  # of DeepSpeed's kinds, which are slow; the others run all
+EVERY_CASE = "EVERY_CASE"  # set in the environment: every trainer, model and kind
+CASES = {  # of DeepSpeed's kinds, which are slow; the others run all but `MORE`
     "zero1": (*FEW, "float16 llama"),
     "zero2": (*FEW, "float16 llama"),
     "zero3": (*FEW, "critic llama", *NARROW, "sft gpt_neox", "ppo opt"),
 }
+MORE = ("reward gpt_neox", "dpo gpt_neox", "critic gpt_neox", "reward opt", "dpo opt", "critic opt")
 Loss = Callable[[Engine, list[torch.Tensor]], torch.Tensor]
 
 
@@ -95,6 +98,18 @@ def reward(architecture: str) -> tuple[nn.Module, Loss]:
     return ReplyScorer(scored_model(architecture)), loss
 
 
+def dpo(architecture: str) -> tuple[nn.Module, Loss]:
+    def loss(engine: Engine, rows: list[torch.Tensor]) -> torch.Tensor:
+        replies = [ids[:end] for ids in rows for end in (len(ids), 4)]
+        places = [torch.arange(2, len(ids)) for ids in replies]
+        logprobs, _ = engine(replies, places, prompts=[1] * len(replies))
+        totals = [each.sum() for each in logprobs.split([len(each) for each in places])]
+        differences = torch.stack(totals).view(-1, 2) @ torch.tensor([1.0, -1.0])
+        return -nn.functional.logsigmoid(0.1 * (differences - 0.3)).sum()
+
+    return language_model(architecture), loss
+
+
 def actor(architecture: str, critic: bool) -> tuple[nn.Module, Loss]:
     policy = language_model(architecture)
     value = Critic(scored_model(architecture), 0.1, 2.0) if critic else ValueHead(policy.width)
@@ -112,8 +127,9 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
     for architecture in ARCHITECTURES:
         yield f"sft {architecture}", *sft(architecture), rates
         yield f"ppo {architecture}", *actor(architecture, critic=False), two
-    yield "reward llama", *reward("llama"), rates
-    yield "critic llama", *actor("llama", critic=True), two
+        yield f"dpo {architecture}", *dpo(architecture), rates
+        yield f"reward {architecture}", *reward(architecture), rates
+        yield f"critic {architecture}", *actor(architecture, critic=True), two
     frozen, loss = sft("llama")
     frozen.freeze(1)
     yield "frozen llama", frozen, loss, rates
@@ -128,9 +144,10 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
 
 def runs() -> Iterator[tuple[str, str]]:
     """Which cases are run by which kind."""
-    names = [name for name, *_ in cases()]
+    every = EVERY_CASE in os.environ
+    names = [name for name, *_ in cases() if every or name not in MORE]
     for kind in KINDS:
-        yield from ((name, kind) for name in CASES.get(kind, names))
+        yield from ((name, kind) for name in (names if every else CASES.get(kind, names)))
 
 
 def case(name: str) -> tuple[nn.Module, Loss, dict[str, float]]:
