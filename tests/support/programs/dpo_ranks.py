@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from rlhf.algorithms.dpo import DpoObjective, ReferenceLogprobs
+from rlhf.algorithms.dpo import DpoLoss
+from rlhf.algorithms.replies import RankedObjective, ReferenceLogprobs
 from rlhf.config.dpo import DpoConfig
 from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
@@ -55,7 +56,7 @@ def run_dpo(
     data, held_out = (Mixture({"d": folder / "set"}, {}, one) for one in ("train", "validation"))
     engine = Replicated(root, {"": settings.optimizer.learning_rate}, settings.optimizer)
     reference = ReferenceLogprobs(engine, (data, held_out), root.shares_prompts, TOKENS)
-    objective = DpoObjective(settings, reference, root.shares_prompts)
+    objective = RankedObjective(DpoLoss(settings, reference), root.shares_prompts)
 
     def validate() -> dict[str, float]:
         means = mean_over(engine, objective, held_out, TOKENS)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from support.interruptions import interrupt
 from support.programs import dpo_ranks
 from support.programs.dpo_ranks import config, make_rows, run_dpo, save_set
 from support.tiny_models import (
@@ -25,11 +24,10 @@ from support.tiny_models import (
 )
 from torch.nn import functional as F
 
-from rlhf.algorithms import dpo
-from rlhf.algorithms.dpo import DpoObjective, ipo_loss, reply_logprobs, sigmoid_loss
+from rlhf.algorithms.dpo import DpoLoss, ipo_loss, sigmoid_loss
+from rlhf.algorithms.replies import RankedObjective, ReferenceLogprobs, reply_logprobs
 from rlhf.models.roots import TokenScorer
 from rlhf.runtime.deadline import Saved
-from rlhf.training.engine.replicated import Replicated
 
 
 def plain_logprob(model: Any, history: list[int], reply: list[int]) -> torch.Tensor:
@@ -84,7 +82,7 @@ def test_equals_a_plain_loop(monkeypatch, changes, shared):
     monkeypatch.setattr(TokenScorer, "shares_prompts", shared)
     settings, rows = config(**changes), make_rows(3)
     scorer, reference = token_scorer(0), causal_lm(1)
-    objective = DpoObjective(settings, reference_of(reference), shared)
+    objective = RankedObjective(DpoLoss(settings, reference_of(reference)), shared)
     loss, measures = objective(scorer, rows)
     loss.backward()
     found = gradients(scorer)
@@ -120,7 +118,7 @@ def test_a_frozen_trunk_changes_no_trained_gradient():
     whole, frozen = token_scorer(0), token_scorer(0)
     frozen.freeze(1)
     for scorer in (whole, frozen):
-        DpoObjective(config(), reference, True)(scorer, rows)[0].backward()
+        RankedObjective(DpoLoss(config(), reference), True)(scorer, rows)[0].backward()
     expected = gradients(whole)
     found = gradients(frozen)
     assert 0 < len(found) < len(expected)
@@ -129,7 +127,8 @@ def test_a_frozen_trunk_changes_no_trained_gradient():
 
 def test_a_policy_that_is_its_reference_has_loss_log_2():
     scorer, rows = token_scorer(0), make_rows(4)
-    loss, measures = DpoObjective(config(), reference_of(scorer.model), True)(scorer, rows)
+    objective = RankedObjective(DpoLoss(config(), reference_of(scorer.model)), True)
+    loss, measures = objective(scorer, rows)
     assert float(loss.detach()) == pytest.approx(4 * math.log(2), abs=1e-5)
     assert measures["reward_margin"] == pytest.approx(0, abs=1e-5)
 
@@ -175,7 +174,7 @@ def test_smoothed_labels_have_a_best_margin():
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 def test_a_row_of_k_replies_is_the_mean_of_its_pairs(loss):
     settings, reference = config(loss=loss), reference_of(causal_lm(1))
-    objective, scorer = DpoObjective(settings, reference, True), token_scorer(0)
+    objective, scorer = RankedObjective(DpoLoss(settings, reference), True), token_scorer(0)
     (row,) = [row for row in make_rows() if len(row["reply_ids"]) == 4][:1]
     together, _ = objective(scorer, [row])
     together.backward()
@@ -218,31 +217,18 @@ def test_replies_to_one_history_share_a_pass(monkeypatch):
     assert passes == [len(row["reply_ids"]) for row in rows]
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Ask for a stop in one update of all that come."""
-    original, calls = Replicated.step, []
-
-    def step(engine, factor):
-        calls.append(1)
-        if len(calls) == after:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(engine, factor)
-
-    monkeypatch.setattr(Replicated, "step", step)
-
-
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_a_run_in_two_parts_is_the_same_run(tmp_path, monkeypatch, frozen):
     """The reference is that of the start, though the weights have moved."""
     save_set(tmp_path)
     computed = []
-    original = dpo.ReferenceLogprobs.compute
+    original = ReferenceLogprobs.compute
 
     def compute(reference):
         computed.append(1)
         original(reference)
 
-    monkeypatch.setattr(dpo.ReferenceLogprobs, "compute", compute)
+    monkeypatch.setattr(ReferenceLogprobs, "compute", compute)
 
     def run(name: str) -> tuple[list[torch.Tensor], bytes]:
         root = token_scorer(0)

@@ -106,7 +106,7 @@ def test_a_trainings_figures(tmp_path, section, training):
     assert logged == documented(section)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     online = section in ("PPO", "RLOO")
-    phases = "Phases of PPO and RLOO" if online else "Phases of SFT, reward model and DPO"
+    phases = "Phases of PPO and RLOO" if online else "Phases of learning from a dataset"
     speed = documented("TensorBoard only") | documented(phases)
     assert set(events.Tags()["scalars"]) == logged - {"step"} | speed
 
