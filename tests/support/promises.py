@@ -40,7 +40,8 @@ PROMISES: dict[str, dict[str, str]] = {
             tokenizing::TestFeedback.test_a_reply_after_its_history_with_its_label""",
         "`prompt`": "rows::test_impossible_rows_cannot_be_made data_stages::test_tokenize",
         "One format may serve several": "kinds::test_one_format_serves_all_views",
-        "Feedback comes of replies": """preferences::TestLabelled.test_what_was_rejected_is_a_prompt_only
+        "Feedback comes of replies": """
+            preferences::TestLabelled.test_what_was_rejected_is_a_prompt_only
             adapters::TestFeedbackOption.test_ranked_replies_give_good_and_bad_ones""",
     },
     "Datasets by name": {

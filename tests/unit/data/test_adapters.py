@@ -218,7 +218,7 @@ class TestFeedbackOption:
         for preference, signs in zip(rows.preferences, labels.values(), strict=True):
             own = [one for one in rows.feedbacks if one.history == preference.history]
             found = {one.reply: "-+"[one.desirable] for one in own}
-            expected = {reply: sign for reply, sign in zip("abcde", signs, strict=False)}
+            expected = dict(zip("abcde", signs, strict=False))
             assert found == {reply: sign for reply, sign in expected.items() if sign != " "}
             assert {one.group for one in own} == {preference.group}
         assert len({one.id for one in rows.feedbacks}) == len(rows.feedbacks)
