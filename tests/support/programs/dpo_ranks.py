@@ -1,4 +1,4 @@
-"""One rank of a small DPO run, whose last batch leaves a rank without rows."""
+"""One rank of a small DPO run, and of one by KTO, whose last batches leave a rank without rows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rlhf.runtime.options import RunOptions
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
 from rlhf.training.run import TrainingRun
+from support.programs import kto_ranks
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 TOKENS = 64
@@ -70,8 +71,15 @@ def run_dpo(
 
 
 def work(folder: Path, state: Path) -> dict[str, Any]:
+    return {
+        "dpo": _results(run_dpo, folder, state / "dpo", config()),
+        "kto": _results(kto_ranks.run_kto, folder / "kto", state / "kto", kto_ranks.config()),
+    }
+
+
+def _results(run_method: Any, folder: Path, state: Path, settings: Any) -> dict[str, Any]:
     root = token_scorer(0)
-    run, reference = run_dpo(root, folder, state, config())
+    run, reference = run_method(root, folder, state, settings)
     return {
         "model": {name: p.detach() for name, p in root.named_parameters()},
         "metrics": run.journals["metrics"].records(),

@@ -1,4 +1,4 @@
-"""One rank of a small KTO run, whose last batch leaves a rank without rows."""
+"""A small KTO run, whose last batch leaves a rank of two without rows; see ``dpo_ranks``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlhf.runtime.options import RunOptions
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
 from rlhf.training.run import TrainingRun
-from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
+from support.tiny_models import save_rows, token_sequences
 
 TOKENS = 64
 
@@ -80,17 +80,3 @@ def run_kto(
         validate, reference, enrich,
     )  # fmt: skip
     return run, reference
-
-
-def work(folder: Path, state: Path) -> dict[str, Any]:
-    root = token_scorer(0)
-    run, reference = run_kto(root, folder, state, config())
-    return {
-        "model": {name: p.detach() for name, p in root.named_parameters()},
-        "metrics": run.journals["metrics"].records(),
-        "reference": reference.state(),
-    }
-
-
-if __name__ == "__main__":
-    rank_main(work)

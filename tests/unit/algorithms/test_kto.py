@@ -1,11 +1,13 @@
-"""Kahneman-Tversky optimization, against the paper in float64, by hand, and as a run."""
+"""Kahneman-Tversky optimization, against the paper in float64, by hand, and as a run.
+
+On two ranks: see ``test_dpo.py``.
+"""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +15,11 @@ import torch
 from pydantic import ValidationError
 from support.interruptions import interrupt
 from support.plain_losses import token_logprobs
-from support.programs import kto_ranks
 from support.programs.kto_ranks import config, make_rows, run_kto, save_set
 from support.tiny_models import (
     assert_close,
     causal_lm,
     gradients,
-    run_ranks,
     save_rows,
     token_scorer,
 )
@@ -51,7 +51,7 @@ def plain_kl(model: Any, reference: Any, rows: list[dict]) -> float:
 
 
 def plain_loss(model: Any, reference: Any, rows: list[dict], settings: Any) -> torch.Tensor:
-    """Equations 7 and 8: λ_y − v(x, y)."""
+    """Equation 8: λ_y − v(x, y)."""
     z, total = plain_kl(model, reference, rows), torch.tensor(0.0, dtype=torch.float64)
     for row in rows:
         r = plain_ratio(model, reference, row["history_ids"], row["reply_ids"][0])
@@ -192,23 +192,6 @@ def test_a_run_in_two_parts_is_the_same_run(tmp_path, monkeypatch):
     assert len(computed) == 2, "computed again by weights that are not the reference's"
     assert again == metrics
     assert all(map(torch.equal, straight, parts))
-
-
-def test_two_ranks_and_small_passes_equal_one(tmp_path):
-    """The last batch has one row, so a rank has none; z_0 is that of all rows."""
-    save_set(tmp_path)
-    root = token_scorer(0)
-    run, reference = run_kto(root, tmp_path, tmp_path / "one", config(), tokens=12)
-    records = run.journals["metrics"].records()
-    assert any(record.get("kl", 0) > 0.01 for record in records)
-    run_ranks(Path(kto_ranks.__file__), tmp_path, timeout=300)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"rank-{rank}.pt")
-        expected = {name: p.detach() for name, p in root.named_parameters()}
-        assert_close(found["model"], expected, atol=2e-4)
-        torch.testing.assert_close(found["reference"], reference.state(), atol=1e-4, rtol=1e-4)
-        for left, right in zip(found["metrics"], records, strict=True):
-            assert left == pytest.approx(right, abs=2e-3)
 
 
 def toy_rows(shuffled: bool) -> list[dict[str, Any]]:

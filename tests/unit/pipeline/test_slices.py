@@ -152,7 +152,7 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
     put(values, "models.tiny.source", hub)
     put(values, "datasets.demo", {"source": hub, "format": "oasst"})
     put(values, "datasets.local", {"path": "local.jsonl", "format": "oasst"})
-    config = load_config(DIRECT | values | GROUPS)
+    config = load_config(DIRECT | OTHERS | values | GROUPS)
     entry = {**hub, "commit": "a" * 40, "files": {"x": {"sha256": "0" * 64, "size": 1}}}
 
     def cut(**datasets):

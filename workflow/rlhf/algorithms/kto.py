@@ -9,7 +9,7 @@ update:
    them; not below 0, and without a gradient (``KlEstimate``).
 2. r of every reply, with log π_ref from before the first update (``ReferenceLogprobs``).
 3. The loss of a reply: λ_D·(1 − σ(β(r − z_0))) if it is desirable, λ_U·(1 − σ(β(z_0 − r))) if not
-   (section 4.1, equations 7 and 8).
+   (section 4.1, equation 8).
 4. The mean over rows.
 """
 
@@ -78,11 +78,12 @@ def _measures(rows: Rows, ratios: torch.Tensor, ahead: torch.Tensor) -> Measures
         "accuracy": (ahead > 0).double().sum(),
         "kl": sum(row["kl"] for row in rows),
     }
-    shares = ratios.new_tensor([row["share"] for row in rows]).double()
+    exact = ratios.double()
+    shares = exact.new_tensor([row["share"] for row in rows])
     for name, label in (("desirable_logratio", True), ("undesirable_logratio", False)):
         if any(row["desirable"] == label or row["share"] < 1 for row in rows):
-            own = ratios.new_tensor([row["desirable"] == label for row in rows])
-            sums[name] = (own * ratios.double() / shares).sum()
+            own = exact.new_tensor([row["desirable"] == label for row in rows])
+            sums[name] = (own * exact / shares).sum()
     return sums
 
 
