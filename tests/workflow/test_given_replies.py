@@ -69,4 +69,5 @@ def test_they_are_trained_evaluated_and_reported(project: Project) -> None:
     manifest = json.loads((results / "evaluation/alone/manifest.json").read_text())
     assert manifest["metrics"]["orpo_vs_base"] == found["comparisons"]["orpo_vs_base"]
     page = (results / "report/alone/report.html").read_text()
-    assert "Log odds ratio" in page
+    for text in ("Log odds ratio", "ORPO wins against", "Reward, Base → ORPO"):
+        assert text in page
