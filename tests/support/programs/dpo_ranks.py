@@ -19,6 +19,8 @@ from support.programs import kto_ranks
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 TOKENS = 64
+# Good replies count for so much that those to other histories become more probable too: z_0 > 0.
+KTO = kto_ranks.config(beta=0.5, desirable_weight=4.0, undesirable_weight=0.2)
 
 
 def make_rows(count: int = 5) -> list[dict[str, Any]]:
@@ -73,7 +75,7 @@ def run_dpo(
 def work(folder: Path, state: Path) -> dict[str, Any]:
     return {
         "dpo": _results(run_dpo, folder, state / "dpo", config()),
-        "kto": _results(kto_ranks.run_kto, folder / "kto", state / "kto", kto_ranks.config()),
+        "kto": _results(kto_ranks.run_kto, folder / "kto", state / "kto", KTO),
     }
 
 

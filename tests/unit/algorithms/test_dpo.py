@@ -258,7 +258,7 @@ def test_two_ranks_equal_one(tmp_path):
     run_ranks(Path(dpo_ranks.__file__), tmp_path, timeout=300)
     for method, run_method, settings in (
         ("dpo", run_dpo, config()),
-        ("kto", partial(kto_ranks.run_kto, tokens=12), kto_ranks.config()),
+        ("kto", partial(kto_ranks.run_kto, tokens=12), dpo_ranks.KTO),
     ):
         root, folder = token_scorer(0), tmp_path / ("kto" if method == "kto" else "")
         run, reference = run_method(root, folder, tmp_path / method, settings)
