@@ -19,7 +19,7 @@ from support.programs import kto_ranks
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 TOKENS = 64
-# Good replies count for so much that those to other histories become more probable too: z_0 > 0.
+# Good replies count for much, so that those to other histories may become more probable too.
 KTO = kto_ranks.config(beta=0.5, desirable_weight=4.0, undesirable_weight=0.2)
 
 

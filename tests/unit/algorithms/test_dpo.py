@@ -263,7 +263,6 @@ def test_two_ranks_equal_one(tmp_path):
         root, folder = token_scorer(0), tmp_path / ("kto" if method == "kto" else "")
         run, reference = run_method(root, folder, tmp_path / method, settings)
         records = run.journals["metrics"].records()
-        assert method == "dpo" or any(record.get("kl", 0) > 0.01 for record in records)
         for rank in range(2):
             found = torch.load(tmp_path / f"rank-{rank}.pt")[method]
             expected = {name: p.detach() for name, p in root.named_parameters()}
