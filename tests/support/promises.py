@@ -36,8 +36,13 @@ PROMISES: dict[str, dict[str, str]] = {
             adapters::TestPlainText.test_rows_are_plain""",
         "`preference`": """rows::test_impossible_rows_cannot_be_made data_stages::test_tokenize
             formats::TestTrees.test_preferences_are_ranked_best_first""",
+        "`feedback`": """rows::test_impossible_rows_cannot_be_made
+            tokenizing::TestFeedback.test_a_reply_after_its_history_with_its_label""",
         "`prompt`": "rows::test_impossible_rows_cannot_be_made data_stages::test_tokenize",
-        "One format may serve all three": "kinds::test_one_format_serves_all_views",
+        "One format may serve several": "kinds::test_one_format_serves_all_views",
+        "Feedback comes of replies": """
+            preferences::TestLabelled.test_what_was_rejected_is_a_prompt_only
+            adapters::TestFeedbackOption.test_ranked_replies_give_good_and_bad_ones""",
     },
     "Datasets by name": {
         "What you specify overrides": """registry::TestResolution.test_by_its_own_name
@@ -220,6 +225,8 @@ PROMISES: dict[str, dict[str, str]] = {
             tables::TestDelimiters.test_the_first_line_tells_it""",
         "`exclude`": """adapters::TestExclude.test_rows_with_a_text_are_left_out
             adapters::TestExclude.test_replies_and_merged_lists_count""",
+        "`feedback`": """adapters::TestFeedbackOption.test_ranked_replies_give_good_and_bad_ones
+            adapters::TestFeedbackOption.test_what_is_wrong""",
     },
     "Chats": {
         "What chat datasets": """chats::TestContent.test_what_nobody_reads_is_named_once_a_row
@@ -314,7 +321,10 @@ PROMISES: dict[str, dict[str, str]] = {
     },
     "labelled": {
         "`{prompt, completion, label}`": "preferences::TestLabelled.test_layouts_of_other_makers",
-        "A reply that was accepted": """
+        "Every reply is feedback": """
+            preferences::TestLabelled.test_what_was_rejected_is_a_prompt_only
+            preferences::TestLabelled.test_paired_replies_are_feedback_too""",
+        "One that was accepted": """
             preferences::TestLabelled.test_what_was_rejected_is_a_prompt_only""",
         "Replies are texts": REPLIES,
         "`prompt`": f"{PROMPT} format_options::test_prompts_by_template",

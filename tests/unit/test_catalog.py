@@ -25,6 +25,7 @@ OWN = {
     "data/tokenizing.py": "how each view is tokenized",
     "open_assistant/reinforced.py": "what PPO there is given",
     "open_assistant/request.py": "Open-Assistant's trainers",
+    "pages/data_page.py": "words of the columns of files",
     "sources/locks.py": "sections of a lock",
 }
 

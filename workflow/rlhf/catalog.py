@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-View = Literal["conversation", "preference", "prompt"]
+View = Literal["conversation", "preference", "feedback", "prompt"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 
@@ -98,6 +98,25 @@ _POLICY = (
     Plot("Responses that end", "share with an end token", (("eos_rate", "ended"),)),
     Plot("Entropy", "nats per token", (("entropy", "entropy"),)),
     Plot("Clip fraction", "share of tokens", (("clip_fraction", "clipped"),)),
+)
+
+_RANKED = (  # of methods that need no reference
+    Plot("Loss", "per pair", (("loss", _TRAIN), ("validation_loss", _VALIDATION))),
+    Plot(
+        "Accuracy",
+        "share of pairs in people’s order",
+        (("accuracy", _TRAIN), ("validation_accuracy", _VALIDATION)),
+    ),
+    Plot(
+        "Log probability of the replies",
+        "nats per token",
+        (("chosen_logprob", "better reply"), ("rejected_logprob", "worse reply")),
+    ),
+)
+_MARGIN = Plot(
+    "Margin of rewards",
+    "better reply − worse reply",
+    (("reward_margin", _TRAIN), ("validation_reward_margin", _VALIDATION)),
 )
 
 # In the order in which they are built.
@@ -212,6 +231,86 @@ STAGES = (
         ),
     ),
     Row(
+        rule="train_kto",
+        section="kto",
+        parents={"sft": "sft"},
+        start=("sft",),
+        view="feedback",
+        trains=True,
+        threads="threads",
+        gpu=True,
+        hours=12,
+        title="KTO",
+        label="KTO",
+        plots=(
+            Plot("Loss", "per reply", (("loss", _TRAIN), ("validation_loss", _VALIDATION))),
+            Plot(
+                "Accuracy of implicit rewards",
+                "share of replies on their side of the KL",
+                (("accuracy", _TRAIN), ("validation_accuracy", _VALIDATION)),
+            ),
+            Plot(
+                "Log ratio to the reference",
+                "nats per reply",
+                (
+                    ("desirable_logratio", "desirable"),
+                    ("undesirable_logratio", "undesirable"),
+                    ("kl", "KL"),
+                ),
+            ),
+        ),
+    ),
+    Row(
+        rule="train_orpo",
+        section="orpo",
+        parents={"model": "models", "sft": "sft"},
+        start=("model", "sft"),
+        view="preference",
+        trains=True,
+        checks_model=True,
+        threads="threads",
+        gpu=True,
+        hours=12,
+        title="ORPO",
+        label="ORPO",
+        plots=(
+            *_RANKED,
+            Plot(
+                "Log odds ratio",
+                "better reply to worse reply",
+                (("log_odds_ratio", _TRAIN), ("validation_log_odds_ratio", _VALIDATION)),
+            ),
+        ),
+    ),
+    Row(
+        rule="train_simpo",
+        section="simpo",
+        parents={"sft": "sft"},
+        start=("sft",),
+        view="preference",
+        trains=True,
+        threads="threads",
+        gpu=True,
+        hours=12,
+        title="SimPO",
+        label="SimPO",
+        plots=(*_RANKED, _MARGIN),
+    ),
+    Row(
+        rule="train_cpo",
+        section="cpo",
+        parents={"sft": "sft"},
+        start=("sft",),
+        view="preference",
+        trains=True,
+        threads="threads",
+        gpu=True,
+        hours=12,
+        title="CPO",
+        label="CPO",
+        plots=(*_RANKED, _MARGIN),
+    ),
+    Row(
         rule="export_store",
         folder="store",
         slice="store",
@@ -261,8 +360,17 @@ STAGES = (
     Row(
         rule="evaluate",
         section="evaluation",
-        parents={"ppo": "ppo", "rloo": "rloo", "dpo": "dpo", "reward": "reward"},
-        start=("ppo", "rloo", "dpo"),
+        parents={
+            "ppo": "ppo",
+            "rloo": "rloo",
+            "dpo": "dpo",
+            "kto": "kto",
+            "orpo": "orpo",
+            "simpo": "simpo",
+            "cpo": "cpo",
+            "reward": "reward",
+        },
+        start=("ppo", "rloo", "dpo", "kto", "orpo", "simpo", "cpo"),
         held_out={"prompts": "prompt"},
         threads="threads",
         gpu=True,

@@ -165,7 +165,7 @@ def base(section):
 
 
 def parent(section, key):
-    """Manifest of the artifact that a run, or the run that it evaluates, names under a key."""
+    """Manifest of the artifact that a run, or what it starts from, names under a key, if any."""
     return of_run(parents.parent, section, key)
 
 

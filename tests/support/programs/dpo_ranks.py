@@ -1,4 +1,4 @@
-"""One rank of a small DPO run, whose last batch leaves a rank without rows."""
+"""One rank of a small DPO run, and of one by KTO, whose last batches leave a rank without rows."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 
 import torch
 
-from rlhf.algorithms.dpo import DpoObjective, ReferenceLogprobs
+from rlhf.algorithms.dpo import DpoLoss
+from rlhf.algorithms.replies import RankedObjective, ReferenceLogprobs
 from rlhf.config.dpo import DpoConfig
 from rlhf.data.mixture import Mixture
 from rlhf.runtime.options import RunOptions
 from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
 from rlhf.training.run import TrainingRun
+from support.programs import kto_ranks
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
 
 TOKENS = 64
+# Good replies count for much, so that those to other histories may become more probable too.
+KTO = kto_ranks.config(beta=0.5, desirable_weight=4.0, undesirable_weight=0.2)
 
 
 def make_rows(count: int = 5) -> list[dict[str, Any]]:
@@ -55,7 +59,7 @@ def run_dpo(
     data, held_out = (Mixture({"d": folder / "set"}, {}, one) for one in ("train", "validation"))
     engine = Replicated(root, {"": settings.optimizer.learning_rate}, settings.optimizer)
     reference = ReferenceLogprobs(engine, (data, held_out), root.shares_prompts, TOKENS)
-    objective = DpoObjective(settings, reference, root.shares_prompts)
+    objective = RankedObjective(DpoLoss(settings, reference), root.shares_prompts)
 
     def validate() -> dict[str, float]:
         means = mean_over(engine, objective, held_out, TOKENS)
@@ -69,8 +73,15 @@ def run_dpo(
 
 
 def work(folder: Path, state: Path) -> dict[str, Any]:
+    return {
+        "dpo": _results(run_dpo, folder, state / "dpo", config()),
+        "kto": _results(kto_ranks.run_kto, folder / "kto", state / "kto", KTO),
+    }
+
+
+def _results(run_method: Any, folder: Path, state: Path, settings: Any) -> dict[str, Any]:
     root = token_scorer(0)
-    run, reference = run_dpo(root, folder, state, config())
+    run, reference = run_method(root, folder, state, settings)
     return {
         "model": {name: p.detach() for name, p in root.named_parameters()},
         "metrics": run.journals["metrics"].records(),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
-import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from support.programs import dpo_ranks
+from support.interruptions import interrupt
+from support.programs import dpo_ranks, kto_ranks
 from support.programs.dpo_ranks import config, make_rows, run_dpo, save_set
 from support.tiny_models import (
     assert_close,
@@ -25,11 +25,10 @@ from support.tiny_models import (
 )
 from torch.nn import functional as F
 
-from rlhf.algorithms import dpo
-from rlhf.algorithms.dpo import DpoObjective, ipo_loss, reply_logprobs, sigmoid_loss
+from rlhf.algorithms.dpo import DpoLoss, ipo_loss, sigmoid_loss
+from rlhf.algorithms.replies import RankedObjective, ReferenceLogprobs, reply_logprobs
 from rlhf.models.roots import TokenScorer
 from rlhf.runtime.deadline import Saved
-from rlhf.training.engine.replicated import Replicated
 
 
 def plain_logprob(model: Any, history: list[int], reply: list[int]) -> torch.Tensor:
@@ -84,7 +83,7 @@ def test_equals_a_plain_loop(monkeypatch, changes, shared):
     monkeypatch.setattr(TokenScorer, "shares_prompts", shared)
     settings, rows = config(**changes), make_rows(3)
     scorer, reference = token_scorer(0), causal_lm(1)
-    objective = DpoObjective(settings, reference_of(reference), shared)
+    objective = RankedObjective(DpoLoss(settings, reference_of(reference)), shared)
     loss, measures = objective(scorer, rows)
     loss.backward()
     found = gradients(scorer)
@@ -120,7 +119,7 @@ def test_a_frozen_trunk_changes_no_trained_gradient():
     whole, frozen = token_scorer(0), token_scorer(0)
     frozen.freeze(1)
     for scorer in (whole, frozen):
-        DpoObjective(config(), reference, True)(scorer, rows)[0].backward()
+        RankedObjective(DpoLoss(config(), reference), True)(scorer, rows)[0].backward()
     expected = gradients(whole)
     found = gradients(frozen)
     assert 0 < len(found) < len(expected)
@@ -129,7 +128,8 @@ def test_a_frozen_trunk_changes_no_trained_gradient():
 
 def test_a_policy_that_is_its_reference_has_loss_log_2():
     scorer, rows = token_scorer(0), make_rows(4)
-    loss, measures = DpoObjective(config(), reference_of(scorer.model), True)(scorer, rows)
+    objective = RankedObjective(DpoLoss(config(), reference_of(scorer.model)), True)
+    loss, measures = objective(scorer, rows)
     assert float(loss.detach()) == pytest.approx(4 * math.log(2), abs=1e-5)
     assert measures["reward_margin"] == pytest.approx(0, abs=1e-5)
 
@@ -175,7 +175,7 @@ def test_smoothed_labels_have_a_best_margin():
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 def test_a_row_of_k_replies_is_the_mean_of_its_pairs(loss):
     settings, reference = config(loss=loss), reference_of(causal_lm(1))
-    objective, scorer = DpoObjective(settings, reference, True), token_scorer(0)
+    objective, scorer = RankedObjective(DpoLoss(settings, reference), True), token_scorer(0)
     (row,) = [row for row in make_rows() if len(row["reply_ids"]) == 4][:1]
     together, _ = objective(scorer, [row])
     together.backward()
@@ -218,31 +218,18 @@ def test_replies_to_one_history_share_a_pass(monkeypatch):
     assert passes == [len(row["reply_ids"]) for row in rows]
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Ask for a stop in one update of all that come."""
-    original, calls = Replicated.step, []
-
-    def step(engine, factor):
-        calls.append(1)
-        if len(calls) == after:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(engine, factor)
-
-    monkeypatch.setattr(Replicated, "step", step)
-
-
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_a_run_in_two_parts_is_the_same_run(tmp_path, monkeypatch, frozen):
     """The reference is that of the start, though the weights have moved."""
     save_set(tmp_path)
     computed = []
-    original = dpo.ReferenceLogprobs.compute
+    original = ReferenceLogprobs.compute
 
     def compute(reference):
         computed.append(1)
         original(reference)
 
-    monkeypatch.setattr(dpo.ReferenceLogprobs, "compute", compute)
+    monkeypatch.setattr(ReferenceLogprobs, "compute", compute)
 
     def run(name: str) -> tuple[list[torch.Tensor], bytes]:
         root = token_scorer(0)
@@ -262,18 +249,27 @@ def test_a_run_in_two_parts_is_the_same_run(tmp_path, monkeypatch, frozen):
 
 
 def test_two_ranks_equal_one(tmp_path):
-    """The last batch has one row, so a rank has none; the rows held out are two."""
+    """By DPO and by KTO. The last batch has one row, so a rank has none; few rows are held out.
+
+    One rank computes in smaller passes than two: KTO's z_0 is that of the whole batch all the same.
+    """
     save_set(tmp_path)
-    root = token_scorer(0)
-    run, reference = run_dpo(root, tmp_path, tmp_path / "one", config())
+    kto_ranks.save_set(tmp_path / "kto")
     run_ranks(Path(dpo_ranks.__file__), tmp_path, timeout=300)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"rank-{rank}.pt")
-        expected = {name: p.detach() for name, p in root.named_parameters()}
-        assert_close(found["model"], expected, atol=2e-4)
-        torch.testing.assert_close(found["reference"], reference.state(), atol=1e-4, rtol=1e-4)
-        for left, right in zip(found["metrics"], run.journals["metrics"].records(), strict=True):
-            assert left == pytest.approx(right, abs=2e-3)
+    for method, run_method, settings in (
+        ("dpo", run_dpo, config()),
+        ("kto", partial(kto_ranks.run_kto, tokens=12), dpo_ranks.KTO),
+    ):
+        root, folder = token_scorer(0), tmp_path / ("kto" if method == "kto" else "")
+        run, reference = run_method(root, folder, tmp_path / method, settings)
+        records = run.journals["metrics"].records()
+        for rank in range(2):
+            found = torch.load(tmp_path / f"rank-{rank}.pt")[method]
+            expected = {name: p.detach() for name, p in root.named_parameters()}
+            assert_close(found["model"], expected, atol=2e-4)
+            torch.testing.assert_close(found["reference"], reference.state(), atol=1e-4, rtol=1e-4)
+            for left, right in zip(found["metrics"], records, strict=True):
+                assert left == pytest.approx(right, abs=2e-3)
 
 
 def toy_rows(shuffled: bool) -> list[dict[str, Any]]:

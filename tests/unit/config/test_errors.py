@@ -3,6 +3,7 @@ from support.valid_config import put
 
 from rlhf.config.load import load_config, load_config_file
 from rlhf.errors import ConfigError
+from rlhf.pipeline import parents
 
 
 def message(values):
@@ -251,10 +252,25 @@ def test_an_evaluation_of_a_run_without_a_reward_model_names_one(valid):
     assert differ in message(valid)
 
 
+def test_orpo_from_a_base_model_is_evaluated_without_an_sft_run(valid):
+    put(valid, "orpo.alone", {"model": "tiny", "data": {"demo": {}}})
+    put(valid, "evaluation.other", {"orpo": "alone", "reward": "helpful"})
+    config = load_config(valid)
+    assert config.start("orpo", "alone") == ("models", "tiny")
+    assert config.parent("evaluation", "other", "sft") is None
+    assert parents.parent(config, "evaluation", "other", "sft") == []
+    put(valid, "orpo.alone", {"sft": "chat", "data": {"demo": {}}})
+    config = load_config(valid)
+    assert config.parent("evaluation", "other", "sft") == ("sft", "chat")
+
+
 @pytest.mark.parametrize("evaluated", [{}, {"ppo": "final", "rloo": "final"}])
 def test_an_evaluation_is_of_one_run(valid, evaluated):
     put(valid, "evaluation.other", evaluated)
-    assert "evaluation.other: give exactly one of ppo, rloo, dpo: " in message(valid)
+    assert (
+        "evaluation.other: give exactly one of ppo, rloo, dpo, kto, orpo, simpo, cpo: "
+        in message(valid)
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,21 @@ import json
 import pytest
 from support.valid_config import VALID, put
 
+from rlhf.config.cpo import CpoConfig
 from rlhf.config.data import DatasetSlice
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.kto import KtoConfig
 from rlhf.config.load import load_config
 from rlhf.config.mixture import DuplicatesSlice
 from rlhf.config.models import ModelSlice
+from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.report import ReportConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rows import RowsSlice
 from rlhf.config.sft import SftConfig
+from rlhf.config.simpo import SimpoConfig
 from rlhf.config.store import StoreSlice
 from rlhf.config.tokenization import TokenizeSlice
 from rlhf.errors import ConfigError
@@ -30,6 +34,7 @@ SLICES = {
     "fetch_data downloaded": DatasetSlice,
     "tokenize conversation": TokenizeSlice,
     "tokenize preference": TokenizeSlice,
+    "tokenize feedback": TokenizeSlice,
     "tokenize prompt": TokenizeSlice,
     "find_duplicates sft.chat": DuplicatesSlice,
     "find_duplicates ppo.final": DuplicatesSlice,
@@ -39,6 +44,10 @@ SLICES = {
     "export_store reward helpful": StoreSlice,
     "export_store reference chat": StoreSlice,
     "train_dpo direct": DpoConfig,
+    "train_kto direct": KtoConfig,
+    "train_orpo direct": OrpoConfig,
+    "train_simpo direct": SimpoConfig,
+    "train_cpo direct": CpoConfig,
     "train_ppo final": PpoConfig,
     "evaluate final": EvaluationConfig,
     "report final": ReportConfig,
@@ -63,6 +72,8 @@ def config(tmp_path):
     put(values, "sft.chat.data.demo", {"size": 7, "max_validation": 3})
     put(values, "tokenization.conversation.reply_tags", {"length": True})
     put(values, "dpo.direct", {"sft": "chat", "data": {"demo": {}}, "loss": "ipo"})
+    for section in ("kto", "orpo", "simpo", "cpo"):
+        put(values, f"{section}.direct", {"sft": "chat", "data": {"demo": {}}})
     return load_config(values)
 
 

@@ -15,7 +15,12 @@ from rlhf.errors import ConfigError
 
 NAMES = [entry.name for entry in entries()]
 PARAMETERS = {"<src>": "zh", "<tgt>": "en"}
-SERVES = {"conversation": "conversations", "preference": "preferences", "prompt": "prompts"}
+SERVES = {
+    "conversation": "conversations",
+    "preference": "preferences",
+    "feedback": "feedbacks",
+    "prompt": "prompts",
+}
 
 
 def filled(name):

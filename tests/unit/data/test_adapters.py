@@ -11,7 +11,7 @@ from support.read_rows import counted, said
 from rlhf.data.formats.plain import pieces
 from rlhf.data.formats.source import FORMATS, Source
 from rlhf.data.formats.translations import PROMPTS
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 
 HTML = "<p>One &amp; two</p>\n\n<pre>Human: x</pre>\n"
 
@@ -199,6 +199,50 @@ class TestExclude:
         for merge, left in ((False, 2), (True, 1)):
             rows = rows_of("comparison", *records, scores=["s0", "s1"], exclude=["x"], merge=merge)
             assert len(rows.preferences) == left
+
+
+class TestFeedbackOption:
+    @pytest.mark.parametrize(
+        ("way", "labels"),
+        [
+            ("best", {2: "+-", 3: "+--", 4: "+---", 5: "+----"}),
+            ("halves", {2: "+-", 3: "+ -", 4: "++--", 5: "++ --"}),
+        ],
+    )
+    def test_ranked_replies_give_good_and_bad_ones(self, rows_of, way, labels):
+        records = [{"prompt": f"p{k}", "replies": list("abcde"[:k])} for k in labels]
+        plain = rows_of("ranked", *records)
+        rows = rows_of("ranked", *records, feedback=way)
+        assert not plain.feedbacks
+        assert (rows.preferences, rows.prompts) == (plain.preferences, plain.prompts)
+        for preference, signs in zip(rows.preferences, labels.values(), strict=True):
+            own = [one for one in rows.feedbacks if one.history == preference.history]
+            found = {one.reply: "-+"[one.desirable] for one in own}
+            expected = dict(zip("abcde", signs, strict=False))
+            assert found == {reply: sign for reply, sign in expected.items() if sign != " "}
+            assert {one.group for one in own} == {preference.group}
+        assert len({one.id for one in rows.feedbacks}) == len(rows.feedbacks)
+
+    def test_replies_that_wait_for_the_end_and_what_is_known_of_them(self, rows_of):
+        labels = {"quality": {"value": 0.5, "count": 1}}
+        good, bad = (bot(name, rank, labels=labels) for rank, name in enumerate(("x", "y")))
+        rows = rows_of("oasst", tree(user("q", good, bad)), feedback="halves")
+        assert [one.desirable for one in rows.feedbacks] == [True, False]
+        assert [one.properties for one in rows.feedbacks] == list(rows.preferences[0].properties)
+        assert rows.feedbacks[0].properties is not None
+        records = [{"prompt": "p", "response": one, "score": i} for i, one in enumerate("ba")]
+        rows = rows_of("scored", *records, feedback="best")
+        assert {one.reply: one.desirable for one in rows.feedbacks} == {"a": True, "b": False}
+
+    def test_excluded_replies_are_none(self, rows_of):
+        rows = rows_of("ranked", {"prompt": "p", "replies": ["a", "b"]}, feedback="best",
+                       exclude=["b"])  # fmt: skip
+        assert [one.reply for one in rows.feedbacks] == ["a"]
+
+    @pytest.mark.parametrize(("name", "way"), [("ranked", "worst"), ("labelled", "best")])
+    def test_what_is_wrong(self, rows_of, name, way):
+        with pytest.raises(ConfigError, match=r"options\.feedback"):
+            rows_of(name, {"prompt": "p", "replies": ["a", "b"]}, feedback=way)
 
 
 class TestAlpaca:

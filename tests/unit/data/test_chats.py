@@ -228,6 +228,9 @@ class TestLabels:
             rows, faults = read(format, *({**row, column: one} for one in marks), row)
             assert [one.id for one in rows.conversations] == ["1", "3", "5", "6"], format
             assert len(rows.prompts) == 6
+            judged = [(one.id, one.reply, one.desirable) for one in rows.feedbacks]
+            assert judged == [(f"{i}", "Yo", i % 2 == 1) for i in range(1, 5)], format
+            assert rows.feedbacks[0].history == rows.conversations[0].messages[:-1]
             assert faults.filtered == {"rejected_reply": 2}
             assert not faults.unread
 
@@ -245,6 +248,7 @@ class TestLabels:
         row = {"instruction": "Hi", "output": "Yo"}
         rows, faults = read("alpaca", {**row, "label": 0}, {**row, "label": "spam"})
         assert len(rows.conversations) == 2
+        assert not rows.feedbacks
         assert faults.unread == {"label": 2}
         rows, _ = read("alpaca", {**row, "label": False}, label="")
         assert len(rows.conversations) == 1

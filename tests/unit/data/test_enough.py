@@ -11,8 +11,8 @@ from support.oasst_trees import bot, tree, user
 
 from rlhf.config.load import load_config
 from rlhf.core.files import read_json, write_json
-from rlhf.data.enough import demonstrations
-from rlhf.data.mixture import Mixture
+from rlhf.data.enough import demonstrations, require_training
+from rlhf.data.mixture import Mixture, Share
 from rlhf.errors import DataError
 from rlhf.pipeline.following import rows_needed
 from rlhf.stages import check_rows, fetch_data, find_duplicates, tokenize
@@ -90,6 +90,29 @@ def check(built, run="sft.chat", **changes):
     outputs = {"rows": out / "rows.json", "manifest": out / "manifest.json"}
     check_rows.run(stage(run, needs, outputs, *inputs))
     return read_json(out / "rows.json")
+
+
+@pytest.mark.parametrize(("label", "known"), [(True, "desirable"), (False, "undesirable")])
+def test_feedback_of_one_label_is_refused(tmp_path, label, known):
+    """Before anything trains, by ``check_rows`` too; a set may have one label beside another."""
+    rows = [{"id": str(i), "history_ids": [1], "reply_ids": [[2]]} for i in range(4)]
+    for name, labels in (("one", [label] * 4), ("other", [not label] * 3 + [label])):
+        marked = [row | {"desirable": own} for row, own in zip(rows, labels, strict=True)]
+        datasets.Dataset.from_list(marked).save_to_disk(str(tmp_path / name / "train"))
+    one = Mixture({"one": tmp_path / "one"}, {}, "train")
+    expected = rf"All 4 replies to train on are {known}\.(.|\n)*options\.feedback: best"
+    with pytest.raises(DataError, match=expected):
+        require_training("kto.yes", [], one)
+    folders = {name: tmp_path / name for name in ("one", "other")}
+    require_training("kto.yes", [], Mixture(folders, {}, "train"))
+    # Rows that are left out are not there: the other set's good or bad ones are none of these.
+    left = {"other": {"0", "1", "2"}}
+    with pytest.raises(DataError, match="All 5 replies"):
+        require_training("kto.yes", [], Mixture(folders, {}, "train", left))
+    weighed = Mixture(folders, {"one": Share(weight=1), "other": Share(weight=3)}, "train")
+    share = 1 / 4 + 3 / 4 * 1 / 4
+    assert weighed.true_share("desirable") == pytest.approx(share if label else 1 - share)
+    assert weighed.true_share("another") is None
 
 
 PROMPTS = [f"Question number {i}?" for i in range(40)]

@@ -495,6 +495,20 @@ class TestLabelled:
         assert [one.id for one in rows.prompts] == ["1", "2"]
         assert not rows.preferences
         assert counted(rows) == {"rejected_reply": 1}
+        assert [(one.id, one.reply, one.desirable) for one in rows.feedbacks] == [
+            ("1", "no", False),
+            ("2", "yes", True),
+        ]
+
+    def test_paired_replies_are_feedback_too(self, rows_of):
+        """But for one that has both labels."""
+        both = {**self.GOOD, "completion": "both"}
+        rows = rows_of("labelled", self.GOOD, self.BAD, both, {**both, "label": False}, pairs=True)
+        assert [(one.id, one.reply, one.desirable) for one in rows.feedbacks] == [
+            ("1", "yes", True),
+            ("2", "no", False),
+        ]
+        assert len(rows.preferences) == 1
 
     @pytest.mark.parametrize("label", [1, 0, 1.0, 0.0, "1", "0", "True", "false", " true "])
     def test_labels_as_files_of_other_kinds_have_them(self, rows_of, label):

@@ -14,6 +14,7 @@ from rlhf.data.rows import (
     ROW_GROUP,
     VIEWS,
     Conversation,
+    Feedback,
     Message,
     Preference,
     Prompt,
@@ -33,6 +34,8 @@ ROWS = [
     (Preference("p", "g", (USER,), ("best", "worse", "worst")), "validation"),
     (Preference("q", "g", (USER, RATED, USER), ("1", "0"), (KNOWN, None)), "train"),
     (Prompt("r", "g", (USER, REPLY, USER)), "train"),
+    (Feedback("s", "g", (USER, RATED, USER), "yes", True, KNOWN), "train"),
+    (Feedback("s2", "g", (USER,), "no\n", False), "validation"),
     (Conversation("t", "g", (Message("text", "plain"),)), "train"),
     (
         Conversation("u", "g", (USER, Message("assistant", "no", trained=False), USER, REPLY)),
@@ -40,13 +43,16 @@ ROWS = [
     ),
 ]
 
+NO = ROWS[5][0]
+
 
 def test_rows_come_back_as_they_were(tmp_path):
     write_rows(tmp_path, ROWS)
     everything = Rows.read(tmp_path)
     found = [*everything.conversations, *everything.preferences, *everything.prompts]
+    found += everything.feedbacks
     assert sorted(found, key=lambda row: row.id) == [row for row, _ in ROWS]
-    assert Rows.read(tmp_path, "validation") == Rows(preferences=[ROWS[1][0]])
+    assert Rows.read(tmp_path, "validation") == Rows(preferences=[ROWS[1][0]], feedbacks=[NO])
 
 
 def test_equal_rows_give_equal_bytes(tmp_path):
@@ -70,6 +76,7 @@ def test_equal_rows_give_equal_bytes(tmp_path):
         lambda: Prompt("x", "g", (REPLY, USER)),
         lambda: Prompt("x", "g", (USER, USER)),
         lambda: Preference("x", "g", (USER,), ("alone",)),
+        lambda: Feedback("x", "g", (USER, REPLY), "again", True),
         lambda: Preference("x", "g", (USER,), ("1", "2"), (KNOWN,)),
     ],
 )

@@ -13,7 +13,8 @@ from support.written import write_dataset
 from rlhf.data.arrow import DATA_FILE, DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.labels import IGNORED
-from rlhf.data.rows import Conversation, Message, Preference, Prompt
+from rlhf.data.rows import Conversation, Feedback, Message, Preference, Prompt, Properties
+from rlhf.data.tags import ReplyTags
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import DataError
 
@@ -400,3 +401,51 @@ class TestFolder:
         opened = datasets.load_from_disk(str(tmp_path))
         assert len(opened) == 0
         assert opened.features == features_of(view)
+
+
+class TestFeedback:
+    row = Feedback("row", "g", TURNS, "second answer", False)
+
+    def test_a_reply_after_its_history_with_its_label(self, encoder):
+        (sample,), tally = run(encoder, self.row, "feedback", 500)
+        reply = encoder.reply(TURNS, "second answer")
+        history = encoder.prompt(TURNS)
+        expected = {"id": "row", "history_ids": history, "reply_ids": [reply], "desirable": False}
+        assert sample == expected
+        counts = tally.as_dict("feedback")
+        assert (counts["rows"], counts["desirable"]) == (1, 0)
+        assert counts["tokens"] == len(history) + len(reply)
+        good = Feedback("row", "g", TURNS, "second answer", True)
+        assert run(encoder, good, "feedback", 500)[1].as_dict("feedback")["desirable"] == 1
+
+    def test_the_oldest_turns_go_and_never_the_reply(self, encoder):
+        reply = encoder.reply(TURNS, "second answer")
+        limit = len(encoder.prompt(TURNS)) + len(reply) - 1
+        (sample,), tally = run(encoder, self.row, "feedback", limit)
+        assert sample["history_ids"] == encoder.prompt(TURNS[2:])
+        assert sample["reply_ids"] == [reply]
+        assert tally.truncations == {"turns": 1}
+
+    def test_what_does_not_fit_is_dropped(self, encoder):
+        history = (user(LONG),)
+        row = Feedback("row", "g", history, "yes", True)
+        limit = len(encoder.prompt(history)) + len(encoder.reply(history, "yes")) - 1
+        found, tally = run(encoder, row, "feedback", limit)
+        assert (found, tally.dropped) == ([], {"long_question": 1})
+        (sample,), _ = run(encoder, row, "feedback", limit, min_prefix=4)
+        assert len(sample["history_ids"]) + len(sample["reply_ids"][0]) == limit
+        row = Feedback("row", "g", (user("q"),), LONG, True)
+        found, tally = run(encoder, row, "feedback", len(encoder.reply((user("q"),), LONG)))
+        assert (found, tally.dropped) == ([], {"overlong": 1})
+        with pytest.raises(DataError, match=r"tokenization\.feedback\.max_length"):
+            run(encoder, row, "feedback", 20, overlong="error")
+
+    def test_a_tag_stands_before_the_reply(self, encoder):
+        known = Properties(lang="en", quality=0.5)
+        row = Feedback("row", "g", TURNS, "second answer", True, known)
+        tags = ReplyTags(0.0, False)
+        (sample,), _ = run(encoder, row, "feedback", 500, reply_tags=tags)
+        ranked = Preference("row", "g", TURNS, ("second answer", "b"), (known, None))
+        (both,), _ = run(encoder, ranked, "preference", 500, reply_tags=tags)
+        assert sample["reply_ids"] == both["reply_ids"][:1]
+        assert sample["reply_ids"] != [encoder.reply(TURNS, "second answer")]

@@ -10,16 +10,24 @@ import yaml
 from support.page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.adapter import AdapterConfig
+from rlhf.config.cpo import CpoConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.kto import KtoConfig
+from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.config.sft import SftConfig
+from rlhf.config.simpo import SimpoConfig
 
 SECTIONS = {
     "Supervised fine-tuning": SftConfig,
     "Reward model": RewardConfig,
     "DPO": DpoConfig,
+    "KTO": KtoConfig,
+    "ORPO": OrpoConfig,
+    "SimPO": SimpoConfig,
+    "CPO": CpoConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
 }

@@ -11,14 +11,21 @@ from typing import Any
 import pytest
 from support import tiny_online
 from support.page_tables import names, tables
-from support.programs import dpo_ranks
+from support.programs import dpo_ranks, kto_ranks
 from support.programs.supervised_ranks import config, make_rows, train_root
 from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rlhf.algorithms.cpo import CpoLoss
+from rlhf.algorithms.orpo import OrpoLoss
+from rlhf.algorithms.replies import RankedObjective, RowLoss
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
+from rlhf.algorithms.simpo import SimpoLoss
+from rlhf.config.cpo import CpoConfig
+from rlhf.config.orpo import OrpoConfig
 from rlhf.config.reward import RewardConfig
+from rlhf.config.simpo import SimpoConfig
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.held_out import score_held_out
 from rlhf.evaluation.statistics import calibration_curve
@@ -76,6 +83,45 @@ def train_dpo(folder: Path) -> TrainingRun:
     )[0]
 
 
+def train_kto(folder: Path) -> TrainingRun:
+    kto_ranks.save_set(folder)
+    events, settings = folder / "events", kto_ranks.config(epochs=1)
+    return kto_ranks.run_kto(
+        token_scorer(), folder, folder / "state", settings, tensorboard=events
+    )[0]
+
+
+def train_ranked(folder: Path, loss: RowLoss, settings: Any) -> TrainingRun:
+    dpo_ranks.save_set(folder)
+    model, objective = token_scorer(), RankedObjective(loss, True)
+    rows = Mixture({"d": folder / "set"}, {}, "train")
+
+    def validate() -> dict[str, float]:
+        measures = mean_over(model, objective, [rows[0]], 64)
+        return {f"validation_{name}": value for name, value in measures.items()}
+
+    options = RunOptions("x.x", folder / "state", {}, tensorboard=folder / "events")
+    return train_root(model, objective, rows, settings, options, 64, validate)
+
+
+RANKED = {"sft": "m", "data": {"d": {}}, "precision": "float32"}
+
+
+def train_orpo(folder: Path) -> TrainingRun:
+    settings = OrpoConfig.model_validate(RANKED)
+    return train_ranked(folder, OrpoLoss(settings), settings)
+
+
+def train_simpo(folder: Path) -> TrainingRun:
+    settings = SimpoConfig.model_validate(RANKED)
+    return train_ranked(folder, SimpoLoss(settings), settings)
+
+
+def train_cpo(folder: Path) -> TrainingRun:
+    settings = CpoConfig.model_validate(RANKED)
+    return train_ranked(folder, CpoLoss(settings), settings)
+
+
 def train_ppo(folder: Path) -> TrainingRun:
     prompts = tiny_online.save_prompts(folder / "set")
     return tiny_online.trainer(
@@ -96,6 +142,10 @@ def train_rloo(folder: Path) -> TrainingRun:
         ("SFT", train_sft),
         ("Reward model", train_reward),
         ("DPO", train_dpo),
+        ("KTO", train_kto),
+        ("ORPO", train_orpo),
+        ("SimPO", train_simpo),
+        ("CPO", train_cpo),
         ("PPO", train_ppo),
         ("RLOO", train_rloo),
     ],
@@ -106,9 +156,17 @@ def test_a_trainings_figures(tmp_path, section, training):
     assert logged == documented(section)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     online = section in ("PPO", "RLOO")
-    phases = "Phases of PPO and RLOO" if online else "Phases of SFT, reward model and DPO"
+    phases = "Phases of PPO and RLOO" if online else "Phases of learning from a dataset"
     speed = documented("TensorBoard only") | documented(phases)
     assert set(events.Tags()["scalars"]) == logged - {"step"} | speed
+
+
+def test_figures_of_dpo_with_a_term_of_sft(tmp_path):
+    dpo_ranks.save_set(tmp_path)
+    settings = dpo_ranks.config(epochs=1, sft_coefficient=0.5)
+    run, _ = dpo_ranks.run_dpo(token_scorer(), tmp_path, tmp_path / "state", settings)
+    logged = {name for record in run.journals["metrics"].records() for name in record}
+    assert logged == documented("DPO") | documented("DPO: SFT's term")
 
 
 def test_a_compared_samplers_figures(tmp_path):

@@ -13,13 +13,17 @@ from rlhf.sources.locks import Lock, lock_path
 ARTIFACTS = {
     "fetch_model": ["tiny"],
     "fetch_data": ["demo"],
-    "tokenize": ["conversation", "preference", "prompt"],
+    "tokenize": ["conversation", "preference", "feedback", "prompt"],
     "find_duplicates": ["sft.chat", "reward.helpful", "ppo.final"],
     "check_rows": ["sft.chat", "reward.helpful", "ppo.final"],
     "train_sft": ["chat"],
     "train_reward": ["helpful"],
     "export_store": ["reward helpful", "reference chat"],
     "train_dpo": ["direct"],
+    "train_kto": ["yes"],
+    "train_orpo": ["alone"],
+    "train_simpo": ["simple"],
+    "train_cpo": ["contrast"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
     "evaluate": ["final"],
@@ -27,11 +31,17 @@ ARTIFACTS = {
 }
 GROUPS = {"rloo": {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}}
 DIRECT = {"dpo": {"direct": {"sft": "chat", "data": {"demo": {}}}}}
+OTHERS = {
+    "kto": {"yes": {"sft": "chat", "data": {"demo": {}}}},
+    "orpo": {"alone": {"model": "tiny", "data": {"demo": {}}}},
+    "simpo": {"simple": {"sft": "chat", "data": {"demo": {}}}},
+    "cpo": {"contrast": {"sft": "chat", "data": {"demo": {}}}},
+}
 STORES = {"export_store reward helpful", "export_store reference chat"}
 
 
 def slices(values):
-    config = load_config(DIRECT | values | GROUPS)
+    config = load_config(DIRECT | OTHERS | values | GROUPS)
     return {
         f"{stage} {name}": canonical_slice(config, stage, *name.split())
         for stage, names in ARTIFACTS.items()
@@ -69,6 +79,11 @@ def slices(values):
         ),
         ("reward.helpful.score_l2", 0.1, {"train_reward helpful"}),
         ("dpo.direct", DIRECT["dpo"]["direct"] | {"beta": 0.3}, {"train_dpo direct"}),
+        ("tokenization.feedback", {"max_length": 64}, {"tokenize feedback"}),
+        ("kto", {"yes": OTHERS["kto"]["yes"] | {"beta": 0.3}}, {"train_kto yes"}),
+        ("orpo", {"alone": OTHERS["orpo"]["alone"] | {"epochs": 2}}, {"train_orpo alone"}),
+        ("simpo", {"simple": OTHERS["simpo"]["simple"] | {"margin": 0}}, {"train_simpo simple"}),
+        ("cpo", {"contrast": OTHERS["cpo"]["contrast"] | {"beta": 1}}, {"train_cpo contrast"}),
         ("store.max_batch_size", 8, STORES),
         ("ppo.final.kl.coefficient", 0.7, {"train_ppo final"}),
         ("ppo.final.kl.controller", "adaptive", {"train_ppo final"}),
@@ -137,7 +152,7 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
     put(values, "models.tiny.source", hub)
     put(values, "datasets.demo", {"source": hub, "format": "oasst"})
     put(values, "datasets.local", {"path": "local.jsonl", "format": "oasst"})
-    config = load_config(DIRECT | values | GROUPS)
+    config = load_config(DIRECT | OTHERS | values | GROUPS)
     entry = {**hub, "commit": "a" * 40, "files": {"x": {"sha256": "0" * 64, "size": 1}}}
 
     def cut(**datasets):

@@ -99,6 +99,7 @@ def test_fetch_data(fetch, tmp_path):
     assert {view: sum(splits.values()) for view, splits in rows.items()} == {
         "conversation": 180,
         "preference": 60,
+        "feedback": 0,
         "prompt": 120,
     }
     assert all(splits["train"] and splits["validation"] for splits in rows.values())

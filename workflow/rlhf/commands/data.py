@@ -135,7 +135,7 @@ def _usage(name: str) -> str:
 
 def _check(args: argparse.Namespace) -> int:
     from rlhf.data.formats.source import Source
-    from rlhf.data.rows import view_of
+    from rlhf.data.rows import replies_of, view_of
 
     values = _values(args.name, args.config)
     path = args.path or values.get("path") or _absent(args.name, values)
@@ -160,8 +160,9 @@ def _check(args: argparse.Namespace) -> int:
         print(f"\nfirst {view}, {row.id}:")
         for message in getattr(row, "messages", None) or row.history:
             print(f"  {message.role}: {_short(message.content)}")
-        for place, reply in enumerate(getattr(row, "replies", ()), start=1):
-            print(f"  {place}. {_short(reply)}")
+        for place, reply in enumerate(replies_of(row), start=1):
+            judged = {True: "good", False: "bad", None: place}[getattr(row, "desirable", None)]
+            print(f"  {judged}. {_short(reply)}")
     return 0
 
 

@@ -16,6 +16,7 @@ class StageSplit(Strict):
 
     conversation: float = key(ge=0, about="part that demonstrations come from")
     preference: float = key(ge=0, about="part that preferences come from")
+    feedback: float = key(0.0, ge=0, about="part that single replies for KTO come from")
     prompt: float = key(ge=0, about="part that prompts come from")
 
     @model_validator(mode="before")
@@ -26,8 +27,9 @@ class StageSplit(Strict):
 
     @model_validator(mode="after")
     def _something_is_there(self) -> StageSplit:
-        if not self.conversation + self.preference + self.prompt:
-            raise ValueError("one of conversation, preference and prompt has to be more than 0")
+        if not sum(dict(self).values()):
+            parts = ", ".join(type(self).model_fields)
+            raise ValueError(f"one of {parts} has to be more than 0")
         return self
 
 
@@ -82,7 +84,8 @@ class DatasetConfig(Strict):
         {},
         about="options of the format, see docs/data.md, and `invalid` (`error`, or `drop` to count "
         "faulty rows and continue), `field` (key of the list of rows in a JSON file) and `exclude` "
-        "(texts; rows that contain one of them are left out)",
+        "(texts; rows that contain one of them are left out) and `feedback` (`best` or `halves`: "
+        "ranked replies also give single ones, good or bad)",
     )
     validation_fraction: float = key(
         0.1,

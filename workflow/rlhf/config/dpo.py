@@ -40,6 +40,12 @@ class DpoConfig(OfflineConfig):
         "alone",
         source="Mitchell 2023",
     )
+    sft_coefficient: float = key(
+        0.0,
+        ge=0,
+        about="weight of SFT's loss on the better reply of each pair, per token; 0: DPO alone",
+        source="Pang et al. 2024 (RPO); LLaMA-Factory's `pref_ftx`",
+    )
     optimizer: DpoOptimizerConfig = key(DpoOptimizerConfig(), about="AdamW and its schedule")
 
     @model_validator(mode="after")

@@ -15,6 +15,10 @@ class EvaluatedConfig(Strict):
     dpo: str | None = key(
         None, about="or: name of the DPO run; `reward` has to be given then", pattern=NAME_PATTERN
     )
+    kto: str | None = key(None, about="or: name of the KTO run; likewise", pattern=NAME_PATTERN)
+    orpo: str | None = key(None, about="or: name of the ORPO run; likewise", pattern=NAME_PATTERN)
+    simpo: str | None = key(None, about="or: name of the SimPO run; likewise", pattern=NAME_PATTERN)
+    cpo: str | None = key(None, about="or: name of the CPO run; likewise", pattern=NAME_PATTERN)
 
     @model_validator(mode="after")
     def _one_run(self) -> EvaluatedConfig:

@@ -71,4 +71,4 @@ class DuplicatesConfig(Strict):
 class DuplicatesSlice(DuplicatesConfig):
     """What ``find_duplicates`` gets: a run's part about duplicates, and the view it trains on."""
 
-    view: Literal["conversation", "preference", "prompt"] = key(about="the view")
+    view: Literal["conversation", "preference", "feedback", "prompt"] = key(about="the view")

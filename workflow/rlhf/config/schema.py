@@ -10,10 +10,13 @@ from pydantic import model_validator
 from rlhf.catalog import SECTIONS
 from rlhf.config.base import Strict, key
 from rlhf.config.cluster import ClusterConfig, cluster_problems
+from rlhf.config.cpo import CpoConfig
 from rlhf.config.data import DatasetConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.kto import KtoConfig
 from rlhf.config.models import ModelConfig
+from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.problems import name_problem, suggest
 from rlhf.config.registry import is_known, resolve_datasets
@@ -22,6 +25,7 @@ from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.config.runtime import RuntimeConfig
 from rlhf.config.sft import SftConfig
+from rlhf.config.simpo import SimpoConfig
 from rlhf.config.store import StoreConfig
 from rlhf.config.tokenization import TokenizationConfig
 
@@ -37,6 +41,10 @@ class Config(Strict):
     sft: dict[str, SftConfig] = key({}, about="supervised fine-tuning runs, by name")
     reward: dict[str, RewardConfig] = key({}, about="reward models, by name")
     dpo: dict[str, DpoConfig] = key({}, about="DPO runs, by name")
+    kto: dict[str, KtoConfig] = key({}, about="KTO runs, by name")
+    orpo: dict[str, OrpoConfig] = key({}, about="ORPO runs, by name")
+    simpo: dict[str, SimpoConfig] = key({}, about="SimPO runs, by name")
+    cpo: dict[str, CpoConfig] = key({}, about="CPO runs, by name")
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
     rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")

@@ -1,4 +1,4 @@
-"""From rows to tokens: the three views, and how long a sample may be in each."""
+"""From rows to tokens: the views of data, and how long a sample may be in each."""
 
 from __future__ import annotations
 
@@ -96,14 +96,17 @@ class TokenizeSlice(ConversationViewConfig, PreferenceViewConfig):
     A key that the view does not have keeps its default.
     """
 
-    view: Literal["conversation", "preference", "prompt"] = key(about="the view")
+    view: Literal["conversation", "preference", "feedback", "prompt"] = key(about="the view")
 
 
 class TokenizationConfig(Strict):
-    """The three views."""
+    """The views of data."""
 
     conversation: ConversationViewConfig = key(ConversationViewConfig(), about="demonstrations")
     preference: PreferenceViewConfig = key(PreferenceViewConfig(), about="ranked replies")
+    feedback: ReplyViewConfig = key(
+        ReplyViewConfig(), about="single replies that are good or bad, for KTO"
+    )
     prompt: ViewConfig = key(
         ViewConfig(max_length=256, overlong="drop"), about="prompts for PPO and evaluation"
     )

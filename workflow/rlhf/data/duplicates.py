@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.core.digest import digest_value
-from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, read_rows
+from rlhf.data.rows import SPLITS, VIEWS, Conversation, Feedback, Row, read_rows, replies_of
 
 if TYPE_CHECKING:
     from rensa import RMinHash
@@ -83,14 +83,16 @@ class Match:
 
 
 def whole_text(dataset: str, split: str, row: Row) -> Text:
-    """All that a row says: every turn, and every reply of a preference in its rank."""
+    """All that a row says: every turn, every reply of a preference in its rank, every label."""
     messages = row.messages if isinstance(row, Conversation) else row.history
     # Who leaves out a row of which more turns are trained loses them.
     parts: list[tuple[str, str]] = [
         (one.role if one.trained else "context", _plain(one.content)) for one in messages
     ]
-    if isinstance(row, Preference):
-        parts += [("reply", _plain(reply)) for reply in row.replies]
+    kind = "reply"
+    if isinstance(row, Feedback):
+        kind = "desirable" if row.desirable else "undesirable"
+    parts += [(kind, _plain(reply)) for reply in replies_of(row)]
     content = "\n".join(text for _, text in parts)
     return Text(Place(dataset, split, row.id), row.group, digest_value(parts), content)
 

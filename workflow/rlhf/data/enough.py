@@ -22,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 # The standard deviation of 10 numbers is off by a quarter of itself, that of 2 by two thirds.
 FEW = 10
+DESIRABLE = "desirable"  # column of the feedback view
 
 
 def require_training(run: str, manifests: Sequence[Path], rows: Mixture) -> None:
-    """Refuse a run that has nothing to train on.
+    """Refuse a run that has nothing to train on, or replies of one label alone.
 
     Args:
         run: section and name, such as ``sft.chat``.
@@ -36,6 +37,7 @@ def require_training(run: str, manifests: Sequence[Path], rows: Mixture) -> None
         DataError: says whether rows were held out, left to other stages, or left out as copies.
     """
     if len(rows):
+        _require_both_labels(run, rows)
         return
     known = [read_manifest(path) for path in manifests]
     names = ", ".join(path.parent.name for path in manifests)
@@ -59,6 +61,21 @@ def require_training(run: str, manifests: Sequence[Path], rows: Mixture) -> None
         where=f"{run}.data: {names}",
         expected="at least one row",
         hint=hint,
+    )
+
+
+def _require_both_labels(run: str, rows: Mixture) -> None:
+    """Refuse feedback that is all good or all bad: nothing can be told apart by it."""
+    share = rows.true_share(DESIRABLE)
+    if share is None or 0 < share < 1:
+        return
+    known, other = ("desirable", "undesirable")[:: 1 if share else -1]
+    raise DataError(
+        f"All {len(rows)} replies to train on are {known}.",
+        where=f"{run}.data: {', '.join(rows.sizes)}",
+        expected="replies of both labels",
+        hint=f"add a dataset that has {other} replies; of ranked replies, "
+        "`datasets.<name>.options.feedback: best` makes both",
     )
 
 

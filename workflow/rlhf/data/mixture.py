@@ -7,6 +7,7 @@ in the middle of an epoch from its step alone.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,20 @@ class Mixture:
     def sizes(self) -> dict[str, int]:
         """Dataset name → its rows."""
         return {name: len(kept) for name, kept in zip(self._names, self._kept, strict=True)}
+
+    def true_share(self, column: str) -> float | None:
+        """Share of an epoch's rows for which a column of booleans says true.
+
+        None: the sets have no such column, or there are no rows.
+        """
+        if not self.rows_per_epoch or any(column not in one.column_names for one in self._sets):
+            return None
+        shares = [
+            float(np.mean(one.data.column(column).take(kept).to_pylist())) if len(kept) else 0.0
+            for one, kept in zip(self._sets, self._kept, strict=True)
+        ]
+        rows = [self.epoch_rows[name] for name in self._names]
+        return sum(map(operator.mul, shares, rows)) / self.rows_per_epoch
 
     @property
     def rows_per_epoch(self) -> int:

@@ -7,11 +7,11 @@ message: its patterns are matched at the beginning alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, read_rows
+from rlhf.data.rows import SPLITS, VIEWS, read_rows, texts_of
 
 PHRASES = (
     "As a large language model",
@@ -60,7 +60,7 @@ def count(
         rows = 0
         for row in read_rows(folders[name], view, split):
             rows += 1
-            texts = list(_texts(row))
+            texts = list(texts_of(row))
             for phrase, pattern in patterns.items():
                 hit = next(filter(None, map(pattern.search, texts)), None)
                 if hit is None:
@@ -73,9 +73,3 @@ def count(
         place = {"dataset": name, "view": view, "split": split, "of": rows}
         found += [place | {"phrase": phrase} | entry for phrase, entry in entries.items()]
     return found
-
-
-def _texts(row: Row) -> Iterator[str]:
-    messages = row.messages if isinstance(row, Conversation) else row.history
-    yield from (message.content for message in messages)
-    yield from row.replies if isinstance(row, Preference) else ()

@@ -1,7 +1,7 @@
 """Rows: what every format is turned into, and the Parquet files that hold them.
 
-A rows folder has one file per view: ``conversation.parquet``, ``preference.parquet`` and
-``prompt.parquet``. Their column ``split`` is ``train`` or ``validation``.
+A rows folder has one file per view: ``conversation.parquet``, ``preference.parquet``,
+``feedback.parquet`` and ``prompt.parquet``. Their column ``split`` is ``train`` or ``validation``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROLES: tuple[Role, ...] = get_args(Role)[:3]  # of a dialogue
 TEXT: Role = "text"  # plain text for language modelling: alone, and without a template
 RATINGS = ("quality", "humor", "creativity")
 SPLITS = ("train", "validation")
-VIEWS = ("conversation", "preference", "prompt")
+VIEWS = ("conversation", "preference", "feedback", "prompt")
 ROW_GROUP = 1024  # rows held in memory while writing and reading
 
 
@@ -124,6 +124,30 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """A history, one reply to it, and whether that was a good one.
+
+    Attributes:
+        id: leads back to the row of the source.
+        group: digest of the root prompt; decides the split.
+        history: ends with the user.
+        reply: the reply.
+        desirable: whether people want such replies.
+        properties: what is known of the reply besides.
+    """
+
+    id: str
+    group: str
+    history: tuple[Message, ...]
+    reply: str
+    desirable: bool
+    properties: Properties | None = None
+
+    def __post_init__(self) -> None:
+        _check_turns(self.id, self.history, last="user")
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A history that waits for a reply; it ends with the user."""
 
@@ -135,7 +159,7 @@ class Prompt:
         _check_turns(self.id, self.history, last="user")
 
 
-Row: TypeAlias = Conversation | Preference | Prompt
+Row: TypeAlias = Conversation | Preference | Feedback | Prompt
 
 
 def _check_turns(row: str, messages: tuple[Message, ...], last: str) -> None:
@@ -158,12 +182,18 @@ def view_of(row: Row) -> str:
     return type(row).__name__.lower()
 
 
+def replies_of(row: Row) -> tuple[str, ...]:
+    """The replies that a row compares or judges; of a conversation and of a prompt none."""
+    if isinstance(row, Preference):
+        return row.replies
+    return (row.reply,) if isinstance(row, Feedback) else ()
+
+
 def texts_of(row: Row) -> Iterator[str]:
     """All texts of a row."""
     for message in row.messages if isinstance(row, Conversation) else row.history:
         yield message.content
-    if isinstance(row, Preference):
-        yield from row.replies
+    yield from replies_of(row)
 
 
 @dataclass
@@ -173,12 +203,14 @@ class Rows:
     Attributes:
         conversations: rows of the view ``conversation``.
         preferences: rows of the view ``preference``.
+        feedbacks: rows of the view ``feedback``.
         prompts: rows of the view ``prompt``.
         counts: reason → how much of the source was dropped for it.
     """
 
     conversations: list[Conversation] = field(default_factory=list)
     preferences: list[Preference] = field(default_factory=list)
+    feedbacks: list[Feedback] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -205,10 +237,12 @@ def _schemas() -> dict[str, Any]:
     turn.append(("trained", pa.bool_()))
     messages = pa.list_(pa.struct(turn))
     replies = [("replies", pa.list_(pa.string())), ("properties", pa.list_(properties))]
+    judged = [("reply", pa.string()), ("desirable", pa.bool_()), ("properties", properties)]
     common = [("id", pa.string()), ("group", pa.string()), ("split", pa.string())]
     return {
         "conversation": pa.schema([*common, ("messages", messages)]),
         "preference": pa.schema([*common, ("history", messages), *replies]),
+        "feedback": pa.schema([*common, ("history", messages), *judged]),
         "prompt": pa.schema([*common, ("history", messages)]),
     }
 
@@ -269,6 +303,9 @@ def _as_record(row: Row) -> dict[str, Any]:
     if isinstance(row, Preference):
         record["replies"] = list(row.replies)
         record["properties"] = [_as_struct(one) for one in row.properties]
+    if isinstance(row, Feedback):
+        record |= {"reply": row.reply, "desirable": row.desirable}
+        record["properties"] = _as_struct(row.properties)
     return record
 
 
@@ -285,7 +322,7 @@ class RowsFile:
 
     Args:
         folder: a rows folder.
-        view: ``conversation``, ``preference`` or ``prompt``.
+        view: one of ``VIEWS``.
 
     Raises:
         IntegrityError: the file is absent or is not a rows file.
@@ -323,6 +360,10 @@ def _from_columns(view: str, batch: pa.RecordBatch) -> Iterator[Row]:
     histories = _messages(batch.column("history"))
     if view == "prompt":
         return map(Prompt, ids, groups, histories)
+    if view == "feedback":
+        texts, labels = (batch.column(name).to_pylist() for name in ("reply", "desirable"))
+        of_reply = map(_from_struct, batch.column("properties").to_pylist())
+        return map(Feedback, ids, groups, histories, texts, labels, of_reply)
     replies = map(tuple, batch.column("replies").to_pylist())
     known = [tuple(map(_from_struct, one)) for one in batch.column("properties").to_pylist()]
     return map(Preference, ids, groups, histories, replies, known)
@@ -346,7 +387,7 @@ def read_rows(folder: str | Path, view: str, split: str | None = None) -> Iterat
 
     Args:
         folder: a rows folder.
-        view: ``conversation``, ``preference`` or ``prompt``.
+        view: one of ``VIEWS``.
         split: ``train``, ``validation``, or None for both.
 
     Raises:

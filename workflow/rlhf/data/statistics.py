@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.core.digest import digest_value
 from rlhf.data.formats.source import Source
-from rlhf.data.rows import SPLITS, VIEWS, Conversation, Preference, Row, view_of
+from rlhf.data.rows import SPLITS, VIEWS, Conversation, Feedback, Row, replies_of, view_of
 
 
 class _Count:
@@ -39,7 +39,7 @@ class Statistics:
     def add(self, row: Row, split: str) -> None:
         """Count one row."""
         messages = row.messages if isinstance(row, Conversation) else row.history
-        replies = row.replies if isinstance(row, Preference) else ()
+        replies = replies_of(row)
         texts = [message.content for message in messages]
         length = sum(map(len, texts)) + sum(map(len, replies))
         count = self._counts[view_of(row)][split]
@@ -50,7 +50,9 @@ class Statistics:
         if replies:
             count.replies[len(replies)] += 1
         roles = [message.role for message in messages]
-        digest = bytes.fromhex(digest_value([view_of(row), roles, texts, list(replies)]))[:16]
+        said: list[Any] = [view_of(row), roles, texts, list(replies)]
+        said += [row.desirable] if isinstance(row, Feedback) else []
+        digest = bytes.fromhex(digest_value(said))[:16]
         count.duplicates += digest in self._seen
         self._seen.add(digest)
 
@@ -71,7 +73,7 @@ class Statistics:
     def as_dict(self, source: Source) -> dict[str, Any]:
         """All of it, ready for JSON.
 
-        ``turns`` and ``replies`` are histograms: how many messages, or replies of a preference →
+        ``turns`` and ``replies`` are histograms: how many messages, or replies to one history →
         rows. Lengths are in characters of a whole row.
 
         Args:

@@ -13,7 +13,7 @@ from rlhf.data.cutting import Part, count_system, last_part, random_part
 from rlhf.data.encoding import Encoder
 from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Ids
-from rlhf.data.rows import Conversation, Message, Preference, Row
+from rlhf.data.rows import Conversation, Feedback, Message, Preference, Row
 from rlhf.data.tags import ReplyTags
 from rlhf.errors import DataError
 
@@ -28,7 +28,7 @@ class Limits:
     """How long a sample may be, and what happens to a longer one.
 
     Attributes:
-        view: ``conversation``, ``preference`` or ``prompt``.
+        view: ``conversation``, ``preference``, ``feedback`` or ``prompt``.
         max_length: tokens of a sample; of history and one reply in ``preference``.
         overlong: ``drop``; ``truncate``: the oldest turns go, and where ``min_prefix`` allows it
             the beginning of the last question, never a reply; or ``error``.
@@ -42,7 +42,7 @@ class Limits:
         seed: of tags and offsets.
     """
 
-    view: Literal["conversation", "preference", "prompt"]
+    view: Literal["conversation", "preference", "feedback", "prompt"]
     max_length: int
     overlong: Literal["drop", "truncate", "error"]
     min_prefix: int | None = None
@@ -68,6 +68,7 @@ class Tally:
     tokens: int = 0
     labels: int = 0
     replies: int = 0
+    desirable: int = 0
     truncated: int = 0
     truncations: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -96,6 +97,8 @@ class Tally:
         if view == "preference":
             counts["replies"] = self.replies
             counts["replies_dropped"] = dict(sorted((+self.replies_dropped).items()))
+        if view == "feedback":
+            counts["desirable"] = self.desirable
         return counts
 
 
@@ -103,7 +106,8 @@ def features_of(view: str) -> Features:
     """Columns of a tokenized view.
 
     ``conversation``: id, input_ids, labels; ``preference``: id, history_ids, reply_ids (a list of
-    lists, best first); ``prompt``: id, input_ids. Ids are int32.
+    lists, best first); ``feedback``: the same, of one reply, and desirable; ``prompt``: id,
+    input_ids. Ids are int32.
     """
     from datasets import Features, List, Value
 
@@ -111,6 +115,7 @@ def features_of(view: str) -> Features:
     columns = {
         "conversation": {"input_ids": ids, "labels": ids},
         "preference": {"history_ids": ids, "reply_ids": List(ids)},
+        "feedback": {"history_ids": ids, "reply_ids": List(ids), "desirable": Value("bool")},
         "prompt": {"input_ids": ids},
     }
     return Features({"id": Value("string")} | columns[view])
@@ -151,13 +156,15 @@ class _Dialogue:
 
     Attributes:
         row: the row's id.
-        history: the dialogue; that before the replies in ``preference``.
+        history: the dialogue; that before the replies in ``preference`` and ``feedback``.
         replies: each with its tag in front, if it has one; best first.
+        desirable: whether a reply of ``feedback`` is a good one.
     """
 
     row: str
     history: tuple[Message, ...]
     replies: tuple[tuple[Message, ...], ...] = ()
+    desirable: bool = False
 
     def all(self) -> Iterator[Sequence[Message]]:
         """Every dialogue whose texts are tokenized."""
@@ -175,13 +182,15 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
         replies = tuple(
             (Message("assistant", text, of),) for text, of in zip(row.replies, known, strict=False)
         )
+    if isinstance(row, Feedback):
+        replies = ((Message("assistant", row.reply, row.properties),),)
     if limits.reply_tags is not None:
         draw = row_draws(limits.seed, "tags", row.id)
         history = tuple(limits.reply_tags.insert(history, draw))
         replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
     if limits.system_prefix is not None and any(one.role == "user" for one in history):
         history = (Message("system", limits.system_prefix), *history)
-    return _Dialogue(row.id, history, replies)
+    return _Dialogue(row.id, history, replies, isinstance(row, Feedback) and row.desirable)
 
 
 def _check(dialogue: _Dialogue, encoder: Encoder, limits: Limits) -> None:
@@ -257,13 +266,41 @@ def _preference(
     if fitted is None:
         return None
     if fitted.messages != history:
-        _check_cut(dialogue, fitted.messages, encoder)
+        _check_cut(dialogue, fitted.messages, encoder, limits)
     tally.tokens += len(fitted) + sum(map(len, kept))
     tally.replies += len(kept)
     return {"history_ids": fitted.encoded[0], "reply_ids": kept}
 
 
-def _check_cut(dialogue: _Dialogue, history: Sequence[Message], encoder: Encoder) -> None:
+def _feedback(
+    dialogue: _Dialogue, encoder: Encoder, limits: Limits, tally: Tally
+) -> dict[str, Any] | None:
+    history, prompt = dialogue.history, limits.reply_tags is None
+    (reply,) = dialogue.replies
+    ids = encoder.reply(history, reply[-1].content) if prompt else encoder.turn(history, reply)
+    if limits.overlong != "error":
+        needed, uncut = _shortest(history, encoder, limits, prompt)
+        if needed + len(ids) > limits.max_length:
+            fits = bool(uncut) and needed - uncut + len(ids) <= limits.max_length
+            tally.dropped["long_question" if fits else "overlong"] += 1
+            return None
+    fitted = _fit(dialogue, encoder, limits, tally, prompt=prompt, reserved=len(ids))
+    if fitted is None:
+        return None
+    if fitted.messages != history:
+        _check_cut(dialogue, fitted.messages, encoder, limits)
+    tally.tokens += len(fitted) + len(ids)
+    tally.desirable += dialogue.desirable
+    return {
+        "history_ids": fitted.encoded[0],
+        "reply_ids": [ids],
+        "desirable": dialogue.desirable,
+    }
+
+
+def _check_cut(
+    dialogue: _Dialogue, history: Sequence[Message], encoder: Encoder, limits: Limits
+) -> None:
     """Replies were encoded after the whole history: after what is left of it they are the same."""
     for reply in dialogue.replies:
         encoder.check((*history, *reply), dialogue.row)
@@ -273,7 +310,8 @@ def _check_cut(dialogue: _Dialogue, history: Sequence[Message], encoder: Encoder
                 "The chat template writes a reply differently after a shorter history.",
                 where=f"row {dialogue.row}",
                 expected="a template that writes each turn as it is, wherever it stands",
-                hint="set `tokenization.preference.overlong` to drop, or choose another template",
+                hint=f"set `tokenization.{limits.view}.overlong` to drop, or choose another "
+                "template",
             )
 
 
@@ -281,6 +319,7 @@ def _check_cut(dialogue: _Dialogue, history: Sequence[Message], encoder: Encoder
 _SAMPLE_OF: dict[str, Callable[[_Dialogue, Encoder, Limits, Tally], dict[str, Any] | None]] = {
     "conversation": _conversation,
     "preference": _preference,
+    "feedback": _feedback,
     "prompt": _prompt,
 }
 

@@ -40,16 +40,13 @@ def base(config: Config, section: str, name: str) -> str:
     return manifest("models", config.base_model(section, name))
 
 
-def parent(config: Config, section: str, name: str, key: str) -> str:
-    """What a run names under a key; what the run that it starts from names there, if it does not.
+def parent(config: Config, section: str, name: str, key: str) -> list[str]:
+    """What a run names under a key, or else what the run that it starts from names there.
 
-    Raises:
-        LookupError: neither does, nor what that starts from.
+    Nothing if neither does, nor what that starts from: ORPO may start from a base model.
     """
     found = config.parent(section, name, key)
-    if found is None:
-        raise LookupError(f"{section}.{name} has no {key}")
-    return manifest(*found)
+    return [manifest(*found)] if found else []
 
 
 def bases(config: Config, section: str, name: str) -> list[str]:

@@ -116,7 +116,8 @@ def _named(note: str, artifact: Artifact, siblings: list[Artifact]) -> str:
 def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict[str, str]]:
     models = artifact.evaluation.get("models", {})
     comparisons = artifact.evaluation.get("comparisons", {})
-    before = models.get("sft", {}).get("reward")
+    earlier = "sft" if models.get("sft") else "base"  # what a policy is compared with
+    before = models.get(earlier, {}).get("reward")
     tiles = []
 
     def add(label: str, value: str, note: str) -> None:
@@ -127,13 +128,13 @@ def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict
         policy = models.get(section, {})
         if before and (after := policy.get("reward")):
             add(
-                f"Reward, SFT → {row.label}",
+                f"Reward, {_label(earlier)} → {row.label}",
                 f"{numbers.figure(before['mean'])} → {numbers.figure(after['mean'])}",
                 f"{numbers.interval(before)} → {numbers.interval(after)}, standard deviations",
             )
-        if rate := comparisons.get(f"{section}_vs_sft", {}).get("win_rate"):
+        if rate := comparisons.get(f"{section}_vs_{earlier}", {}).get("win_rate"):
             note = f"{numbers.interval(rate, numbers.percent)} by the reward model"
-            add(f"{row.label} wins against SFT", numbers.percent(rate["mean"]), note)
+            add(f"{row.label} wins against {_label(earlier)}", numbers.percent(rate["mean"]), note)
         if policy.get("kl") is not None:
             note = "nats per response from the reference"
             add(f"KL of {row.label}", numbers.figure(policy["kl"]), note)

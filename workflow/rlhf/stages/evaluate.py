@@ -31,7 +31,6 @@ from rlhf.training import finite
 
 logger = logging.getLogger(__name__)
 
-REFERENCE = "sft"  # of the models, the one that the KL is measured from
 Messages = list[dict[str, str]]  # role and content of each turn
 
 
@@ -40,7 +39,9 @@ def run(stage: Stage) -> None:
     threads = begin()
     config, tokens = stage.read(EvaluationConfig), stage.micro_batch_tokens
     method, _ = config.policy
-    names = ("base", REFERENCE, method)  # from the earliest model to the latest
+    earlier = [name for name in ("base", "sft") if stage.inputs.get(name)]
+    names = (*earlier, method)  # from the earliest model to the latest
+    reference = earlier[-1]  # of the models, the one that the KL is measured from
     facts = tokenizer_facts(stage, *names, "reward", "data")
     response = f"evaluation.{stage.name}.max_new_tokens", config.max_new_tokens
     for name in (*names, "reward"):
@@ -58,14 +59,14 @@ def run(stage: Stage) -> None:
     eos = tokenizer.eos_token_id
     responses: dict[str, list[Response]] = {name: [] for name in names}
     referred: dict[str, list[float]] = {}
-    for name in sorted(names, key=lambda name: name == REFERENCE):
+    for name in sorted(names, key=lambda name: name == reference):
         logger.info("evaluate.%s: %d responses from %s", stage.name, len(repeated), name)
         folder = stage.folder(name) / "model"
         model = inference.token_scorer(folder)
         check_sampling(model, folder)
         responses[name] = generate(model, repeated, draws, eos, config.temperature)
-        if name == REFERENCE:
-            others = {other: responses[other] for other in names if other != REFERENCE}
+        if name == reference:
+            others = {other: responses[other] for other in names if other != reference}
             referred = _logprobs(model, repeated, others, config.temperature, tokens)
         del model
         devices.free_memory()
@@ -107,7 +108,7 @@ def run(stage: Stage) -> None:
         counts={"prompts": len(prompts), "samples": len(repeated)},
         metrics={
             **{f"reward_{name}": summary["models"][name]["reward"] for name in names},
-            f"{method}_vs_sft": summary["comparisons"][f"{method}_vs_sft"],
+            f"{method}_vs_{reference}": summary["comparisons"][f"{method}_vs_{reference}"],
         },
         facts=facts | {"threads": threads} | devices.facts(),
     )

@@ -171,15 +171,18 @@ def validation(
     data: Mixture,
     held_out: Mixture,
     config: OfflineConfig,
+    enrich: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows,
 ) -> dict[str, float]:
     """Means of the loss and the other measures over held-out rows, ``validation_`` before each.
+
+    The held-out rows are one batch to ``enrich``: see ``train``.
 
     Raises:
         NumericsError: there are no such rows, and the loss of a training row is not finite.
     """
-    measures = mean_over(engine, objective, held_out, stage.micro_batch_tokens)
+    measures = mean_over(engine, objective, enrich(list(held_out)), stage.micro_batch_tokens)
     if not measures:  # the last weights answer to nobody else
-        known = mean_over(engine, objective, [data[0]], stage.micro_batch_tokens)
+        known = mean_over(engine, objective, enrich([data[0]]), stage.micro_batch_tokens)
         rates = {"optimizer.learning_rate": config.optimizer.learning_rate}
         where = f"{stage.section}.{stage.name}, a training row"
         finite.check(known, where, finite.advice(rates, config.precision))

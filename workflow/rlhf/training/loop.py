@@ -67,6 +67,7 @@ def train(
     micro_batch_tokens: int,
     validate: Callable[[], dict[str, float]],
     prepared: Prepared | None = None,
+    enrich: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows,
 ) -> TrainingRun:
     """Train for the configured number of epochs; resume from a saved state if there is one.
 
@@ -79,6 +80,8 @@ def train(
         micro_batch_tokens: padded tokens in one forward and backward pass.
         validate: measures on held-out rows.
         prepared: what the objective needs of the weights that training starts from.
+        enrich: adds to the rows of a global batch what their loss needs of all of them, by the
+            weights of the moment; all ranks call it.
 
     Raises:
         NumericsError: a loss, a norm or a weight is not finite; what was saved before is.
@@ -123,10 +126,11 @@ def train(
             prepared.compute()
         record_validation(0)
 
-    batches = _global_batches(data, config, run.start, steps)
+    batches = global_batches(data, config, run.start)
     upcoming = next(batches, [])
     for step in range(run.start, steps):
-        rows = upcoming
+        with run.performance.phase("forward_backward"):
+            rows = enrich(upcoming)
         weight = sum(objective.weight(row) for row in rows)
         tokens = sum(math.prod(objective.shape(row)) for row in rows)
         if not weight:
@@ -178,13 +182,13 @@ def train(
     return run
 
 
-def _global_batches(
-    data: Mixture, config: OfflineConfig, start: int, steps: int
+def global_batches(
+    data: Mixture, config: OfflineConfig, start: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of every step's global batch, from step ``start`` on."""
     batch = config.global_batch_size
     per_epoch = math.ceil(data.rows_per_epoch / batch)
-    for step in range(start, steps):
+    for step in range(start, per_epoch * config.epochs):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or step == start:
             order = data.order(config.seed, epoch, batch, config.length_grouping)

@@ -76,6 +76,7 @@ class Dialogues:
             return []
         self._count_unread(turns)
         rows = dialogue(self._faults.row_id, found)
+        rows += self._labels.feedback(rows)
         return rows if good else prompts_only(self._faults, rows, "rejected_reply")
 
     def _count_unread(self, turns: list[Any]) -> None:

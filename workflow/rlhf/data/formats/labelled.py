@@ -10,9 +10,9 @@ from rlhf.data.formats.accounts import Held
 from rlhf.data.formats.columns import columns_of
 from rlhf.data.formats.compared import PROMPT, Compared
 from rlhf.data.formats.faults import Faults
-from rlhf.data.formats.labels import as_label
+from rlhf.data.formats.labels import as_label, judged
 from rlhf.data.formats.turns import HUMAN_ASSISTANT, group_of_turns, prompts_only, ranked
-from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+from rlhf.data.rows import Conversation, Feedback, Message, Preference, Prompt, Row
 
 
 @dataclass
@@ -27,9 +27,9 @@ class _Reply:
 class Labelled(Compared):
     """``{prompt, completion, label}``: a reply, and whether it was accepted, as KTO uses it.
 
-    A reply that was accepted is a demonstration; of one that was not, only the prompt is used, and
-    it is counted as ``rejected_reply``. Replies are texts, messages or lists of messages, as in
-    ``preference``.
+    Every reply is feedback. One that was accepted is a demonstration too; one that was not is
+    none, and is counted as ``rejected_reply``. Replies are texts, messages or lists of messages,
+    as in ``preference``.
 
     Args:
         faults: where faults go.
@@ -66,7 +66,7 @@ class Labelled(Compared):
         self._known: dict[tuple[Message, ...], dict[str, _Reply]] = {}
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
-        """A conversation and the prompt, or the prompt alone; with ``pairs`` in the end."""
+        """Feedback, the prompt and perhaps a conversation; with ``pairs`` in the end."""
         answer = self._answer(record, self._completion, "completion")
         histories = self._histories(record, [answer]) if answer is not None else None
         accepted = self._accepted(record) if histories is not None else None
@@ -82,10 +82,11 @@ class Labelled(Compared):
             replies[text].labels.add(accepted)
             return []
         rows = ranked(self._faults, row_id, histories[0], [answer.text])
+        rows += judged(rows, accepted)
         return rows if accepted else prompts_only(self._faults, rows, "rejected_reply")
 
     def finish(self) -> Iterable[Row]:
-        """With ``pairs``: accepted replies to imitate, the pairs, and the prompts."""
+        """With ``pairs``: accepted replies to imitate, the pairs, feedback, and the prompts."""
         for history, replies in self._known.items():
             sides: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
             for text, reply in replies.items():
@@ -98,6 +99,9 @@ class Labelled(Compared):
                 self._faults.filtered["rejected_reply"] += len(sides[False])
             first = next(iter(replies.values())).row_id
             group = group_of_turns(history)
+            for accepted, side in sides.items():
+                for row_id, text in side:
+                    yield Feedback(row_id, group, history, text, accepted)
             for row_id, text in sides[True]:
                 yield Conversation(row_id, group, (*history, Message("assistant", text)))
                 for number, (_, worse) in enumerate(sides[False], start=1):

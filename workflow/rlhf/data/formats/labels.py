@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rlhf.data.formats.columns import columns_of, holds_something, there
 from rlhf.data.formats.faults import Faults
+from rlhf.data.rows import TEXT, Conversation, Feedback, Row
 
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _WORDS = {
@@ -55,20 +56,26 @@ class Labels:
         self._faults, self._column = faults, column
         self._known = [one for one in LABELS if one not in taken] if column is None else []
         self.reads = {*self._known, *columns_of(column)}
+        self._said: bool | None = None  # of the last row; None: it has no label
 
     def says(self, record: dict[str, Any]) -> bool | None:
         """Whether the answer is good, which it is without a label; None after a fault."""
         if self._column:
-            return self._named(record, self._column)
-        good = True
+            self._said = self._named(record, self._column)
+            return self._said
+        self._said = None
         for column in self._known:
             value = record.get(column)
             text = value.strip().casefold() if isinstance(value, str) else value
             if isinstance(value, bool) or text in ("true", "false"):
-                good = good and bool(as_flag(value))
+                self._said = self._said is not False and bool(as_flag(value))
             elif holds_something(value):
                 self._faults.count_unread(column)
-        return good
+        return self._said is not False
+
+    def feedback(self, rows: Iterable[Row]) -> list[Row]:
+        """The last reply of each conversation with what the label said of it, if there was one."""
+        return [] if self._said is None else judged(rows, self._said)
 
     def _named(self, record: dict[str, Any], column: str) -> bool | None:
         value = there(record, column)
@@ -83,3 +90,14 @@ class Labels:
                 "is read, and all answers are learned",
             )
         return label
+
+
+def judged(rows: Iterable[Row], good: bool) -> list[Row]:
+    """The last reply of each conversation, as one that is good or bad."""
+    found: list[Row] = []
+    for row in rows:
+        if isinstance(row, Conversation) and row.messages[-1].role != TEXT:
+            *history, reply = row.messages
+            known = reply.properties
+            found.append(Feedback(row.id, row.group, tuple(history), reply.content, good, known))
+    return found

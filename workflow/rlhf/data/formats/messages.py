@@ -80,6 +80,7 @@ class _MessageLists:
         if row_id is None:
             return []
         rows = dialogue(row_id, messages)
+        rows += self._labels.feedback(rows)
         if not good:
             return prompts_only(self._faults, rows, "rejected_reply")
         if not any(one.trained for one in messages if one.role == "assistant"):

@@ -95,6 +95,7 @@ class Questions:
         if messages is None or good is None:
             return []
         rows = dialogue(row_id, messages)
+        rows += self._labels.feedback(rows)
         return rows if good else prompts_only(self._faults, rows, "rejected_reply")
 
     def _messages(self, record: dict[str, Any]) -> list[Message] | None:

@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from rlhf.data.files import is_glob, root_of, survey
 from rlhf.data.formats.accounts import Account
 from rlhf.data.formats.faults import Faults, is_read
+from rlhf.data.formats.feedback import WAYS, split_replies
 from rlhf.data.formats.lines import empty, is_blank
 from rlhf.data.formats.noticing import notice
 from rlhf.data.formats.records import read_records
@@ -68,7 +69,7 @@ FORMATS = {
     "transcript": ("transcripts", "Transcripts"),
     "translation": ("translations", "Translations"),
 }
-GENERAL = ("invalid", "field", "delimiter", "exclude")  # options that every format has
+GENERAL = ("invalid", "field", "delimiter", "exclude", "feedback")  # options that every format has
 
 
 def module_of(name: str) -> str:
@@ -91,7 +92,7 @@ class Source:
         options: options of the format; ``invalid``: ``error`` (default) or ``drop``; ``field``:
             key of the list of rows, if a JSON file holds one object; ``delimiter``: what stands
             between the columns of a CSV file; ``exclude``: texts, rows with one of which are
-            left out, whatever the case of letters.
+            left out, whatever the case of letters; ``feedback``: see ``split_replies``.
         files: globs of the files that are read in a folder.
         dataset: its name in the configuration, for messages.
 
@@ -122,6 +123,7 @@ class Source:
         self._field = options.pop("field", None)
         self._delimiter = options.pop("delimiter", None)
         self._exclude = options.pop("exclude", None) or []
+        self._feedback = options.pop("feedback", None)
         parameters = inspect.signature(factory).parameters
         known = [one for one in parameters if one != "faults"]
         for option in options:
@@ -137,6 +139,9 @@ class Source:
         if not listed or not all(isinstance(one, str) and one for one in self._exclude):
             raise self.faults.wrong_option("exclude", self._exclude, "a list of texts")
         self._exclude = [one.casefold() for one in self._exclude]
+        if self._feedback is not None and (name == "labelled" or self._feedback not in WAYS):
+            expected = f"{' or '.join(WAYS)}, for a format whose rows are not labelled themselves"
+            raise self.faults.wrong_option("feedback", self._feedback, expected)
         if self._delimiter is not None and (
             not isinstance(self._delimiter, str)
             or len(self._delimiter) != 1
@@ -249,7 +254,7 @@ class Source:
 
     def _wanted(self, rows: Iterable[Row]) -> list[Row]:
         """The rows of one record that hold none of the texts that are excluded."""
-        wanted = list(rows)
+        wanted = list(split_replies(rows, self._feedback) if self._feedback else rows)
         if self._exclude:
             found = len(wanted)
             wanted = [row for row in wanted if not self._is_excluded(row)]

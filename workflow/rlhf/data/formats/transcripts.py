@@ -158,4 +158,5 @@ class Transcripts:
         if messages is None or good is None:
             return []
         rows = dialogue(self._faults.row_id, messages)
+        rows += self._labels.feedback(rows)
         return rows if good else prompts_only(self._faults, rows, "rejected_reply")
