@@ -11,6 +11,7 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.offline import OfflineConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
@@ -59,6 +60,8 @@ def test_options(section):
         if name.partition(".")[0] not in RUNS
     }
     shared = documented("What all of them share")
+    if issubclass(SECTIONS[section], OfflineConfig):
+        shared |= documented("Runs on datasets")
     assert shared | documented(section) == expected
 
 
