@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -77,3 +78,12 @@ def test_the_manifest_speaks_of_the_weights_that_are_kept(train):
     assert manifest["counts"]["kept_step"] == best
     assert manifest["metrics"]["validation_loss"] == losses[best]
     assert "kept_step" not in train("last")[0]["counts"]
+
+
+def test_every_stage_that_learns_from_rows_puts_dropout_in():
+    """Their configurations all have it; a stage that forgot it would ignore the option."""
+    stages = Path(train_sft.__file__).parent.glob("train_*.py")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in stages}
+    learning = {name for name, text in texts.items() if "rlhf.training.loop import train" in text}
+    assert {"train_sft.py", "train_reward.py", "train_dpo.py"} <= learning
+    assert [name for name in sorted(learning) if "regularize(stage, " not in texts[name]] == []
