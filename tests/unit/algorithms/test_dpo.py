@@ -269,7 +269,13 @@ def test_two_ranks_equal_one(tmp_path):
             assert_close(found["model"], expected, atol=2e-4)
             torch.testing.assert_close(found["reference"], reference.state(), atol=1e-4, rtol=1e-4)
             for left, right in zip(found["metrics"], records, strict=True):
-                assert left == pytest.approx(right, abs=2e-3)
+                # Before the first update the policy is its reference: rounding orders the replies.
+                orders = () if left["step"] else ("validation_accuracy", "validation_kendall_tau")
+                assert without(left, orders) == pytest.approx(without(right, orders), abs=2e-3)
+
+
+def without(record: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: value for name, value in record.items() if name not in names}
 
 
 def toy_rows(shuffled: bool) -> list[dict[str, Any]]:

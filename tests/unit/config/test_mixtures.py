@@ -59,6 +59,16 @@ def test_refusals(valid, path, value, expected):
     assert expected in str(caught.value)
 
 
+def test_nothing_is_left_out_of_rows_that_hold_several_samples(valid):
+    put(valid, "tokenization", {"conversation": {"samples_mixing": {}}})
+    load_config(valid)
+    put(valid, "sft.chat.duplicates", {"remove": "exact"})
+    with pytest.raises(ConfigError, match=r"sft\.chat\.duplicates\.remove: with tokenization"):
+        load_config(valid)
+    put(valid, "tokenization", {"conversation": {}})
+    load_config(valid)
+
+
 def test_all_sets_of_a_run_are_weighed_or_none(valid):
     put(valid, "datasets.more", {"path": "more.jsonl", "format": "messages"})
     put(valid, "sft.chat.data", {"demo": {"weight": 2.0}, "more": {}})

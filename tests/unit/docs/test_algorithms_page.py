@@ -13,6 +13,7 @@ from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.kto import KtoConfig
+from rlhf.config.offline import OfflineConfig
 from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
@@ -67,6 +68,8 @@ def test_options(section):
         if name.partition(".")[0] not in RUNS
     }
     shared = documented("What all of them share")
+    if issubclass(SECTIONS[section], OfflineConfig):
+        shared |= documented("Runs on datasets")
     assert shared | documented(section) == expected
 
 

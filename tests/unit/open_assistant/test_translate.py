@@ -143,14 +143,61 @@ def test_every_key_that_a_trainer_reads_has_one_fate():
 def test_what_cannot_be_carried_over(translate):
     draft = translate("sft", f"{SFT} unlike")
     assert {key.partition(":")[0] for key in draft.dispositions.lacking} == {
-        "label_masking",
-        "samples_mixing",
-        "residual_dropout",
-        "quantization",
         "peft_config.modules_to_save",
         "val_max_length",
     }
     whole(draft)
+
+
+def test_what_supervised_fine_tuning_learns_by(translate, collection, monkeypatch):
+    theirs = {
+        "loss_fn": "Poly", "poly_eps": 0.5, "label_masking": False, "samples_mixing": True,
+        "residual_dropout": 0.3, "residual_dropout_lima": True, "quantization": True,
+        "superhot": True, "superhot_config": {"type": "linear", "scaling_factor": 2},
+    }  # fmt: skip
+    monkeypatch.setitem(collection.named, "all", theirs)
+    draft = translate("sft", f"{SFT} all")
+    assert draft.dispositions.lacking == {}
+    assert theirs.keys() <= draft.dispositions.carried.keys()
+    values = whole(draft)
+    (run,) = values["sft"].values()
+    assert run["loss"] == {"kind": "poly", "epsilon": 0.5, "tokens": "all"}
+    assert run["residual_dropout"] == {"rate": 0.3, "ramp": "linear"}
+    assert run["optimizer"]["kind"] == "adamw_8bit"
+    assert values["cluster"] == {"model_billions": 0.125, "gpus_per_node": 1}
+    assert any("moments of 8 bits need GPUs" in note for note in draft.dispositions.notes)
+    assert values["tokenization"]["conversation"]["samples_mixing"] == {}
+    (model,) = values["models"].values()
+    assert model["rope_scaling"] == {"kind": "linear", "factor": 2.0}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [
+    ({"type": "ntk"}, {"kind": "ntk", "factor": 2.0}),
+    ({"type": "ntk", "alpha": 4}, {"kind": "ntk", "factor": 4.0}),
+    ({"type": "dynamic", "scaling_factor": 8}, {"kind": "dynamic", "factor": 8.0}),
+    ({"type": "xpos", "scaling_factor": 8}, None),
+    ({"type": "linear"}, None),
+])  # fmt: skip
+def test_positions(translate, collection, monkeypatch, theirs, ours):
+    named = {"superhot": True, "superhot_config": theirs}
+    monkeypatch.setitem(collection.named, "longer", named)
+    draft = translate("sft", f"{SFT} longer")
+    (model,) = whole(draft)["models"].values()
+    assert model.get("rope_scaling") == ours
+    lacking = {key.partition(":")[0] for key in draft.dispositions.lacking}
+    assert lacking == (set() if ours else {"superhot_config"})
+
+
+def test_a_reward_model_with_dropout_and_8_bit_adam(translate, sft, collection, monkeypatch):
+    values = {"residual_dropout": 0.01, "quantization": True}
+    monkeypatch.setitem(collection.named, "dropped", values)
+    draft = translate("rm", f"{RM} dropped", base=sft.values)
+    (run,) = draft.values["reward"].values()
+    assert run["residual_dropout"] == {"rate": 0.01}
+    assert run["optimizer"]["kind"] == "adamw_8bit"
+    assert not {"residual_dropout", "quantization"} & {
+        key.partition(":")[0] for key in draft.dispositions.lacking
+    }
 
 
 def test_lora(translate, collection, monkeypatch):

@@ -221,3 +221,19 @@ def test_what_is_planned_is_what_two_processes_take() -> None:
     cells = done.stdout.splitlines()[-1].strip("| ").split(" | ")
     assert cells[:2] == ["fsdp", "2"]
     assert float(cells[-1]) == pytest.approx(1, abs=0.25)
+
+
+def test_averages_and_moments_of_8_bits_count():
+    shape = shape_of(SIZES | {"model_type": "llama", "num_hidden_layers": 2}, "here")
+    trained, embeddings = shape.parameters, shape.vocabulary * shape.hidden
+    for changes, expected in (
+        ({}, 8 * trained),
+        ({"averaged": True}, 12 * trained),
+        ({"narrow_moments": True}, 8 * embeddings + (2 + 2 * 4 / 256) * (trained - embeddings)),
+        ({"averaged": True, "trains": False}, 0),
+    ):
+        model = Model(shape, **changes)
+        assert state_bytes([model], Setting())["moments"] == pytest.approx(expected), changes
+        if changes.get("averaged") and model.trains:
+            sharded = state_bytes([model], Setting("fsdp", ranks=4))["moments"]
+            assert sharded == pytest.approx(expected / 4)

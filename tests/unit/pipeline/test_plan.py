@@ -93,6 +93,22 @@ def test_frozen_weights_of_4_bits_are_planned_as_such(valid: dict[str, Any]) -> 
     assert len(online.work.scoring) == 1, "the reference is the policy without its adapter"
 
 
+def test_moments_of_8_bits_are_planned_as_such(valid: dict[str, Any]) -> None:
+    def planned() -> Any:
+        return plan(configuration(valid, gpus_per_node=8, gpu_memory_gb=80), "train_sft", "chat")
+
+    assert planned().setting.kind == "fsdp"
+    put(valid, "sft.chat.optimizer", {"kind": "adamw_8bit"})
+    narrow = planned()
+    assert narrow.setting.kind == "replicated", "other kinds would cut them"
+    shape = narrow.work.trained[0].shape
+    embeddings = shape.vocabulary * shape.hidden
+    moments = narrow.phases["training"]["moments"]
+    assert moments == pytest.approx(2.03 * shape.parameters + 5.97 * embeddings, rel=1e-3)
+    put(valid, "sft.chat.ema", {})
+    assert planned().phases["training"]["moments"] == moments + 4 * shape.parameters
+
+
 def test_a_critic_may_be_trained_whole(valid: dict[str, Any]) -> None:
     values = valid["ppo"]["final"] | {"adapter": {}, "value": {"kind": "critic"}}
     put(valid, "ppo.final", values)

@@ -72,6 +72,19 @@ def test_random_model_is_a_plain_folder(tiny):
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in tiny.iterdir())
 
 
+def test_positions_are_scaled_where_the_model_is_fetched(tiny, tmp_path):
+    """And nothing else of the folder changes; without a scaling nothing does."""
+    source = {"path": str(tiny)}
+    plain = materialize(source, tmp_path / "plain")
+    longer = materialize(source, tmp_path / "longer", rope_scaling=("yarn", 4.0))
+    assert longer["context_length"] == 4 * plain["context_length"]
+    rope = json.loads((tmp_path / "longer" / "config.json").read_text())["rope_parameters"]
+    assert (rope["rope_type"], rope["factor"]) == ("yarn", 4.0)
+    pair = tmp_path / "plain", tmp_path / "longer"
+    assert filecmp.cmpfiles(*pair, FILES, shallow=False)[1] == ["config.json"]
+    assert filecmp.cmpfiles(tiny, tmp_path / "plain", FILES, shallow=False)[1] == []
+
+
 def test_seed_changes_the_weights_and_the_callers_random_state_is_kept(tiny, tmp_path, corpus):
     import torch
 

@@ -102,6 +102,7 @@ def test_fetch_data(fetch, tmp_path):
         "feedback": 0,
         "prompt": 120,
     }
+    assert not any(rows.pop("feedback").values())
     assert all(splits["train"] and splits["validation"] for splits in rows.values())
     assert not verify(out)
     preference = statistics["views"]["preference"]["train"]
@@ -252,6 +253,44 @@ def test_bytes_do_not_depend_on_the_number_of_processes(fetch, model, tmp_path, 
     for one in trees:
         one.pop("run.json")
     assert trees[0] == trees[1]
+
+
+def test_short_conversations_are_joined_to_training_rows(fetch, model, tmp_path):
+    data, out = fetch(), tmp_path / "joined"
+    plain = run_tokenize("conversation", data, model, tmp_path / "plain", max_length=160)
+    mixing = {
+        "max_length": 160,
+        "samples_mixing": {"shorter_than": 40, "probability": 0.6},
+    }
+    manifest = run_tokenize("conversation", data, model, out, **mixing)
+    sets = {name: datasets.load_from_disk(str(tmp_path / name / "data" / "train"))
+            for name in ("plain", "joined")}  # fmt: skip
+    alone = {row["id"]: row for row in sets["plain"]}
+    joined = [row for row in sets["joined"] if len(row["samples"]) > 1]
+    assert sorted(one for row in sets["joined"] for one in row["samples"]) == sorted(alone)
+    assert max(len(row["samples"]) for row in joined) > 2, "as many as fit"
+    for row in sets["joined"]:
+        own = [alone[one] for one in row["samples"]]
+        assert row["id"] == row["samples"][0]
+        assert row["input_ids"] == [token for one in own for token in one["input_ids"]]
+        assert len(row["input_ids"]) <= 160
+        first = [own[0]["labels"][0], *[IGNORED] * (len(own) - 1)]
+        labels = [[label, *one["labels"][1:]] for label, one in zip(first, own, strict=True)]
+        assert row["labels"] == [label for part in labels for label in part]
+        if len(own) > 1:
+            assert all(len(one["input_ids"]) < 40 for one in own)
+    short = [one for one in alone.values() if len(one["input_ids"]) < 40]
+    together = sum(len(row["samples"]) for row in joined)
+    assert 0.4 * len(short) < together < 0.8 * len(short)
+    counts, before = manifest["counts"]["train"], plain["counts"]["train"]
+    assert counts["joined"] == len(alone) - len(sets["joined"]) == before["rows"] - counts["rows"]
+    assert counts | {"joined": 0, "rows": 0} == before | {"joined": 0, "rows": 0}
+    held_out = datasets.load_from_disk(str(out / "data" / "validation"))
+    assert all(row["samples"] == [row["id"]] for row in held_out)
+    assert "joined" not in manifest["counts"]["validation"] | before
+    assert "samples" not in sets["plain"].column_names
+    again = run_tokenize("conversation", data, model, tmp_path / "again", **mixing)
+    assert again["files"] == manifest["files"]
 
 
 def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,13 +60,28 @@ class RewardObjective:
         }
         return ranking_loss(by_row, self._l2), measures
 
-    def validate(self, by_row: list[torch.Tensor]) -> dict[str, float]:
-        """Means over held-out rows of the loss and the measures; empty without rows."""
+    def validate(
+        self, by_row: list[torch.Tensor], sizes: Mapping[str, int] | None = None
+    ) -> dict[str, float]:
+        """Means over held-out rows of the loss and the measures; empty without rows.
+
+        Args:
+            by_row: scores [k] of each row's replies, best first.
+            sizes: dataset → its rows, in their order: where there are several, the means over
+                each are there too, by ``NAME/DATASET``.
+        """
         if not by_row:
             return {}
         loss, measures = self.from_scores(by_row)
         sums = {"loss": loss, **measures}
-        return {f"validation_{name}": float(value) / len(by_row) for name, value in sums.items()}
+        means = {f"validation_{name}": float(value) / len(by_row) for name, value in sums.items()}
+        several = {name: size for name, size in (sizes or {}).items() if size}
+        start = 0
+        for dataset, size in several.items() if len(several) > 1 else ():
+            own = self.validate(by_row[start : start + size])
+            means |= {f"{name}/{dataset}": value for name, value in own.items()}
+            start += size
+        return means
 
 
 def ranking_loss(scores: Sequence[torch.Tensor], l2: float) -> torch.Tensor:

@@ -235,6 +235,7 @@ def cluster_problems(config: Config) -> Iterator[str]:
             yield from _sampler_problems(config, section, name)
     yield from dict.fromkeys(one for rule in TRAINING for one in _engine_problems(config, rule))
     yield from _adapter_problems(config)
+    yield from _optimizer_problems(config)
 
 
 def _adapter_problems(config: Config) -> Iterator[str]:
@@ -258,6 +259,22 @@ def _adapter_problems(config: Config) -> Iterator[str]:
                 yield (
                     f"{where}: engine {asked.engine}, offload {asked.offload} would cut or move "
                     "weights of 4 bits; write engine: replicated, offload: none"
+                )
+
+
+def _optimizer_problems(config: Config) -> Iterator[str]:
+    """Runs whose moments of 8 bits could not be had where they train."""
+    for section, row in RUNS.items():
+        for name, run in getattr(config, section).items() if row.trains else ():
+            if run.optimizer.kind != "adamw_8bit":
+                continue
+            asked, where = engine_request(config, row.rule), f"{section}.{name}.optimizer.kind"
+            if not stage_layout(config, row.rule, name).gpus:
+                yield f"{where}: needs a GPU, and {row.rule} has none; raise gpus_per_node"
+            elif asked.engine not in ("auto", "replicated") or asked.offload != "none":
+                yield (
+                    f"{where}: engine {asked.engine}, offload {asked.offload} would cut or move "
+                    "moments of 8 bits; write engine: replicated, offload: none"
                 )
 
 

@@ -56,6 +56,17 @@ class ModelSource(Strict):
         return self
 
 
+class RopeScalingConfig(Strict):
+    """Rotary positions for longer rows than a model was pretrained on."""
+
+    kind: Literal["linear", "ntk", "yarn", "llama3", "dynamic"] = key(
+        about="how frequencies change: all by the factor (`linear`), the low ones (`ntk`, `yarn`, "
+        "`llama3`); `dynamic`: only as a row gets longer than in pretraining, so runs here still "
+        "take no longer ones",
+    )
+    factor: float = key(gt=1, about="how much longer rows get")
+
+
 class ModelConfig(Strict):
     """One base model."""
 
@@ -82,6 +93,11 @@ class ModelConfig(Strict):
     )
     pad_vocab_to_multiple: int = key(
         1, ge=1, about="the embeddings are padded to a multiple of this many rows", unit="rows"
+    )
+    rope_scaling: RopeScalingConfig | None = key(
+        None,
+        about="scaling of rotary positions, for rows longer than in pretraining; absent: as the "
+        "model has it",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", about="type of the stored weights"

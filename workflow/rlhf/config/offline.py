@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
-from rlhf.config.training import PRECISION, OptimizerConfig, Precision
+from rlhf.config.training import EMA, PRECISION, EmaConfig, OptimizerConfig, Precision
 
 
 class StartConfig(Strict):
@@ -26,6 +26,50 @@ class StartConfig(Strict):
     def _one_start(self) -> Self:
         if (self.model is None) == (self.sft is None):
             raise ValueError("give exactly one of model, sft: what it starts from")
+        return self
+
+
+class ResidualDropoutConfig(Strict):
+    """Dropout of what attention and feed-forward parts add to the residual stream."""
+
+    rate: float = key(0.0, ge=0, lt=1, about="share that is dropped while training; 0: no dropout")
+    ramp: Literal["none", "linear"] = key(
+        "none",
+        about="`linear`: from 0 in the lowest layer to `rate` in the highest",
+        source="LIMA, Zhou et al. 2023",
+    )
+
+
+class SelectionConfig(Strict):
+    """Which weights are kept of those that were validated, and when training ends early."""
+
+    keep: Literal["last", "best"] = key(
+        "last", about="weights that are published: the last, or the best of the validations"
+    )
+    measure: str = key(
+        "validation_loss",
+        pattern=r"^validation_.",
+        about="validation figure that says which are better: a loss or cross-entropy by falling, "
+        "any other by rising; of one dataset alone as `validation_loss/<dataset>`",
+    )
+    patience: int | None = key(
+        None,
+        ge=1,
+        about="training ends after so many validations in a row without a gain; absent: never",
+    )
+    minimum_gain: float = key(0.0, ge=0, about="least change of the figure that counts as a gain")
+
+    @property
+    def looks(self) -> bool:
+        """Whether validations decide anything."""
+        return self.keep == "best" or self.patience is not None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> SelectionConfig:
+        if self.minimum_gain and self.patience is None:
+            raise ValueError("minimum_gain says when patience ends, and there is no patience")
+        if self.measure != "validation_loss" and not self.looks:
+            raise ValueError("measure chooses nothing: set keep: best, or patience")
         return self
 
 
@@ -51,8 +95,20 @@ class OfflineConfig(Strict):
         0, ge=0, about="decoder layers, from the bottom, that are not trained (nor the embeddings)"
     )
     precision: Precision = PRECISION
+    residual_dropout: ResidualDropoutConfig = key(
+        ResidualDropoutConfig(), about="dropout in front of the residual stream, while training"
+    )
+    ema: EmaConfig | None = EMA
     evaluations: int = key(2, ge=1, about="number of validations during a run")
+    selection: SelectionConfig = key(
+        SelectionConfig(), about="which weights are published, and when training ends early"
+    )
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
+
+    @property
+    def draws_in_passes(self) -> bool:
+        """Whether passes that are learned from draw random numbers, each from its own seed."""
+        return self.residual_dropout.rate > 0
 
     @model_validator(mode="after")
     def _freezes_once(self) -> Self:

@@ -9,7 +9,7 @@ from pydantic import model_validator
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
-from rlhf.config.training import PRECISION, OptimizerConfig, Precision
+from rlhf.config.training import EMA, PRECISION, EmaConfig, OptimizerConfig, Precision
 
 SamplerKind = Literal["loop", "cached", "vllm"]
 
@@ -121,6 +121,7 @@ class OnlineConfig(Strict):
     freeze_layers: int = key(
         0, ge=0, about="decoder layers, from the bottom, that stay as they are"
     )
+    ema: EmaConfig | None = EMA
     precision: Precision = PRECISION
     seed: int = key(0, ge=0, about="seed of sampling and of the order of prompts")
 

@@ -74,6 +74,7 @@ class Config(Strict):
             *self._without_reward(),
             *self._mixed_models(),
             *self._prefixes(),
+            *self._joined(),
             *cluster_problems(self),
         ]
         if problems:
@@ -197,6 +198,19 @@ class Config(Strict):
                         f"{section}.{name}.value.kind: a critic starts from reward.{run.reward}, "
                         f"which is a prefix of {other} tokens; write head, or an adapter of that "
                         "kind and length"
+                    )
+
+    def _joined(self) -> Iterator[str]:
+        """Runs that would leave single samples out of rows which hold several."""
+        if self.tokenization.conversation.samples_mixing is None:
+            return
+        for section, row in SECTIONS.items():
+            for name, run in getattr(self, section).items() if row.trains else ():
+                if row.view == "conversation" and run.duplicates.remove != "none":
+                    yield (
+                        f"{section}.{name}.duplicates.remove: with "
+                        "tokenization.conversation.samples_mixing a row holds several samples, of "
+                        "which none can be left out; write none, or leave samples_mixing out"
                     )
 
     def _prefix(self, section: str, name: str) -> int:

@@ -22,6 +22,21 @@ class ReplyTagsConfig(Strict):
     )
 
 
+class SamplesMixingConfig(Strict):
+    """Several short conversations in one training row."""
+
+    shorter_than: int = key(
+        256,
+        ge=2,
+        about="only conversations shorter than this",
+        unit="tokens",
+        source="Open-Assistant",
+    )
+    probability: float = key(
+        0.4, gt=0, le=1, about="share of these that are joined", source="Open-Assistant"
+    )
+
+
 class ViewConfig(Strict):
     """How rows become tokens in one view."""
 
@@ -70,6 +85,12 @@ class ConversationViewConfig(ReplyViewConfig):
         le=1,
         about="probability that a dialogue which is cut begins at a random turn instead of at the "
         "earliest one that fits; Open-Assistant: 0.8",
+    )
+
+    samples_mixing: SamplesMixingConfig | None = key(
+        None,
+        about="join short training conversations of a dataset to rows of up to `max_length`, each "
+        "of which sees those before it; absent: a row is one conversation",
     )
 
     @model_validator(mode="after")

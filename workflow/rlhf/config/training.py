@@ -16,9 +16,33 @@ PRECISION: Any = key(
 )
 
 
+class EmaConfig(Strict):
+    """An exponential moving average of the trained weights, which is published in their place."""
+
+    decay: float = key(
+        0.992,
+        gt=0,
+        lt=1,
+        about="the average becomes decay × itself + (1 − decay) × the weights, after each update",
+        source="DeepSpeed-Chat",
+    )
+
+
+EMA: Any = key(
+    None,
+    about="an exponential moving average of the trained weights is validated and published in "
+    "their place; absent: the weights themselves are",
+)
+
+
 class OptimizerConfig(Strict):
     """AdamW and its schedule."""
 
+    kind: Literal["adamw", "adamw_8bit"] = key(
+        "adamw",
+        about="`adamw_8bit`: moments in 8 bits, by bitsandbytes; on GPUs, with whole replicas",
+        source="Dettmers et al. 2022",
+    )
     learning_rate: float = key(1e-5, gt=0, about="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = key(
         "cosine", about="how the learning rate falls after the warm-up; linear and cosine end at 0"

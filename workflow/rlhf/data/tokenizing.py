@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlhf.core.seeds import row_draws
 from rlhf.data.cutting import Part, count_system, last_part, random_part
 from rlhf.data.encoding import Encoder
+from rlhf.data.joining import SAMPLES
 from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Ids
 from rlhf.data.rows import Conversation, Feedback, Message, Preference, Row
@@ -59,6 +60,7 @@ class Tally:
 
     ``truncations`` says how rows were cut, each in one way or more: ``turns`` (the oldest are
     gone), ``question`` (the beginning of the last one), ``offset`` (a random part is left).
+    ``joined`` counts the conversations that stand in a row after another one.
     ``dropped`` says why rows are not used: ``long_question`` is one whose last question is too
     long, and may not be cut.
     """
@@ -67,6 +69,7 @@ class Tally:
     rows: int = 0
     tokens: int = 0
     labels: int = 0
+    joined: int = 0
     replies: int = 0
     desirable: int = 0
     truncated: int = 0
@@ -94,6 +97,8 @@ class Tally:
         if view == "conversation":
             counts["labels"] = self.labels
             counts["label_share"] = round(self.labels / self.tokens, 6) if self.tokens else 0.0
+            if self.joined:
+                counts["joined"] = self.joined
         if view == "preference":
             counts["replies"] = self.replies
             counts["replies_dropped"] = dict(sorted((+self.replies_dropped).items()))
@@ -102,12 +107,12 @@ class Tally:
         return counts
 
 
-def features_of(view: str) -> Features:
+def features_of(view: str, joined: bool = False) -> Features:
     """Columns of a tokenized view.
 
-    ``conversation``: id, input_ids, labels; ``preference``: id, history_ids, reply_ids (a list of
-    lists, best first); ``feedback``: the same, of one reply, and desirable; ``prompt``: id,
-    input_ids. Ids are int32.
+    ``conversation``: id, input_ids, labels, and where short ones are ``joined`` the ids of a row's
+    samples; ``preference``: id, history_ids, reply_ids (a list of lists, best first);
+    ``feedback``: the same, of one reply, and desirable; ``prompt``: id, input_ids. Ids are int32.
     """
     from datasets import Features, List, Value
 
@@ -118,7 +123,8 @@ def features_of(view: str) -> Features:
         "feedback": {"history_ids": ids, "reply_ids": List(ids), "desirable": Value("bool")},
         "prompt": {"input_ids": ids},
     }
-    return Features({"id": Value("string")} | columns[view])
+    own = {SAMPLES: List(Value("string"))} if joined else {}
+    return Features({"id": Value("string")} | columns[view] | own)
 
 
 def tokenize(

@@ -56,6 +56,8 @@ class Backbone(nn.Module):
         self._device: torch.device | None = None
         self._lockstep = False
         self._checkpointed: list[Any] = []  # modules that can run again in the backward pass
+        self.notes_lengths = False  # whether noise on embeddings wants to know ``row_lengths``
+        self.row_lengths: torch.Tensor | None = None  # of the pass: tokens of each token's row
 
     def place(self, device: torch.device, lockstep: bool) -> None:
         """Say how an engine keeps the weights.
@@ -204,6 +206,7 @@ class Backbone(nn.Module):
 
     def hidden_states(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
         """Last hidden states [B, T, H], float32, of token ids [T_i]; positions from 0."""
+        self._note_lengths([len(ids) for ids in sequences])
         with self._passing():
             if self._trunk is not None and not self._lockstep:
                 lower = pad_right([self._trunk.lower(ids) for ids in sequences])
@@ -211,6 +214,18 @@ class Backbone(nn.Module):
             ids = moved(pad_right(sequences), self.device)
             body, prefix = self.model.base_model, cache_of(self.model)
             return body(input_ids=ids, use_cache=False, **prefix).last_hidden_state.float()
+
+    def _note_lengths(self, lengths: Sequence[int], packed: bool = False) -> None:
+        """Keep ``row_lengths`` [B, 1], or of rows in one sequence [1, T], for noise on embeddings.
+
+        Args:
+            lengths: tokens of each row, without padding.
+            packed: whether the rows stand in one sequence.
+        """
+        if self.notes_lengths:
+            each = torch.tensor(lengths)
+            rows = torch.repeat_interleave(each, each)[None] if packed else each[:, None]
+            self.row_lengths = moved(rows, self.device)
 
     def branched_hidden_states(
         self, histories: Sequence[torch.Tensor], branches: Sequence[Sequence[torch.Tensor]]
@@ -232,6 +247,7 @@ class Backbone(nn.Module):
         sizes = [[len(h), *map(len, own)] for h, own in zip(histories, branches, strict=True)]
         width, device = max(map(len, rows)), self.device
         layouts = [_layout(each, width) for each in sizes]
+        self._note_lengths([len(row) for row in rows])
         with self._passing():
             if self._trunk is not None:
                 alone = [_layout(each, sum(each)) for each in sizes]
@@ -325,6 +341,7 @@ class Backbone(nn.Module):
         packed = pack(rows, MULTIPLES.get(self.attention, 1))
         index = torch.cat([packed.starts[piece] + places for piece, places in wanted])
         inputs = model_inputs(packed, self.attention, self.model.config, self.device)
+        self._note_lengths(packed.lengths, packed=True)
         with self._passing():
             hidden = self.model.base_model(**inputs).last_hidden_state[0]
         return hidden[moved(index, hidden.device)].float()

@@ -83,6 +83,8 @@ class OnlineTrainer:
         self.micro_batch_tokens = micro_batch_tokens
         self.name = options.name
         self.advice = finite.advice(config.learning_rates, config.precision)
+        if config.ema:
+            engine.keep_average(config.ema.decay, "policy.")
         self.run = TrainingRun(
             options, config.updates, self._snapshot, self._restore, engine=engine
         )
@@ -91,6 +93,8 @@ class OnlineTrainer:
 
     def train(self) -> TrainingRun:
         """Run all updates that are left.
+
+        In the end the engine has the weights to publish: averaged if the run keeps an average.
 
         Raises:
             NumericsError: a score, log probability, value, advantage, loss, norm or weight is not
@@ -113,6 +117,7 @@ class OnlineTrainer:
             tokens = measures["tokens"]
             self.run.finish_step(update + 1, tokens, note, trained=round(tokens * epochs))
         self.run.close()
+        self.engine.swap_average()
         return self.run
 
     def roll_out(self, update: int) -> Rollout:

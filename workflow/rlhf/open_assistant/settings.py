@@ -18,11 +18,9 @@ SPEED = Ignored(
     "it changes speed or memory and not results; runtime.micro_batch_tokens limits memory"
 )
 NO_PEFT = "LoRA alone is carried over: prefixes are trained there by way of two more layers"
-NO_ROPE = "positions are not scaled: a sequence may be as long as the model was made for"
-NO_DROPOUT = "dropout is off in training here"
+NO_DROPOUT = "dropout would change probabilities between two passes, so that ratios mean nothing"
 NO_SEQ2SEQ = "models are causal"
-NO_8BIT = "there is no 8-bit Adam and no 8-bit model"
-FULL_LOSS = "only what the assistant says is trained"
+NO_8BIT = "there is no 8-bit model; adapter.quantize: nf4 keeps frozen weights in 4 bits"
 
 Flag = bool | None
 Whole = int | None
@@ -52,13 +50,13 @@ class SupervisedSettings(Settings):
     use_flash_attention: Annotated[Flag, SPEED] = None
     fuse_gelu: Annotated[Flag, SPEED] = None
     int8_training: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
-    quantization: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
+    quantization: Annotated[Flag, Used()] = None
     seq2seqmodel: Annotated[Flag, MustBe((False,), NO_SEQ2SEQ)] = None
     peft_model: Annotated[Flag, Used()] = None
     peft_type: Annotated[Text, Used()] = None
     peft_config: Annotated[dict[str, Any] | None, Used()] = None
-    residual_dropout: Annotated[Number, MustBe((0,), NO_DROPOUT)] = None
-    residual_dropout_lima: Annotated[Flag, MustBe((False,), NO_DROPOUT)] = None
+    residual_dropout: Annotated[Number, Used()] = None
+    residual_dropout_lima: Annotated[Flag, Used()] = None
     max_length: Annotated[Whole, Used()] = None
     dtype: Annotated[Text, Used()] = None
     model_name: Annotated[Text, Used()] = None
@@ -93,16 +91,16 @@ class SftSettings(SupervisedSettings):
     """What trainer_sft reads."""
 
     is_reward_model: Annotated[Flag, MustBe((False,), "it is true: use --stage rm")] = None
-    loss_fn: Annotated[Text, MustBe(("CrossEntropyLoss",), "the loss is cross-entropy")] = None
-    poly_eps: Annotated[Number, Ignored("it says something of the loss Poly only")] = None
+    loss_fn: Annotated[Text, Used()] = None
+    poly_eps: Annotated[Number, Used()] = None
     val_max_length: Annotated[Whole, Used()] = None
-    samples_mixing: Annotated[Flag, MustBe((False,), "a sequence holds one dialogue")] = None
+    samples_mixing: Annotated[Flag, Used()] = None
     random_offset_probability: Annotated[Number, Used()] = None
-    label_masking: Annotated[Flag, MustBe((True,), FULL_LOSS)] = None
+    label_masking: Annotated[Flag, Used()] = None
     use_system_prefix: Annotated[Flag, Used()] = None
     system_prefix: Annotated[Text, Used()] = None
-    superhot: Annotated[Flag, MustBe((False,), NO_ROPE)] = None
-    superhot_config: Annotated[Any, Ignored("it says something of superhot only")] = None
+    superhot: Annotated[Flag, Used()] = None
+    superhot_config: Annotated[dict[str, Any] | None, Used()] = None
 
 
 class RmSettings(SupervisedSettings):

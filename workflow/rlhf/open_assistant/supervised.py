@@ -40,6 +40,12 @@ LORA_KEYS = {
     "target_modules": "target_modules",
 }
 LORA_SAME = {"bias": "none", "task_type": "CAUSAL_LM"}
+# Types of its `superhot_config`, what their factor is called, and its default.
+ROPE: dict[Any, tuple[str, float]] = {
+    "linear": ("scaling_factor", 1.0),
+    "dynamic": ("scaling_factor", 1.0),
+    "ntk": ("alpha", 2.0),
+}
 HOW_LONG = "give --train-rows N, or set {} yourself"
 
 
@@ -72,6 +78,10 @@ class _Supervised:
         self._fill(mixture)
         self._tokens()
         self._adapter()
+        self._regularize()
+        if isinstance(settings, SftSettings):
+            self._loss(settings)
+            self._positions(settings)
         self.draft.place_precision(self.run, self.key, "dtype", settings.dtype)
         self.dispositions.close(settings)
         shape = SftConfig if request.trainer == "sft" else RewardConfig
@@ -165,6 +175,81 @@ class _Supervised:
                 why = "of these a model has some; write those into adapter.modules_to_save"
             if LORA_SAME.get(key) != value:
                 dispositions.miss(f"peft_config.{key}", value, why)
+
+    def _regularize(self) -> None:
+        """Residual dropout with LIMA's ramp, and the optimizer of ``quantization``."""
+        settings, dispositions = self.settings, self.dispositions
+        if settings.residual_dropout:
+            place(self.run, "residual_dropout.rate", settings.residual_dropout)
+            dispositions.carry("residual_dropout", f"{self.key}.residual_dropout.rate")
+        elif settings.residual_dropout is not None:
+            dispositions.ignore("residual_dropout", AS_HERE)
+        if settings.residual_dropout_lima and settings.residual_dropout:
+            place(self.run, "residual_dropout.ramp", "linear")
+            dispositions.carry("residual_dropout_lima", f"{self.key}.residual_dropout.ramp")
+        elif settings.residual_dropout_lima is not None:
+            dispositions.ignore(
+                "residual_dropout_lima",
+                "there is no residual_dropout" if settings.residual_dropout_lima else AS_HERE,
+            )
+        if settings.quantization:
+            place(self.run, "optimizer.kind", "adamw_8bit")
+            dispositions.carry("quantization", f"{self.key}.optimizer.kind")
+            if not (self.request.base.get("cluster") or {}).get("gpus_per_node"):
+                place(self.draft.values, "cluster.gpus_per_node", self.request.gpus)
+                dispositions.note(
+                    "cluster.gpus_per_node: moments of 8 bits need GPUs; --num-gpus says how many"
+                )
+        elif settings.quantization is not None:
+            dispositions.ignore("quantization", AS_HERE)
+
+    def _loss(self, settings: SftSettings) -> None:
+        """The loss of a token, and which have one."""
+        dispositions, name = self.dispositions, settings.loss_fn
+        poly = name == "Poly"
+        if poly:
+            place(self.run, "loss.kind", "poly")
+            dispositions.carry("loss_fn", f"{self.key}.loss.kind")
+        elif name == "CrossEntropyLoss":
+            dispositions.ignore("loss_fn", AS_HERE)
+        elif name is not None:
+            why = "trainer_sft knows CrossEntropyLoss and Poly, and so does this"
+            dispositions.miss("loss_fn", name, why)
+        if poly and settings.poly_eps is not None:
+            place(self.run, "loss.epsilon", settings.poly_eps)
+            dispositions.carry("poly_eps", f"{self.key}.loss.epsilon")
+        elif settings.poly_eps is not None:
+            dispositions.ignore("poly_eps", "it says something of the loss Poly only")
+        if settings.label_masking is False:
+            place(self.run, "loss.tokens", "all")
+            dispositions.carry("label_masking", f"{self.key}.loss.tokens")
+        elif settings.label_masking:
+            dispositions.ignore("label_masking", AS_HERE)
+
+    def _positions(self, settings: SftSettings) -> None:
+        """RoPE scaling, which is a matter of the model here."""
+        dispositions, theirs = self.dispositions, dict(settings.superhot_config or {})
+        if not settings.superhot:
+            for key in sorted(settings.model_fields_set & {"superhot", "superhot_config"}):
+                why = AS_HERE if key == "superhot" else "it says something of superhot only"
+                dispositions.ignore(key, why)
+            return
+        kind = theirs.pop("type", None)
+        name, default = ROPE.get(kind, ("", 0))
+        factor = theirs.pop(name, default)
+        if not name or theirs or factor <= 1:
+            why = f"rope_scaling takes the types {', '.join(ROPE)} and their factor, above 1"
+            dispositions.miss("superhot_config", settings.superhot_config, why)
+            return
+        scaling, own = {"kind": kind, "factor": float(factor)}, self.draft.values.get("models", {})
+        if self.model in own:
+            own[self.model]["rope_scaling"] = scaling
+        elif self.request.declared("models")[self.model].get("rope_scaling") != scaling:
+            why = f"models.{self.model} is there already"
+            dispositions.miss("superhot_config", settings.superhot_config, why)
+            return
+        for key in ("superhot", "superhot_config"):
+            dispositions.carry(key, f"models.{self.model}.rope_scaling")
 
     def _fill(self, mixture: Mixture) -> None:
         """Batch size, epochs, and what Open-Assistant counts in steps."""
@@ -276,6 +361,11 @@ class _Supervised:
             self.dispositions.carry(
                 "random_offset_probability", "tokenization.conversation.random_offset"
             )
+        if settings.samples_mixing:
+            tokens["samples_mixing"] = {}
+            self.dispositions.carry("samples_mixing", "tokenization.conversation.samples_mixing")
+        elif settings.samples_mixing is not None:
+            self.dispositions.ignore("samples_mixing", AS_HERE)
         for key in ("use_system_prefix", "system_prefix"):
             if settings.use_system_prefix:
                 self.dispositions.carry(key, "tokenization.*.system_prefix")

@@ -35,6 +35,8 @@ class Model:
         trains: whether anything is trained.
         prefix: tokens whose keys and values in every layer alone are trained. 0: none.
         quantized: whether the frozen weights of the layers are kept in 4 bits.
+        averaged: whether a moving average of the trained weights is kept.
+        narrow_moments: whether AdamW's moments are kept in 8 bits, but for the embeddings'.
     """
 
     shape: Shape
@@ -45,6 +47,8 @@ class Model:
     trains: bool = True
     prefix: int = 0
     quantized: bool = False
+    averaged: bool = False
+    narrow_moments: bool = False
 
     @property
     def adapted(self) -> bool:
@@ -96,6 +100,16 @@ class Model:
         if not self.frozen_layers:
             return self.parameters
         return (self.shape.layers - self.frozen_layers) * self.shape.layer_parameters + self.head
+
+    @property
+    def moment_bytes(self) -> float:
+        """AdamW's moments, two of 4 bytes or of 1 with a scale for 256; and a moving average."""
+        average = 4 * self.trained if self.averaged else 0
+        if not self.narrow_moments:
+            return 8 * self.trained + average
+        whole = self.trains and not self.adapted and not self.frozen_layers
+        embeddings = self.shape.vocabulary * self.shape.hidden if whole else 0
+        return 8 * embeddings + 2 * (1 + 4 / 256) * (self.trained - embeddings) + average
 
 
 @dataclass(frozen=True)
@@ -221,7 +235,8 @@ def state_bytes(models: Iterable[Model], setting: Setting) -> dict[str, float]:
         "weights": every * (part if kind in ("fsdp", "zero3") else whole),
         "gradients": 4 * trained * (whole if kind in ("replicated", "zero1") else part),
         # DeepSpeed keeps a second copy of the trained weights, to update.
-        "moments": (12 if zero else 8) * trained * (whole if kind == "replicated" else part),
+        "moments": (sum(model.moment_bytes for model in chosen) + (4 * trained if zero else 0))
+        * (whole if kind == "replicated" else part),
     }
     leaves = {
         "none": (),

@@ -125,7 +125,8 @@ def _ladder(asked: EngineRequest, work: Work) -> Iterator[Setting]:
             yield Setting(asked.engine, ranks, asked.offload, choice)
         return
     kinds: list[EngineKind] = ["replicated"]
-    whole = any(model.quantized for model in work.trained)  # slices would not be of 4 bits
+    # Slices would not be of 4 bits, nor their moments of 8.
+    whole = any(model.quantized or model.narrow_moments for model in work.trained)
     if asked.offload != "none":
         kinds = ["fsdp"]
     elif layout.gpus and work.ranks > 1 and not whole:

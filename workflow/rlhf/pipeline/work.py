@@ -186,7 +186,12 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
     narrow = run.precision != "float32"
     kept = narrow and layout.gpus > 0  # a CPU samples from it as it is
     start = model_of(config, row.section, name, row.section == "reward", run.freeze_layers)
-    policy = replace(_adapted(start, run.adapter), narrow=kept)
+    policy = replace(
+        _adapted(start, run.adapter),
+        narrow=kept,
+        averaged=run.ema is not None,
+        narrow_moments=run.optimizer.kind == "adamw_8bit",
+    )
     common = Work(
         layout,
         (policy,),
@@ -204,7 +209,12 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
     critic: tuple[Model, ...] = ()
     if value and value.kind == "critic":
         whole = replace(judge, frozen_layers=run.freeze_layers, narrow=kept)
-        critic = (_adapted(whole, run.adapter if value.adapter else None),)
+        critic = (
+            replace(
+                _adapted(whole, run.adapter if value.adapter else None),
+                narrow_moments=policy.narrow_moments,
+            ),
+        )
     judge, reference = (
         replace(model, narrow=narrow, trains=False)
         for model in (judge, model_of(config, row.section, name))

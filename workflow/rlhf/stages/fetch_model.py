@@ -15,6 +15,7 @@ def run(stage: Stage) -> None:
     config = stage.read(ModelSlice)
     source = config.source.model_dump(mode="json")
     locked = Lock.of_environment().locked("models", stage.name, source, config.lock)
+    rope = config.rope_scaling
     facts = materialize(
         source,
         stage.outputs["model"],
@@ -25,6 +26,7 @@ def run(stage: Stage) -> None:
         new_tokens=config.new_tokens,
         per_digit_tokens=config.per_digit_tokens,
         pad_vocab_to_multiple=config.pad_vocab_to_multiple,
+        rope_scaling=(rope.kind, rope.factor) if rope else None,
         dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
         where=f"models.{stage.name}",

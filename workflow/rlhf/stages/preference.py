@@ -22,6 +22,7 @@ from rlhf.stages.training import (
     mixture,
     own_base,
     publish_model,
+    regularize,
     tokenizer_facts,
     validation,
 )
@@ -85,6 +86,7 @@ def open_policy(
     model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
     adapt(stage, model, config.adapter, config.seed, config.precision)
+    regularize(stage, model, config)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     rates = {"": config.optimizer.learning_rate}

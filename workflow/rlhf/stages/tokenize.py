@@ -16,6 +16,7 @@ from rlhf.config.tokenization import TokenizeSlice
 from rlhf.core.files import atomic_directory
 from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
+from rlhf.data.joining import Joining, join_samples, named
 from rlhf.data.rows import SPLITS, Row, RowsFile
 from rlhf.data.split import LEFT_TO_OTHERS
 from rlhf.data.tags import ReplyTags
@@ -46,16 +47,17 @@ GROUPS_A_PROCESS = 16  # row groups at least: with fewer it takes longer to star
 
 def run(stage: Stage) -> None:
     """Write ``data/train``, ``data/validation`` and the manifest."""
-    limits = _limits(stage.read(TokenizeSlice))
+    config = stage.read(TokenizeSlice)
+    limits, joining = _limits(config), _joining(config)
     left = read_manifest(stage.input("data"))["counts"].get(LEFT_TO_OTHERS, {})
     tokenizer = _load_tokenizer(stage.input("model"))
     facts = tokenizer_facts(tokenizer)
     _check_facts(facts, stage.input("model"))
     _check_context(stage, limits)
-    rows, features = stage.folder("data") / "rows", features_of(limits.view)
+    rows, features = stage.folder("data") / "rows", features_of(limits.view, joining is not None)
     compared = not is_of_package(tokenizer)
     encoder = Encoder(tokenizer, stage.folder("model").name, compared)
-    work = Tokenizing(encoder, limits, features.arrow_schema, rows)
+    work = Tokenizing(encoder, limits, features.arrow_schema, rows, joining)
     groups = RowsFile(rows, limits.view).groups
     processes = min(int(os.environ.get("OMP_NUM_THREADS", "1")), groups // GROUPS_A_PROCESS)
     with (
@@ -86,6 +88,13 @@ def _limits(config: TokenizeSlice) -> Limits:
     )
 
 
+def _joining(config: TokenizeSlice) -> Joining | None:
+    mixing = config.samples_mixing
+    if mixing is None:
+        return None
+    return Joining(mixing.shorter_than, mixing.probability, config.max_length, config.seed)
+
+
 @dataclass
 class Tokenizing:
     """What is done with a row group, in a process that may do many.
@@ -95,12 +104,14 @@ class Tokenizing:
         limits: view, length and policy.
         schema: columns of the samples.
         rows: rows folder.
+        joining: which short training conversations are joined to one row, of those in the group.
     """
 
     encoder: Encoder
     limits: Limits
     schema: pa.Schema
     rows: Path
+    joining: Joining | None = None
 
     @cached_property
     def _file(self) -> RowsFile:
@@ -115,6 +126,11 @@ class Tokenizing:
         for split, some in rows.items():
             tally = Tally()
             samples = list(tokenize(some, self.encoder, self.limits, tally))
+            if self.joining is not None:
+                joined = [*join_samples(samples, self.joining)] if split == "train" else None
+                samples = joined or [*map(named, samples)]
+                tally.joined = tally.rows - len(samples)
+                tally.rows = len(samples)
             made[split] = record_batch(self.schema, samples), tally
         return made
 

@@ -24,6 +24,7 @@ from rlhf.stages.training import (
     mixture,
     own_base,
     publish_model,
+    regularize,
     tokenizer_facts,
 )
 from rlhf.training import distributed
@@ -50,6 +51,7 @@ def run(stage: Stage) -> None:
     model = new_reply_scorer(start, config.seed, dtype="auto")
     model.freeze(config.freeze_layers)
     adapt(stage, model, config.adapter, config.seed, config.precision)
+    regularize(stage, model, config)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     shown = _demonstrations(stage, config.calibration_samples)
@@ -63,10 +65,10 @@ def run(stage: Stage) -> None:
 
     def validate() -> dict[str, float]:
         scored[:] = score_held_out(engine, objective, held_out, tokens)
-        return objective.validate(scored)
+        return objective.validate(scored, held_out.sizes)
 
     finished = train(engine, objective, data, config, stage.run_options(threads), tokens, validate)
-    if not scored:  # there was nothing left to train
+    if not scored or finished.kept_step is not None:  # nothing was left to train; or not the last
         validate()
     mean, std = calibrate(model, shown.rows, tokens)
     differences = score_differences(scored)

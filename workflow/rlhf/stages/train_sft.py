@@ -15,6 +15,7 @@ from rlhf.stages.training import (
     mixture,
     own_base,
     publish_model,
+    regularize,
     tokenizer_facts,
     validation,
 )
@@ -37,11 +38,12 @@ def run(stage: Stage) -> None:
     model = load_token_scorer(start, dtype="auto")
     model.freeze(config.freeze_layers)
     adapt(stage, model, config.adapter, config.seed, config.precision)
+    regularize(stage, model, config, config.neftune_alpha)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
     rates = {"": config.optimizer.learning_rate}
     engine = open_engine(model, rates, config.optimizer, stage.engine)
-    objective = SftObjective()
+    objective = SftObjective(config.loss)
 
     finished = train(
         engine,

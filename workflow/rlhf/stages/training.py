@@ -27,6 +27,7 @@ from rlhf.models.precision import exact_float32
 from rlhf.models.prefix_tuning import add_prefix
 from rlhf.models.publish import below, save_model
 from rlhf.models.quantized import check_quantizing, quantize
+from rlhf.models.regularization import add_embedding_noise, drop_residuals
 from rlhf.models.trust import TRUSTED
 from rlhf.provenance.bases import base_of, describe_base
 from rlhf.provenance.manifest import read_manifest
@@ -130,6 +131,28 @@ def adapt(
         add_adapter(root.model, lora, seed, where, number)
 
 
+def regularize(
+    stage: Stage, root: Backbone, config: OfflineConfig, neftune_alpha: float | None = None
+) -> None:
+    """Put dropout and noise into the passes that a model is trained by, if the run has them.
+
+    Args:
+        stage: the stage.
+        root: the model's root, its adapter in place.
+        config: the run's configuration.
+        neftune_alpha: α of noise on the embeddings; None: there is none.
+
+    Raises:
+        ConfigError: it is not known where the architecture's layers could drop something.
+    """
+    dropout = config.residual_dropout
+    where = f"{stage.section}.{stage.name}.residual_dropout"
+    if dropout.rate:
+        drop_residuals(root, dropout.rate, dropout.ramp, where, config.freeze_layers)
+    if neftune_alpha is not None:
+        add_embedding_noise(root, neftune_alpha)
+
+
 def own_base(config: AdapterConfig | None, start: Path) -> Path | None:
     """The model that an adapter needs which is published alone; else None.
 
@@ -175,7 +198,8 @@ def validation(
 ) -> dict[str, float]:
     """Means of the loss and the other measures over held-out rows, ``validation_`` before each.
 
-    The held-out rows are one batch to ``enrich``: see ``train``.
+    The held-out rows are one batch to ``enrich``: see ``train``. Where they are of several
+    datasets, ``/DATASET`` stands after the name of each one's own.
 
     Raises:
         NumericsError: there are no such rows, and the loss of a training row is not finite.
@@ -277,6 +301,7 @@ def finish(
             "train_rows": len(data),
             "epoch_rows": data.epoch_rows,
             "validation_rows": len(held_out),
+            **({"kept_step": finished.kept_step} if finished.kept_step is not None else {}),
         }
         stage.finish(counts=rows | dict(counts or {}), metrics=dict(metrics), facts=dict(facts))
         finished.mark_published()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from rlhf.core.digest import digest_file, digest_value
 from rlhf.core.files import atomic_directory, read_json, write_json
+from rlhf.errors import IntegrityError
 from rlhf.models.parts import write_tensors
 from rlhf.runtime import fence
 from rlhf.runtime.forced import FORCED, PUBLISHED
@@ -27,6 +28,7 @@ from rlhf.training.engine.protocol import Engine
 logger = logging.getLogger(__name__)
 
 TENSORS, VALUES, SEAL = "rank-{:05d}.safetensors", "rank-{:05d}.json", "seal.json"
+NEEDS = "needs.json"  # the step of another state whose weights a run may publish in the end
 
 
 class Checkpoints:
@@ -50,7 +52,13 @@ class Checkpoints:
             write_json(self.folder / "identity.json", identity, mode=0o600)
         self._remove_leftovers()
 
-    def save(self, step: int, state: dict[str, Any], engine: Engine | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: dict[str, Any],
+        engine: Engine | None = None,
+        needs: int | None = None,
+    ) -> None:
         """Save the state reached after ``step`` steps, then drop what is of no use any more.
 
         All ranks call this.
@@ -59,6 +67,7 @@ class Checkpoints:
             step: steps done.
             state: this rank's values.
             engine: holds weights and moments.
+            needs: step of a state that is kept as long as this one is; None: there is none.
 
         Raises:
             OSError: the disk is full, for one; on every rank. The states saved before are
@@ -71,12 +80,43 @@ class Checkpoints:
             return
         with atomic_directory(target, private=True, guard=fence.check) as folder:
             distributed.gather([str(folder)])
-            write_json(folder / SEAL, _write(folder, state, engine))
+            digests = _write(folder, state, engine)
+            if needs is not None:
+                write_json(folder / NEEDS, needs, mode=0o600)
+                digests[NEEDS] = digest_file(folder / NEEDS)
+            write_json(folder / SEAL, digests)
         fence.check()
         states = self._states()
         newest = states.index(target)  # a later one is damaged: the run went on from before it
-        for old in [*states[: max(0, newest + 1 - self._keep)], *states[newest + 1 :]]:
-            shutil.rmtree(old)
+        oldest = max(0, newest + 1 - self._keep)
+        needed = {_needs(each) for each in states[oldest : newest + 1]}
+        for old in [*states[:oldest], *states[newest + 1 :]]:
+            if old not in needed:
+                shutil.rmtree(old)
+
+    def load_weights(self, step: int, engine: Engine) -> None:
+        """Give an engine the weights of a state that another one needs.
+
+        All ranks call this.
+
+        Args:
+            step: the state's.
+            engine: gets weights and moments.
+
+        Raises:
+            IntegrityError: it is damaged, or not there.
+        """
+        folder = self.folder / f"step-{step:08d}"
+        problem = _damage(folder) if distributed.rank() == 0 else None
+        problems = distributed.gather([problem])
+        if problems[0]:
+            raise IntegrityError(
+                f"The best weights can't be read: {problems[0]}.",
+                where=folder,
+                expected="the state that was saved when they were validated",
+                hint=f"delete {self.folder}: the stage then starts again",
+            )
+        engine.load(folder)
 
     def load(self, engine: Engine | None = None) -> tuple[int, dict[str, Any]] | None:
         """The newest state whose digests hold, with its step; None when there is none.
@@ -151,6 +191,14 @@ def _write(folder: Path, state: dict[str, Any], engine: Engine | None) -> dict[s
     if problems:
         raise failed or OSError(problems[0])
     return {name: digest for each, _ in told for name, digest in each.items()}
+
+
+def _needs(folder: Path) -> Path | None:
+    """The state that another one needs, if there is one; it may be damaged, and then needs none."""
+    try:
+        return folder.with_name(f"step-{int(read_json(folder / NEEDS)):08d}")
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _damage(folder: Path) -> str | None:

@@ -20,6 +20,16 @@ def seed_everything(seed: int) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def seed_pass(seed: int, *counters: int) -> None:
+    """Seed torch for one pass that draws, such as dropout: the same in a run that goes on.
+
+    Args:
+        seed: the run's.
+        counters: tell its passes apart: step, micro-batch, rank.
+    """
+    torch.manual_seed(derived_seed(seed, "draws of a pass", *counters))
+
+
 def only_deterministic() -> None:
     """Use deterministic kernels alone: an operation that has none is an error.
 

@@ -20,11 +20,18 @@ from rlhf.errors import NumericsError
 from rlhf.models import devices
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
-from rlhf.training.determinism import random_state, restore_random_state, seed_everything
+from rlhf.training.determinism import (
+    random_state,
+    restore_random_state,
+    seed_everything,
+    seed_pass,
+)
+from rlhf.training.ema import averaged
 from rlhf.training.engine.protocol import Engine, Forward
 from rlhf.training.optim import learning_rate_factor
 from rlhf.training.rounds import Round, plan_rounds
 from rlhf.training.run import TrainingRun
+from rlhf.training.selection import Selection
 from rlhf.training.sums import Measures, Sums
 
 ROWS_AT_A_TIME = 4096  # that `map_rows` holds in memory
@@ -71,6 +78,9 @@ def train(
 ) -> TrainingRun:
     """Train for the configured number of epochs; resume from a saved state if there is one.
 
+    In the end the engine has the weights to publish: the last or the best ones, averaged if the run
+    keeps an average.
+
     Args:
         engine: holds the model and its optimizer.
         objective: the loss.
@@ -102,19 +112,31 @@ def train(
         finite.check_weights(engine.parts(), finite.place(options.name, step, rate_of(step)[1]),
                              advice)  # fmt: skip
 
-    def record_validation(step: int, rate: float | None = None) -> None:
-        measures = validate()
+    selection = Selection(config.selection, options.name)
+
+    def record_validation(step: int, rate: float | None = None) -> dict[str, float]:
+        with averaged(engine):
+            measures = validate()
         finite.check(measures, finite.place(options.name, step, rate), advice)
         run.record({"step": step} | measures, step)
+        return measures
 
     def snapshot() -> dict[str, Any]:
-        return random_state() | ({"prepared": prepared.state()} if prepared else {})
+        return (
+            random_state()
+            | ({"prepared": prepared.state()} if prepared else {})
+            | ({"selection": selection.state()} if config.selection.looks else {})
+        )
 
     def restore(state: dict[str, Any]) -> None:
         restore_random_state(state)
         if prepared:
             prepared.restore(state["prepared"])
+        if config.selection.looks:
+            selection.restore(state["selection"])
 
+    if config.ema:
+        engine.keep_average(config.ema.decay)
     run = TrainingRun(options, steps, snapshot, restore, check, engine)
     validation_steps = {
         round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)
@@ -124,11 +146,13 @@ def train(
         finite.check_weights(engine.weights(), start, finite.START_ADVICE)
         if prepared:
             prepared.compute()
-        record_validation(0)
+        selection.check(record_validation(0))
 
     batches = global_batches(data, config, run.start)
     upcoming = next(batches, [])
     for step in range(run.start, steps):
+        if selection.stopped:
+            break
         with run.performance.phase("forward_backward"):
             rows = enrich(upcoming)
         weight = sum(objective.weight(row) for row in rows)
@@ -142,7 +166,9 @@ def train(
         sums, losses = Sums(), []
         rounds = _rounds(objective.shape, rows, micro_batch_tokens)
         with run.performance.phase("forward_backward"):
-            for each in rounds:
+            for number, each in enumerate(rounds):
+                if config.draws_in_passes:
+                    seed_pass(config.seed, step, number, distributed.rank())
                 loss, measured = objective(engine, [rows[i] for i in each.rows])
                 engine.backward(each.weight * loss / weight, last=each is rounds[-1])
                 sums.add({"loss": loss, **measured}, each.counts)
@@ -173,12 +199,16 @@ def train(
             **(engine.loss_scale.figures() if engine.loss_scale else {}),
         }
         run.record(record, step + 1)
+        best = False
         if step + 1 in validation_steps:
             check(step + 1)
             with run.performance.phase("validate"):
-                record_validation(step + 1, rate)
-        run.finish_step(step + 1, tokens, f"loss {record['loss']:.4f}")
+                best = selection.note(step + 1, record_validation(step + 1, rate))
+        note = f"loss {record['loss']:.4f}"
+        run.finish_step(step + 1, tokens, note, keep=best, last=selection.stopped)
     run.close()
+    run.take_kept()
+    engine.swap_average()
     return run
 
 
@@ -204,15 +234,26 @@ def mean_over(
 ) -> dict[str, float]:
     """Weighted means of the loss and the other measures over rows; the ranks share the work.
 
+    Where the rows are of several datasets, the means over each are there too, by ``NAME/DATASET``.
     Without rows there is nothing to say: the result is empty.
     """
     every = list(rows)
     weight = sum(objective.weight(row) for row in every)
-    sums = Sums()
-    for each in _rounds(objective.shape, every, micro_batch_tokens):
-        loss, measured = objective(scorer, [every[i] for i in each.rows])
-        sums.add({"loss": loss, **measured}, each.counts)
-    return sums.over_ranks().means(weight) if weight else {}
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
+    for row in every:
+        by_dataset.setdefault(row.get("dataset", ""), []).append(row)
+    together, apart = Sums(), dict[str, float]()
+    for dataset, own in by_dataset.items():
+        sums = Sums()
+        for each in _rounds(objective.shape, own, micro_batch_tokens):
+            loss, measured = objective(scorer, [own[i] for i in each.rows])
+            sums.add({"loss": loss, **measured}, each.counts)
+        sums = sums.over_ranks()
+        together.add(sums.means(1))
+        share = sum(objective.weight(row) for row in own)
+        if len(by_dataset) > 1 and share:
+            apart |= {f"{name}/{dataset}": mean for name, mean in sums.means(share).items()}
+    return together.means(weight) | apart if weight else {}
 
 
 @torch.no_grad()

@@ -39,6 +39,9 @@ class TrainingRun:
             the saving.
         engine: its weights and moments are saved and put back with the values.
 
+    Attributes:
+        kept_step: step whose weights are to be published, and whose state is kept; None: the last.
+
     Raises:
         Fenced: another attempt owns the state.
     """
@@ -77,10 +80,12 @@ class TrainingRun:
                 )  # fmt: skip
             else:
                 logger.info("%s goes on after step %d of %d", options.name, self.start, steps)
+        self._done = self.start
         positions = found[1]["journals"] if found else dict.fromkeys(self.journals, 0)
         if self._first:
             for name, journal in self.journals.items():
                 journal.rewind(positions[name])
+        self.kept_step: int | None = found[1].get("kept") if found else None
         self._tensorboard = TensorBoard(options.tensorboard if self._first else None, self.start)
         parts = engine.parts() if engine else ()
         count = float(sum(tensor.numel() for _, tensor in parts))
@@ -121,7 +126,13 @@ class TrainingRun:
                 self.journals["samples"].append(record)
 
     def finish_step(
-        self, step: int, tokens: int, note: str = "", trained: int | None = None
+        self,
+        step: int,
+        tokens: int,
+        note: str = "",
+        trained: int | None = None,
+        keep: bool = False,
+        last: bool = False,
     ) -> None:
         """Account for a finished step; save if it is time; leave if somebody asks.
 
@@ -130,6 +141,8 @@ class TrainingRun:
             tokens: tokens that the step went over, on all ranks.
             note: a few figures for the terminal.
             trained: tokens of its forward and backward passes, on all ranks; None: ``tokens``.
+            keep: these are the weights to publish, unless later ones are: they are saved now.
+            last: training ends with this step, before its planned end.
 
         Raises:
             Saved: a signal or the end of the allocation asked for a stop; the state is saved.
@@ -138,6 +151,7 @@ class TrainingRun:
             RlhfError: the state could not be written; the one before it is untouched.
         """
         self._progress.advance(tokens, note)
+        self._done = step
         options, now = self._options, time.monotonic()
         seconds = now - self._stepped_at
         self._deadline.stepped(seconds)
@@ -146,8 +160,10 @@ class TrainingRun:
         stop, near, due = self._agree(
             self._stop.requested(), self._deadline.near(), bool(waited or counted)
         )
-        stop = stop or near
-        if stop or due or step == self._steps:
+        stop, last = stop or near, last or step == self._steps
+        if keep:
+            self.kept_step = step
+        if stop or due or last or keep:
             with self.performance.phase("save"):
                 self._save(step)
         figures = self.performance.figures(
@@ -155,7 +171,7 @@ class TrainingRun:
         )
         self._tensorboard.add(figures, step)
         self.performance.write({"step": step} | figures)
-        if stop and step < self._steps:
+        if stop and not last:
             self.close()
             why = str(self._deadline) if near else "asked to stop"
             raise Saved(f"{why}: state saved after step {step} of {self._steps}")
@@ -166,10 +182,22 @@ class TrainingRun:
         self._progress.close()
         self._tensorboard.close()
 
+    def take_kept(self) -> None:
+        """Give the engine the weights that are kept; all ranks call this, at the end.
+
+        Raises:
+            IntegrityError: their state is damaged, or not there.
+        """
+        kept = self.kept_step
+        if kept is not None and kept != self._done and self._engine is not None:
+            self._checkpoints.load_weights(kept, self._engine)
+
     def last_metrics(self, *names: str) -> dict[str, float]:
-        """The last recorded value of each measure."""
+        """The last recorded value of each measure, up to the step whose weights are kept."""
         last: dict[str, float] = {}
         for record in self.journals["metrics"].records():
+            if self.kept_step is not None and record["step"] > self.kept_step:
+                break
             last |= {name: record[name] for name in names if name in record}
         return last
 
@@ -201,8 +229,10 @@ class TrainingRun:
         with self._writing(f"The state after step {step}"):
             journals = self.journals.items() if self._first else ()
             positions = {name: journal.position() for name, journal in journals}
-            state = {"run": self._snapshot(), "journals": positions}
-            self._checkpoints.save(step, state, self._engine)
+            state: State = {"run": self._snapshot(), "journals": positions}
+            if self.kept_step is not None:
+                state["kept"] = self.kept_step
+            self._checkpoints.save(step, state, self._engine, self.kept_step)
         distributed.wait()
         self._saved_at = time.monotonic()
         self._note_save(self._saved_at - began)

@@ -22,6 +22,7 @@ from rlhf.sources.base_models.loaded import Loaded
 from rlhf.sources.base_models.package import find_package_file, load_package
 from rlhf.sources.base_models.random import RANDOM_ARCHITECTURES, load_random
 from rlhf.sources.base_models.repository import load_hub
+from rlhf.sources.base_models.rope import scale_positions
 from rlhf.sources.base_models.saving import save
 from rlhf.sources.base_models.source import check_source
 
@@ -56,6 +57,7 @@ def materialize(
     new_tokens: Sequence[str] = (),
     per_digit_tokens: bool = False,
     pad_vocab_to_multiple: int = 1,
+    rope_scaling: tuple[str, float] | None = None,
     dtype: str | None = None,
     trust_remote_code: bool = False,
     where: str = "models",
@@ -74,6 +76,7 @@ def materialize(
         new_tokens: special tokens to add to the vocabulary.
         per_digit_tokens: make one token of each digit.
         pad_vocab_to_multiple: the embeddings get rows up to a multiple of this.
+        rope_scaling: kind and factor of ``scale_positions``, or None for the model's own.
         dtype: dtype of the weights, or None to keep the source's (float32 for GGUF and random).
         trust_remote_code: run the code that the model brings, and keep it.
         where: configuration key of the model, for messages.
@@ -104,6 +107,8 @@ def materialize(
         )
     load = functools.partial(load_hub, check=check) if kind == "hub" and check else LOADERS[kind]
     loaded = load(source, dtype, where, trust_remote_code)
+    if rope_scaling is not None:
+        scale_positions(loaded.model.config, *rope_scaling, f"{where}.rope_scaling")
     if per_digit_tokens:
         loaded.tokenizer = split_digits(loaded.tokenizer)
     model, tokenizer = loaded.model, loaded.tokenizer

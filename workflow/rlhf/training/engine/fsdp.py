@@ -32,10 +32,11 @@ from rlhf.models.backbone import Backbone, backbones, decoder_layers
 from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
+from rlhf.training.ema import Ema, average_of
 from rlhf.training.engine.named import published, trained
 from rlhf.training.engine.placing import Types, narrow_types, untied_ends
 from rlhf.training.engine.scale import LossScale
-from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
+from rlhf.training.engine.state import AVERAGE, MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
 Root = TypeVar("Root", bound=Backbone)
@@ -75,6 +76,7 @@ class FullySharded:
         self._shard(root)
         self.loss_scale = LossScale.of(root)
         self._optimizer = build_optimizer(parameter_groups(root, rates), config)
+        self._ema: Ema | None = None
 
     def _shard(self, root: nn.Module) -> None:
         types = narrow_types(root, self.device)
@@ -133,6 +135,8 @@ class FullySharded:
         total = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(total):
             self._optimizer.step()
+            if self._ema:
+                self._ema.update()
         self._optimizer.zero_grad(set_to_none=True)
         if self.loss_scale:
             self.loss_scale.update(total)
@@ -143,6 +147,16 @@ class FullySharded:
         root.eval().requires_grad_(False)
         self._shard(root)
         return root
+
+    def keep_average(self, decay: float, prefix: str = "") -> None:
+        """See ``Engine``."""
+        self._ema = Ema((p for name, p in self._trained() if name.startswith(prefix)), decay)
+
+    def swap_average(self) -> None:
+        """See ``Engine``."""
+        if self._ema:
+            self._reshard()
+            self._ema.swap()
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
@@ -169,7 +183,7 @@ class FullySharded:
         return write_state(
             folder,
             (
-                ParameterState.of(name, p.numel(), p, states.get(p, {}))
+                ParameterState.of(name, p.numel(), p, states.get(p, {}), average_of(self._ema, p))
                 for name, p in self._trained()
             ),
             lambda _name, tensor: self._whole(tensor),
@@ -189,6 +203,8 @@ class FullySharded:
                 return saved.tensor(kind, name, rows)
 
             parameter.to_local().copy_(slice_of("weight"))
+            if (average := average_of(self._ema, parameter)) is not None:
+                average.to_local().copy_(slice_of(AVERAGE))
             self._optimizer.state.pop(parameter, None)
             if name in saved.updates:
                 state: dict[str, torch.Tensor] = {

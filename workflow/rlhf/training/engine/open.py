@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from torch import nn
 
 from rlhf.config.training import OptimizerConfig
+from rlhf.models import devices
 from rlhf.models.backbone import backbones
 from rlhf.runtime.options import EngineOptions
 from rlhf.training.attention import choose_attention
 from rlhf.training.engine.protocol import Engine
 from rlhf.training.engine.replicated import Replicated
+from rlhf.training.optim import check_optimizer
 
 
 def open_engine(
@@ -26,9 +28,10 @@ def open_engine(
         options: the kind of engine, and how it keeps what it holds.
 
     Raises:
-        ConfigError: the kind is not installed, or does not have an option; or activations are to
-            be computed again, or attention in some way, and a model can't.
+        ConfigError: the kind is not installed, or does not have an option, or not the optimizer; or
+            activations are to be computed again, or attention in some way, and a model can't.
     """
+    check_optimizer(config, devices.own_device(), options.kind)
     choose_attention(root, options.attention)
     if options.activation_checkpointing:
         for backbone in backbones(root):

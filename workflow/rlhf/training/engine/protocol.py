@@ -56,6 +56,17 @@ class Engine(Protocol):
         It is changed in place; the ranks call it equally often.
         """
 
+    def keep_average(self, decay: float, prefix: str = "") -> None:
+        """Keep a moving average of the trained weights from here on, in every state too (``Ema``).
+
+        Args:
+            decay: of the average in an update.
+            prefix: of the names of those that are averaged.
+        """
+
+    def swap_average(self) -> None:
+        """Exchange the trained weights and their moving average; without one nothing happens."""
+
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What this rank holds of every trained parameter, by name; not collective."""
 
@@ -69,7 +80,7 @@ class Engine(Protocol):
         """
 
     def save(self, folder: Path) -> list[str]:
-        """Collective: write the trained weights and the optimizer's state into ``folder``.
+        """Collective: write trained weights, their average and the optimizer's state to ``folder``.
 
         Returns:
             Names of the files that this rank wrote.

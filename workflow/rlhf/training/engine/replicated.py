@@ -15,11 +15,12 @@ from rlhf.config.training import OptimizerConfig
 from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
+from rlhf.training.ema import Ema, average_of
 from rlhf.training.engine.named import published, trained
 from rlhf.training.engine.placing import place
 from rlhf.training.engine.scale import LossScale
-from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
-from rlhf.training.optim import build_optimizer, parameter_groups
+from rlhf.training.engine.state import AVERAGE, ParameterState, SavedState, write_state
+from rlhf.training.optim import build_optimizer, parameter_groups, restored
 
 BUCKET_ELEMENTS = 2**25  # gradients that are summed over the ranks together: 128 MiB
 
@@ -44,7 +45,9 @@ class Replicated:
         self.device = devices.own_device()
         self._place(root)
         self.loss_scale = LossScale.of(root)
-        self._optimizer = build_optimizer(parameter_groups(root, rates), config)
+        embeddings = (m.weight for m in root.modules() if isinstance(m, nn.Embedding))
+        self._optimizer = build_optimizer(parameter_groups(root, rates), config, embeddings)
+        self._ema: Ema | None = None
 
     def _place(self, root: nn.Module) -> None:
         place(root, self.device)
@@ -72,6 +75,8 @@ class Replicated:
         norm = float(nn.utils.clip_grad_norm_(parameters, self._max_norm))
         if math.isfinite(norm):
             self._optimizer.step()
+            if self._ema:
+                self._ema.update()
         self._optimizer.zero_grad(set_to_none=True)
         if self.loss_scale:
             self.loss_scale.update(norm)
@@ -106,6 +111,15 @@ class Replicated:
         self._place(root)
         return root
 
+    def keep_average(self, decay: float, prefix: str = "") -> None:
+        """See ``Engine``."""
+        self._ema = Ema((p for name, p in trained(self._root) if name.startswith(prefix)), decay)
+
+    def swap_average(self) -> None:
+        """See ``Engine``."""
+        if self._ema:
+            self._ema.swap()
+
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
         return trained(self._root)
@@ -121,7 +135,7 @@ class Replicated:
         return write_state(
             folder,
             (
-                ParameterState.of(name, p.numel(), p, states.get(p, {}))
+                ParameterState.of(name, p.numel(), p, states.get(p, {}), average_of(self._ema, p))
                 for name, p in trained(self._root)
             ),
             loss_scale=self.loss_scale,
@@ -135,12 +149,13 @@ class Replicated:
         self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():
             parameter.copy_(saved.tensor("weight", name))
+            if (average := average_of(self._ema, parameter)) is not None:
+                average.copy_(saved.tensor(AVERAGE, name))
             self._optimizer.state.pop(parameter, None)
             if name in saved.updates:
-                self._optimizer.state[parameter] = {
-                    "step": torch.tensor(saved.updates[name], device=parameter.device),
-                    **{kind: saved.tensor(kind, name).to(parameter.device) for kind in MOMENTS},
-                }
+                self._optimizer.state[parameter] = restored(
+                    self._optimizer, saved.updates[name], saved.moments(name), parameter.device
+                )
 
 
 def _buckets(gradients: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

@@ -23,6 +23,8 @@ from rlhf.training.engine.scale import LossScale
 INDEX = "engine.json"
 MAX_BYTES = 2**31
 MOMENTS = ("exp_avg", "exp_avg_sq")
+NARROW_MOMENTS = ("state1", "state2", "absmax1", "absmax2")  # in 8 bits, and their scales
+AVERAGE = "average"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class ParameterState:
     Attributes:
         name: the parameter's.
         numbers: how many it has, on all ranks together.
-        tensors: ``weight``, and ``exp_avg`` and ``exp_avg_sq`` once it was updated.
+        tensors: ``weight``, its moving ``average`` if the run has one, and ``exp_avg`` and
+            ``exp_avg_sq`` once it was updated; or these two in 8 bits.
         updates: how many it has seen; None: none.
     """
 
@@ -43,12 +46,20 @@ class ParameterState:
 
     @classmethod
     def of(
-        cls, name: str, numbers: int, weight: torch.Tensor, state: Mapping[str, torch.Tensor]
+        cls,
+        name: str,
+        numbers: int,
+        weight: torch.Tensor,
+        state: Mapping[str, torch.Tensor],
+        average: torch.Tensor | None = None,
     ) -> ParameterState:
-        """From the weight, and from the optimizer's state of it, which may be empty."""
-        moments = {moment: state[moment] for moment in MOMENTS if state}
+        """From the weight, the optimizer's state of it, which may be empty, and its average."""
+        kinds = (kind for kind in (*MOMENTS, *NARROW_MOMENTS) if kind in state)
+        tensors = {"weight": weight} | {kind: state[kind] for kind in kinds}
+        if average is not None:
+            tensors[AVERAGE] = average
         updates = float(state["step"]) if state else None
-        return cls(name, numbers, {"weight": weight} | moments, updates)
+        return cls(name, numbers, tensors, updates)
 
 
 def write_state(
@@ -142,8 +153,13 @@ class SavedState:
         with safe_open(self._folder / self._files[key], framework="pt") as file:
             return file.get_slice(key).get_shape()
 
+    def moments(self, name: str) -> dict[str, torch.Tensor]:
+        """The moments of a parameter, whole, as its optimizer calls them."""
+        kinds = (*MOMENTS, *NARROW_MOMENTS)
+        return {kind: self.tensor(kind, name) for kind in kinds if f"{kind}/{name}" in self._files}
+
     def tensor(self, kind: str, name: str, rows: slice | None = None) -> torch.Tensor:
-        """The ``weight`` or a moment of a parameter: all of it, or some rows."""
+        """The ``weight``, ``average`` or a moment of a parameter: all of it, or some rows."""
         key = f"{kind}/{name}"
         with safe_open(self._folder / self._files[key], framework="pt") as file:
             return file.get_tensor(key) if rows is None else file.get_slice(key)[rows]

@@ -10,6 +10,7 @@ fail for some groups and sizes of parameters.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,10 +30,11 @@ from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones, decoder_layers, partly_used
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
+from rlhf.training.ema import Ema, average_of
 from rlhf.training.engine.named import published, trained
 from rlhf.training.engine.placing import Types, narrow_types, place
 from rlhf.training.engine.scale import LossScale
-from rlhf.training.engine.state import MOMENTS, ParameterState, SavedState, write_state
+from rlhf.training.engine.state import AVERAGE, MOMENTS, ParameterState, SavedState, write_state
 from rlhf.training.optim import build_optimizer, parameter_groups
 
 Root = TypeVar("Root", bound=Backbone)
@@ -108,6 +110,7 @@ class Zero:
         self._engine = self._initialize(root, self._optimizer)
         self._zero = self._engine.optimizer
         self._parts = dict(self._layout())
+        self._ema: Ema | None = None
 
     def _place(self, root: nn.Module) -> None:
         """Whole on the device; or layer by layer widened, cut into the ranks' parts, dropped."""
@@ -189,6 +192,8 @@ class Zero:
             group["lr"] = group["peak"] * factor
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
+        if self._ema and math.isfinite(norm):
+            self._ema.update()
         if self.loss_scale:
             self.loss_scale.update(norm)
         return norm
@@ -202,6 +207,19 @@ class Zero:
         if self.sharded:
             self._initialize(root)  # its hooks on the root's modules gather the layers
         return root
+
+    def keep_average(self, decay: float, prefix: str = "") -> None:
+        """See ``Engine``."""
+        named = trained(self._root)
+        flats = (self._parts[p].flat for name, p in named if name.startswith(prefix))
+        self._ema = Ema(flats, decay)
+
+    @torch.no_grad()
+    def swap_average(self) -> None:
+        """See ``Engine``."""
+        if self._ema:
+            self._ema.swap()
+            self._compute_with_masters()
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See ``Engine``."""
@@ -231,7 +249,8 @@ class Zero:
             for name, parameter in parameters.items():
                 flat = self._parts[parameter].flat
                 numbers = _shape(parameter).numel()
-                yield ParameterState.of(name, numbers, flat, states.get(flat, {}))
+                average = average_of(self._ema, flat)
+                yield ParameterState.of(name, numbers, flat, states.get(flat, {}), average)
 
         return write_state(
             folder,
@@ -264,6 +283,8 @@ class Zero:
         for name, parameter in parameters.items():
             part = self._parts[parameter]
             flats = {"weight": part.flat}
+            if (average := average_of(self._ema, part.flat)) is not None:
+                flats[AVERAGE] = average
             if name in saved.updates:
                 state = states.setdefault(part.flat, {})
                 for kind in MOMENTS:
