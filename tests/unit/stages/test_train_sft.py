@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,12 @@ def test_the_manifest_speaks_of_the_weights_that_are_kept(train):
 
 def test_every_stage_that_learns_from_rows_puts_dropout_in():
     """Their configurations all have it; a stage that forgot it would ignore the option."""
-    stages = Path(train_sft.__file__).parent.glob("train_*.py")
+    stages = Path(train_sft.__file__).parent.glob("*.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in stages}
-    learning = {name for name, text in texts.items() if "rlhf.training.loop import train" in text}
-    assert {"train_sft.py", "train_reward.py", "train_dpo.py"} <= learning
+    learning = {
+        name
+        for name, text in texts.items()
+        if re.search(r"rlhf\.training\.loop import .*\btrain\b", text)
+    }
+    assert {"train_sft.py", "train_reward.py", "preference.py"} <= learning
     assert [name for name in sorted(learning) if "regularize(stage, " not in texts[name]] == []
