@@ -140,6 +140,11 @@ class Mixture:
         """Dataset name → its rows."""
         return {name: len(kept) for name, kept in zip(self._names, self._kept, strict=True)}
 
+    def without_column(self, column: str) -> list[str]:
+        """Names of the sets whose rows lack a column."""
+        pairs = zip(self._names, self._sets, strict=True)
+        return [name for name, one in pairs if column not in one.column_names]
+
     @property
     def rows_per_epoch(self) -> int:
         """Rows drawn in one epoch."""
