@@ -66,6 +66,7 @@ class Config(Strict):
             *self._without_reward(),
             *self._mixed_models(),
             *self._prefixes(),
+            *self._critics(),
             *cluster_problems(self),
         ]
         if problems:
@@ -190,6 +191,16 @@ class Config(Strict):
                         f"which is a prefix of {other} tokens; write head, or an adapter of that "
                         "kind and length"
                     )
+
+    def _critics(self) -> Iterator[str]:
+        """Critics that would start from a head that has seen means over tokens alone."""
+        for name, run in self.ppo.items():
+            if run.value.kind == "critic" and self.reward[run.reward].pooling == "mean":
+                yield (
+                    f"ppo.{name}.value.kind: a critic starts from reward.{run.reward}, whose "
+                    "scores are of the mean over all tokens (pooling: mean), and reads values at "
+                    "single tokens, which that head has never seen; write head"
+                )
 
     def _prefix(self, section: str, name: str) -> int:
         """Tokens of the prefix that a run publishes; 0: none."""
