@@ -13,8 +13,9 @@ import pytest
 import transformers
 from support.served_models import make_store
 
-from rlhf.core.files import read_json
+from rlhf.core.files import read_json, write_json
 from rlhf.errors import IntegrityError
+from rlhf.models.roots import POOLING
 from rlhf.provenance.manifest import verify
 from rlhf.serving import parity
 from rlhf.serving.parity import check_parity
@@ -47,6 +48,20 @@ def test_reference_passes(reference, tmp_path, monkeypatch):
     assert "4 responses to one prompt" in names
     for length in (2, 7, 33, 128, 160):
         assert {f"length {length}, padding {side}" for side in ("none", "left", "right")} <= names
+
+
+def test_means_over_tokens_are_served(reward, tmp_path):
+    """Alone, padded, and where rows share their beginning; scores of last tokens are others."""
+    shutil.copytree(reward.model, tmp_path / "model")
+    config = read_json(tmp_path / "model/config.json")
+    write_json(tmp_path / "model/config.json", config | {POOLING: "mean"})
+    export_store("reward", tmp_path / "model", tmp_path / "store", reward.identity)
+    report = check_parity(
+        "reward", tmp_path / "model", tmp_path / "store", tmp_path / "log", 1, 1e-4
+    )
+    assert report["passed"]
+    with pytest.raises(IntegrityError, match="does not answer as its model does"):
+        check_parity("reward", tmp_path / "model", reward.store, tmp_path / "log", 1, 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["reward", "reference"])

@@ -25,6 +25,7 @@ from support.programs import dpo_ranks, supervised_ranks
 from support.tiny_models import reply_scorer, save_rows, token_scorer
 from support.tiny_online import config as ppo_config
 from support.tiny_online import save_prompts, trainer
+from support.tiny_settings import reward_config
 
 FOLDER = Path(__file__).parents[1] / "unit" / "training" / "golden"
 # Of rounding, which differs between processors and libraries and adds up from step to step: a
@@ -49,7 +50,9 @@ def reward(folder: Path) -> Records:
     dpo_ranks.save_set(folder)
     data = Mixture({"d": folder / "set"}, {}, "train")
     settings = supervised_ranks.config(epochs=2)
-    return _trained(reply_scorer(1), RewardObjective(0.01, True), data, settings, folder)
+    return _trained(
+        reply_scorer(1), RewardObjective(reward_config(0.01), True), data, settings, folder
+    )
 
 
 def _trained(root: Any, objective: Any, data: Mixture, settings: Any, folder: Path) -> Records:

@@ -394,6 +394,8 @@ PROMISES: dict[str, dict[str, str]] = {
         "`inline`": """format_options::TestTranscripts.test_inline
             pairs::TestPairsOfTexts.test_turns_on_one_line_are_cut_on_request_only""",
         "`system`": SYSTEM,
+        "`scores`": f"own_scores::test_formats_keep_scores {PATH}",
+        "`margin`": "own_scores::test_formats_keep_scores",
     },
     "qa": {
         "Each row is a question": "adapters::TestQuestions.test_markup_and_space_are_kept",
@@ -440,6 +442,7 @@ PROMISES: dict[str, dict[str, str]] = {
             preferences::TestScored.test_a_reply_that_occurs_twice_counts_by_its_best_score""",
         "The whole dataset": "promised::test_what_is_held_to_the_end",
         "Replies are texts": REPLIES,
+        "Rows keep the ratings": "own_scores::test_formats_keep_scores",
         "`prompt`": f"{PROMPT} format_options::test_prompts_by_template",
         "`reply`": f"{PATH} preferences::TestScored.test_dialogues",
         "`scores`": f"preferences::TestScored.test_weights {PATH}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.core.digest import digest_file
+from rlhf.evaluation.agreement import ScoredRow, tables
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.provenance.manifest import Manifest
 
@@ -116,7 +117,13 @@ def full_run(results: Results, steps: int = 120) -> dict[str, list[Path]]:
         ],
         {
             "evaluation.json": {
-                "calibration": calibration_curve([rng.gauss(0.8, 1.3) for _ in range(2000)])
+                "calibration": calibration_curve([rng.gauss(0.8, 1.3) for _ in range(2000)]),
+                "agreement": tables(
+                    [
+                        ScoredRow("helpful", [rng.gauss(0.8, 1.3), 0.0], [i % 9, 4])
+                        for i in range(90)
+                    ]
+                ),
             }
         },
         seconds=2950,

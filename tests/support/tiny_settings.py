@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlhf.config.reward import RewardConfig
 from rlhf.models.adapters import Lora
 
 
@@ -20,3 +21,8 @@ def lora(**changes: Any) -> Lora:
         "alpha_pattern": {},
     }
     return Lora(**values | changes)
+
+
+def reward_config(l2: float = 0.001, **changes: Any) -> RewardConfig:
+    values = {"model": "m", "data": {"d": {}}, "score_l2": l2, "precision": "float32"}
+    return RewardConfig.model_validate(values | changes)

@@ -47,7 +47,10 @@ def test_evaluations(finished):
     inner = [value for part in figures for value in part.values() if isinstance(value, dict)]
     assert keys([*figures, *inner]) == set(names(FIGURES["Evaluation"]))
     curve = read(finished.folder / "results/reward/helpful/evaluation.json")
-    assert curve.keys() == {"calibration"}
+    assert curve.keys() == {"calibration", "agreement"}
+    agreement = curve["agreement"]
+    parts = {*agreement, *keys(row for rows in agreement.values() for row in rows)}
+    assert parts == set(names(FIGURES["Reward model: agreement"]))
     assert keys(curve["calibration"]) == set(names(FIGURES["Reward model: calibration curve"]))
 
 

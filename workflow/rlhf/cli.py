@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": "compare the files of artifacts with their manifests",
     "compare": "show how two artifacts differ: configuration, code, parents, metrics",
     "chat": "talk to a model, such as results/ppo/final/model",
+    "score": "score the replies of a file with a reward model",
     "prune": "list resume states that are no longer needed, and delete them with --yes",
     "recover": "after Snakemake was killed: wait for its jobs or cancel them, then unlock",
     "doctor": "check a machine or a cluster: SLURM, GPUs, containers, files, network",

@@ -23,6 +23,7 @@ from rlhf.training.run import TrainingRun
 from support import tiny_online
 from support.programs.supervised_ranks import config, save_set
 from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
+from support.tiny_settings import reward_config
 
 
 def supervised(method: str, engine_kind: str, folder: Path) -> TrainingRun:
@@ -34,7 +35,7 @@ def supervised(method: str, engine_kind: str, folder: Path) -> TrainingRun:
         history, *replies = (ids.tolist() for ids in token_sequences([4, 5, 3, 6], seed=1))
         rows = [{"history_ids": history, "reply_ids": replies[:k]} for k in (2, 3)]
         save_rows(folder / "set", train=rows)
-        root, objective = reply_scorer(), RewardObjective(0.001, branches=True)
+        root, objective = reply_scorer(), RewardObjective(reward_config(0.001), branches=True)
     root.compute_in(settings.precision)
     rates = {"": settings.optimizer.learning_rate}
     engine = open_engine(root, rates, settings.optimizer, EngineOptions(engine_kind))

@@ -18,7 +18,7 @@ from rlhf.models.backbone import decoder_layers
 from rlhf.models.head import find_head
 from rlhf.models.load import disable_dropout
 from rlhf.models.publish import below, save_model
-from rlhf.models.roots import ActorCritic, Critic, ReplyScorer, TokenScorer, ValueHead
+from rlhf.models.roots import POOLING, ActorCritic, Critic, ReplyScorer, TokenScorer, ValueHead
 from rlhf.runtime.options import EngineKind, EngineOptions, Offload
 from rlhf.training import distributed
 from rlhf.training.engine import fsdp, placing, zero
@@ -76,7 +76,7 @@ EVERY_CASE = "EVERY_CASE"  # set in the environment: every trainer, model and ki
 CASES = {  # of DeepSpeed's kinds, which are slow; the others run all but `MORE`
     "zero1": (*FEW, "float16 llama"),
     "zero2": (*FEW, "float16 llama"),
-    "zero3": (*FEW, "critic llama", *NARROW, "sft gpt_neox", "ppo opt"),
+    "zero3": (*FEW, "head llama", "critic llama", *NARROW, "sft gpt_neox", "ppo opt"),
 }
 MORE = ("reward gpt_neox", "dpo gpt_neox", "critic gpt_neox", "reward opt", "dpo opt", "critic opt")
 Loss = Callable[[Engine, list[torch.Tensor]], torch.Tensor]
@@ -133,6 +133,10 @@ def cases() -> Iterator[tuple[str, nn.Module, Loss, dict[str, float]]]:
     frozen, loss = sft("llama")
     frozen.freeze(1)
     yield "frozen llama", frozen, loss, rates
+    head, loss = reward("llama")
+    setattr(head.model.config, POOLING, "mean")
+    head.freeze_body()
+    yield "head llama", head, loss, rates
     for name in NARROW:
         narrow, loss = sft("llama")
         narrow.compute_in(name.split()[0])

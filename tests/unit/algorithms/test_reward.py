@@ -7,10 +7,11 @@ import random
 import pytest
 import torch
 from support.tiny_models import gradients, reply_scorer, token_sequences
+from support.tiny_settings import reward_config
 
 from rlhf.algorithms.pairs import accuracy
 from rlhf.algorithms.reward import RewardObjective, ranking_loss, score_rows
-from rlhf.evaluation.held_out import score_differences, score_held_out
+from rlhf.evaluation.held_out import HeldOut, score_differences, score_held_out
 
 
 def loss_of(better: float, worse: float) -> float:
@@ -80,20 +81,28 @@ def tau_b(order: list[float], scores: list[float]) -> float:
     return (agree - differ) / math.sqrt(math.prod(untied)) if all(untied) else 0.0
 
 
+def measured(objective: RewardObjective, scores: list[float]) -> dict[str, float]:
+    row = {"history_ids": [1], "reply_ids": [[5, i] for i in range(len(scores))]}
+    return {
+        name.removeprefix("validation_"): value
+        for name, value in objective.validate([row], [torch.tensor(scores)]).items()
+        if name != "validation_loss"
+    }
+
+
 def test_measures_where_scores_tie():
     """Scores are narrow numbers, and tie: a tie is no success, and τ is corrected for it."""
     generator = random.Random(4)
-    objective = RewardObjective(0.0, 64)
+    objective = RewardObjective(reward_config(0.0), True)
     for _ in range(200):
         scores = [float(generator.randint(0, 3)) for _ in range(generator.randint(2, 6))]
-        _, measures = objective.from_scores([torch.tensor(scores)])
+        measures = measured(objective, scores)
         pairs = list(itertools.combinations(scores, 2))
         right = sum(better > worse for better, worse in pairs)
         assert measures["accuracy"] == pytest.approx(right / len(pairs))
         order = [float(len(scores) - i) for i in range(len(scores))]
         assert measures["kendall_tau"] == pytest.approx(tau_b(order, scores))
-    _, constant = objective.from_scores([torch.full((4,), 0.5)])
-    assert constant == {"accuracy": 0.0, "kendall_tau": 0.0}
+    assert measured(objective, [0.5] * 4) == {"accuracy": 0.0, "kendall_tau": 0.0}
     assert tau_b([3, 2, 1], [2, 2, 1]) == pytest.approx(2 / math.sqrt(6))
 
 
@@ -123,7 +132,7 @@ def test_tied_and_repeated_replies_give_no_pair(tmp_path):
 
 
 def test_differences_are_of_all_pairs_better_first():
-    model, objective = reply_scorer(3), RewardObjective(0.01, branches=True)
+    model, objective = reply_scorer(3), RewardObjective(reward_config(0.01), branches=True)
     history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
     rows = [
         {"history_ids": history, "reply_ids": replies[:3]},
@@ -140,7 +149,7 @@ def test_differences_are_of_all_pairs_better_first():
 
 
 def test_held_out_measures_are_means_over_rows():
-    model, objective = reply_scorer(3), RewardObjective(0.01, branches=True)
+    model, objective = reply_scorer(3), RewardObjective(reward_config(0.01), branches=True)
     history, *replies = (ids.tolist() for ids in token_sequences([5, 4, 2, 6, 3], seed=8))
     rows = [
         {"history_ids": history, "reply_ids": replies[:3]},
@@ -148,12 +157,12 @@ def test_held_out_measures_are_means_over_rows():
     ]
     with torch.no_grad():
         parts = [objective(model, [row]) for row in rows]
-    found = objective.validate(score_held_out(model, objective, rows, max_tokens=32))
+    found = HeldOut(objective, rows, max_tokens=32).validate(model)
     assert found["validation_loss"] == pytest.approx(sum(float(loss) for loss, _ in parts) / 2)
     for name in ("accuracy", "kendall_tau"):
         mean = sum(measures[name] for _, measures in parts) / 2
         assert found[f"validation_{name}"] == pytest.approx(mean)
-    assert objective.validate([]) == {}
+    assert HeldOut(objective, [], max_tokens=32).validate(model) == {}
 
 
 def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
@@ -165,7 +174,7 @@ def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
     ]
     replies.append([s.tolist() for s in token_sequences([3, 3, 2, 7], seed=20)])
     rows = [{"history_ids": h, "reply_ids": r} for h, r in zip(history, replies, strict=True)]
-    objective = RewardObjective(0.01, branches=True)
+    objective = RewardObjective(reward_config(0.01), branches=True)
     loss, measures = objective(model, rows)
     loss.backward()
     together = gradients(model)
@@ -182,6 +191,6 @@ def test_reward_objective_is_the_sum_over_rows_and_measures_accuracy():
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, together[name], atol=1e-5, rtol=1e-4)
     assert objective.shape(rows[0]) == (1, 4 + sum(len(r) for r in replies[0]))
-    apart = RewardObjective(0.01, branches=False)
+    apart = RewardObjective(reward_config(0.01), branches=False)
     assert apart.shape(rows[0]) == (len(replies[0]), 4 + max(len(r) for r in replies[0]))
     assert objective.weight(rows[0]) == objective.weight(rows[2]) == 1

@@ -153,6 +153,13 @@ def test_a_reward_model_without_held_out_demonstrations_is_refused_before_sft(bu
     assert check(built, **alone) == {"sft.chat": {"train": 5}}  # SFT by itself needs none
 
 
+def test_a_reward_model_without_scores_of_replies_is_refused_before_sft(build):
+    judge = {"sft": "chat", "data": {"toy": {}}, "loss": {"kind": "regression"}}
+    with pytest.raises(DataError, match=r"have no scores, which `loss.kind: regression`") as caught:
+        check(build(PROMPTS), reward={"helpful": judge})
+    assert "reward.helpful.data" in str(caught.value)
+
+
 def test_an_evaluation_without_held_out_prompts_is_refused_before_ppo(build):
     with pytest.raises(DataError, match="no held-out prompts") as caught:
         check(build(PROMPTS[:5], validation_fraction=0.0), "ppo.final")

@@ -37,8 +37,10 @@ COLUMNS = {
                  {"q": "q", "a": "a", "l": False, "s": "s"}),
     "messages": ({"column": "m", "system": "s", "label": "l"},
                  {"m": [user("q"), bot("a")], "s": "s", "l": "bad"}),
-    "preference": ({"prompt": "q", "chosen": "a", "rejected": "b", "system": "s"},
-                   {"q": "What is it?", "a": "What is it? A.", "b": "What is it? B.", "s": "s"}),
+    "preference": (
+        {"prompt": "q", "chosen": "a", "rejected": "b", "system": "s", "scores": ["c", "d"]},
+        {"q": "What is it?", "a": "What is it? A.", "b": "What is it? B.", "s": "s", "c": 2,
+         "d": "1.5"}),
     "qa": ({"question": "q", "answer": "a", "system": "s", "label": "l", "each": ["a"]},
            {"q": "q", "a": ["a", "b"], "s": "s", "l": 0}),
     "ranked": ({"prompt": "q", "replies": "r", "worst": "w", "system": "s"},
@@ -89,7 +91,7 @@ class TestColumnsByPath:
 
     def test_every_format_and_every_option_that_names_columns_is_here(self):
         assert set(COLUMNS) == set(FORMATS) - {"oasst"}  # whose columns have names of their own
-        others = {"comparison": {"scores"}}
+        others = {"comparison": {"scores"}, "preference": {"margin"}}  # in place of another
         for name, (options, _) in COLUMNS.items():
             about = inspect.getdoc(class_of(name)).partition("Args:")[2]
             named = {line.strip().partition(":")[0] for line in about.splitlines()

@@ -232,7 +232,10 @@ class TestColumnsThatAreNotRead:
             "`options.chosen: chosen_response` reads it"
         )
         for column in ("score_chosen", "chosen_score", "rejected_rating"):
-            assert advice("preference", column).endswith("no option of `preference` reads it")
+            said_of_it = advice("preference", column)
+            assert "options.chosen" not in said_of_it
+            assert "options.rejected" not in said_of_it
+        assert advice("preference", "score_chosen") == "`options.scores` reads it, with others"
 
     def test_another_label_than_that_of_the_right_choice(self):
         assert "options" not in advice("choices", "activity_label")

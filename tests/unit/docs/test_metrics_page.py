@@ -14,6 +14,7 @@ from support.page_tables import names, tables
 from support.programs import dpo_ranks, kto_ranks
 from support.programs.supervised_ranks import config, make_rows, train_root
 from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
+from support.tiny_settings import reward_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlhf.algorithms.cpo import CpoLoss
@@ -27,7 +28,8 @@ from rlhf.config.orpo import OrpoConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.simpo import SimpoConfig
 from rlhf.data.mixture import Mixture
-from rlhf.evaluation.held_out import score_held_out
+from rlhf.evaluation import agreement
+from rlhf.evaluation.held_out import HeldOut
 from rlhf.evaluation.statistics import calibration_curve
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.runtime.options import RunOptions
@@ -65,13 +67,13 @@ def train_reward(folder: Path) -> TrainingRun:
     history, *replies = (one.tolist() for one in token_sequences([4, 5, 3, 6], seed=1))
     rows = [{"history_ids": history, "reply_ids": replies[:k]} for k in (2, 3)]
     save_rows(folder / "set", train=rows)
-    model, objective = reply_scorer(), RewardObjective(0.001, branches=True)
+    model, objective = reply_scorer(), RewardObjective(reward_config(0.001), branches=True)
     values = {"model": "m", "data": {"d": {}}, "global_batch_size": 2, "precision": "float32"}
     return train_root(
         model, objective, Mixture({"d": folder / "set"}, {}, "train"),
         RewardConfig.model_validate(values),
         RunOptions("reward.x", folder / "state", {}, tensorboard=folder / "events"), 64,
-        lambda: objective.validate(score_held_out(model, objective, rows, 64)),
+        lambda: HeldOut(objective, rows, 64).validate(model),
     )  # fmt: skip
 
 
@@ -193,3 +195,9 @@ def test_an_evaluations_figures():
 def test_a_calibration_curves_figures():
     (point,) = calibration_curve([0.5])
     assert point.keys() == documented("Reward model: calibration curve")
+
+
+def test_an_agreements_figures():
+    found = agreement.tables([agreement.ScoredRow("d", [1.0, 0.0], [3, 4])])
+    (row,) = found["datasets"]
+    assert row.keys() | {*found} == documented("Reward model: agreement")

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from support.tiny_models import gradients, labelled, reply_scorer, token_scorer, token_sequences
+from support.tiny_settings import reward_config
 
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
@@ -77,7 +78,7 @@ def test_reward_model():
     row = {"history_ids": history, "reply_ids": replies}
 
     def compute(model):
-        loss, _ = RewardObjective(0.01, True)(model, [row])
+        loss, _ = RewardObjective(reward_config(0.01), True)(model, [row])
         loss.backward()
         return loss.item(), gradients(model)
 

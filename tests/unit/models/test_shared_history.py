@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.tiny_models import gradients, reply_scorer, token_scorer, token_sequences
+from support.tiny_settings import reward_config
 from support.tolerances import assert_gradients_near, assert_near, rounding
 
 from rlhf.algorithms.reward import RewardObjective, score_rows
@@ -31,7 +32,7 @@ def test_shared_history_equals_separate_sequences(
     results = []
     for shared in (True, False):
         monkeypatch.setattr(ReplyScorer, "branches", shared)
-        objective = RewardObjective(0.01, shared)
+        objective = RewardObjective(reward_config(0.01), shared)
         model = reply_scorer(num_hidden_layers=3)
         model.freeze(frozen)
         loss, measures = objective(model, rows)

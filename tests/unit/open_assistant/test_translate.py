@@ -331,6 +331,20 @@ def test_reward_model_on_an_sft_run(sft, rm):
     assert values["datasets"]["oasst_export"]["validation_fraction"] == 0.05
 
 
+def test_pooling_and_loss_of_a_reward_model(translate, sft, rm):
+    plain = rm.values["reward"]["galactica-125m"]
+    assert (plain["pooling"], "loss" in plain) == ("last", False)
+    args = f"{RM} --pooling mean --loss_fn RMCLSLoss"
+    other = translate("rm", args, base=sft.values, name="other")
+    run = whole(sft, other)["reward"]["other"]
+    assert (run["pooling"], run["loss"]) == ("mean", {"kind": "classification"})
+    assert run["score_l2"] == 0
+    assert other.dispositions.carried["pooling"] == "reward.other.pooling"
+    assert not other.dispositions.lacking
+    lost = translate("rm", f"{RM} --loss_fn Poly", base=sft.values).dispositions.lacking
+    assert list(lost) == ["loss_fn: Poly"]
+
+
 def test_reward_model_alone_gets_an_sft_run(translate):
     draft = translate("rm", RM, name="judge")
     values = whole(draft)

@@ -121,6 +121,13 @@ def test_a_critic_may_be_trained_whole(valid: dict[str, Any]) -> None:
         assert (critic.trained == critic.parameters) == (not adapter)
 
 
+def test_a_head_alone_has_next_to_no_gradients_and_moments(valid: dict[str, Any]) -> None:
+    put(valid, "reward.helpful.train", "head")
+    planned = plan(configuration(valid, gpus_per_node=1, server_gpus=0), "train_reward", "helpful")
+    assert planned.work.trained[0].trained == 0
+    assert planned.setting == Setting("replicated")
+
+
 def test_a_prefix_is_what_is_trained_and_its_activations_stay(valid: dict[str, Any]) -> None:
     put(valid, "sft.chat.adapter", {"kind": "prefix", "publish": "adapter", "virtual_tokens": 20})
     put(valid, "reward.helpful", valid["reward"]["helpful"] | {"sft": None, "model": "tiny"})

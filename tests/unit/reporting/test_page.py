@@ -61,11 +61,14 @@ def full(results: Results) -> str:
 def test_all_sections_and_headline(full: str) -> None:
     page = Page(full)
     assert page.headings == [
-        "Evaluation", "Samples", "Curves", "Lineage", "Time", "Counts", "Configuration",
+        "Evaluation", "Samples", "Reward models", "Curves", "Lineage", "Time", "Counts",
+        "Configuration",
     ]  # fmt: skip
     for text in ("69.0 %", "0.012 → 1.27", "[−0.078, 0.092] → [1.18, 1.35]", "80.7 %", "7.93"):
         assert text in page.text
     assert "43,835" in page.text
+    for text in ("longer reply better", "shorter reply better", "equal length", "Kendall’s τ 0.38"):
+        assert text in page.text
     assert "5 h 49 min" in page.text
     assert "3 more samples" in page.text
     targets = {value for _, name, value in page.attributes if name == "id"}

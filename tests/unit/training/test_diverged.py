@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from support.programs import diverging_ranks
 from support.programs.supervised_ranks import config, make_rows, save_set, train_root
 from support.tiny_models import reply_scorer, run_ranks, save_rows, token_scorer, token_sequences
+from support.tiny_settings import reward_config
 
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
 from rlhf.data.mixture import Mixture
 from rlhf.errors import NumericsError
 from rlhf.evaluation.calibration import calibrate
-from rlhf.evaluation.held_out import score_held_out
+from rlhf.evaluation.held_out import HeldOut
 from rlhf.runtime.options import RunOptions
 from rlhf.training.loop import mean_over
 
@@ -130,7 +131,9 @@ def test_reward_training_names_its_loss(tmp_path):
     options = RunOptions("train_reward.helpful", tmp_path / "state", {})
     data = Mixture({"d": tmp_path / "set"}, {}, "train")
     with pytest.raises(NumericsError, match=r"loss is (nan|inf)") as caught:
-        train_root(model, RewardObjective(0.01, True), data, config(), options, 64, dict)
+        train_root(
+            model, RewardObjective(reward_config(0.01), True), data, config(), options, 64, dict
+        )
     assert "train_reward.helpful, step 1" in str(caught.value)
     assert "rows d 7" in str(caught.value)
 
@@ -183,10 +186,11 @@ def test_measures_of_a_broken_model_are_not_finite():
             parameter.fill_(float("nan"))
     rows = make_rows()[:3]
     assert not torch.isfinite(torch.tensor(mean_over(model, SftObjective(), rows, 64)["loss"]))
-    judge, objective = reply_scorer(1), RewardObjective(0.01, True)
+    judge, objective = reply_scorer(1), RewardObjective(reward_config(0.01), True)
     with torch.no_grad():
         judge.model.score.weight[0, 0] = float("nan")
     ids = [one.tolist() for one in token_sequences([5, 4, 3], seed=4)]
-    scored = score_held_out(judge, objective, [{"history_ids": ids[0], "reply_ids": ids[1:]}], 64)
-    found = objective.validate(scored)
+    held_out = [{"history_ids": ids[0], "reply_ids": ids[1:]}]
+    found = HeldOut(objective, held_out, 64).validate(judge)
     assert not torch.isfinite(torch.tensor(found["validation_loss"]))
+    assert not torch.isfinite(torch.tensor(found["validation_calibration_error"]))

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from support.tiny_models import gradients, labelled, reply_scorer, token_scorer, token_sequences
+from support.tiny_settings import reward_config
 from support.tolerances import assert_gradients_near
 
 from rlhf.algorithms.reward import RewardObjective
@@ -102,7 +103,9 @@ def test_the_rounds_of_all_ranks_have_the_gradients_of_row_by_row(kind, ranks, f
     if kind == "separate":
         root.model.config._attn_implementation = "eager"
     root.freeze(frozen)
-    objective = SftObjective() if kind == "sft" else RewardObjective(0.01, root.branches)
+    objective = (
+        SftObjective() if kind == "sft" else RewardObjective(reward_config(0.01), root.branches)
+    )
     rows = sft_rows() if kind == "sft" else preference_rows()
     expected_loss = 0.0
     for row in rows:

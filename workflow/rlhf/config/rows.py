@@ -10,6 +10,7 @@ class RowsNeeded(Strict):
 
     data: list[str] = key(about="names of the datasets")
     train: str | None = key(None, about="set that the run trains on")
+    scores: str | None = key(None, about="key for which its replies need scores of their own")
     demonstrations: str | None = key(None, about="set with held-out rows to calibrate on")
     calibration_samples: int = key(0, ge=0, about="demonstrations that the calibration takes")
     prompts: str | None = key(None, about="set with held-out rows that responses are sampled for")

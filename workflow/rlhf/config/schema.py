@@ -75,6 +75,7 @@ class Config(Strict):
             *self._mixed_models(),
             *self._prefixes(),
             *self._joined(),
+            *self._critics(),
             *cluster_problems(self),
         ]
         if problems:
@@ -212,6 +213,16 @@ class Config(Strict):
                         "tokenization.conversation.samples_mixing a row holds several samples, of "
                         "which none can be left out; write none, or leave samples_mixing out"
                     )
+
+    def _critics(self) -> Iterator[str]:
+        """Critics that would start from a head that has seen means over tokens alone."""
+        for name, run in self.ppo.items():
+            if run.value.kind == "critic" and self.reward[run.reward].pooling == "mean":
+                yield (
+                    f"ppo.{name}.value.kind: a critic starts from reward.{run.reward}, whose "
+                    "scores are of the mean over all tokens (pooling: mean), and reads values at "
+                    "single tokens, which that head has never seen; write head"
+                )
 
     def _prefix(self, section: str, name: str) -> int:
         """Tokens of the prefix that a run publishes; 0: none."""

@@ -79,6 +79,30 @@ def _require_both_labels(run: str, rows: Mixture) -> None:
     )
 
 
+def require_scores(run: str, key: str, rows: Mixture) -> None:
+    """Refuse a loss that looks at the replies' own scores where a set has none.
+
+    Args:
+        run: section and name, such as ``reward.helpful``.
+        key: of the run, that needs the scores.
+        rows: the run's rows of the ``preference`` view.
+
+    Raises:
+        DataError: names the sets.
+    """
+    without = rows.without_column("scores")
+    if without:
+        raise DataError(
+            f"The replies of these datasets have no scores, which `{key}` needs: "
+            f"{', '.join(without)}.",
+            where=f"{run}.data",
+            expected="datasets of the format `scored`, or of `comparison`, `ranked` or `preference`"
+            " with columns of scores",
+            hint="name the columns in `datasets.<name>.options` (docs/data.md), or choose another"
+            f" loss in `{run}.loss`",
+        )
+
+
 @dataclass(frozen=True)
 class Demonstrations:
     """Held-out demonstrations that a reward model is calibrated on.

@@ -155,6 +155,11 @@ class Mixture:
         rows = [self.epoch_rows[name] for name in self._names]
         return sum(map(operator.mul, shares, rows)) / self.rows_per_epoch
 
+    def without_column(self, column: str) -> list[str]:
+        """Names of the sets whose rows lack a column."""
+        pairs = zip(self._names, self._sets, strict=True)
+        return [name for name, one in pairs if column not in one.column_names]
+
     @property
     def rows_per_epoch(self) -> int:
         """Rows drawn in one epoch."""

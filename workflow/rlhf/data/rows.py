@@ -24,6 +24,7 @@ TEXT: Role = "text"  # plain text for language modelling: alone, and without a t
 RATINGS = ("quality", "humor", "creativity")
 SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "feedback", "prompt")
+SCORED = "preference with scores"  # schema of that view where the source scores replies
 ROW_GROUP = 1024  # rows held in memory while writing and reading
 
 
@@ -98,6 +99,7 @@ class Preference:
         history: ends with the user.
         replies: k >= 2 different texts, best → worst.
         properties: of each reply, in the same order; empty when nothing is known of any.
+        scores: of each reply, as the source has them; empty where it has none.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Preference:
     history: tuple[Message, ...]
     replies: tuple[str, ...]
     properties: tuple[Properties | None, ...] = ()
+    scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_turns(self.id, self.history, last="user")
@@ -114,6 +117,12 @@ class Preference:
                 f"{len(self.properties)}.",
                 where=f"row {self.id}",
                 expected="properties of every reply (None where there are none), or no properties",
+            )
+        if self.scores and len(self.scores) != len(self.replies):
+            raise DataError(
+                f"A preference has {len(self.replies)} replies and {len(self.scores)} scores.",
+                where=f"row {self.id}",
+                expected="a score of every reply, or no scores",
             )
         if len(self.replies) < 2:
             raise DataError(
@@ -239,9 +248,11 @@ def _schemas() -> dict[str, Any]:
     replies = [("replies", pa.list_(pa.string())), ("properties", pa.list_(properties))]
     judged = [("reply", pa.string()), ("desirable", pa.bool_()), ("properties", properties)]
     common = [("id", pa.string()), ("group", pa.string()), ("split", pa.string())]
+    preference = pa.schema([*common, ("history", messages), *replies])
     return {
         "conversation": pa.schema([*common, ("messages", messages)]),
-        "preference": pa.schema([*common, ("history", messages), *replies]),
+        "preference": preference,
+        SCORED: preference.append(pa.field("scores", pa.list_(pa.float64()))),
         "feedback": pa.schema([*common, ("history", messages), *judged]),
         "prompt": pa.schema([*common, ("history", messages)]),
     }
@@ -252,12 +263,16 @@ class RowsWriter:
 
     Args:
         folder: an existing folder.
+        scored: whether preferences have scores.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, scored: bool = False) -> None:
         import pyarrow.parquet as pq
 
-        self._schemas = _schemas()
+        schemas = _schemas()
+        self._schemas = {view: schemas[view] for view in VIEWS}
+        if scored:
+            self._schemas["preference"] = schemas[SCORED]
         self._pending: dict[str, list[dict[str, Any]]] = {view: [] for view in VIEWS}
         self._writers = {
             view: pq.ParquetWriter(Path(folder, f"{view}.parquet"), schema, compression="zstd")
@@ -303,6 +318,8 @@ def _as_record(row: Row) -> dict[str, Any]:
     if isinstance(row, Preference):
         record["replies"] = list(row.replies)
         record["properties"] = [_as_struct(one) for one in row.properties]
+        if row.scores:
+            record["scores"] = list(row.scores)
     if isinstance(row, Feedback):
         record |= {"reply": row.reply, "desirable": row.desirable}
         record["properties"] = _as_struct(row.properties)
@@ -324,6 +341,10 @@ class RowsFile:
         folder: a rows folder.
         view: one of ``VIEWS``.
 
+    Attributes:
+        groups: how many row groups there are.
+        scored: whether the rows are preferences with scores.
+
     Raises:
         IntegrityError: the file is absent or is not a rows file.
     """
@@ -335,7 +356,9 @@ class RowsFile:
         path = Path(folder, f"{view}.parquet")
         try:
             self._file = pq.ParquetFile(path)
-            if not self._file.schema_arrow.equals(_schemas()[view]):
+            schema, schemas = self._file.schema_arrow, _schemas()
+            self.scored = view == "preference" and schema.equals(schemas[SCORED])
+            if not self.scored and not schema.equals(schemas[view]):
                 raise pa.ArrowInvalid(f"columns are {self._file.schema_arrow.names}")
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise IntegrityError(
@@ -366,7 +389,10 @@ def _from_columns(view: str, batch: pa.RecordBatch) -> Iterator[Row]:
         return map(Feedback, ids, groups, histories, texts, labels, of_reply)
     replies = map(tuple, batch.column("replies").to_pylist())
     known = [tuple(map(_from_struct, one)) for one in batch.column("properties").to_pylist()]
-    return map(Preference, ids, groups, histories, replies, known)
+    scores: Iterable[tuple[float, ...]] = itertools.repeat(())
+    if "scores" in batch.schema.names:
+        scores = map(tuple, batch.column("scores").to_pylist())
+    return map(Preference, ids, groups, histories, replies, known, scores)
 
 
 def _messages(lists: pa.ListArray) -> list[tuple[Message, ...]]:

@@ -107,12 +107,13 @@ class Tally:
         return counts
 
 
-def features_of(view: str, joined: bool = False) -> Features:
+def features_of(view: str, joined: bool = False, scored: bool = False) -> Features:
     """Columns of a tokenized view.
 
     ``conversation``: id, input_ids, labels, and where short ones are ``joined`` the ids of a row's
-    samples; ``preference``: id, history_ids, reply_ids (a list of lists, best first);
-    ``feedback``: the same, of one reply, and desirable; ``prompt``: id, input_ids. Ids are int32.
+    samples; ``preference``: id, history_ids, reply_ids (a list of lists, best first), and
+    ``scores`` of the replies if they are ``scored``; ``feedback``: id, history_ids, reply_ids of
+    one reply, and desirable; ``prompt``: id, input_ids. Ids are int32.
     """
     from datasets import Features, List, Value
 
@@ -124,7 +125,8 @@ def features_of(view: str, joined: bool = False) -> Features:
         "prompt": {"input_ids": ids},
     }
     own = {SAMPLES: List(Value("string"))} if joined else {}
-    return Features({"id": Value("string")} | columns[view] | own)
+    scores = {"scores": List(Value("float64"))} if scored else {}
+    return Features({"id": Value("string")} | columns[view] | own | scores)
 
 
 def tokenize(
@@ -165,12 +167,14 @@ class _Dialogue:
         history: the dialogue; that before the replies in ``preference`` and ``feedback``.
         replies: each with its tag in front, if it has one; best first.
         desirable: whether a reply of ``feedback`` is a good one.
+        scores: of the replies; empty where they have none.
     """
 
     row: str
     history: tuple[Message, ...]
     replies: tuple[tuple[Message, ...], ...] = ()
     desirable: bool = False
+    scores: tuple[float, ...] = ()
 
     def all(self) -> Iterator[Sequence[Message]]:
         """Every dialogue whose texts are tokenized."""
@@ -183,7 +187,9 @@ class _Dialogue:
 def _dialogue(row: Row, limits: Limits) -> _Dialogue:
     history = row.messages if isinstance(row, Conversation) else row.history
     replies: tuple[tuple[Message, ...], ...] = ()
+    scores: tuple[float, ...] = ()
     if isinstance(row, Preference):
+        scores = row.scores
         known = row.properties or itertools.repeat(None)
         replies = tuple(
             (Message("assistant", text, of),) for text, of in zip(row.replies, known, strict=False)
@@ -196,7 +202,8 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
         replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
     if limits.system_prefix is not None and any(one.role == "user" for one in history):
         history = (Message("system", limits.system_prefix), *history)
-    return _Dialogue(row.id, history, replies, isinstance(row, Feedback) and row.desirable)
+    desirable = isinstance(row, Feedback) and row.desirable
+    return _Dialogue(row.id, history, replies, desirable, scores)
 
 
 def _check(dialogue: _Dialogue, encoder: Encoder, limits: Limits) -> None:
@@ -241,18 +248,21 @@ def _preference(
     # A tag stands before what begins the assistant's turn, so both belong to the reply then.
     history, prompt = dialogue.history, limits.reply_tags is None
     replies: dict[bytes, Ids] = {}  # in the order of insertion: best first
-    for reply in dialogue.replies:
+    numbers: list[int] = []  # of these among the dialogue's
+    for number, reply in enumerate(dialogue.replies):
         ids = encoder.reply(history, reply[-1].content)
         text = ids.tobytes()
         # Texts that a normalizer makes equal are one reply: nothing can be learned from the pair.
         tally.replies_dropped["duplicate"] += text in replies
         if text not in replies:
             replies[text] = ids if prompt else encoder.turn(history, reply)
+            numbers.append(number)
     kept = list(replies.values())
     uncut = 0
     if limits.overlong != "error":
         needed, uncut = _shortest(history, encoder, limits, prompt)
-        kept = [ids for ids in kept if needed + len(ids) <= limits.max_length]
+        fitting = [i for i, ids in enumerate(kept) if needed + len(ids) <= limits.max_length]
+        kept, numbers = [kept[i] for i in fitting], [numbers[i] for i in fitting]
         tally.replies_dropped["overlong"] += len(replies) - len(kept)
     surplus = len(kept) - (limits.max_replies or len(kept))
     if surplus > 0:
@@ -275,7 +285,10 @@ def _preference(
         _check_cut(dialogue, fitted.messages, encoder, limits)
     tally.tokens += len(fitted) + sum(map(len, kept))
     tally.replies += len(kept)
-    return {"history_ids": fitted.encoded[0], "reply_ids": kept}
+    # Of more replies than are kept, the first are.
+    scores = [dialogue.scores[i] for i in numbers[: len(kept)]] if dialogue.scores else None
+    sample = {"history_ids": fitted.encoded[0], "reply_ids": kept}
+    return sample if scores is None else sample | {"scores": scores}
 
 
 def _feedback(

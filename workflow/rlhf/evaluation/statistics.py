@@ -149,7 +149,7 @@ def calibration_curve(differences: ArrayLike, bins: int = 10) -> list[dict[str, 
     curve = []
     for chunk in np.array_split(signed[order], min(bins, len(signed))):
         accuracy = float(((np.sign(chunk) + 1) / 2).mean())
-        low, high = _wilson(accuracy, len(chunk))
+        low, high = wilson(accuracy, len(chunk))
         curve.append(
             {
                 "difference": float(np.abs(chunk).mean()),
@@ -162,7 +162,8 @@ def calibration_curve(differences: ArrayLike, bins: int = 10) -> list[dict[str, 
     return curve
 
 
-def _wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Ends of the 95 % Wilson interval of a share of ``count`` things."""
     square = NORMAL_95**2
     centre = (share + square / (2 * count)) / (1 + square / count)
     half = np.sqrt(share * (1 - share) / count + square / (4 * count**2)) * NORMAL_95

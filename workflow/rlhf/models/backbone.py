@@ -204,6 +204,15 @@ class Backbone(nn.Module):
         if Trunk.fits(self.model):
             self._trunk = Trunk(self.model, layers)
 
+    def freeze_body(self) -> None:
+        """Keep all but the head as it is: embeddings, layers and the last norm.
+
+        The layers' output is remembered where the architecture allows it (``Trunk``).
+        """
+        self.model.base_model.requires_grad_(False)
+        if Trunk.fits(self.model):
+            self._trunk = Trunk(self.model, len(decoder_layers(self.model)))
+
     def hidden_states(self, sequences: Sequence[torch.Tensor]) -> torch.Tensor:
         """Last hidden states [B, T, H], float32, of token ids [T_i]; positions from 0."""
         self._note_lengths([len(ids) for ids in sequences])
@@ -228,7 +237,10 @@ class Backbone(nn.Module):
             self.row_lengths = moved(rows, self.device)
 
     def branched_hidden_states(
-        self, histories: Sequence[torch.Tensor], branches: Sequence[Sequence[torch.Tensor]]
+        self,
+        histories: Sequence[torch.Tensor],
+        branches: Sequence[Sequence[torch.Tensor]],
+        with_histories: bool = False,
     ) -> list[list[torch.Tensor]]:
         """Hidden states of several continuations of each history, which is computed once.
 
@@ -239,6 +251,7 @@ class Backbone(nn.Module):
         Args:
             histories: token ids [P_i], at least one.
             branches: token ids [L_ij] of the continuations of each.
+            with_histories: the history's states stand before those of its branches.
 
         Returns:
             Last hidden states [L_ij, H] of each branch, float32.
@@ -262,10 +275,36 @@ class Backbone(nn.Module):
                     use_cache=False,
                     **_batched(layouts, device),
                 ).last_hidden_state
+        first = 0 if with_histories else 1
         return [
-            list(states[: sum(each)].float().split(each)[1:])
+            list(states[: sum(each)].float().split(each)[first:])
             for states, each in zip(hidden, sizes, strict=True)
         ]
+
+    def row_states(self, rows: Sequence[Row]) -> list[list[torch.Tensor]]:
+        """Last hidden states, float32, of all tokens: of each row's history, then of its replies.
+
+        Args:
+            rows: see ``packing``; several replies only where the model ``branches``.
+        """
+        pieces = [[len(history), *map(len, replies)] for history, replies in rows]
+        if self.packs:
+            every = [torch.arange(size) for each in pieces for size in each]
+            joined = self.packed_states(rows, list(enumerate(every)))
+            states = iter(joined.split([len(each) for each in every]))
+            return [[next(states) for _ in each] for each in pieces]
+        found: dict[int, list[torch.Tensor]] = {}
+        together = [i for i, (_, replies) in enumerate(rows) if replies]
+        alone = [i for i, (_, replies) in enumerate(rows) if not replies]
+        if together:
+            histories, replies = zip(*(rows[i] for i in together), strict=True)
+            branched = self.branched_hidden_states(histories, replies, with_histories=True)
+            found |= zip(together, branched, strict=True)
+        if alone:
+            hidden = self.hidden_states([rows[i][0] for i in alone])
+            for i, states in zip(alone, hidden, strict=True):
+                found[i] = [states[: len(rows[i][0])]]
+        return [found[i] for i in range(len(rows))]
 
     def states_at(
         self,

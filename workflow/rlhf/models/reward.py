@@ -1,8 +1,9 @@
-"""The reward model: a transformer with one linear score, read at the last real token.
+"""The reward model: a transformer with one linear score, of the last real token or of the mean.
 
 On disk it is transformers' sequence classification model with one label. In memory its backbone
 and head are used directly: transformers' own pooling looks for the pad id, which goes wrong when
-a sequence holds that id or none.
+a sequence holds that id or none. That a score is of the mean over all tokens, ``config.json`` says
+under ``reward_pooling``, which transformers keeps and does not look at.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rlhf.models.adapters import switched_off
 from rlhf.models.folders import DeviceMap, Dtype, from_folder
 from rlhf.models.head import probe, quiet, same
 from rlhf.models.load import disable_dropout, hush
-from rlhf.models.roots import Critic, ReplyScorer
+from rlhf.models.roots import POOLING, Critic, ReplyScorer
 from rlhf.models.trust import is_trusted, reading
 
 CALIBRATION = "calibration.json"
@@ -55,16 +56,28 @@ def load_critic(folder: str | Path, dtype: Dtype = torch.float32) -> Critic:
         ConfigError: its scores are not those of a linear layer on the last hidden state.
         IntegrityError: the calibration is unusable.
     """
-    return Critic(load_reply_scorer(folder, dtype).model, *load_calibration(folder))
+    scorer = load_reply_scorer(folder, dtype)
+    if scorer.pooling != "last":
+        raise ConfigError(
+            "A critic can't start from this reward model, whose score is of the mean over tokens.",
+            where=folder,
+            expected="reward.<name>.pooling: last: a value is read at the state of one token, which"
+            " the head of such a model has never seen alone",
+            hint="write value.kind: head",
+        )
+    return Critic(scorer.model, *load_calibration(folder))
 
 
-def new_reply_scorer(folder: str | Path, seed: int, dtype: Dtype = torch.float32) -> ReplyScorer:
+def new_reply_scorer(
+    folder: str | Path, seed: int, dtype: Dtype = torch.float32, pooling: str = "last"
+) -> ReplyScorer:
     """The backbone of a language model under a new score head of width H, N(0, 1/√(H+1)).
 
     Args:
         folder: the language model, usually the SFT checkpoint.
         seed: seed of the head's weights.
         dtype: type of the weights; ``auto``: as they lie in the files, which are mapped then.
+        pooling: see ``ReplyScorer``.
 
     Raises:
         ConfigError: no reward model can be made of it.
@@ -74,6 +87,8 @@ def new_reply_scorer(folder: str | Path, seed: int, dtype: Dtype = torch.float32
     hush()
     config = AutoConfig.from_pretrained(folder, **reading(folder))
     config.num_labels = 1
+    if pooling != "last":
+        setattr(config, POOLING, pooling)
     if problem := scores_problem(config, is_trusted(folder)):
         raise _no_reward_model(problem, folder)
     model = from_folder(AutoModelForSequenceClassification, folder, dtype, config)
@@ -94,7 +109,7 @@ def _checked(scorer: ReplyScorer, folder: str | Path) -> ReplyScorer:
         with quiet(model), torch.no_grad(), switched_off(model):  # a prefix, its own does without
             own = model(input_ids=ids, use_cache=False).logits[0]
             row = ids[0].cpu()
-            (found,) = scorer([row[:0]], [[row]])
+            found = scorer([row[:0]], [[row]], per_token=True)[0][-1:]
             state = scorer.states_at([row], [torch.tensor([len(row) - 1])])  # [1, H]
             weight = model.get_parameter("score.weight").float()  # [1, H]
             # of what is summed, since the score itself may be near 0

@@ -28,6 +28,8 @@ from rlhf.runtime.options import AttentionKind
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+POOLING = "reward_pooling"  # key of a reward model's config.json; absent: ``last``
+
 
 class TokenScorer(Backbone):
     """Log probabilities of given tokens under a language model.
@@ -119,7 +121,10 @@ class TokenScorer(Backbone):
 
 
 class ReplyScorer(Backbone):
-    """A reward model's raw scores of replies, each read at its last token.
+    """A reward model's raw scores of replies.
+
+    Each is read at its last token, or from the mean of the last hidden states of all tokens,
+    history and reply: ``pooling``.
 
     Args:
         model: a sequence classification model with one label and a linear layer ``score``.
@@ -128,8 +133,16 @@ class ReplyScorer(Backbone):
     # Replies to one history share it under masks, which FlashAttention does not have.
     preferred: tuple[AttentionKind, ...] = ("flex", "flash", "sdpa", "eager")
 
+    @property
+    def pooling(self) -> str:
+        """``last`` or ``mean``; it stands in the model's configuration."""
+        return getattr(self.model.config, POOLING, "last")
+
     def forward(
-        self, histories: Sequence[torch.Tensor], replies: Sequence[Sequence[torch.Tensor]]
+        self,
+        histories: Sequence[torch.Tensor],
+        replies: Sequence[Sequence[torch.Tensor]],
+        per_token: bool = False,
     ) -> tuple[torch.Tensor]:
         """Raw scores of all replies, joined to [N] in the order of their histories, float32.
 
@@ -140,12 +153,19 @@ class ReplyScorer(Backbone):
         Args:
             histories: token ids [P_i]; empty where a reply is the whole sequence.
             replies: token ids of k_i replies to each.
+            per_token: score every token of each reply, as if it were the last; N is then their
+                number.
         """
         # One tensor, however many histories there are: what shards counts a root's outputs, and
         # expects as many on every rank.
         found: dict[int, torch.Tensor] = {}
         pairs = list(zip(histories, replies, strict=True))
         branched = [self.branches and len(own) > 1 and len(history) > 0 for history, own in pairs]
+        if per_token:
+            return (self._score(torch.cat([own for _, own in self._states(pairs, branched)])),)
+        if self.pooling == "mean":
+            whole = [torch.cat(both) for both in self._states(pairs, branched)]
+            return (self._score(torch.stack([states.mean(0) for states in whole])),)
         if self.packs:
             return (self._packed_scores(pairs, branched),)
         together = [i for i, several in enumerate(branched) if several]
@@ -162,6 +182,25 @@ class ReplyScorer(Backbone):
             sizes = [len(replies[i]) for i in alone]
             found |= zip(alone, self._score(last).split(sizes), strict=True)
         return (torch.cat([found[i] for i in range(len(histories))]),)
+
+    def _states(
+        self, pairs: Sequence[Row], branched: Sequence[bool]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each reply, last hidden states of its history [P, H] and of its own tokens [L, H]."""
+        rows: list[Row] = []
+        for (history, replies), shared in zip(pairs, branched, strict=True):
+            alone: list[Row] = [(torch.cat([history, reply]), ()) for reply in replies]
+            rows += [(history, replies)] if shared else alone
+        pieces = iter(self.row_states(rows))
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for (history, replies), shared in zip(pairs, branched, strict=True):
+            if shared:
+                before, *own = next(pieces)
+                found += [(before, each) for each in own]
+            else:
+                whole = [next(pieces)[0] for _ in replies]
+                found += [(each[: len(history)], each[len(history) :]) for each in whole]
+        return found
 
     def _packed_scores(self, pairs: Sequence[Row], branched: Sequence[bool]) -> torch.Tensor:
         """Raw scores [N] of all replies, after a history that they share or each after its own."""

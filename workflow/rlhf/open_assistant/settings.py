@@ -107,11 +107,13 @@ class RmSettings(SupervisedSettings):
     """What trainer_rm reads."""
 
     is_reward_model: Annotated[Flag, Ignored("the stage says it")] = None
-    loss_fn: Annotated[Text, MustBe(("RMLoss",), "the loss is the mean over pairs (RMLoss)")] = None
-    score_l2_reg: Annotated[Number, Carried("score_l2")] = None
-    pooling: Annotated[Text, MustBe(("last",), "the score is that of the last token")] = None
+    loss_fn: Annotated[Text, Used()] = None
+    score_l2_reg: Annotated[Number, Used()] = None
+    pooling: Annotated[Text, Carried("pooling")] = None
     max_replies: Annotated[Whole, Used()] = None
-    metrics: Annotated[Any, Ignored("accuracy and Kendall τ are always measured")] = None
+    metrics: Annotated[Any, Ignored("accuracy, Kendall τ and Spearman ρ are always measured")] = (
+        None
+    )
 
 
 class RlSettings(Settings):
@@ -153,7 +155,7 @@ class RlModelSettings(Settings):
     ] = None
     residual_dropout: Annotated[Number, MustBe((0,), NO_DROPOUT)] = None
     dtype: Annotated[Text, Used()] = None
-    pooling: Annotated[Text, MustBe(("last",), "the score is that of the last token")] = None
+    pooling: Annotated[Text, Ignored("the reward model's folder says it")] = None
     is_reward_model: Annotated[Flag, Ignored("the stage says it")] = None
     quantization: Annotated[Flag, MustBe((False,), NO_8BIT)] = None
     seq2seqmodel: Annotated[Flag, MustBe((False,), NO_SEQ2SEQ)] = None

@@ -77,6 +77,8 @@ class _Supervised:
             self._make_up(name, mixture)
         self._fill(mixture)
         self._tokens()
+        if isinstance(settings, RmSettings):
+            self._ranking_loss(settings)
         self._adapter()
         self._regularize()
         if isinstance(settings, SftSettings):
@@ -147,6 +149,23 @@ class _Supervised:
         elif "sort_by_length" in settings.model_fields_set:
             self.dispositions.ignore("sort_by_length", AS_HERE)
         return mixture
+
+    def _ranking_loss(self, settings: RmSettings) -> None:
+        """``RMLoss`` is the loss here; ``RMCLSLoss`` takes all pairs alike, and no L2."""
+        dispositions, loss, l2 = self.dispositions, settings.loss_fn, settings.score_l2_reg
+        if loss == "RMCLSLoss":
+            self.run |= {"loss": {"kind": "classification"}, "score_l2": 0.0}
+            dispositions.carry("loss_fn", f"{self.key}.loss")
+            if l2 is not None:
+                dispositions.ignore("score_l2_reg", "RMCLSLoss does not read it")
+            return
+        if loss == "RMLoss":
+            dispositions.ignore("loss_fn", AS_HERE)
+        elif loss is not None:
+            dispositions.miss("loss_fn", loss, "a reward model's are RMLoss and RMCLSLoss")
+        if l2 is not None:
+            self.run["score_l2"] = l2
+            dispositions.carry("score_l2_reg", f"{self.key}.score_l2")
 
     def _adapter(self) -> None:
         """LoRA as its ``peft_model`` makes it: ``peft_config`` goes before its defaults."""

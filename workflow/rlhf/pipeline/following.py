@@ -35,7 +35,7 @@ def rows_needed(config: Config, section: str, name: str) -> dict[str, dict[str, 
 
     Each has ``data``, its datasets, and some of ``train`` (the set that it trains on),
     ``demonstrations`` and ``prompts`` (sets of which it needs held-out rows); sets are named
-    ``view/model``.
+    ``view/model``. ``scores``: the key for which replies need scores of their own.
     """
     return {
         f"{kind}.{run}": _needs(config, kind, run) for kind, run in following(config, section, name)
@@ -48,6 +48,8 @@ def _needs(config: Config, section: str, name: str) -> dict[str, Any]:
     sets = {TRAIN: row.view} if row.view else {}
     needs: dict[str, Any] = {"data": sorted(config.drawn_from(section, name))}
     needs |= {role: f"{view}/{model}" for role, view in (sets | dict(row.held_out)).items()}
+    if section == "reward" and run.loss.scores_for:
+        needs["scores"] = run.loss.scores_for
     if "demonstrations" in row.held_out:
         needs["calibration_samples"] = run.calibration_samples
     return needs

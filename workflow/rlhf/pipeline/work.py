@@ -186,6 +186,8 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
     narrow = run.precision != "float32"
     kept = narrow and layout.gpus > 0  # a CPU samples from it as it is
     start = model_of(config, row.section, name, row.section == "reward", run.freeze_layers)
+    if getattr(run, "train", "all") == "head":
+        start = replace(start, frozen_layers=start.shape.layers)
     policy = replace(
         _adapted(start, run.adapter),
         narrow=kept,

@@ -23,6 +23,15 @@ CODE_FILES = ["../../report/page.html.jinja"]
 TEMPLATE = PACKAGE_ROOT.parent / "report" / "page.html.jinja"
 # Of models, in this order wherever they are listed.
 LABELS = {"base": "Base"} | {section: row.label for section, row in RUNS.items() if row.label}
+# Of a reward model's held-out pairs: parts of evaluation.json, and metrics.
+AGREEMENT = {"datasets": "Dataset", "lengths": "Length"}
+AGREEMENT_FIGURES = {
+    "accuracy": "accuracy",
+    "kendall_tau": "Kendall’s τ",
+    "spearman": "Spearman’s ρ",
+    "calibration_error": "calibration error",
+    "length_correlation": "correlation with length",
+}
 SAMPLES_SHOWN, SAMPLES_FOLDED = 3, 37  # beyond these the page would grow heavy on a telephone
 
 
@@ -60,6 +69,7 @@ def render_page(title: str, inputs: Mapping[str, Sequence[Path]]) -> str:
         title=title,
         tiles=_tiles(artifacts),
         evaluations=[_evaluation(one) for one in _of(artifacts, "evaluation")],
+        rewards=[one for one in map(_agreement, _of(artifacts, "reward")) if one["tables"]],
         curves=_curves(artifacts),
         samples=[one for one in map(_samples, _of(artifacts, "evaluation")) if one["rows"]],
         lineage=lineage,
@@ -160,6 +170,15 @@ def _evaluation(artifact: Artifact) -> dict[str, Any]:
         # 0 is the SFT model on the prompts that the reward was calibrated with.
         "chart": interval_chart(rows, title="Mean reward with 95 % intervals", reference=0.0),
     }
+
+
+def _agreement(artifact: Artifact) -> dict[str, Any]:
+    """How a reward model agrees with people on held-out pairs: figures, and their parts."""
+    agreement = artifact.evaluation.get("agreement", {})
+    tables = [(title, agreement[key]) for key, title in AGREEMENT.items() if agreement.get(key)]
+    last = ((label, artifact.last(f"validation_{key}")) for key, label in AGREEMENT_FIGURES.items())
+    figures = [(label, value) for label, value in last if value is not None]
+    return {"name": artifact.name, "figures": figures, "tables": tables}
 
 
 def _curves(artifacts: list[Artifact]) -> list[dict[str, Any]]:

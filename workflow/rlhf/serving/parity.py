@@ -22,6 +22,7 @@ from rlhf.models.context import context_of
 from rlhf.models.folders import from_folder
 from rlhf.models.inference import device_map
 from rlhf.models.precision import exact_float32
+from rlhf.models.roots import POOLING
 from rlhf.runtime.tls import make_certificates
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.server import TritonServer
@@ -227,7 +228,8 @@ def _eager(
 ) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], int, int]:
     """The model as a function of one row, with its vocabulary and its widest window (or 0).
 
-    One row at a time and by transformers' own forward pass: nothing here is shared with the
+    One row at a time and by transformers' own forward pass, or the mean of its hidden states where
+    the model's scores are of that: nothing here is shared with the
     served code, nor does anything here pad.
     """
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
@@ -241,6 +243,9 @@ def _eager(
     @torch.inference_mode()
     def reward(row: np.ndarray, _start: int, _temperature: float) -> np.ndarray:
         ids = torch.from_numpy(row).unsqueeze(0).to(device)
+        if getattr(model.config, POOLING, "last") == "mean":  # transformers' own way is the last
+            states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            return model.score.float()(states.float().mean(1))[0].cpu().numpy()
         return model(input_ids=ids, use_cache=False).logits[0].float().cpu().numpy()
 
     @torch.inference_mode()

@@ -124,6 +124,7 @@ def export_store(
             expected="kind reward with a calibration digest, or kind reference without one",
         )
     from rlhf.models.context import context_of
+    from rlhf.models.roots import POOLING
 
     alone, config = base_of(model_dir) is not None, _portable_config(model_dir)
     weights = [] if alone else _weights(model_dir)
@@ -133,7 +134,10 @@ def export_store(
         "device": device,
         "max_batch_tokens": str(max_batch_tokens),
         "longest": str(context_of(model_dir).tokens or 0),
-    } | {IDENTITY_PREFIX + role: digest for role, digest in identity.items()}
+    }
+    if POOLING in config:  # of a reward model
+        parameters["pooling"] = config[POOLING]
+    parameters |= {IDENTITY_PREFIX + role: digest for role, digest in identity.items()}
     with atomic_directory(repository) as folder:
         version = folder / kind / "1"
         (version / "hf").mkdir(parents=True)

@@ -8,7 +8,12 @@ from typing import Any
 
 from rlhf.config.rows import RowsNeeded, RowsSlice
 from rlhf.core.files import write_json
-from rlhf.data.enough import demonstrations, require_prompts, require_training
+from rlhf.data.enough import (
+    demonstrations,
+    require_prompts,
+    require_scores,
+    require_training,
+)
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture
 from rlhf.stages.stage import Stage, main
@@ -29,7 +34,7 @@ def _check(stage: Stage, name: str, needs: RowsNeeded) -> dict[str, Any]:
     """What a run has.
 
     Raises:
-        DataError: it has nothing to train on, or too little to measure on.
+        DataError: it has nothing to train on, too little to measure on, or no scores of replies.
     """
     counts: dict[str, Any] = {}
     if needs.train is not None:
@@ -40,6 +45,8 @@ def _check(stage: Stage, name: str, needs: RowsNeeded) -> dict[str, Any]:
         left_out = read_left_out(lists[0] / DUPLICATES) if lists else None
         rows = _mixture(manifests, "train", left_out)
         require_training(name, manifests, rows)
+        if needs.scores:
+            require_scores(name, needs.scores, rows)
         counts["train"] = len(rows)
     if needs.demonstrations is not None:
         rows = _mixture(_manifests(stage, needs.demonstrations, needs.data), "validation")

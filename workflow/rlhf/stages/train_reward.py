@@ -2,16 +2,13 @@
 
 import logging
 
-import torch
-
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.config.reward import RewardConfig
 from rlhf.core.files import write_json
-from rlhf.data.enough import Demonstrations, demonstrations
+from rlhf.data.enough import Demonstrations, demonstrations, require_scores
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.calibration import calibrate
-from rlhf.evaluation.held_out import score_differences, score_held_out
-from rlhf.evaluation.statistics import calibration_curve
+from rlhf.evaluation.held_out import HeldOut
 from rlhf.models.load import load_tokenizer
 from rlhf.models.reward import new_reply_scorer, save_calibration
 from rlhf.stages.model_needs import check_needs, check_tokenized
@@ -35,7 +32,14 @@ from rlhf.training.loop import train
 
 logger = logging.getLogger(__name__)
 
-MEASURES = ("validation_loss", "validation_accuracy", "validation_kendall_tau")
+MEASURES = (
+    "validation_loss",
+    "validation_accuracy",
+    "validation_kendall_tau",
+    "validation_spearman",
+    "validation_calibration_error",
+    "validation_length_correlation",
+)
 
 
 def run(stage: Stage) -> None:
@@ -48,30 +52,35 @@ def run(stage: Stage) -> None:
     check_needs(stage, start, {})
     check_tokenized(stage, start, "data")
     check_tokenized(stage, start, "demonstrations")
-    model = new_reply_scorer(start, config.seed, dtype="auto")
+    model = new_reply_scorer(start, config.seed, "auto", config.pooling)
     model.freeze(config.freeze_layers)
+    if config.train == "head":
+        model.freeze_body()
     adapt(stage, model, config.adapter, config.seed, config.precision)
     regularize(stage, model, config)
     model.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
+    if config.loss.scores_for:
+        require_scores(f"reward.{stage.name}", config.loss.scores_for, data)
     shown = _demonstrations(stage, config.calibration_samples)
     if shown.warning and distributed.rank() == 0:
         logger.warning("reward.%s: %s", stage.name, shown.warning)
     rates = {"": config.optimizer.learning_rate}
     engine = open_engine(model, rates, config.optimizer, stage.engine)
-    objective = RewardObjective(config.score_l2, model.branches)
-
-    scored: list[torch.Tensor] = []  # of the held-out rows, when last validated
-
-    def validate() -> dict[str, float]:
-        scored[:] = score_held_out(engine, objective, held_out, tokens)
-        return objective.validate(scored, held_out.sizes)
-
-    finished = train(engine, objective, data, config, stage.run_options(threads), tokens, validate)
-    if not scored or finished.kept_step is not None:  # nothing was left to train; or not the last
-        validate()
+    objective = RewardObjective(config, model.branches)
+    validation = HeldOut(objective, held_out, tokens)
+    finished = train(
+        engine,
+        objective,
+        data,
+        config,
+        stage.run_options(threads),
+        tokens,
+        lambda: validation.validate(engine),
+    )
+    if not validation.scored or finished.kept_step is not None:
+        validation.validate(engine)  # nothing was left to train; or these are not the last weights
     mean, std = calibrate(model, shown.rows, tokens)
-    differences = score_differences(scored)
     publish_model(
         engine,
         model,
@@ -81,8 +90,7 @@ def run(stage: Stage) -> None:
         lambda folder: save_calibration(folder, mean, std),
     )
     if distributed.rank() == 0:
-        curve = calibration_curve(differences) if differences else []
-        write_json(stage.outputs["evaluation"], {"calibration": curve})
+        write_json(stage.outputs["evaluation"], validation.evaluation())
     metrics = finished.last_metrics(*MEASURES)
     metrics |= {"calibration_mean": mean, "calibration_std": std}
     counts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -67,7 +68,10 @@ class Compared:
 
     Attributes:
         reads: columns that may be read.
+        scored: whether each reply of a preference has a score, which rows keep.
     """
+
+    scored = False
 
     def __init__(
         self,
@@ -262,7 +266,7 @@ def as_number(value: Any) -> int | float | None:
     if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
         return None
     if isinstance(value, int):
-        return value
+        return value if abs(value) <= sys.float_info.max else None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -34,7 +34,7 @@ class Comparisons(Compared):
         prompt: column or template of the prompt; if it is absent or empty, the replies' dialogues
             contain it; null: they always do.
         replies: columns of the two replies.
-        scores: columns of their scores; the higher is better.
+        scores: columns of their scores; the higher is better. Rows keep them.
         choice: column of the label.
         wins: the label if the first is better, and the label if the second is; lists if there are
             several, such as ``[[1, 2], [-1, -2]]``.
@@ -77,6 +77,7 @@ class Comparisons(Compared):
             raise faults.wrong_option("scores", scores, "either `scores` or `choice`")
         self._replies, self._scores, self._choice = tuple(replies), scores, choice
         self._ties, self._merge = ties, merge
+        self.scored = scores is not None
         self._lists: dict[tuple[Message, ...], tuple[str, dict[str, float]]] = {}
         self._held: list[tuple[Held, list[tuple[tuple[Message, ...], str]]]] = []
 
@@ -98,7 +99,7 @@ class Comparisons(Compared):
         if points[0] == points[1]:
             self._faults.filtered["tie"] += 1
             return []
-        (_, better, history), (_, worse, other) = sorted(pair, key=lambda one: -one[0])
+        (most, better, history), (least, worse, other) = sorted(pair, key=lambda one: -one[0])
         if history != other:
             self._faults.filtered["history_differs"] += 1
             return ranked(self._faults, row_id, history, [better])
@@ -108,14 +109,16 @@ class Comparisons(Compared):
         if self._merge:
             self._hold(row_id, [(1, better, history), (0, worse, history)])
             return []
-        return ranked(self._faults, row_id, history, [better, worse])
+        scores = [most, least] if self._scores else []
+        return ranked(self._faults, row_id, history, [better, worse], scores)
 
     def finish(self) -> Iterable[Row]:
         """The merged lists."""
         for history, (row_id, known) in self._lists.items():
             places = [(-point, text) for text, point in known.items()]
             kept = without_ties(self._faults, places)
-            yield from ranked(self._faults, row_id, history, kept)
+            scores = [known[text] for text in kept] if self._scores else []
+            yield from ranked(self._faults, row_id, history, kept, scores)
             for text in known.keys() - set(kept):
                 del known[text]
         for held, replies in self._held:

@@ -36,6 +36,10 @@ class Pairs(Compared):
             own.
         system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
             an empty name: none.
+        scores: columns of the scores of the two replies, such as ``[score_chosen,
+            score_rejected]``; rows keep them.
+        margin: column of the difference of their scores, where there is no more than that, as in
+            TRL's sets; rows keep it as the score of ``chosen``, and 0 as that of ``rejected``.
     """
 
     def __init__(
@@ -47,10 +51,18 @@ class Pairs(Compared):
         speakers: Sequence[str] = HUMAN_ASSISTANT,
         inline: bool = False,
         system: str | None = None,
+        scores: Sequence[str] | None = None,
+        margin: str | None = None,
     ) -> None:
-        taken = columns_of(prompt, chosen, rejected)
+        given = [margin] if margin is not None else list(scores or ())
+        taken = columns_of(prompt, chosen, rejected, *given)
         super().__init__(faults, prompt, speakers, inline, system=system, taken=taken)
         self._chosen, self._rejected = chosen, rejected
+        if scores is not None and (len(given) != 2 or margin is not None):
+            raise faults.wrong_option(
+                "scores", scores, "two columns, such as [score_chosen, score_rejected], or `margin`"
+            )
+        self._scores, self.scored = given, bool(given) and rejected is not None
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """A conversation, the pair and the prompt."""
@@ -70,8 +82,14 @@ class Pairs(Compared):
             self._faults.filtered["history_differs"] += 1
             answers = answers[:1]
         replies = [one.text for one in answers]
+        scores: list[float] = []
+        if self.scored and len(answers) == 2:
+            found = [self._score_in(record, column) for column in self._scores]
+            if any(one is None for one in found):
+                return []
+            scores = [*(one for one in found if one is not None), 0.0][:2]
         self._notice_repeated(record, replies)
-        return ranked(self._faults, self._faults.row_id, histories[0], replies)
+        return ranked(self._faults, self._faults.row_id, histories[0], replies, scores)
 
     def _fit(self, record: dict[str, Any], chosen: Answer, rejected: Answer) -> bool:
         """Whether the columns hold what can be compared; a fault is reported if not."""

@@ -28,7 +28,7 @@ class Ranked(Compared):
         text: key of the reply, or its path, if each element is an object that holds more than a
             message; likewise ``rank`` and ``score``.
         rank: key of its rank; the lowest is best.
-        score: key of its score; the highest is best.
+        score: key of its score; the highest is best. Rows keep it, unless there is a ``worst``.
         worst: column of a list of texts that are worse than all replies: one is drawn and put
             last; none, if there is no such column or it is empty.
         system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
@@ -54,6 +54,7 @@ class Ranked(Compared):
             raise faults.wrong_option("text", text, "the key of a reply's text")
         self._replies, self._text, self._rank, self._score = replies, text, rank, score
         self._worst = worst
+        self.scored = score is not None and worst is None
 
     def rows(self, record: dict[str, Any]) -> list[Row]:
         """The best reply, the list and the prompt."""
@@ -70,17 +71,21 @@ class Ranked(Compared):
             return []
         best = min(range(len(placed)), key=lambda i: placed[i][0])
         kept = [
-            (place, one.text)
+            (place, (place, one.text))
             for (place, one), history in zip(placed, histories, strict=True)
             if history == histories[best]
         ]
         if len(kept) < len(placed):
             self._faults.filtered["history_differs"] += len(placed) - len(kept)
-        replies = without_ties(self._faults, kept)
+        untied = without_ties(self._faults, kept)
+        replies = [text for _, text in untied]
         worse = self._worse(record, replies[0])
         if worse is None:
             return []
-        return ranked(self._faults, self._faults.row_id, histories[best], [*replies, *worse])
+        scores = [-place for place, _ in untied] if self.scored else []
+        return ranked(
+            self._faults, self._faults.row_id, histories[best], [*replies, *worse], scores
+        )
 
     def _placed(self, raw: list[Any]) -> list[tuple[float, Answer]] | None:
         """Place and reply of each element; None after reporting a fault."""

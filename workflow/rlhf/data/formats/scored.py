@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -20,7 +21,8 @@ class Scored(Compared):
     All replies to one prompt become one ranked list; the best of them is the demonstration. Of
     replies with the same rating, the first is kept and the others are counted as ``tie``; a reply
     that occurs twice counts once, with its best rating (``duplicate_reply``). The whole dataset is
-    held in memory. Replies are texts, messages or lists of messages, as in ``preference``.
+    held in memory. Replies are texts, messages or lists of messages, as in ``preference``. Rows
+    keep the ratings.
 
     Args:
         faults: where faults go.
@@ -35,6 +37,8 @@ class Scored(Compared):
         system: column of a system message; null: ``system`` or ``system_prompt``, if there is one;
             an empty name: none.
     """
+
+    scored = True
 
     def __init__(
         self,
@@ -82,7 +86,8 @@ class Scored(Compared):
             low = self._min_score is not None and known[replies[0]][0] < _exact(self._min_score)
             if low:
                 self._faults.filtered["low_score"] += 1
-            for row in ranked(self._faults, row_id, history, replies):
+            scores = [float(known[text][0]) for text in replies]
+            for row in ranked(self._faults, row_id, history, replies, scores):
                 if not (low and isinstance(row, Conversation)):
                     yield row
             for text, (_, held) in known.items():
@@ -99,6 +104,9 @@ class Scored(Compared):
             if score is None:
                 return None
             total += weight * _exact(score)
+        if abs(total) > sys.float_info.max:
+            self._faults.report_value("score_invalid", column, score, "a smaller number")
+            return None
         return total
 
 

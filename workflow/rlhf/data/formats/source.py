@@ -100,6 +100,7 @@ class Source:
         faults: what was dropped and filtered so far.
         files: name of each file that was read so far → what became of its rows.
         not_read: name of a file that is not read → why.
+        scored: whether preferences have scores.
 
     Raises:
         ConfigError: the format or an option is unknown or has a wrong value.
@@ -152,6 +153,7 @@ class Source:
             )
         _check_types(factory, options, self.faults)
         self._format = factory(self.faults, **options)
+        self.scored: bool = getattr(self._format, "scored", False)
         self._name = name
         self.files: dict[str, Account] = {}
         self.not_read: dict[str, str] = {}

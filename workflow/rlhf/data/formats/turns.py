@@ -93,7 +93,11 @@ def prompts_only(faults: Faults, rows: Sequence[Row], reason: str) -> list[Row]:
 
 
 def ranked(
-    faults: Faults, row_id: str, history: Sequence[Message], replies: Sequence[str]
+    faults: Faults,
+    row_id: str,
+    history: Sequence[Message],
+    replies: Sequence[str],
+    scores: Sequence[float] = (),
 ) -> list[Row]:
     """The best reply to imitate, all replies to compare, and the history as a prompt.
 
@@ -102,18 +106,20 @@ def ranked(
         row_id: id of the rows.
         history: ends with the user.
         replies: best first; a single one gives no preference.
+        scores: of each reply; empty: they have none.
     """
     group = group_of_turns(history)
     history = tuple(history)
-    texts: dict[str, str] = {}
-    for reply in replies:
+    texts: dict[str, int] = {}
+    for number, reply in enumerate(replies):
         if reply.strip() in texts:
             faults.filtered["duplicate_reply"] += 1
-        texts.setdefault(reply.strip(), reply)
-    kept = tuple(texts.values())
+        texts.setdefault(reply.strip(), number)
+    kept = tuple(replies[number] for number in texts.values())
+    own = tuple(float(scores[number]) for number in texts.values()) if scores else ()
     rows: list[Row] = [Conversation(row_id, group, (*history, Message("assistant", kept[0])))]
     if len(kept) > 1:
-        rows.append(Preference(row_id, group, history, kept))
+        rows.append(Preference(row_id, group, history, kept, scores=own))
     return [*rows, Prompt(row_id, group, history)]
 
 

@@ -80,6 +80,7 @@ class TritonPythonModel:
         # A score in bfloat16 has three digits: too few to rank by.
         reward = self.kind == "reward"
         self.head = model.score.float() if reward else model.get_output_embeddings()
+        self.pooling = settings.get("pooling", "last")  # what a score is read from
         self.vocabulary = model.get_input_embeddings().num_embeddings
         self.longest = int(settings["longest"])  # 0: any number
         self.branching = (  # a GPU is kept busy by many rows, even if some of it is done twice
@@ -139,9 +140,8 @@ class TritonPythonModel:
         if self.kind == "reward":
             rewards = torch.empty(len(rows), 1)
             for common, group in self._groups(rows, [len(row) - 1 for row in rows]):
-                hidden = self._hidden([rows[i] for i in group], common)
-                last = [states[-1] for states in hidden]
-                rewards[group] = self.head(torch.stack(last).float()).cpu()
+                states = self._pooled([rows[i] for i in group], common)
+                rewards[group] = self.head(states).cpu()
             pairs = zip(rows, rewards, strict=True)
             sums = torch.tensor([_checksum(*pair) for pair in pairs]).unsqueeze(1)
             return {"rewards": rewards, "checksum": sums}
@@ -211,8 +211,20 @@ class TritonPythonModel:
             groups.append((limits[i], [i]))
         return [(common, group) for common, group in groups if len(group) > 1]
 
+    def _pooled(self, rows: list[torch.Tensor], common: int) -> torch.Tensor:
+        """What the score of each row is read from, float32 [rows, hidden]."""
+        before, *own = self._pieces(rows, common)
+        if self.pooling == "last":
+            return torch.stack([states[-1] for states in own]).float()
+        whole = [torch.cat([before, states]).float().mean(0) for states in own]
+        return torch.stack(whole)
+
     def _hidden(self, rows: list[torch.Tensor], common: int) -> list[torch.Tensor]:
-        """Last hidden states of each row from its token ``common`` on, [length − common, hidden].
+        """Last hidden states of each row's tokens from ``common`` on, [length − common, hidden]."""
+        return self._pieces(rows, common)[1:]
+
+    def _pieces(self, rows: list[torch.Tensor], common: int) -> list[torch.Tensor]:
+        """Last hidden states of the common tokens, [common, hidden], then of each row's own.
 
         With nothing in common, rows are padded on the right, without a mask: in a causal model no
         token sees what stands to its right. Else one line holds the common tokens and then each
@@ -221,7 +233,8 @@ class TritonPythonModel:
         if not common:
             ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
             hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
-            return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
+            ends = zip(hidden, rows, strict=True)
+            return [hidden[0, :0], *(states[: len(row)] for states, row in ends)]
         parts = [rows[0][:common], *(row[common:] for row in rows)]
         sizes = [len(part) for part in parts]
         own = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
@@ -233,7 +246,7 @@ class TritonPythonModel:
             attention_mask=seen[None, None].to(self.device),
             use_cache=False,
         ).last_hidden_state[0]
-        return list(hidden.split(sizes)[1:])
+        return list(hidden.split(sizes))
 
     def _logprobs(
         self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
