@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,9 +80,11 @@ class TestColumnsByPath:
             path = tmp_path / "rows.parquet"
             pq.write_table(pa.Table.from_pylist([{"x": [row], "other": 1}]), path)
             inner = load(name, path, {**paths, **more})
-            assert [*inner.conversations, *inner.preferences, *inner.prompts] == sorted(
-                rows, key=lambda one: ["Conversation", "Preference", "Prompt"].index(
-                    type(one).__name__))  # fmt: skip
+            views = ["Conversation", "Preference", "Feedback", "Prompt"]
+            by_view = (inner.conversations, inner.preferences, inner.feedbacks, inner.prompts)
+            assert [*itertools.chain(*by_view)] == sorted(
+                rows, key=lambda one: views.index(type(one).__name__)
+            )
             return
         found, inside = read(name, {"x": [row]}, **paths, **more)
         assert inside == rows
