@@ -251,10 +251,28 @@ def test_an_evaluation_of_a_run_without_a_reward_model_names_one(valid):
     assert differ in message(valid)
 
 
+def test_advantages_are_of_an_ilql_run(valid):
+    put(valid, "ilql.values", {"sft": "chat", "data": {"demo": {}}})
+    put(valid, "evaluation.other", {"ilql": "values", "reward": "helpful"})
+    put(valid, "evaluation.other.advantage", {"beta": 4, "top_k": 20})
+    assert load_config(valid).evaluation["other"].advantage.top_k == 20
+    put(valid, "evaluation.other", {"ppo": "final", "advantage": {"beta": 4}})
+    assert "evaluation.other: advantage: an ILQL run alone" in message(valid)
+
+
+def test_ilql_and_the_engines_that_do_not_keep_its_targets(valid):
+    put(valid, "cluster.engine", "zero2")
+    load_config(valid)  # nothing is said where there is no such run
+    put(valid, "ilql.values", {"sft": "chat", "data": {"demo": {}}})
+    assert "cluster.engine: zero2 does not keep what follows" in message(valid)
+    put(valid, "cluster.stages", {"train_ilql": {"engine": "fsdp"}})
+    load_config(valid)
+
+
 @pytest.mark.parametrize("evaluated", [{}, {"ppo": "final", "rloo": "final"}])
 def test_an_evaluation_is_of_one_run(valid, evaluated):
     put(valid, "evaluation.other", evaluated)
-    assert "evaluation.other: give exactly one of ppo, rloo, dpo: " in message(valid)
+    assert "evaluation.other: give exactly one of ppo, rloo, dpo, ilql: " in message(valid)
 
 
 @pytest.mark.parametrize(

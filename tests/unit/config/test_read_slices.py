@@ -9,6 +9,7 @@ from support.valid_config import VALID, put
 from rlhf.config.data import DatasetSlice
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.load import load_config
 from rlhf.config.mixture import DuplicatesSlice
 from rlhf.config.models import ModelSlice
@@ -39,6 +40,7 @@ SLICES = {
     "export_store reward helpful": StoreSlice,
     "export_store reference chat": StoreSlice,
     "train_dpo direct": DpoConfig,
+    "train_ilql values": IlqlConfig,
     "train_ppo final": PpoConfig,
     "evaluate final": EvaluationConfig,
     "report final": ReportConfig,
@@ -62,6 +64,7 @@ def config(tmp_path):
     put(values, "datasets.downloaded", {"source": {"url": "file:///rows.csv"}, "format": "qa"})
     put(values, "sft.chat.data.demo", {"size": 7, "max_validation": 3})
     put(values, "tokenization.conversation.reply_tags", {"length": True})
+    put(values, "ilql.values", {"sft": "chat", "data": {"demo": {}}, "two_qs": False})
     put(values, "dpo.direct", {"sft": "chat", "data": {"demo": {}}, "loss": "ipo"})
     return load_config(values)
 

@@ -11,6 +11,7 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
@@ -20,6 +21,7 @@ SECTIONS = {
     "Supervised fine-tuning": SftConfig,
     "Reward model": RewardConfig,
     "DPO": DpoConfig,
+    "ILQL": IlqlConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
 }

@@ -20,6 +20,7 @@ ARTIFACTS = {
     "train_reward": ["helpful"],
     "export_store": ["reward helpful", "reference chat"],
     "train_dpo": ["direct"],
+    "train_ilql": ["values"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
     "evaluate": ["final"],
@@ -27,11 +28,12 @@ ARTIFACTS = {
 }
 GROUPS = {"rloo": {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}}
 DIRECT = {"dpo": {"direct": {"sft": "chat", "data": {"demo": {}}}}}
+VALUES = {"ilql": {"values": {"sft": "chat", "data": {"demo": {}}}}}
 STORES = {"export_store reward helpful", "export_store reference chat"}
 
 
 def slices(values):
-    config = load_config(DIRECT | values | GROUPS)
+    config = load_config(DIRECT | VALUES | values | GROUPS)
     return {
         f"{stage} {name}": canonical_slice(config, stage, *name.split())
         for stage, names in ARTIFACTS.items()
@@ -69,6 +71,7 @@ def slices(values):
         ),
         ("reward.helpful.score_l2", 0.1, {"train_reward helpful"}),
         ("dpo.direct", DIRECT["dpo"]["direct"] | {"beta": 0.3}, {"train_dpo direct"}),
+        ("ilql.values", VALUES["ilql"]["values"] | {"tau": 0.9}, {"train_ilql values"}),
         ("store.max_batch_size", 8, STORES),
         ("ppo.final.kl.coefficient", 0.7, {"train_ppo final"}),
         ("ppo.final.kl.controller", "adaptive", {"train_ppo final"}),
@@ -137,7 +140,7 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
     put(values, "models.tiny.source", hub)
     put(values, "datasets.demo", {"source": hub, "format": "oasst"})
     put(values, "datasets.local", {"path": "local.jsonl", "format": "oasst"})
-    config = load_config(DIRECT | values | GROUPS)
+    config = load_config(DIRECT | VALUES | values | GROUPS)
     entry = {**hub, "commit": "a" * 40, "files": {"x": {"sha256": "0" * 64, "size": 1}}}
 
     def cut(**datasets):

@@ -13,6 +13,7 @@ from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.data import DatasetConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.problems import name_problem, suggest
@@ -37,6 +38,7 @@ class Config(Strict):
     sft: dict[str, SftConfig] = key({}, about="supervised fine-tuning runs, by name")
     reward: dict[str, RewardConfig] = key({}, about="reward models, by name")
     dpo: dict[str, DpoConfig] = key({}, about="DPO runs, by name")
+    ilql: dict[str, IlqlConfig] = key({}, about="ILQL runs, by name")
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
     rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")

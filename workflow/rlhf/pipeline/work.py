@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from rlhf.catalog import RULES, subject
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cluster import Layout, Rule, engine_request, stage_layout
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
@@ -169,7 +170,11 @@ def _evaluated(config: Config, rule: Rule, name: str) -> Work:
     layout, section = stage_layout(config, rule, name), RULES[rule].section
     run, prompt = getattr(config, section)[name], config.tokenization.prompt.max_length
     reward = config.parent(section, name, "reward")
-    models = [model_of(config, *config.start(section, name))]
+    start = config.start(section, name)
+    policy = model_of(config, *start)
+    if start[0] == "ilql":
+        policy = replace(policy, q_heads=_q_heads(config.ilql[start[1]]))
+    models = [policy]
     models += [model_of(config, *reward, scored=True)] if reward else []
     return Work(
         layout,
@@ -196,9 +201,10 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         gpu_memory_gb=config.cluster.gpu_memory_gb,
     )
     if not row.online:
+        policy = replace(policy, q_heads=_q_heads(run) if row.section == "ilql" else 0)
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
-        return replace(common, longest=longest, rows=run.global_batch_size)
+        return replace(common, trained=(policy,), longest=longest, rows=run.global_batch_size)
     judge = model_of(config, "reward", run.reward, scored=True)
     value = getattr(run, "value", None)
     critic: tuple[Model, ...] = ()
@@ -222,6 +228,10 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         longest=columns,
         rows=run.minibatch_size,
     )
+
+
+def _q_heads(run: IlqlConfig) -> int:
+    return 2 if run.two_qs else 1
 
 
 def _adapted(model: Model, adapter: AdapterConfig | None) -> Model:

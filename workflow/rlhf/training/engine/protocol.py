@@ -50,6 +50,15 @@ class Engine(Protocol):
             ``loss_scale``, the next update has a smaller one.
         """
 
+    def follow(self, share: float) -> None:
+        """Move each parameter that follows a trained one: t ← (1 − share)·t + share·w.
+
+        Polyak averaging, of a root that names such parameters (``named.followers``).
+
+        Args:
+            share: what it takes over of the other, in (0, 1].
+        """
+
     def frozen(self, root: Root) -> Root:
         """Keep a model in the same way, never trained: a reference, a reward model.
 
@@ -69,7 +78,7 @@ class Engine(Protocol):
         """
 
     def save(self, folder: Path) -> list[str]:
-        """Collective: write the trained weights and the optimizer's state into ``folder``.
+        """Collective: write the trained weights, what follows them and the optimizer's state.
 
         Returns:
             Names of the files that this rank wrote.
