@@ -71,7 +71,7 @@ def run_ilql(
 
     run = train(
         engine, objective, data, settings, RunOptions("ilql.x", state, {}, **options), TOKENS,
-        validate, updated=follow,
+        validate, after_update=follow,
     )  # fmt: skip
     return run, engine
 

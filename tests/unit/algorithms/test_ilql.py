@@ -114,6 +114,18 @@ def test_equals_a_plain_loop(monkeypatch, changes, shared):
     assert not any(name.startswith("heads.target") for name in wide)
 
 
+def test_narrow_products_round_and_no_more():
+    wide, narrow = root(), root()
+    narrow.policy.compute_in("bfloat16")
+    objective, rows = IlqlObjective(config(), True), make_rows(2)
+    losses = [objective(model, rows)[0] for model in (wide, narrow)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0] != losses[1]
+    assert float(losses[1].detach()) == pytest.approx(float(losses[0].detach()), rel=1e-2)
+    assert {grad.dtype for grad in gradients(narrow).values()} == {torch.float32}
+
+
 def test_a_token_of_a_longer_row_counts_no_more():
     objective, rows = IlqlObjective(config(), True), make_rows(3)
     assert [objective.weight(row) for row in rows] == [

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -109,18 +110,23 @@ class ValueHeads(nn.Module):
         tokens = moved(tokens, states.device)
         values = self.value.outer(self.value.hidden(states, dtype)).squeeze(-1)
         found, logs = [], []
-        for head in self.q:
+        for head in _each(self.q):
             hidden = head.hidden(states, dtype)
             found.append(head.at(hidden, tokens))
             logs.append(token_logprobs(head.outer, hidden, tokens, dtype=dtype)[0])
         with torch.no_grad():
-            targets = [head.at(head.hidden(states, dtype), tokens) for head in self.target]
+            targets = [head.at(head.hidden(states, dtype), tokens) for head in _each(self.target)]
         return values, torch.stack(found), torch.stack(logs), torch.stack(targets).amin(0)
 
     def advantages(self, states: torch.Tensor) -> torch.Tensor:
         """The least target of each token less the value of the state: [N, V] of states [N, H]."""
-        targets = torch.stack([head(states) for head in self.target]).amin(0)
+        targets = torch.stack([head(states) for head in _each(self.target)]).amin(0)
         return targets - self.value(states)
+
+
+def _each(heads: nn.ModuleList) -> Iterator[Head]:
+    """The heads of a list, which torch takes for modules of any kind."""
+    return cast(Iterator[Head], iter(heads))
 
 
 class Ilql(nn.Module):

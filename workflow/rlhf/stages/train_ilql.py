@@ -59,7 +59,7 @@ def run(stage: Stage) -> None:
         stage.run_options(threads),
         tokens,
         lambda: validation(stage, engine, objective, data, held_out, config),
-        updated=follow,
+        after_update=follow,
     )
     found = decoding_heads(below(engine.weights(torch.float32), "heads."))
     trained = {name: tensor.cpu() for name, tensor in found}

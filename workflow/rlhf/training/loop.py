@@ -67,7 +67,7 @@ def train(
     micro_batch_tokens: int,
     validate: Callable[[], dict[str, float]],
     prepared: Prepared | None = None,
-    updated: Callable[[int], None] = lambda _step: None,
+    after_update: Callable[[int], None] = lambda _step: None,
 ) -> TrainingRun:
     """Train for the configured number of epochs; resume from a saved state if there is one.
 
@@ -80,7 +80,7 @@ def train(
         micro_batch_tokens: padded tokens in one forward and backward pass.
         validate: measures on held-out rows.
         prepared: what the objective needs of the weights that training starts from.
-        updated: called after each update, with how many there were.
+        after_update: called with the number of updates, after each.
 
     Raises:
         NumericsError: a loss, a norm or a weight is not finite; what was saved before is.
@@ -161,7 +161,7 @@ def train(
             finite.check(record, where, advice, distributed.gather(suspects))
         with run.performance.phase("optimizer"):
             norm = engine.step(factor)
-            updated(step + 1)
+            after_update(step + 1)
         updated = finite.check_norm(norm, engine.loss_scale, where, advice)
         record |= {
             "step": step + 1,
