@@ -23,10 +23,11 @@ from rlhf.algorithms.ilql import (
     policy_loss,
     q_loss,
     rank_rewards,
+    score_scale,
     value_loss,
 )
 from rlhf.core.seeds import generator as stream
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError
 from rlhf.models.adapters import add_adapter
 from rlhf.models.advantage import AdvantagePolicy
 from rlhf.models.generate import generate, uniforms
@@ -138,6 +139,32 @@ def test_a_token_of_a_longer_row_counts_no_more():
 )
 def test_rewards_by_rank(replies, rewards):
     assert rank_rewards(replies) == pytest.approx(rewards)
+
+
+def test_rewards_by_scores_are_standardized():
+    """In float64, over all replies; the loss is that of these rewards."""
+    graded = ([5.0, 1.0], [4.0, 3.0, -2.0])
+    rows = [row | {"scores": scores} for row, scores in zip(make_rows(2), graded, strict=True)]
+    every = [score for scores in graded for score in scores]
+    mean = sum(every) / 5
+    std = (sum((score - mean) ** 2 for score in every) / 4) ** 0.5
+    scale = score_scale("ilql.x", rows)
+    assert scale == pytest.approx((mean, std), rel=1e-12)
+    objective, model = IlqlObjective(config(rewards="scores"), True, scale), root()
+    for row in rows:
+        expected = [(score - mean) / std for score in row["scores"]]
+        assert objective.rewards(row) == pytest.approx(expected, rel=1e-12)
+    by_rank = IlqlObjective(config(), True)(model, rows)[1]["q_loss"]
+    assert float(objective(model, rows)[1]["q_loss"]) != pytest.approx(float(by_rank), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"), [(None, "no scores of their own"), ([2.0, 2.0], "the same score")]
+)
+def test_rewards_by_scores_that_say_nothing_are_refused(scores, said):
+    row = make_rows(1)[0] | ({"scores": scores} if scores else {})
+    with pytest.raises(DataError, match=rf"{said}(.|\n)*write rewards: rank"):
+        score_scale("ilql.x", [row])
 
 
 def test_the_reward_comes_last_and_nothing_after_it():

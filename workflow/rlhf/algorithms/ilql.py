@@ -15,13 +15,14 @@ Each update:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from rlhf.algorithms import pairs
 from rlhf.config.ilql import IlqlConfig
+from rlhf.errors import DataError
 from rlhf.training.engine.protocol import Forward
 from rlhf.training.sums import Measures
 
@@ -34,10 +35,14 @@ class IlqlObjective:
     Args:
         config: the run's configuration.
         shares: whether replies to one history share a pass over it, as the model says.
+        scale: mean and standard deviation of the replies' own scores (``score_scale``), where
+            these are the rewards.
     """
 
-    def __init__(self, config: IlqlConfig, shares: bool) -> None:
-        self._config, self._shares = config, shares
+    def __init__(
+        self, config: IlqlConfig, shares: bool, scale: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
+        self._config, self._shares, self._scale = config, shares, scale
 
     def shape(self, row: dict[str, Any]) -> tuple[int, int]:
         """See ``pairs.shape``."""
@@ -59,7 +64,7 @@ class IlqlObjective:
         sequences = [torch.tensor(history + reply) for history, reply in replies]
         starts, lengths = zip(*((len(h), len(reply)) for h, reply in replies), strict=True)
         logprobs, values, q, q_logs, targets = scorer(sequences, list(starts))
-        rewards = [reward for row in rows for reward in rank_rewards(len(row["reply_ids"]))]
+        rewards = [reward for row in rows for reward in self.rewards(row)]
         backups = backed_up(values.detach(), rewards, lengths, config.gamma)
         advantages = targets - values.detach()
         losses = {
@@ -77,6 +82,13 @@ class IlqlObjective:
         sums = {name: each.detach() for name, each in losses.items()}
         sums |= {"value": values.detach().sum(), "advantage": advantages.sum()}
         return loss, sums | self._agreement(rows, targets, lengths)
+
+    def rewards(self, row: dict[str, Any]) -> list[float]:
+        """The reward of each reply of a row, best first."""
+        if self._config.rewards == "rank":
+            return rank_rewards(len(row["reply_ids"]))
+        mean, std = self._scale
+        return [(score - mean) / std for score in row["scores"]]
 
     def _agreement(
         self, rows: Rows, targets: torch.Tensor, lengths: Sequence[int]
@@ -97,6 +109,38 @@ class IlqlObjective:
 def rank_rewards(replies: int) -> list[float]:
     """Rewards of ranked replies, best first: from 1 to −1 in even steps; ±1 of a pair."""
     return [1 - 2 * rank / (replies - 1) for rank in range(replies)]
+
+
+def score_scale(run: str, rows: Iterable[dict[str, Any]]) -> tuple[float, float]:
+    """Mean and standard deviation of the replies' own scores.
+
+    Args:
+        run: section and name, such as ``ilql.final``.
+        rows: of the preference view.
+
+    Raises:
+        DataError: a row has no scores, or all are alike.
+    """
+    scores: list[float] = []
+    for row in rows:
+        if not row.get("scores"):
+            raise DataError(
+                f"The replies of {row.get('dataset', 'a dataset')} have no scores of their own.",
+                where=f"{run}.rewards: scores, row {row['id']}",
+                expected="a score of each reply",
+                hint="write rewards: rank, or choose datasets whose replies have scores",
+            )
+        scores += row["scores"]
+    found = torch.tensor(scores, dtype=torch.float64)
+    std = float(found.std()) if len(set(scores)) > 1 else 0.0
+    if not std:
+        raise DataError(
+            "All replies have the same score, so none is better than another.",
+            where=f"{run}.rewards: scores",
+            expected="scores that differ",
+            hint="write rewards: rank, or choose other datasets",
+        )
+    return float(found.mean()), std
 
 
 def backed_up(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rlhf.config.base import NAME_PATTERN, key
 from rlhf.config.offline import OfflineConfig
 from rlhf.config.training import OptimizerConfig
@@ -17,6 +19,12 @@ class IlqlConfig(OfflineConfig):
     """One ILQL run."""
 
     sft: str = key(about="name of the SFT run: initial policy", pattern=NAME_PATTERN)
+    rewards: Literal["rank", "scores"] = key(
+        "rank",
+        about="rewards of a row's replies: `rank`: from 1 to −1 in even steps, best first; "
+        "`scores`: their own scores, with mean 0 and standard deviation 1 over all replies",
+        source="trlX",
+    )
     gamma: float = key(0.99, ge=0, le=1, about="discount γ", source="Snell et al. 2022")
     tau: float = key(
         0.7,

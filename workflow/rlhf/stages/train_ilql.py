@@ -2,7 +2,7 @@
 
 import torch
 
-from rlhf.algorithms.ilql import IlqlObjective
+from rlhf.algorithms.ilql import IlqlObjective, score_scale
 from rlhf.config.ilql import IlqlConfig
 from rlhf.models.ilql import Ilql, ValueHeads, decoding_heads, save_heads
 from rlhf.models.load import load_token_scorer, load_tokenizer
@@ -43,9 +43,11 @@ def run(stage: Stage) -> None:
     adapt(stage, policy, config.adapter, config.seed, config.precision)
     policy.compute_in(config.precision)
     data, held_out = (mixture(stage, config.data, split) for split in ("train", "validation"))
+    own = config.rewards == "scores"
+    scale = score_scale(f"ilql.{stage.name}", data) if own else (0.0, 1.0)
     rates = {"": config.optimizer.learning_rate}
     engine = open_engine(Ilql(policy, heads), rates, config.optimizer, stage.engine)
-    objective = IlqlObjective(config, policy.shares_prompts)
+    objective = IlqlObjective(config, policy.shares_prompts, scale)
 
     def follow(step: int) -> None:
         if step % config.steps_for_target_q_sync == 0:
