@@ -29,11 +29,17 @@ def heads():
 def test_logits_are_those_of_the_policy_shifted_by_advantages(heads, beta):
     """log π + β·(the lesser target − V), in float64."""
     policy, states = token_scorer(0), torch.randn(5, 32)
-    exact = heads.double()
-    least = torch.minimum(exact.target[0](states.double()), exact.target[1](states.double()))
-    value = exact.value(states.double())
-    expected = policy.logits(states).double().log_softmax(-1) + beta * (least - value)
-    found = AdvantagePolicy(policy, heads.float(), beta, 0).logits(states)
+    exact = {name: each.double() for name, each in heads.state_dict().items()}
+
+    def output(head: str) -> torch.Tensor:
+        inner = states.double() @ exact[f"{head}.inner.weight"].T + exact[f"{head}.inner.bias"]
+        outer = inner.clamp(min=0) @ exact[f"{head}.outer.weight"].T
+        return outer + exact[f"{head}.outer.bias"]
+
+    least = torch.minimum(output("target.0"), output("target.1"))
+    plain = policy.logits(states).double().log_softmax(-1)
+    expected = plain + beta * (least - output("value"))
+    found = AdvantagePolicy(policy, heads, beta, 0).logits(states)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
 
 

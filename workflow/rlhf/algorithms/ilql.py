@@ -174,7 +174,7 @@ def value_loss(values: torch.Tensor, targets: torch.Tensor, tau: float) -> torch
     et al. 2021, arXiv 2110.06169).
     """
     over = targets - values
-    return (torch.where(over < 0, 1 - tau, tau) * over**2).sum()
+    return ((tau - (over < 0).to(over)).abs() * over**2).sum()
 
 
 def cql_loss(q_logs: torch.Tensor) -> torch.Tensor:
