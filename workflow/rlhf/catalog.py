@@ -47,6 +47,7 @@ class Row:
         held_out: role of an input → view of which it needs held-out rows.
         trains: whether it trains: on several processes and nodes, saving a state to resume from.
         online: whether it samples while it trains, by updates and not by epochs.
+        token_values: whether it learns values of tokens too, by heads of which copies follow.
         servers: kind of a model server that it scores with → the key that names the model.
         checks_model: whether it is told all that the configuration asks of its model.
         fetches: whether it reads what lies outside of the project.
@@ -71,6 +72,7 @@ class Row:
     held_out: Mapping[str, View] = field(default_factory=dict)
     trains: bool = False
     online: bool = False
+    token_values: bool = False
     servers: Mapping[str, str] = field(default_factory=dict)
     checks_model: bool = False
     fetches: bool = False
@@ -218,6 +220,7 @@ STAGES = (
         start=("sft",),
         view="preference",
         trains=True,
+        token_values=True,
         threads="threads",
         gpu=True,
         hours=12,

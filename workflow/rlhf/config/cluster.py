@@ -302,11 +302,12 @@ def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:
             f"{where('offload')}: engine {engine} can't offload {asked.offload!r}; "
             f"{', '.join(able)} can"
         )
-    if rule == "train_ilql" and config.ilql and engine.startswith("zero"):
+    row = RULES[rule]
+    if row.token_values and getattr(config, row.section) and engine.startswith("zero"):
         yield (
             f"{where('engine')}: {engine} does not keep what follows the trained weights, as the "
-            "targets of ILQL do; write auto, replicated or fsdp under "
-            "cluster.stages.train_ilql.engine"
+            f"targets of {row.title} do; write auto, replicated or fsdp under "
+            f"cluster.stages.{rule}.engine"
         )
     if asked.attention in ("flash", "flex") and not stage_layout(config, rule).gpus:
         yield f"{where('attention')}: {asked.attention} needs GPUs; auto, sdpa, eager do not"

@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rlhf.catalog import RULES, subject
+from rlhf.catalog import RULES, SECTIONS, subject
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cluster import Layout, Rule, engine_request, stage_layout
-from rlhf.config.ilql import IlqlConfig
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Model, Pass, Setting
@@ -171,10 +170,7 @@ def _evaluated(config: Config, rule: Rule, name: str) -> Work:
     run, prompt = getattr(config, section)[name], config.tokenization.prompt.max_length
     reward = config.parent(section, name, "reward")
     start = config.start(section, name)
-    policy = model_of(config, *start)
-    if start[0] == "ilql":
-        policy = replace(policy, q_heads=_q_heads(config.ilql[start[1]]))
-    models = [policy]
+    models = [replace(model_of(config, *start), q_heads=_q_heads(config, *start))]
     models += [model_of(config, *reward, scored=True)] if reward else []
     return Work(
         layout,
@@ -201,7 +197,7 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         gpu_memory_gb=config.cluster.gpu_memory_gb,
     )
     if not row.online:
-        policy = replace(policy, q_heads=_q_heads(run) if row.section == "ilql" else 0)
+        policy = replace(policy, q_heads=_q_heads(config, row.section, name))
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
         return replace(common, trained=(policy,), longest=longest, rows=run.global_batch_size)
@@ -230,8 +226,11 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
     )
 
 
-def _q_heads(run: IlqlConfig) -> int:
-    return 2 if run.two_qs else 1
+def _q_heads(config: Config, section: str, name: str) -> int:
+    """How many heads a run learns the values of tokens by."""
+    if not SECTIONS[section].token_values:
+        return 0
+    return 2 if getattr(config, section)[name].two_qs else 1
 
 
 def _adapted(model: Model, adapter: AdapterConfig | None) -> Model:

@@ -64,7 +64,7 @@ def run(stage: Stage) -> None:
         folder = stage.folder(name) / "model"
         model = inference.token_scorer(folder)
         check_sampling(model, folder)
-        if name == "ilql":
+        if config.ilql is not None and name == method:
             shift = config.advantage
             model = AdvantagePolicy(model, load_heads(folder, model), shift.beta, shift.top_k)
         responses[name] = generate(model, repeated, draws, eos, config.temperature)
