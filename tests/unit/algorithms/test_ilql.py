@@ -362,7 +362,7 @@ def test_decoding_earns_more_than_sft_unless_rewards_are_noise(tmp_path, shuffle
     found = mean_reward(AdvantagePolicy(model.policy, model.heads, 4.0, 0))
     assert abs(sft) < 0.4
     if shuffled:
-        assert abs(found - sft) < 0.4
+        assert found < 0.5
         assert 0.2 < looks[-1]["validation_accuracy"] < 0.8
     else:
         assert found > 0.8
