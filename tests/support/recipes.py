@@ -140,6 +140,10 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
         if ppo.scoring != "local":
             jobs |= {("export_store", "reward", ppo.reward), ("export_store", "reference", ppo.sft)}
         tokenize("prompt", config.base_model("ppo", name), ppo.data)
+    for name, ilql in config.ilql.items():
+        jobs |= {("train_ilql", name), ("check_rows", f"ilql.{name}")}
+        for view in ("preference", "prompt"):  # it is evaluated on prompts
+            tokenize(view, config.base_model("ilql", name), ilql.data)
     jobs |= {("evaluate", name) for name in config.evaluation}
     return jobs | {("report", name) for name in config.report}
 
@@ -160,7 +164,7 @@ def tiny(values: dict[str, Any], folder: Path) -> Config:
         dataset.pop("files", None)
         dataset |= {"registry": entry.name, "path": str(_few_rows(entry.name, folder))}
         dataset["validation_fraction"] = 0.3
-    for section in ("sft", "reward"):
+    for section in ("sft", "reward", "ilql"):
         for run in values.get(section, {}).values():
             run |= {"epochs": 1, "global_batch_size": 16, "evaluations": 1}
             _shorten(run)

@@ -76,7 +76,8 @@ def test_it_is_valid_and_says_where_its_values_come_from(name: str) -> None:
     assert text.startswith("# yaml-language-server: $schema=../schema.json\n")
     assert re.search(r"^# Values: .*\w+/[\w-]+", text, re.M)
     assert all(is_known(dataset.registry or "") for dataset in config.datasets.values())
-    used = [run.data for runs in (config.sft, config.reward, config.ppo) for run in runs.values()]
+    sections = (config.sft, config.reward, config.ilql, config.ppo)
+    used = [run.data for runs in sections for run in runs.values()]
     assert {dataset for data in used for dataset in data} == set(config.datasets)
     starts = [run.model for runs in (config.sft, config.reward) for run in runs.values()]
     assert {*starts} - {None} == set(config.models)
@@ -120,6 +121,10 @@ def test_it_runs(
     metrics = [value for one in manifests for value in flat(one["metrics"])]
     assert metrics
     assert all(map(math.isfinite, metrics))
+    for run in config.ilql:
+        metrics = read_jsonl(results / f"ilql/{run}/metrics.jsonl")
+        assert {"q_loss", "validation_accuracy"} <= {name for one in metrics for name in one}
+        assert (results / f"ilql/{run}/model/heads.safetensors").is_file()
     for run in config.ppo:
         assert len(read_jsonl(results / f"ppo/{run}/metrics.jsonl")) == 2
         assert (results / f"report/{run}/report.html").is_file()

@@ -47,6 +47,7 @@ class Row:
         held_out: role of an input → view of which it needs held-out rows.
         trains: whether it trains: on several processes and nodes, saving a state to resume from.
         online: whether it samples while it trains, by updates and not by epochs.
+        token_values: whether it learns values of tokens too, by heads of which copies follow.
         servers: kind of a model server that it scores with → the key that names the model.
         checks_model: whether it is told all that the configuration asks of its model.
         fetches: whether it reads what lies outside of the project.
@@ -71,6 +72,7 @@ class Row:
     held_out: Mapping[str, View] = field(default_factory=dict)
     trains: bool = False
     online: bool = False
+    token_values: bool = False
     servers: Mapping[str, str] = field(default_factory=dict)
     checks_model: bool = False
     fetches: bool = False
@@ -311,6 +313,39 @@ STAGES = (
         plots=(*_RANKED, _MARGIN),
     ),
     Row(
+        rule="train_ilql",
+        section="ilql",
+        parents={"sft": "sft"},
+        start=("sft",),
+        view="preference",
+        trains=True,
+        token_values=True,
+        threads="threads",
+        gpu=True,
+        hours=12,
+        title="ILQL",
+        label="ILQL",
+        plots=(
+            Plot("Loss", "per token", (("loss", _TRAIN), ("validation_loss", _VALIDATION))),
+            Plot(
+                "Losses of Q and V",
+                "squared reward per token",
+                (("q_loss", "Q"), ("value_loss", "V")),
+            ),
+            Plot(
+                "Losses beside them",
+                "nats per token",
+                (("cql_loss", "conservative"), ("policy_loss", "policy")),
+            ),
+            Plot(
+                "Accuracy of Q at the last token",
+                "share of pairs in people’s order",
+                (("accuracy", _TRAIN), ("validation_accuracy", _VALIDATION)),
+            ),
+            Plot("Value and advantage", "reward", (("value", "V"), ("advantage", "Q − V"))),
+        ),
+    ),
+    Row(
         rule="export_store",
         folder="store",
         slice="store",
@@ -368,9 +403,10 @@ STAGES = (
             "orpo": "orpo",
             "simpo": "simpo",
             "cpo": "cpo",
+            "ilql": "ilql",
             "reward": "reward",
         },
-        start=("ppo", "rloo", "dpo", "kto", "orpo", "simpo", "cpo"),
+        start=("ppo", "rloo", "dpo", "kto", "orpo", "simpo", "cpo", "ilql"),
         held_out={"prompts": "prompt"},
         threads="threads",
         gpu=True,

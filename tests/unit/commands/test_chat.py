@@ -116,3 +116,25 @@ def test_a_gpu_that_can_not_be_used_is_no_reason_to_compute_on_the_cpu(model, mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert main(["chat", str(model), "--prompt", "How many legs?", *SHORT]) == 2
     assert "The GPU that this process was given can't be used" in capsys.readouterr().err
+
+
+def test_an_ilql_model_answers_by_its_advantages(model, tmp_path, capsys):
+    """Which token is worth more is known by its heads; without them there is nothing to weigh."""
+    from rlhf.models.ilql import ValueHeads, decoding_heads, save_heads
+    from rlhf.models.load import load_token_scorer
+
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    policy = load_token_scorer(folder)
+    heads = ValueHeads(policy.width, policy.vocabulary, True, 0).requires_grad_(False)
+    for head in heads.target:
+        head.outer.weight *= 100
+    save_heads(folder, dict(decoding_heads(heads.state_dict().items())))
+    outs = []
+    for place, extra in ((folder, []), (folder, ["--beta", "1"]), (folder, ["--beta", "0"]),
+                         (model, [])):  # fmt: skip
+        assert main(["chat", str(place), "--prompt", "Legs?", "--greedy", *SHORT, *extra]) == 0
+        outs.append(capsys.readouterr().out)
+    assert outs[0] == outs[1] != outs[2] == outs[3]
+    assert main(["chat", str(model), "--prompt", "Legs?", *SHORT, "--beta", "1"]) == 2
+    assert "no advantages" in capsys.readouterr().err

@@ -264,11 +264,29 @@ def test_orpo_from_a_base_model_is_evaluated_without_an_sft_run(valid):
     assert config.parent("evaluation", "other", "sft") == ("sft", "chat")
 
 
+def test_advantages_are_of_an_ilql_run(valid):
+    put(valid, "ilql.values", {"sft": "chat", "data": {"demo": {}}})
+    put(valid, "evaluation.other", {"ilql": "values", "reward": "helpful"})
+    put(valid, "evaluation.other.advantage", {"beta": 4, "top_k": 20})
+    assert load_config(valid).evaluation["other"].advantage.top_k == 20
+    put(valid, "evaluation.other", {"ppo": "final", "advantage": {"beta": 4}})
+    assert "evaluation.other: advantage: an ILQL run alone" in message(valid)
+
+
+def test_ilql_and_the_engines_that_do_not_keep_its_targets(valid):
+    put(valid, "cluster.engine", "zero2")
+    load_config(valid)  # nothing is said where there is no such run
+    put(valid, "ilql.values", {"sft": "chat", "data": {"demo": {}}})
+    assert "cluster.engine: zero2 does not keep what follows" in message(valid)
+    put(valid, "cluster.stages", {"train_ilql": {"engine": "fsdp"}})
+    load_config(valid)
+
+
 @pytest.mark.parametrize("evaluated", [{}, {"ppo": "final", "rloo": "final"}])
 def test_an_evaluation_is_of_one_run(valid, evaluated):
     put(valid, "evaluation.other", evaluated)
     assert (
-        "evaluation.other: give exactly one of ppo, rloo, dpo, kto, orpo, simpo, cpo: "
+        "evaluation.other: give exactly one of ppo, rloo, dpo, kto, orpo, simpo, cpo, ilql: "
         in message(valid)
     )
 

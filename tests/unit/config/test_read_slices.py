@@ -10,6 +10,7 @@ from rlhf.config.cpo import CpoConfig
 from rlhf.config.data import DatasetSlice
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.load import load_config
 from rlhf.config.mixture import DuplicatesSlice
@@ -48,6 +49,7 @@ SLICES = {
     "train_orpo direct": OrpoConfig,
     "train_simpo direct": SimpoConfig,
     "train_cpo direct": CpoConfig,
+    "train_ilql values": IlqlConfig,
     "train_ppo final": PpoConfig,
     "evaluate final": EvaluationConfig,
     "report final": ReportConfig,
@@ -71,6 +73,7 @@ def config(tmp_path):
     put(values, "datasets.downloaded", {"source": {"url": "file:///rows.csv"}, "format": "qa"})
     put(values, "sft.chat.data.demo", {"size": 7, "max_validation": 3})
     put(values, "tokenization.conversation.reply_tags", {"length": True})
+    put(values, "ilql.values", {"sft": "chat", "data": {"demo": {}}, "two_qs": False})
     put(values, "dpo.direct", {"sft": "chat", "data": {"demo": {}}, "loss": "ipo"})
     for section in ("kto", "orpo", "simpo", "cpo"):
         put(values, f"{section}.direct", {"sft": "chat", "data": {"demo": {}}})

@@ -12,6 +12,7 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.offline import OfflineConfig
 from rlhf.config.orpo import OrpoConfig
@@ -29,6 +30,7 @@ SECTIONS = {
     "ORPO": OrpoConfig,
     "SimPO": SimpoConfig,
     "CPO": CpoConfig,
+    "ILQL": IlqlConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import tiny_online
 from support.page_tables import names, tables
-from support.programs import dpo_ranks, kto_ranks
+from support.programs import dpo_ranks, ilql_ranks, kto_ranks
 from support.programs.supervised_ranks import config, make_rows, train_root
 from support.tiny_models import reply_scorer, save_rows, token_scorer, token_sequences
 from support.tiny_settings import reward_config
@@ -124,6 +124,14 @@ def train_cpo(folder: Path) -> TrainingRun:
     return train_ranked(folder, CpoLoss(settings), settings)
 
 
+def train_ilql(folder: Path) -> TrainingRun:
+    dpo_ranks.save_set(folder)
+    events, settings = folder / "events", ilql_ranks.config(epochs=1)
+    return ilql_ranks.run_ilql(
+        ilql_ranks.root(), folder, folder / "state", settings, tensorboard=events
+    )[0]
+
+
 def train_ppo(folder: Path) -> TrainingRun:
     prompts = tiny_online.save_prompts(folder / "set")
     return tiny_online.trainer(
@@ -148,6 +156,7 @@ def train_rloo(folder: Path) -> TrainingRun:
         ("ORPO", train_orpo),
         ("SimPO", train_simpo),
         ("CPO", train_cpo),
+        ("ILQL", train_ilql),
         ("PPO", train_ppo),
         ("RLOO", train_rloo),
     ],

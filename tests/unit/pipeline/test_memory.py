@@ -12,6 +12,7 @@ import torch
 from support.projects import REPOSITORY
 from torch.autograd.graph import saved_tensors_hooks
 
+from rlhf.models.ilql import ValueHeads
 from rlhf.models.load import disable_dropout
 from rlhf.models.roots import TokenScorer
 from rlhf.pipeline.memory import (
@@ -174,6 +175,26 @@ def test_embeddings_and_head_are_not_gathered_together() -> None:
     assert shapes[1].other_parameters > 1.9 * shapes[0].other_parameters
     both = [copies_bytes([Model(shape)], Setting("fsdp", 2), batch) for shape in shapes]
     assert both[1] - both[0] == 4 * shapes[1].head_parameters  # its gradient, on its way
+
+
+@pytest.mark.parametrize("two_qs", [True, False])
+def test_value_heads_are_counted(two_qs: bool) -> None:
+    """All are trained but the copies of Q, which are neither cast nor have moments."""
+    shape = shape_of(FAMILIES["llama"] | {"num_hidden_layers": 2, "model_type": "llama"}, "")
+    heads = ValueHeads(shape.hidden, shape.vocabulary, two_qs, 0)
+    plain, model = Model(shape), Model(shape, q_heads=2 if two_qs else 1)
+    every = sum(p.numel() for p in heads.parameters())
+    trained = sum(p.numel() for p in heads.parameters() if p.requires_grad)
+    assert model.parameters - plain.parameters == every
+    assert model.trained - plain.trained == trained
+    assert model.weight_bytes - plain.weight_bytes == 4 * every
+    for changes in ({"rank": 4}, {"prefix": 3}, {"frozen_layers": 1}):
+        beside, alone = Model(shape, q_heads=model.q_heads, **changes), Model(shape, **changes)
+        assert beside.trained - alone.trained == trained
+    batch = Pass(1024, 256)
+    more, less = (training_bytes([one], Setting("fsdp", 2), batch) for one in (model, plain))
+    assert more["working copies"] - less["working copies"] == 4 * every + 4 * trained
+    assert more["logits"] - less["logits"] > model.q_heads * 4 * 1024 * shape.vocabulary
 
 
 def test_offload_moves_it_to_the_host() -> None:

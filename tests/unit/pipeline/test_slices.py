@@ -24,6 +24,7 @@ ARTIFACTS = {
     "train_orpo": ["alone"],
     "train_simpo": ["simple"],
     "train_cpo": ["contrast"],
+    "train_ilql": ["values"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
     "evaluate": ["final"],
@@ -37,11 +38,12 @@ OTHERS = {
     "simpo": {"simple": {"sft": "chat", "data": {"demo": {}}}},
     "cpo": {"contrast": {"sft": "chat", "data": {"demo": {}}}},
 }
+VALUES = {"ilql": {"values": {"sft": "chat", "data": {"demo": {}}}}}
 STORES = {"export_store reward helpful", "export_store reference chat"}
 
 
 def slices(values):
-    config = load_config(DIRECT | OTHERS | values | GROUPS)
+    config = load_config(DIRECT | OTHERS | VALUES | values | GROUPS)
     return {
         f"{stage} {name}": canonical_slice(config, stage, *name.split())
         for stage, names in ARTIFACTS.items()
@@ -84,6 +86,7 @@ def slices(values):
         ("orpo", {"alone": OTHERS["orpo"]["alone"] | {"epochs": 2}}, {"train_orpo alone"}),
         ("simpo", {"simple": OTHERS["simpo"]["simple"] | {"margin": 0}}, {"train_simpo simple"}),
         ("cpo", {"contrast": OTHERS["cpo"]["contrast"] | {"beta": 1}}, {"train_cpo contrast"}),
+        ("ilql.values", VALUES["ilql"]["values"] | {"tau": 0.9}, {"train_ilql values"}),
         ("store.max_batch_size", 8, STORES),
         ("ppo.final.kl.coefficient", 0.7, {"train_ppo final"}),
         ("ppo.final.kl.controller", "adaptive", {"train_ppo final"}),
@@ -152,7 +155,7 @@ def test_a_change_of_a_lock_changes_only_the_stage_that_fetches_it(tmp_path):
     put(values, "models.tiny.source", hub)
     put(values, "datasets.demo", {"source": hub, "format": "oasst"})
     put(values, "datasets.local", {"path": "local.jsonl", "format": "oasst"})
-    config = load_config(DIRECT | OTHERS | values | GROUPS)
+    config = load_config(DIRECT | OTHERS | VALUES | values | GROUPS)
     entry = {**hub, "commit": "a" * 40, "files": {"x": {"sha256": "0" * 64, "size": 1}}}
 
     def cut(**datasets):

@@ -17,7 +17,7 @@ STAGES = sorted(
 )
 SECTIONS = {
     *("models", "data", "tokenization", "sft", "reward", "store", "ppo", "evaluation", "report"),
-    *("dpo", "kto", "orpo", "simpo", "cpo", "rloo", "cluster", "runtime"),
+    *("dpo", "kto", "orpo", "simpo", "cpo", "ilql", "rloo", "cluster", "runtime"),
 }
 
 
@@ -49,7 +49,11 @@ def test_what_carries_a_run_out_is_code_of_no_stage(package):
         assert not modules_of(package) & set(closure(f"stages.{stage}")), stage
 
 
-INFERENCE = {"models.inference", "models.spread"}  # of stages that train nothing
+INFERENCE = {
+    "models.advantage",
+    "models.inference",
+    "models.spread",
+}  # of stages that train nothing
 
 
 # ``provenance`` has what the launcher alone asks; the numbers of a result come from the others.

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="answer this once and exit")
     parser.add_argument("--max-new-tokens", type=whole(1), default=256, metavar="N")
     parser.add_argument("--temperature", type=number(0), default=0.7, metavar="T")
+    parser.add_argument(
+        "--beta",
+        type=number(0),
+        metavar="B",
+        help="weight of advantages beside the log probabilities of an ILQL model; 1 by default, 0 "
+        "samples from its policy alone",
+    )
     parser.add_argument("--greedy", action="store_true", help="always the most probable token")
     parser.add_argument("--seed", type=whole(0), default=0, help="same seed, same answers")
 
@@ -31,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer once, or until the user has enough."""
     folder = find_model(args.folder)
-    chat = Chat(folder, args.max_new_tokens, 0.0 if args.greedy else args.temperature, args.seed)
+    temperature = 0.0 if args.greedy else args.temperature
+    chat = Chat(folder, args.max_new_tokens, temperature, args.seed, args.beta)
     if args.prompt is not None:
         print(chat.say(args.prompt))
         return 0
@@ -108,11 +116,24 @@ class Chat:
         max_new_tokens: longest answer.
         temperature: 0 takes the most probable token.
         seed: same seed and same conversation, same answers.
+        beta: weight of the advantages of an ILQL model, whose default is 1.
+
+    Raises:
+        RlhfError: the model can't be loaded or sampled from; or ``beta`` is given, and it has no
+            advantages.
     """
 
-    def __init__(self, folder: Path, max_new_tokens: int, temperature: float, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        beta: float | None = None,
+    ) -> None:
         from rlhf.data.templates.chat import check_tokenizer
         from rlhf.models import devices, inference
+        from rlhf.models.advantage import AdvantagePolicy, has_heads, load_heads
         from rlhf.models.context import context_of
         from rlhf.models.load import load_tokenizer
         from rlhf.models.sampling_check import check_sampling
@@ -128,6 +149,16 @@ class Chat:
             what = (str(error).splitlines() or [""])[0]
             raise _damaged(folder, f"{type(error).__name__}: {what}") from error
         check_sampling(self._policy, folder)
+        if has_heads(folder):
+            heads = load_heads(folder, self._policy)
+            self._policy = AdvantagePolicy(self._policy, heads, 1.0 if beta is None else beta, 0)
+        elif beta is not None:
+            raise RlhfError(
+                "This model has no advantages that could be weighed (no heads.safetensors).",
+                where=folder,
+                expected="the model of an ILQL run",
+                hint="leave --beta out",
+            )
         self._context = context_of(folder).tokens
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
         self._seed = seed

@@ -319,6 +319,13 @@ def _engine_problems(config: Config, rule: Rule) -> Iterator[str]:
             f"{where('offload')}: engine {engine} can't offload {asked.offload!r}; "
             f"{', '.join(able)} can"
         )
+    row = RULES[rule]
+    if row.token_values and getattr(config, row.section) and engine.startswith("zero"):
+        yield (
+            f"{where('engine')}: {engine} does not keep what follows the trained weights, as the "
+            f"targets of {row.title} do; write auto, replicated or fsdp under "
+            f"cluster.stages.{rule}.engine"
+        )
     if asked.attention in ("flash", "flex") and not stage_layout(config, rule).gpus:
         yield f"{where('attention')}: {asked.attention} needs GPUs; auto, sdpa, eager do not"
     if asked.shard == "node" and engine not in ("auto", "fsdp"):

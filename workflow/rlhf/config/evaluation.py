@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import model_validator
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
@@ -19,6 +21,7 @@ class EvaluatedConfig(Strict):
     orpo: str | None = key(None, about="or: name of the ORPO run; likewise", pattern=NAME_PATTERN)
     simpo: str | None = key(None, about="or: name of the SimPO run; likewise", pattern=NAME_PATTERN)
     cpo: str | None = key(None, about="or: name of the CPO run; likewise", pattern=NAME_PATTERN)
+    ilql: str | None = key(None, about="or: name of the ILQL run; likewise", pattern=NAME_PATTERN)
 
     @model_validator(mode="after")
     def _one_run(self) -> EvaluatedConfig:
@@ -37,6 +40,22 @@ class EvaluatedConfig(Strict):
         return [(section, name) for section, name in named if name is not None]
 
 
+class AdvantageConfig(Strict):
+    """Decoding of an ILQL run: by its policy, shifted by the advantages of tokens."""
+
+    beta: float = key(
+        1.0,
+        ge=0,
+        about="weight β of the advantage Q − V beside log π; 0: the policy alone",
+        source="trlX",
+    )
+    top_k: int = key(
+        0,
+        ge=0,
+        about="tokens that can be drawn, those of the largest log π + β·(Q − V); 0: all",
+    )
+
+
 class EvaluationConfig(EvaluatedConfig):
     """Base model, SFT model and the evaluated run's on held-out prompts, by a reward model."""
 
@@ -50,4 +69,16 @@ class EvaluationConfig(EvaluatedConfig):
     max_prompts: int = key(256, ge=1, about="maximum of held-out prompts used, chosen by hash")
     temperature: float = key(1.0, gt=0, about="sampling temperature")
     max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
+    advantage: AdvantageConfig = key(
+        AdvantageConfig(), about="how an ILQL run decodes; of others there is nothing to say"
+    )
     seed: int = key(0, ge=0, about="seed of sampling and of the bootstrap")
+
+    @model_validator(mode="after")
+    def _has_advantages(self) -> Self:
+        if self.ilql is None and self.advantage != AdvantageConfig():
+            raise ValueError(
+                "advantage: an ILQL run alone has values of tokens; leave it out, or name the run "
+                "under ilql"
+            )
+        return self

@@ -14,6 +14,7 @@ from rlhf.config.cpo import CpoConfig
 from rlhf.config.data import DatasetConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.ilql import IlqlConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.orpo import OrpoConfig
@@ -45,6 +46,7 @@ class Config(Strict):
     orpo: dict[str, OrpoConfig] = key({}, about="ORPO runs, by name")
     simpo: dict[str, SimpoConfig] = key({}, about="SimPO runs, by name")
     cpo: dict[str, CpoConfig] = key({}, about="CPO runs, by name")
+    ilql: dict[str, IlqlConfig] = key({}, about="ILQL runs, by name")
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
     rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")

@@ -107,6 +107,11 @@ class TokenScorer(Backbone):
             return self._own_head.width
         return cast(nn.Linear, self.model.get_output_embeddings()).in_features
 
+    @property
+    def vocabulary(self) -> int:
+        """How many logits there are of a hidden state."""
+        return cast(nn.Linear, self.model.get_output_embeddings()).weight.shape[0]
+
     def with_model(self, model: PreTrainedModel) -> TokenScorer:
         """A scorer around another instance of the same architecture."""
         own = self._own_head

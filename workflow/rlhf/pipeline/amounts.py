@@ -72,11 +72,12 @@ def training_flops(config: Config, planned: Plan, tokens: float) -> float:
 def disk_bytes(planned: Plan) -> tuple[float, float]:
     """Of what a training job publishes, and of the states that it keeps to resume from.
 
-    Weights are float32; a state has them, if they are trained, with two moments.
+    Weights are float32; a state has them, if they are trained, with two moments. Of heads for the
+    values of tokens their copies are published, and are in a state too.
 
     Args:
         planned: a training job.
     """
     models = planned.work.trained
-    published = 4 * sum(model.parameters for model in models)
-    return published, STATES * 12 * sum(model.trained for model in models)
+    published = 4 * sum(model.parameters - model.targets for model in models)
+    return published, STATES * sum(12 * model.trained + 4 * model.targets for model in models)

@@ -37,6 +37,8 @@ class Model:
         quantized: whether the frozen weights of the layers are kept in 4 bits.
         averaged: whether a moving average of the trained weights is kept.
         narrow_moments: whether AdamW's moments are kept in 8 bits, but for the embeddings'.
+        q_heads: heads over the whole vocabulary for the values of tokens, each with a copy that
+            follows it; with them stands one for the values of states.
     """
 
     shape: Shape
@@ -49,6 +51,7 @@ class Model:
     quantized: bool = False
     averaged: bool = False
     narrow_moments: bool = False
+    q_heads: int = 0
 
     @property
     def adapted(self) -> bool:
@@ -58,7 +61,18 @@ class Model:
     @property
     def other(self) -> int:
         """Parameters outside of the layers."""
-        return self.shape.other_parameters - (self.shape.head_parameters if self.scored else 0)
+        scored = self.shape.head_parameters if self.scored else 0
+        return self.shape.other_parameters - scored + self.value_heads + self.targets
+
+    @property
+    def value_heads(self) -> int:
+        """Those of the heads for the values of states and tokens."""
+        return self.targets + _value_head(self.shape.hidden, 1) if self.q_heads else 0
+
+    @property
+    def targets(self) -> int:
+        """Those of the copies that follow the heads for the values of tokens."""
+        return self.q_heads * _value_head(self.shape.hidden, self.shape.vocabulary)
 
     @property
     def parameters(self) -> int:
@@ -92,14 +106,16 @@ class Model:
         """Those that are trained."""
         if not self.trains:
             return 0
+        heads = self.value_heads
         if self.prefix:
             keys = self.shape.kv_heads * self.shape.head_width
-            return self.shape.layers * 2 * keys * self.prefix
+            return self.shape.layers * 2 * keys * self.prefix + heads
         if self.rank:
-            return self.shape.layers * self.rank * self.shape.linear_features
+            return self.shape.layers * self.rank * self.shape.linear_features + heads
         if not self.frozen_layers:
-            return self.parameters
-        return (self.shape.layers - self.frozen_layers) * self.shape.layer_parameters + self.head
+            return self.parameters - self.targets
+        layers = self.shape.layers - self.frozen_layers
+        return layers * self.shape.layer_parameters + self.head + heads
 
     @property
     def moment_bytes(self) -> float:
@@ -110,6 +126,11 @@ class Model:
         whole = self.trains and not self.adapted and not self.frozen_layers
         embeddings = self.shape.vocabulary * self.shape.hidden if whole else 0
         return 8 * embeddings + 2 * (1 + 4 / 256) * (self.trained - embeddings) + average
+
+
+def _value_head(hidden: int, outputs: int) -> int:
+    """Parameters of two layers with biases, the first of twice the width."""
+    return (hidden + 1) * 2 * hidden + (2 * hidden + 1) * outputs
 
 
 @dataclass(frozen=True)
@@ -212,11 +233,16 @@ def logits_bytes(model: Model, batch: Pass) -> float:
         return 0
     shape = model.shape
     numbers = batch.tokens * shape.vocabulary
-    kept = 4 * numbers if numbers <= KEPT_PROBABILITIES else 0
+    kept = (1 + model.q_heads) * 4 * numbers if numbers <= KEPT_PROBABILITIES else 0
     width = 2 if batch.narrow else 4
     matrix = shape.vocabulary * shape.hidden
-    # The gradient of the head in the type of the products, and its narrow copy.
-    return kept + 12 * min(numbers, CHUNK) + (width + (2 if batch.narrow else 0)) * matrix
+    # The gradient of the head in the type of the products, and its narrow copy; heads for the
+    # values of tokens are twice as wide, and a gradient of one's rows stands beside the sum.
+    copies = (width + (2 if batch.narrow else 0)) * matrix
+    copies += model.q_heads * 2 * (width + (2 if batch.narrow else 0) + 4) * matrix
+    # What such heads keep of a token: their layer between, twice, and rows of the matrix.
+    inner = batch.tokens * 2 * shape.hidden * 4 * 4 * (2 * model.q_heads + bool(model.q_heads))
+    return kept + 12 * min(numbers, CHUNK) + copies + inner
 
 
 def state_bytes(models: Iterable[Model], setting: Setting) -> dict[str, float]:
@@ -280,10 +306,12 @@ def _others_bytes(model: Model, setting: Setting) -> float:
     reduced, it is there twice, and the embeddings are not.
     """
     each = 4 if model.frozen_layers or model.adapted else 8
+    heads = 8 * model.value_heads + 4 * model.targets
+    other = model.other - model.value_heads - model.targets
     if setting.kind != "fsdp":
-        return each * model.other
+        return each * other + heads
     trained_head = 0 if model.adapted else model.head
-    return each * (model.other - model.head) + (12 - each) * trained_head
+    return each * (other - model.head) + (12 - each) * trained_head + heads
 
 
 def training_bytes(models: Sequence[Model], setting: Setting, batch: Pass) -> dict[str, float]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rlhf.catalog import RULES, subject
+from rlhf.catalog import RULES, SECTIONS, subject
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cluster import Layout, Rule, engine_request, stage_layout
 from rlhf.config.schema import Config
@@ -169,7 +169,8 @@ def _evaluated(config: Config, rule: Rule, name: str) -> Work:
     layout, section = stage_layout(config, rule, name), RULES[rule].section
     run, prompt = getattr(config, section)[name], config.tokenization.prompt.max_length
     reward = config.parent(section, name, "reward")
-    models = [model_of(config, *config.start(section, name))]
+    start = config.start(section, name)
+    models = [replace(model_of(config, *start), q_heads=_q_heads(config, *start))]
     models += [model_of(config, *reward, scored=True)] if reward else []
     return Work(
         layout,
@@ -203,9 +204,10 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         gpu_memory_gb=config.cluster.gpu_memory_gb,
     )
     if not row.online:
+        policy = replace(policy, q_heads=_q_heads(config, row.section, name))
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
-        return replace(common, longest=longest, rows=run.global_batch_size)
+        return replace(common, trained=(policy,), longest=longest, rows=run.global_batch_size)
     judge = model_of(config, "reward", run.reward, scored=True)
     value = getattr(run, "value", None)
     critic: tuple[Model, ...] = ()
@@ -234,6 +236,13 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         longest=columns,
         rows=run.minibatch_size,
     )
+
+
+def _q_heads(config: Config, section: str, name: str) -> int:
+    """How many heads a run learns the values of tokens by."""
+    if not SECTIONS[section].token_values:
+        return 0
+    return 2 if getattr(config, section)[name].two_qs else 1
 
 
 def _adapted(model: Model, adapter: AdapterConfig | None) -> Model:

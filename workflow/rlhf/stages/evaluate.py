@@ -17,6 +17,7 @@ from rlhf.data.mixture import Mixture
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models import devices, inference
+from rlhf.models.advantage import AdvantagePolicy, load_heads
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.load import load_tokenizer
 from rlhf.models.reward import load_calibration, with_final_eos
@@ -64,6 +65,9 @@ def run(stage: Stage) -> None:
         folder = stage.folder(name) / "model"
         model = inference.token_scorer(folder)
         check_sampling(model, folder)
+        if config.ilql is not None and name == method:
+            shift = config.advantage
+            model = AdvantagePolicy(model, load_heads(folder, model), shift.beta, shift.top_k)
         responses[name] = generate(model, repeated, draws, eos, config.temperature)
         if name == reference:
             others = {other: responses[other] for other in names if other != reference}

@@ -75,6 +75,7 @@ def train(
     validate: Callable[[], dict[str, float]],
     prepared: Prepared | None = None,
     enrich: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows,
+    after_update: Callable[[int], None] = lambda _step: None,
 ) -> TrainingRun:
     """Train for the configured number of epochs; resume from a saved state if there is one.
 
@@ -92,6 +93,7 @@ def train(
         prepared: what the objective needs of the weights that training starts from.
         enrich: adds to the rows of a global batch what their loss needs of all of them, by the
             weights of the moment; all ranks call it.
+        after_update: called with the number of updates, after each.
 
     Raises:
         NumericsError: a loss, a norm or a weight is not finite; what was saved before is.
@@ -189,6 +191,7 @@ def train(
             finite.check(record, where, advice, distributed.gather(suspects))
         with run.performance.phase("optimizer"):
             norm = engine.step(factor)
+            after_update(step + 1)
         updated = finite.check_norm(norm, engine.loss_scale, where, advice)
         record |= {
             "step": step + 1,

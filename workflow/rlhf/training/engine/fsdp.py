@@ -33,7 +33,7 @@ from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
-from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.named import changing, followers, published, trained
 from rlhf.training.engine.placing import Types, narrow_types, untied_ends
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import AVERAGE, MOMENTS, ParameterState, SavedState, write_state
@@ -142,6 +142,13 @@ class FullySharded:
             self.loss_scale.update(total)
         return total
 
+    @torch.no_grad()
+    def follow(self, share: float) -> None:
+        """See ``Engine``; both are cut alike."""
+        self._reshard()
+        for _, follower, trained_one in followers(self._root):
+            follower.to_local().lerp_(trained_one.to_local(), share)
+
     def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
         root.eval().requires_grad_(False)
@@ -184,7 +191,7 @@ class FullySharded:
             folder,
             (
                 ParameterState.of(name, p.numel(), p, states.get(p, {}), average_of(self._ema, p))
-                for name, p in self._trained()
+                for name, p in self._changing()
             ),
             lambda _name, tensor: self._whole(tensor),
             loss_scale=self.loss_scale,
@@ -193,7 +200,7 @@ class FullySharded:
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """See ``Engine``; a rank reads its slices."""
-        parameters = dict(self._trained())
+        parameters = dict(self._changing())
         saved = SavedState(folder, {name: p.shape for name, p in parameters.items()})
         self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():
@@ -224,6 +231,10 @@ class FullySharded:
     def _trained(self) -> Iterator[tuple[str, Any]]:
         self._reshard()
         return trained(self._root)
+
+    def _changing(self) -> Iterator[tuple[str, Any]]:
+        self._reshard()
+        return changing(self._root)
 
 
 def _closed(

@@ -16,6 +16,25 @@ def trained(root: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, parameter
 
 
+def followers(root: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """Name of each parameter that follows a trained one, it, and the one that it follows.
+
+    A root says which: ``follows``, from prefixes of their names to those of the others.
+    """
+    every = dict(root.named_parameters())
+    for prefix, other in getattr(root, "follows", {}).items():
+        for name, parameter in every.items():
+            if name.startswith(prefix):
+                yield name, parameter, every[other + name.removeprefix(prefix)]
+
+
+def changing(root: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name and parameter of all that is part of a state: trained, or following what is."""
+    yield from trained(root)
+    for name, parameter, _ in followers(root):
+        yield name, parameter
+
+
 def published(
     root: nn.Module,
     whole: Callable[[torch.Tensor], torch.Tensor],

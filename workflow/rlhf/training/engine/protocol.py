@@ -50,6 +50,15 @@ class Engine(Protocol):
             ``loss_scale``, the next update has a smaller one.
         """
 
+    def follow(self, share: float) -> None:
+        """Move each parameter that follows a trained one: t ← (1 − share)·t + share·w.
+
+        Polyak averaging, of a root that names such parameters (``named.followers``).
+
+        Args:
+            share: what it takes over of the other, in (0, 1].
+        """
+
     def frozen(self, root: Root) -> Root:
         """Keep a model in the same way, never trained: a reference, a reward model.
 
@@ -80,7 +89,7 @@ class Engine(Protocol):
         """
 
     def save(self, folder: Path) -> list[str]:
-        """Collective: write trained weights, their average and the optimizer's state to ``folder``.
+        """Collective: write trained weights, what follows them, averages and the optimizer's state.
 
         Returns:
             Names of the files that this rank wrote.

@@ -16,7 +16,7 @@ from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
-from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.named import changing, followers, published, trained
 from rlhf.training.engine.placing import place
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import AVERAGE, ParameterState, SavedState, write_state
@@ -105,6 +105,12 @@ class Replicated:
             for gradient, total in zip(bucket, sums, strict=True):
                 gradient.copy_(total.view_as(gradient))
 
+    @torch.no_grad()
+    def follow(self, share: float) -> None:
+        """See ``Engine``."""
+        for _, follower, trained_one in followers(self._root):
+            follower.lerp_(trained_one, share)
+
     def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
         root.eval().requires_grad_(False)
@@ -136,7 +142,7 @@ class Replicated:
             folder,
             (
                 ParameterState.of(name, p.numel(), p, states.get(p, {}), average_of(self._ema, p))
-                for name, p in trained(self._root)
+                for name, p in changing(self._root)
             ),
             loss_scale=self.loss_scale,
         )
@@ -144,7 +150,7 @@ class Replicated:
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """See ``Engine``."""
-        parameters = dict(trained(self._root))
+        parameters = dict(changing(self._root))
         saved = SavedState(folder, {name: p.shape for name, p in parameters.items()})
         self.loss_scale = saved.loss_scale or self.loss_scale
         for name, parameter in parameters.items():

@@ -31,7 +31,7 @@ from rlhf.models.backbone import Backbone, backbones, decoder_layers, partly_use
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
-from rlhf.training.engine.named import published, trained
+from rlhf.training.engine.named import followers, published, trained
 from rlhf.training.engine.placing import Types, narrow_types, place
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import AVERAGE, MOMENTS, ParameterState, SavedState, write_state
@@ -82,8 +82,8 @@ class Zero:
         options: the stage, and what is kept in the memory of the CPUs.
 
     Raises:
-        ConfigError: DeepSpeed is not installed, the stage does not have an option, or ranks might
-            use different parts of the model.
+        ConfigError: DeepSpeed is not installed, the stage does not have an option, parameters of
+            the root follow others, or ranks might use different parts of the model.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Zero:
         self._stage = STAGES[options.kind]
         self.sharded = self._stage == 3
         _check(options)
+        _check_followers(root, options.kind)
         if self._stage > 1:
             _check_use(root, options.kind)
         distributed.start_alone()
@@ -197,6 +198,9 @@ class Zero:
         if self.loss_scale:
             self.loss_scale.update(norm)
         return norm
+
+    def follow(self, share: float) -> None:
+        """See ``Engine``; no root has any here."""
 
     def frozen(self, root: Root) -> Root:
         """See ``Engine``."""
@@ -356,6 +360,17 @@ def _check(options: EngineOptions) -> None:
             where="cluster.shard",
             expected="all",
             hint="take the engine fsdp to cut over the ranks of each node",
+        )
+
+
+def _check_followers(root: nn.Module, kind: str) -> None:
+    if any(True for _ in followers(root)):
+        raise ConfigError(
+            f"Some of the weights follow others that are trained, which {kind} does not keep: its "
+            "states have what its optimizer holds, and nothing besides.",
+            where="cluster.engine",
+            expected="auto, replicated or fsdp",
+            hint="take the engine fsdp, which cuts as zero3 does",
         )
 
 
