@@ -7,8 +7,10 @@ from rlhf.evaluation.statistics import (
     bootstrap_mean,
     calibration_curve,
     distinct,
+    mean_over_seeds,
     paired_difference,
     repetition,
+    student_quantile,
     win_rate,
 )
 
@@ -145,3 +147,70 @@ def test_calibration_of_few_pairs() -> None:
     assert (one["difference"], one["accuracy"], one["count"]) == (2.0, 1.0, 1)
     assert one["low"] == pytest.approx(0.2065, abs=1e-4)  # Wilson, 1 of 1
     assert one["high"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),  # of tables
+    [(1, 12.7062047), (2, 4.3026527), (5, 2.5705818), (30, 2.0422725), (1e6, 1.9599664)],
+)
+def test_quantiles_of_student(freedom: float, quantile: float) -> None:
+    assert student_quantile(0.975, freedom) == pytest.approx(quantile, rel=1e-5)
+
+
+def test_mean_over_seeds_is_that_of_the_formulas() -> None:
+    """Variances by their definition, two squares at a time; ν by Welch and Satterthwaite."""
+    values = np.random.default_rng(4).normal(size=(3, 5)).tolist()
+    by_seed = [sum(row) / 5 for row in values]
+    by_prompt = [sum(row[p] for row in values) / 3 for p in range(5)]
+
+    def variance_of_mean(means: list[float]) -> float:
+        n = len(means)
+        return sum((a - b) ** 2 for a in means for b in means) / (2 * n * (n - 1)) / n
+
+    seeds, prompts = variance_of_mean(by_seed), variance_of_mean(by_prompt)
+    freedom = (seeds + prompts) ** 2 / (seeds**2 / 2 + prompts**2 / 4)
+    # Where the distribution function, summed along t, is 0.975.
+    t = np.linspace(0, 60, 600_001)
+    density = (1 + t**2 / freedom) ** (-(freedom + 1) / 2)
+    share = 0.5 + 0.5 * np.cumsum(density) / np.cumsum(density)[-1]
+    half = np.interp(0.975, share, t) * (seeds + prompts) ** 0.5
+
+    found = mean_over_seeds(values)
+    assert found.mean == pytest.approx(sum(by_seed) / 3, rel=1e-12)
+    assert found.high - found.mean == pytest.approx(half, rel=2e-3)
+    assert found.mean - found.low == pytest.approx(half, rel=2e-3)
+
+
+def test_seeds_that_are_alike_add_nothing() -> None:
+    """Such as an SFT model that all seeds share: the interval is that of its prompts."""
+    prompts = np.random.default_rng(2).normal(size=40)
+    found = mean_over_seeds([prompts, prompts, prompts])
+    half = student_quantile(0.975, 39) * prompts.std(ddof=1) / 40**0.5
+    assert found.high - found.mean == pytest.approx(half, rel=1e-9)
+    assert mean_over_seeds([[2.0], [2.0]]).as_dict() == {"mean": 2.0, "low": 2.0, "high": 2.0}
+
+
+@pytest.mark.parametrize("seed_effect", [0.0, 0.1, 1.0])
+def test_coverage_over_seeds_and_prompts(seed_effect: float) -> None:
+    """Three seeds: the interval holds the true mean, that of resampled seeds often does not."""
+    rng = np.random.default_rng(21)
+    trials, hits, naive = 400, 0, 0
+    for _ in range(trials):
+        values = seed_effect * rng.normal(size=(3, 1)) + rng.normal(size=(1, 50))
+        values = values + rng.normal(size=(3, 50))
+        found = mean_over_seeds(values)
+        hits += found.low <= 0.0 <= found.high
+        seeds = rng.integers(0, 3, size=(200, 3))
+        prompts = rng.integers(0, 50, size=(200, 50))
+        means = values[seeds[:, :, None], prompts[:, None, :]].mean(axis=(1, 2))
+        low, high = np.quantile(means, [0.025, 0.975])
+        naive += low <= 0.0 <= high
+    assert 0.92 <= hits / trials <= 0.99
+    if seed_effect == 1.0:
+        assert naive / trials < 0.85
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [1.0, 2.0], [[], []], [[1.0], [float("nan")]]])
+def test_what_has_no_mean_over_seeds(values: list) -> None:
+    with pytest.raises(ValueError, match=r"seeds × prompts|not finite"):
+        mean_over_seeds(values)

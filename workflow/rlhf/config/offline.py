@@ -9,7 +9,7 @@ from pydantic import model_validator
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
-from rlhf.config.training import PRECISION, OptimizerConfig, Precision
+from rlhf.config.training import PRECISION, SEEDS, OptimizerConfig, Precision, check_seeds
 
 
 class StartConfig(Strict):
@@ -53,8 +53,14 @@ class OfflineConfig(Strict):
     precision: Precision = PRECISION
     evaluations: int = key(2, ge=1, about="number of validations during a run")
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
+    seeds: list[int] | None = SEEDS
 
     @model_validator(mode="after")
     def _freezes_once(self) -> Self:
         refuse_frozen_layers(self.adapter, self.freeze_layers)
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        check_seeds(self, self.seeds)
         return self

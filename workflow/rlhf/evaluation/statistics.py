@@ -109,6 +109,59 @@ def win_rate(
     return bootstrap_mean((np.sign(left - right) + 1) / 2, seed, resamples, level, groups)
 
 
+def mean_over_seeds(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean over seeds and prompts with an interval for other seeds and other prompts.
+
+    Seeds and prompts are taken for samples of all seeds and of all prompts, crossed with one
+    another: value = mean + effect of the seed + effect of the prompt + rest. The variance of the
+    mean is estimated as s_s²/S + s_p²/P, with the variances of the S means of seeds and of the P
+    means of prompts; both hold the rest, so it is rather too large than too small (Owen 2007). The
+    interval is Student's, with the degrees of freedom of Welch and Satterthwaite (1946). A
+    bootstrap would be too narrow: three seeds have ten different resamples, with two thirds of the
+    variance.
+
+    Args:
+        values: [S, P] finite numbers: the mean of a seed's samples for a prompt, the same prompts
+            for all seeds.
+        level: confidence level, between 0 and 1.
+
+    Raises:
+        ValueError: fewer than two seeds, no prompts, or a value that is not finite.
+    """
+    cells = np.asarray(values, dtype=np.float64)
+    if cells.ndim != 2 or len(cells) < 2 or not cells.size:
+        raise ValueError(f"expected seeds × prompts, two seeds or more, got shape {cells.shape}")
+    if not np.isfinite(cells).all():
+        raise ValueError("a value is not finite")
+    mean = float(cells.mean())
+    sides = [one for one in (cells.mean(axis=1), cells.mean(axis=0)) if len(one) > 1]
+    variances = [one.var(ddof=1) / len(one) for one in sides]
+    total = sum(variances)
+    if total == 0:
+        return Interval(mean, mean, mean)
+    pairs = zip(sides, variances, strict=True)
+    freedom = total**2 / sum(variance**2 / (len(one) - 1) for one, variance in pairs)
+    half = student_quantile((1 + level) / 2, freedom) * float(np.sqrt(total))
+    return Interval(mean, mean - half, mean + half)
+
+
+def student_quantile(share: float, freedom: float) -> float:
+    """Quantile of Student's t distribution.
+
+    With t = √ν tan θ the density is that of cosᵛ⁻¹ θ, which is summed on a fine grid.
+
+    Args:
+        share: between 0.5 and 1.
+        freedom: degrees of freedom ν ≥ 1, whole or not.
+    """
+    widest = min(np.pi / 2, 40 / np.sqrt(freedom))  # beyond lies less than can be told from 0
+    angles = np.linspace(0, widest, 200_001)
+    density = np.cos(angles) ** (freedom - 1)
+    total = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    angle = np.interp(2 * share - 1, total / total[-1], angles)
+    return float(np.sqrt(freedom) * np.tan(angle))
+
+
 def repetition(token_ids: Sequence[int], n: int = 3) -> float:
     """Share of a text's n-grams that occurred before in it (seq-rep-n, Welleck et al. 2020).
 

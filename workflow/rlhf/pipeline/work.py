@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rlhf.catalog import RULES, subject
+from rlhf.catalog import RULES, SCORING, subject
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cluster import Layout, Rule, engine_request, stage_layout
 from rlhf.config.schema import Config
@@ -168,9 +168,9 @@ def _checked(config: Config, rule: Rule, name: str) -> Work:
 def _evaluated(config: Config, rule: Rule, name: str) -> Work:
     layout, section = stage_layout(config, rule, name), RULES[rule].section
     run, prompt = getattr(config, section)[name], config.tokenization.prompt.max_length
-    reward = config.parent(section, name, "reward")
+    scoring = (config.parent(section, name, key) for key in SCORING)
     models = [model_of(config, *config.start(section, name))]
-    models += [model_of(config, *reward, scored=True)] if reward else []
+    models += [model_of(config, *reward, scored=True) for reward in scoring if reward]
     return Work(
         layout,
         sampled=(run.max_prompts * run.samples_per_prompt, prompt + run.max_new_tokens),
