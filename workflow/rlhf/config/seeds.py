@@ -47,11 +47,11 @@ def problems(sections: Sections, seeds: Mapping[Run, tuple[int, ...]]) -> Iterat
     for section, row in SECTIONS.items():
         for name, entry in sections[section].items():
             own = seeds.get((section, name), ())
-            for key, target in row.parents.items():
-                value = getattr(entry, key)
-                theirs = seeds.get((target, value)) if isinstance(value, str) else None
-                if theirs:
-                    yield from _badly_paired((section, name), own, key, (target, value), theirs)
+            for key, target in row.parents.items() if row.start else ():
+                for parent in _names(getattr(entry, key)):
+                    if theirs := seeds.get((target, parent)):
+                        other = target, parent
+                        yield from _badly_paired((section, name), own, key, other, theirs)
             if own and not row.trains:
                 yield from _scored_by_several(sections, (section, name), seeds)
 
@@ -85,15 +85,17 @@ def _scored_by_several(
     """An evaluation whose runs were each trained against a reward model of their own."""
     section, name = run
     row, entry = SECTIONS[section], sections[section][name]
+    if entry.reward is not None:
+        return
     for key in row.start:
         policy = sections[row.parents[key]].get(getattr(entry, key))
-        reward = getattr(policy, "reward", None)
-        if entry.reward is None and ("reward", reward) in seeds:
-            yield (
-                f"{section}.{name}.reward: each seed of {row.parents[key]}.{getattr(entry, key)} "
-                "has a reward model of its own; name the one that scores them all, such as "
-                f"{run_name(str(reward), seeds['reward', str(reward)][0])}"
-            )
+        for reward in _names(getattr(policy, "reward", None)):
+            if theirs := seeds.get(("reward", reward)):
+                yield (
+                    f"{section}.{name}.reward: each seed of {row.parents[key]}."
+                    f"{getattr(entry, key)} has a reward model of its own; name the one that "
+                    f"scores them all, such as {run_name(reward, theirs[0])}"
+                )
 
 
 def expand(sections: Sections, seeds: Mapping[Run, tuple[int, ...]]) -> dict[str, dict[str, Any]]:
@@ -110,32 +112,44 @@ def _runs(
     section: str, name: str, entry: Any, seeds: Mapping[Run, tuple[int, ...]]
 ) -> Iterator[tuple[str, Any]]:
     """Name and entry of each run that an entry stands for."""
-    parents = SECTIONS[section].parents
-    named = {key: getattr(entry, key) for key in parents if getattr(entry, key)}
-    if (section, name) not in seeds:
-        lists = {key: value for key, value in named.items() if isinstance(value, list)}
-        written_out = {
-            key: [one for each in value for one in names_of(seeds, parents[key], each)]
-            for key, value in lists.items()
+    row = SECTIONS[section]
+    named = {key: value for key in row.parents if (value := getattr(entry, key))}
+    if not row.start:  # a report is about all seeds
+        update = {
+            key: [run for one in _names(value) for run in _runs_of(seeds, row.parents[key], one)]
+            for key, value in named.items()
         }
-        changed = {key: value for key, value in written_out.items() if value != lists[key]}
+        changed = {key: value for key, value in update.items() if value != named[key]}
         yield name, entry.model_copy(update=changed) if changed else entry
         return
+    if (section, name) not in seeds:
+        yield name, entry
+        return
     for seed in seeds[section, name]:
-        update: dict[str, Any] = {
-            key: run_name(value, seed)
+        own = {"seed": seed, "seeds": None} if row.trains else {}
+        parents = {
+            key: _renamed(value, [one for target, one in seeds if target == row.parents[key]], seed)
             for key, value in named.items()
-            if (parents[key], value) in seeds
         }
-        if SECTIONS[section].trains:
-            update |= {"seed": seed, "seeds": None}
-        yield run_name(name, seed), entry.model_copy(update=update)
+        yield run_name(name, seed), entry.model_copy(update=parents | own)
 
 
-def names_of(seeds: Mapping[Run, tuple[int, ...]], section: str, name: str) -> list[str]:
-    """Names of the runs that a name, as it is written, stands for."""
+def _runs_of(seeds: Mapping[Run, tuple[int, ...]], section: str, name: str) -> list[str]:
+    """Names of the runs that a name stands for."""
     own = seeds.get((section, name))
     return [name] if own is None else [run_name(name, seed) for seed in own]
+
+
+def _names(value: str | list[str] | None) -> list[str]:
+    """The names that stand under a key."""
+    return [value] if isinstance(value, str) else value or []
+
+
+def _renamed(value: str | list[str], several: list[str], seed: int) -> str | list[str]:
+    """What stands under a key, with the names of one seed's runs for those with several."""
+    if isinstance(value, str):
+        return run_name(value, seed) if value in several else value
+    return [str(_renamed(one, several, seed)) for one in value]
 
 
 def as_written(lines: Iterable[str], seeds: Mapping[Run, tuple[int, ...]]) -> list[str]:
