@@ -10,6 +10,11 @@ from rlhf.reporting.artifacts import Artifact
 from rlhf.reporting.runs import Run
 from rlhf.reporting.scatter import Point
 
+PLAIN = ("method", "run", "evaluation", "seeds", "tokens_sampled", "kl")
+INTERVALS = ("reward", "win_rate", "gold", "gold_win_rate")
+ENDS = {"": "mean", "_low": "low", "_high": "high"}
+COLUMNS = (*PLAIN, *(key + suffix for key in INTERVALS for suffix in ENDS))
+
 
 def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for each evaluation: what it evaluates, at what cost and distance, and its rewards.
@@ -57,14 +62,13 @@ def tokens_sampled(artifact: Artifact) -> float:
 
 
 def flat(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of ``compared`` with a column for each end of an interval, such as ``reward_low``."""
-    intervals = ("reward", "win_rate", "gold", "gold_win_rate")
+    """Rows of ``compared`` by ``COLUMNS``, with a column for each end of an interval."""
     return [
-        {key: value for key, value in row.items() if key not in intervals}
+        {key: row[key] for key in PLAIN}
         | {
-            f"{key}_{end}" if end != "mean" else key: (row[key] or {}).get(end)
-            for key in intervals
-            for end in ("mean", "low", "high")
+            key + suffix: (row[key] or {}).get(end)
+            for key in INTERVALS
+            for suffix, end in ENDS.items()
         }
         for row in rows
     ]

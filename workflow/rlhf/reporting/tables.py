@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.core.files import atomic_directory
-from rlhf.reporting.comparison import flat
+from rlhf.reporting.comparison import COLUMNS, flat
 from rlhf.reporting.runs import Run
 
 CURVES = ("section", "run", "seed", "step", "metric", "value")
@@ -24,8 +24,9 @@ def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence
     import pandas as pd
 
     curves = pd.DataFrame(_curves(runs), columns=list(CURVES)).astype({"seed": "Int64"})
+    comparison = pd.DataFrame(flat(rows), columns=list(COLUMNS))
     with atomic_directory(folder) as made:
-        for name, table in {"comparison": pd.DataFrame(flat(rows)), "curves": curves}.items():
+        for name, table in {"comparison": comparison, "curves": curves}.items():
             table.to_csv(made / f"{name}.csv", index=False, lineterminator="\n")
             table.to_parquet(made / f"{name}.parquet", index=False, compression="zstd")
 
