@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from rlhf.core.files import write_atomic
 from rlhf.evaluation.statistics import repetition
 from rlhf.evaluation.summary import ModelSamples
@@ -32,8 +35,8 @@ def write_scores(
 
     columns: dict[str, list[Any]] = {}
     for name, samples in per_model.items():
-        groups = [int(group) for group in samples.groups]  # type: ignore[union-attr]
-        own = {
+        groups = np.asarray(samples.groups).tolist()
+        own: dict[str, ArrayLike] = {
             "model": [name] * len(groups),
             "prompt": groups,
             "dataset": [prompts[group]["dataset"] for group in groups],
@@ -46,7 +49,7 @@ def write_scores(
             "repetition": [repetition(ids) for ids in samples.token_ids],
         }
         for column, values in own.items():
-            columns.setdefault(column, []).extend(values)  # type: ignore[arg-type]
+            columns.setdefault(column, []).extend(np.asarray(values).tolist())
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     write_atomic(path, sink.getvalue().to_pybytes())

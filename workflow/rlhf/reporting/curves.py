@@ -41,9 +41,10 @@ def figures(run: Run) -> list[Figure]:
             drawn.append(_figure_of_seeds(plot, lines, run.labels))
         elif lines:
             drawn.append(_figure(plot.title, plot.unit, [line for (line,) in lines]))
-    curves = [one.evaluation.get("calibration") for one in run.artifacts]
-    if all(curves):
-        drawn.append(_calibration(dict(zip(run.labels, curves, strict=True))))
+    pairs = zip(run.labels, run.artifacts, strict=True)
+    curves = {label: one.evaluation.get("calibration") for label, one in pairs}
+    if measured := {label: bins for label, bins in curves.items() if bins}:
+        drawn.append(_calibration(measured))
     return drawn
 
 
