@@ -45,7 +45,9 @@ def evaluated(results: Results, method: str, name: str, seed: int, gain: float, 
     """A run of two updates, and its evaluation."""
     rollouts = {"episodes": 8, "response_length": 10.0 + seed}
     offline = {"dpo": [{"step": 1, "loss": 0.7}]}
-    metrics = offline.get(method) or [{"step": s, "reward": gain * s, **rollouts} for s in (1, 2)]
+    metrics = offline.get(method) or [
+        {"step": s, "reward": gain * s, "kl": 4.0 * s**2, **rollouts} for s in (1, 2)
+    ]
     results.add(method, name, metrics=metrics)
     models = {"sft": samples(0, 0.0, 0.0), method: samples(seed, gain, kl)}
     manifest = results.add(
@@ -104,11 +106,14 @@ def test_the_page_shows_methods_seeds_and_gold(inputs) -> None:
         r'<tr><th scope="row">(\w+)</th><td>(\w+)</td><td class="n">(\d)</td>', section
     )
     assert rows == [("PPO", "final", "2"), ("DPO", "direct", "1")]
-    (chart,) = re.findall(r"<svg.*?</svg>", section, flags=re.S)
+    chart, trained = re.findall(r"<svg.*?</svg>", section, flags=re.S)
     drawing = ElementTree.fromstring(chart)
     classes = [one.get("class") for one in drawing.iter("circle")]
     assert classes == ["dot s0", "ring s0", "dot s0", "ring s0", "dot s1", "ring s1"]
     assert "√KL 3, reward" in chart
+    lines = [one.get("class") for one in ElementTree.fromstring(trained).iter("polyline")]
+    assert lines == ["line s0", "line s0"]  # both seeds of PPO; DPO has no rollouts
+    assert "√KL 2\nPPO final-seed3: 1" in trained
     assert "Seeds 3, 4 on the same prompts" in page
     assert "Gold reward" in page
     curves = page.split('<section id="curves">')[1].split("</section>")[0]

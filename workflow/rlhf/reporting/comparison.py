@@ -7,8 +7,9 @@ from typing import Any
 
 from rlhf.catalog import EVALUATED
 from rlhf.reporting.artifacts import Artifact
+from rlhf.reporting.charts import Series
 from rlhf.reporting.runs import Run
-from rlhf.reporting.scatter import Point
+from rlhf.reporting.scatter import Point, distance
 
 PLAIN = ("method", "run", "evaluation", "seeds", "tokens_sampled", "kl")
 INTERVALS = ("reward", "win_rate", "gold", "gold_win_rate")
@@ -99,4 +100,27 @@ def points(runs: Sequence[Run]) -> list[Point]:
                     gold["mean"] if gold else None,
                 )
             )
+    return found
+
+
+def paths(runs: Sequence[Run], hues: Mapping[str, int]) -> list[Series]:
+    """Reward against √KL over the updates of on-policy runs, every seed by itself.
+
+    Args:
+        runs: any runs.
+        hues: section → index of its colour; others are left out.
+    """
+    found = []
+    for run in runs:
+        for artifact in run.artifacts if run.role in hues else ():
+            updates = [row for row in artifact.metrics if {"kl", "reward"} <= row.keys()]
+            if updates:
+                found.append(
+                    Series(
+                        f"{EVALUATED[run.role].label} {artifact.name}",
+                        [distance(row["kl"]) for row in updates],
+                        [row["reward"] for row in updates],
+                        hue=hues[run.role],
+                    )
+                )
     return found

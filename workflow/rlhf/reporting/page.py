@@ -15,7 +15,8 @@ from rlhf.provenance.lineage import Lineage, Node, trace
 from rlhf.provenance.manifest import read_manifest
 from rlhf.reporting import numbers
 from rlhf.reporting.axes import colour
-from rlhf.reporting.comparison import compared, points
+from rlhf.reporting.charts import line_chart
+from rlhf.reporting.comparison import compared, paths, points
 from rlhf.reporting.curves import figures
 from rlhf.reporting.graph import lineage_graph
 from rlhf.reporting.rows import bar_chart, interval_chart
@@ -151,11 +152,13 @@ def _comparison(runs: list[Run]) -> dict[str, Any] | None:
     rows, policies = compared(runs), points(runs)
     if len(policies) < 2:
         return None
+    trained = paths(runs, {one.method: one.hue for one in policies})
     return {
         "rows": rows,
         "gold": any(row["gold"] for row in rows),
         "several": any(run.several for run in evaluations),
         "chart": reward_by_distance(policies, title="Gain in reward against √KL"),
+        "paths": line_chart(trained, title="Reward against √KL in training", x_label="√KL"),
         "legend": list({_label(one.method): colour(one.hue) for one in policies}.items()),
     }
 

@@ -39,8 +39,13 @@ class Point:
 
     @property
     def distance(self) -> float:
-        """√KL, along which Gao et al. (2022) plot rewards."""
-        return math.sqrt(max(0.0, self.kl))
+        """√KL from the reference."""
+        return distance(self.kl)
+
+
+def distance(kl: float) -> float:
+    """√KL, along which Gao et al. (2022) plot rewards; 0 where noise makes the KL negative."""
+    return math.sqrt(max(0.0, kl))
 
 
 def reward_by_distance(points: Sequence[Point], *, title: str) -> Markup:
