@@ -44,6 +44,7 @@ def test_each_seed_is_a_run_and_what_names_them_all_has_one_for_each(valid) -> N
 
 
 def test_a_seed_gets_what_a_run_with_that_seed_alone_would_get(valid) -> None:
+    """Checklist 36"""
     several = load_config(changed(valid, ppo__final__seeds=[3, 4]))
     alone = load_config(changed(valid, ppo__final__seed=4))
     slices = [canonical_slice(several, "train_ppo", "final-seed4"),

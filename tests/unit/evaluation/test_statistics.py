@@ -194,6 +194,7 @@ def test_seeds_that_are_alike_add_nothing() -> None:
 
 @pytest.mark.parametrize("seed_effect", [0.0, 0.3, 1.0])
 def test_coverage_over_seeds_and_prompts(seed_effect: float) -> None:
+    """Checklist 36"""
     rng = np.random.default_rng(21)
     hits, trials = 0, 1000
     for _ in range(trials):

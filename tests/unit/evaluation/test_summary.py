@@ -72,6 +72,7 @@ def test_lengths_within_a_model() -> None:
 
 
 def test_a_gold_reward_model_has_figures_of_its_own() -> None:
+    """Checklist 38"""
     gold = replace(samples([0, 0, 0, 0]), gold=[4, 4, 4, 4])
     found = summarize({"sft": gold, "ppo": replace(samples([1, 1, 3, -1]), gold=[1, 7, 4, 0])}, 1)
     assert found["models"]["ppo"]["gold"]["mean"] == 3.0
