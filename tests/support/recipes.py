@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from rlhf.catalog import DRAWING, ONLINE
 from rlhf.config.load import load_config
 from rlhf.config.registry import find
 from rlhf.config.schema import Config
@@ -135,15 +136,22 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
         jobs |= {("train_reward", name), ("check_rows", f"reward.{name}")}
         for view in ("preference", "conversation"):  # it is calibrated on demonstrations
             tokenize(view, config.base_model("reward", name), reward.data)
-    for name, ppo in config.ppo.items():
-        jobs |= {("train_ppo", name), ("check_rows", f"ppo.{name}")}
-        if ppo.scoring != "local":
-            jobs |= {("export_store", "reward", ppo.reward), ("export_store", "reference", ppo.sft)}
-        tokenize("prompt", config.base_model("ppo", name), ppo.data)
+    for name, dpo in config.dpo.items():
+        jobs |= {("train_dpo", name), ("check_rows", f"dpo.{name}")}
+        tokenize("preference", config.base_model("dpo", name), dpo.data)
     for name, ilql in config.ilql.items():
         jobs |= {("train_ilql", name), ("check_rows", f"ilql.{name}")}
-        for view in ("preference", "prompt"):  # it is evaluated on prompts
-            tokenize(view, config.base_model("ilql", name), ilql.data)
+        tokenize("preference", config.base_model("ilql", name), ilql.data)
+    for section in ONLINE:
+        for name, run in getattr(config, section).items():
+            jobs |= {(ONLINE[section].rule, name), ("check_rows", f"{section}.{name}")}
+            if run.scoring != "local":
+                stores = {"reward": run.reward, "reference": run.sft}
+                jobs |= {("export_store", *store) for store in stores.items()}
+            tokenize("prompt", config.base_model(section, name), run.data)
+    for name in config.evaluation:
+        datasets = config.drawn_from("evaluation", name)
+        tokenize("prompt", config.base_model("evaluation", name), datasets)
     jobs |= {("evaluate", name) for name in config.evaluation}
     return jobs | {("report", name) for name in config.report}
 
@@ -164,12 +172,13 @@ def tiny(values: dict[str, Any], folder: Path) -> Config:
         dataset.pop("files", None)
         dataset |= {"registry": entry.name, "path": str(_few_rows(entry.name, folder))}
         dataset["validation_fraction"] = 0.3
-    for section in ("sft", "reward", "ilql"):
+    for section in DRAWING.keys() - ONLINE.keys():
         for run in values.get(section, {}).values():
             run |= {"epochs": 1, "global_batch_size": 16, "evaluations": 1}
             _shorten(run)
-    for run in values.get("ppo", {}).values():
-        run |= {"updates": 2, "rollout_batch_size": 4, "minibatch_size": 2, "scoring": "local"}
+    for run in (run for section in ONLINE for run in values.get(section, {}).values()):
+        run |= {"updates": 2, "rollout_batch_size": 4, "scoring": "local"}
+        run["minibatch_size"] = max(2, run.get("responses_per_prompt", 1))
         run["epochs"] = min(run.get("epochs", 1), 2)
         run["sampling"] |= {"max_new_tokens": 6, "sampler": "loop"}
         _shorten(run)

@@ -405,6 +405,7 @@ STAGES = (
             "cpo": "cpo",
             "ilql": "ilql",
             "reward": "reward",
+            "gold": "reward",
         },
         start=("ppo", "rloo", "dpo", "kto", "orpo", "simpo", "cpo", "ilql"),
         held_out={"prompts": "prompt"},
@@ -427,6 +428,8 @@ RUNS = {section: row for section, row in SECTIONS.items() if not row.fetches}
 DRAWING = {section: row for section, row in RUNS.items() if row.view}  # training rows
 ONLINE = {section: row for section, row in RUNS.items() if row.online}
 EVALUATED = {section: RUNS[section] for section in RUNS["evaluation"].start}
+# Keys by which an evaluation names reward models.
+SCORING = tuple(k for k, target in RUNS["evaluation"].parents.items() if target == "reward")
 TRAINING = tuple(row.rule for row in STAGES if row.trains)
 # Kind of a model server → section of the models that it serves.
 STORES = {kind: row.parents[key] for row in STAGES for kind, key in row.servers.items()}

@@ -169,6 +169,11 @@ def parent(section, key):
     return of_run(parents.parent, section, key)
 
 
+def named(section, key):
+    """Manifest of the artifact that a run names under a key; none if it names none."""
+    return of_run(parents.named, section, key)
+
+
 def bases(section):
     """Manifests of what the models that a run reads stand on, where they are adapters alone."""
     return of_run(parents.bases, section)

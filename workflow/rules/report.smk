@@ -7,6 +7,7 @@ rule report:
             caption="../report/page.rst",
             category="Report",
         ),
+        tables=directory("results/report/{name}/tables"),
         manifest=ensure("results/report/{name}/manifest.json", non_empty=True),
     log:
         "logs/report/{name}.log",
@@ -22,4 +23,5 @@ rule report:
         STAGE
         + " --name {wildcards.name}"
         + "".join(f" --input {one} {{input.{one}}}" for one in parents.REPORTED)
-        + " --output page {output.page} --output manifest {output.manifest}"
+        + " --output page {output.page} --output tables {output.tables}"
+        " --output manifest {output.manifest}"

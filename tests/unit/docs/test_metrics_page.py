@@ -5,6 +5,7 @@ The stages' own figures are compared in tests/workflow/test_logged_figures.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,12 @@ def test_an_evaluations_figures():
     found = summarize({"sft": samples, "ppo": samples}, seed=0)
     figures: list[dict[str, Any]] = [*found["models"].values(), *found["comparisons"].values()]
     inner = [value for part in figures for value in part.values() if isinstance(value, dict)]
-    assert {name for part in [*figures, *inner] for name in part} == documented("Evaluation")
+    logged = {name for part in [*figures, *inner] for name in part}
+    assert logged == documented("Evaluation")
+    scored = replace(samples, gold=[2.0, 1.0])
+    found = summarize({"sft": scored, "ppo": scored}, seed=0)
+    more = {name for parts in found.values() for part in parts.values() for name in part} - logged
+    assert more == documented("Evaluation: gold reward model")
 
 
 def test_a_calibration_curves_figures():

@@ -7,8 +7,10 @@ from rlhf.evaluation.statistics import (
     bootstrap_mean,
     calibration_curve,
     distinct,
+    mean_over_seeds,
     paired_difference,
     repetition,
+    student_quantile,
     win_rate,
 )
 
@@ -145,3 +147,77 @@ def test_calibration_of_few_pairs() -> None:
     assert (one["difference"], one["accuracy"], one["count"]) == (2.0, 1.0, 1)
     assert one["low"] == pytest.approx(0.2065, abs=1e-4)  # Wilson, 1 of 1
     assert one["high"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),  # of tables
+    [(1, 12.7062047), (2, 4.3026527), (5, 2.5705818), (30, 2.0422725), (10**6, 1.9599664)],
+)
+def test_quantiles_of_student(freedom: int, quantile: float) -> None:
+    assert student_quantile(0.975, freedom) == pytest.approx(quantile, rel=1e-5)
+
+
+def test_mean_over_seeds_is_that_of_the_formulas() -> None:
+    """Variances by their definition, as means of squares of all differences."""
+    values = np.random.default_rng(3).normal(size=(3, 5)) + np.array([[0.0], [1.0], [2.0]])
+    by_seed = [sum(row) / 5 for row in values.tolist()]
+    by_prompt = [sum(row[p] for row in values.tolist()) / 3 for p in range(5)]
+
+    def variance(means: list[float]) -> float:
+        n = len(means)
+        return sum((a - b) ** 2 for a in means for b in means) / (2 * n * (n - 1))
+
+    # The rest: what is left of every 2 × 2 table of two seeds and two prompts.
+    contrasts = [
+        (values[s, p] - values[t, p] - values[s, q] + values[t, q]) ** 2
+        for s in range(3) for t in range(s) for p in range(5) for q in range(p)
+    ]  # fmt: skip
+    rest = sum(contrasts) / len(contrasts) / 4
+    seeds, prompts = variance(by_seed) / 3, variance(by_prompt) / 5
+    half = (4.3026527**2 * (seeds - rest / 15) + 2.7764451**2 * prompts) ** 0.5
+    assert seeds > rest / 15
+
+    found = mean_over_seeds(values)
+    assert found.mean == pytest.approx(sum(by_seed) / 3, rel=1e-12)
+    assert found.high - found.mean == pytest.approx(half, rel=1e-6)
+    assert found.mean - found.low == pytest.approx(half, rel=1e-6)
+
+
+def test_seeds_that_are_alike_add_nothing() -> None:
+    """Such as an SFT model that all seeds share: the interval is that of its prompts."""
+    prompts = np.random.default_rng(2).normal(size=40)
+    found = mean_over_seeds([prompts, prompts, prompts])
+    half = student_quantile(0.975, 39) * prompts.std(ddof=1) / 40**0.5
+    assert found.high - found.mean == pytest.approx(half, rel=1e-9)
+    assert mean_over_seeds([[2.0], [2.0]]).as_dict() == {"mean": 2.0, "low": 2.0, "high": 2.0}
+
+
+@pytest.mark.parametrize("seed_effect", [0.0, 0.3, 1.0])
+def test_coverage_over_seeds_and_prompts(seed_effect: float) -> None:
+    """Checklist 36"""
+    rng = np.random.default_rng(21)
+    hits, trials = 0, 1000
+    for _ in range(trials):
+        values = seed_effect * rng.normal(size=(3, 1)) + rng.normal(size=(1, 50))
+        found = mean_over_seeds(values + rng.normal(size=(3, 50)))
+        hits += found.low <= 0.0 <= found.high
+    assert 0.93 <= hits / trials <= 0.98
+
+
+def test_resampled_seeds_would_cover_too_little() -> None:
+    """What the docs say of a bootstrap of three seeds that differ."""
+    rng = np.random.default_rng(22)
+    hits = 0
+    for _ in range(200):
+        values = rng.normal(size=(3, 1)) + 0.5 * rng.normal(size=(3, 20))
+        seeds, prompts = rng.integers(0, 3, size=(200, 3)), rng.integers(0, 20, size=(200, 20))
+        means = values[seeds[:, :, None], prompts[:, None, :]].mean(axis=(1, 2))
+        low, high = np.quantile(means, [0.025, 0.975])
+        hits += low <= 0.0 <= high
+    assert hits / 200 < 0.85
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [1.0, 2.0], [[], []], [[1.0], [float("nan")]]])
+def test_what_has_no_mean_over_seeds(values: list) -> None:
+    with pytest.raises(ValueError, match=r"seeds × prompts|not finite"):
+        mean_over_seeds(values)

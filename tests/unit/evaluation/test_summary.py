@@ -69,3 +69,15 @@ def test_other_prompts_are_refused() -> None:
 def test_lengths_within_a_model() -> None:
     with pytest.raises(ValueError, match="sft: 4 rewards but 3 kl"):
         summarize({"sft": replace(samples([1, 2, 3, 4]), kl=[1.0, 2.0, 3.0])}, seed=0)
+
+
+def test_a_gold_reward_model_has_figures_of_its_own() -> None:
+    """Checklist 38"""
+    gold = replace(samples([0, 0, 0, 0]), gold=[4, 4, 4, 4])
+    found = summarize({"sft": gold, "ppo": replace(samples([1, 1, 3, -1]), gold=[1, 7, 4, 0])}, 1)
+    assert found["models"]["ppo"]["gold"]["mean"] == 3.0
+    assert found["models"]["ppo"]["reward"]["mean"] == 1.0
+    compared = found["comparisons"]["ppo_vs_sft"]
+    assert compared["gold_difference"]["mean"] == -1.0
+    assert compared["gold_win_rate"]["mean"] == 0.375
+    assert compared["win_rate"]["mean"] == 0.75

@@ -451,6 +451,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "qwen3: 1.72 B parameters, 1.72 B trained; from name qwen3-1.7b" in text
     assert "GPU hours at 150 TFLOP/s" in text
     assert text.splitlines()[-1].startswith("fits: 8 × ")
+    seeds = tmp_path / "seeds.yaml"
+    seeds.write_text("ppo: {final: {seeds: [4, 5, 6]}}\n")
+    assert main(["plan", str(recipe), str(seeds), "--results", str(tmp_path)]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "train_ppo" in line]
+    assert said.startswith("train_ppo final-seed4, 6 ranks")
+    assert said.endswith(", and again for seed 5, 6")
     small = tmp_path / "small.yaml"
     small.write_text("cluster: {gpu_memory_gb: 8}\n")
     assert main(["plan", str(recipe), str(small), "--results", str(tmp_path)]) == 1

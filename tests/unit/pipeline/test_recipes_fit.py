@@ -14,10 +14,14 @@ from rlhf.config.load import load_config_file
 from rlhf.pipeline.plan import all_plans, claim, plan, planned_jobs
 from rlhf.pipeline.server_memory import large_servers
 
-RECIPES = sorted((REPOSITORY / "config/recipes").glob("*.yaml"))
+RECIPES = [
+    path
+    for folder in ("recipes", "comparisons")
+    for path in sorted((REPOSITORY / "config" / folder).glob("*.yaml"))
+]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_it_fits_what_it_says(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # shapes by name: nothing is fetched here
     config = load_config_file(path)

@@ -193,7 +193,7 @@ def run_stage(folder: Path, inputs: dict[str, list[Path]]) -> Path:
     argv = ["--name", "final", "--config", '{"evaluations": ["final"], "title": "RLHF report"}']
     for role, paths in inputs.items():
         argv += ["--input", role, *map(str, paths)]
-    argv += ["--output", "page", f"{folder}/report.html"]
+    argv += ["--output", "page", f"{folder}/report.html", "--output", "tables", f"{folder}/tables"]
     argv += ["--output", "manifest", f"{folder}/manifest.json"]
     stage, _ = parse(argv)
     report.run(stage)
@@ -205,7 +205,11 @@ def test_stage_writes_page_and_a_manifest_that_does_not_digest_it(results: Resul
     manifest = run_stage(results.root / "report" / "final", inputs)
     first = manifest.read_bytes()
     content = json.loads(first)
-    assert content["files"] == {}
+    assert set(content["files"]) == {
+        f"tables/{table}.{kind}"
+        for table in ("comparison", "curves")
+        for kind in ("csv", "parquet")
+    }
     assert set(content["parents"]) == {"evaluation", "ppo", "reward", "sft"}
     assert verify(manifest) == []
     Page((manifest.parent / "report.html").read_text())

@@ -37,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
     from rlhf.pipeline.plan import all_plans, claim
 
     config = load_config_file(*args.config)
-    plans = all_plans(config)
+    plans, others = all_plans(config), _other_seeds(config)
     for planned in plans:
-        print("\n".join(_lines(config, planned, args)), end="\n\n")
+        if (also := others.get((planned.rule, planned.name), "")) is not None:
+            print("\n".join(_lines(config, planned, args, also)), end="\n\n")
     large = list(_large_servers(config))
     print("\n".join(large), end="\n\n" if large else "")
     if config.cluster.gpus_per_node:
@@ -47,8 +48,32 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(large) or not all(planned.fits for planned in plans))
 
 
-def _lines(config: Config, planned: Plan, args: argparse.Namespace) -> Iterator[str]:
-    """A stage: its engine, its models, and what it needs."""
+def _other_seeds(config: Config) -> dict[tuple[str, str], str | None]:
+    """Of the first of several seeds, what is said of the others; None: it is one of the others."""
+    from rlhf.catalog import SECTIONS
+    from rlhf.config.seeds import run_name
+
+    said: dict[tuple[str, str], str | None] = {}
+    for (section, name), (first, *others) in config.seeds.items():
+        rule = SECTIONS[section].rule
+        said |= {(rule, run_name(name, seed)): None for seed in others}
+        if others:
+            numbers = ", ".join(map(str, others))
+            said[rule, run_name(name, first)] = f", and again for seed {numbers}"
+    return said
+
+
+def _lines(
+    config: Config, planned: Plan, args: argparse.Namespace, also: str | None
+) -> Iterator[str]:
+    """A stage: its engine, its models, and what it needs.
+
+    Args:
+        config: the whole configuration.
+        planned: the job.
+        args: of the command.
+        also: what is added to its title.
+    """
     from rlhf.pipeline.amounts import disk_bytes, training_flops, training_tokens
     from rlhf.pipeline.plan import nearest_fit
     from rlhf.pipeline.resources import stage_resources
@@ -57,7 +82,7 @@ def _lines(config: Config, planned: Plan, args: argparse.Namespace) -> Iterator[
     device = "GPU" if layout.gpus else "rank"
     many, unit = (work.ranks, "rank") if work.trained or not layout.gpus else (work.gpus, "GPU")
     ranks = f", {many} {unit}{'s' * (many > 1)}"
-    yield f"{planned.rule} {planned.name}{ranks}{_engine(planned) if work.trained else ''}"
+    yield f"{planned.rule} {planned.name}{ranks}{_engine(planned) if work.trained else ''}{also}"
     for model in dict.fromkeys((*work.trained, *work.held, *work.scoring)):
         trained = f", {_count(model.trained)} trained" if model in work.trained else ""
         kind = model.shape.family + " with a score" * model.scored

@@ -65,6 +65,13 @@ class EvaluationConfig(EvaluatedConfig):
         "evaluated run was trained against",
         pattern=NAME_PATTERN,
     )
+    gold: str | None = key(
+        None,
+        about="name of a second reward model that scores the responses too, and that nothing was "
+        "trained against: whether it agrees shows over-optimisation",
+        pattern=NAME_PATTERN,
+        source="Gao et al. 2022",
+    )
     samples_per_prompt: int = key(1, ge=1, about="responses sampled for each held-out prompt")
     max_prompts: int = key(256, ge=1, about="maximum of held-out prompts used, chosen by hash")
     temperature: float = key(1.0, gt=0, about="sampling temperature")

@@ -9,7 +9,15 @@ from pydantic import model_validator
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
-from rlhf.config.training import EMA, PRECISION, EmaConfig, OptimizerConfig, Precision
+from rlhf.config.training import (
+    EMA,
+    PRECISION,
+    SEEDS,
+    EmaConfig,
+    OptimizerConfig,
+    Precision,
+    check_seeds,
+)
 
 
 class StartConfig(Strict):
@@ -104,6 +112,7 @@ class OfflineConfig(Strict):
         SelectionConfig(), about="which weights are published, and when training ends early"
     )
     seed: int = key(0, ge=0, about="seed of the order of the data and of new weights")
+    seeds: list[int] | None = SEEDS
 
     @property
     def draws_in_passes(self) -> bool:
@@ -113,4 +122,9 @@ class OfflineConfig(Strict):
     @model_validator(mode="after")
     def _freezes_once(self) -> Self:
         refuse_frozen_layers(self.adapter, self.freeze_layers)
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        check_seeds(self, self.seeds)
         return self

@@ -9,7 +9,15 @@ from pydantic import model_validator
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
-from rlhf.config.training import EMA, PRECISION, EmaConfig, OptimizerConfig, Precision
+from rlhf.config.training import (
+    EMA,
+    PRECISION,
+    SEEDS,
+    EmaConfig,
+    OptimizerConfig,
+    Precision,
+    check_seeds,
+)
 
 SamplerKind = Literal["loop", "cached", "vllm"]
 
@@ -124,6 +132,7 @@ class OnlineConfig(Strict):
     ema: EmaConfig | None = EMA
     precision: Precision = PRECISION
     seed: int = key(0, ge=0, about="seed of sampling and of the order of prompts")
+    seeds: list[int] | None = SEEDS
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -148,4 +157,9 @@ class OnlineConfig(Strict):
                 f"adapter.dropout {self.adapter.dropout:g}: dropout would change probabilities "
                 "between sampling and training, so that their ratio means nothing; write 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        check_seeds(self, self.seeds)
         return self

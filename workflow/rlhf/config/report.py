@@ -10,3 +10,11 @@ class ReportConfig(Strict):
 
     evaluations: list[str] = key(about="names of the evaluations shown", min_length=1)
     title: str = key("RLHF report", about="title of the page")
+
+
+class ReportSlice(ReportConfig):
+    """What ``report`` gets: the section, and which of its runs differ in their seed alone."""
+
+    seeds: dict[str, dict[str, int]] = key(
+        {}, about="run with several seeds, such as `ppo.final` → names of its runs → their seeds"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from rlhf.catalog import SECTIONS
 from rlhf.config.base import Strict, key
@@ -25,6 +25,8 @@ from rlhf.config.report import ReportConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.config.runtime import RuntimeConfig
+from rlhf.config.seeds import Run, as_written, expand, seeds_of
+from rlhf.config.seeds import problems as seed_problems
 from rlhf.config.sft import SftConfig
 from rlhf.config.simpo import SimpoConfig
 from rlhf.config.store import StoreConfig
@@ -55,6 +57,16 @@ class Config(Strict):
     runtime: RuntimeConfig = key(RuntimeConfig(), about="threads, micro-batches, saving")
     cluster: ClusterConfig = key(ClusterConfig(), about="what jobs ask for, on a cluster or here")
 
+    _seeds: dict[Run, tuple[int, ...]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def seeds(self) -> Mapping[Run, tuple[int, ...]]:
+        """Section and name, as they are written, of runs with several seeds → these.
+
+        The sections hold a run for each: see ``rlhf.config.seeds``.
+        """
+        return self._seeds
+
     @model_validator(mode="before")
     @classmethod
     def _datasets_of_the_registry(cls, values: Any) -> Any:
@@ -68,12 +80,25 @@ class Config(Strict):
         return {**values, "datasets": resolved}
 
     @model_validator(mode="after")
+    def _a_run_for_each_seed(self) -> Config:
+        written = {section: getattr(self, section) for section in SECTIONS}
+        seeds = seeds_of(written)
+        if problems := list(seed_problems(written, seeds)):
+            raise ValueError("\n".join(problems))
+        if not seeds:
+            return self
+        config = self.model_copy(update=expand(written, seeds))
+        config._seeds = seeds
+        return config
+
+    @model_validator(mode="after")
     def _names_resolve(self) -> Config:
         """Names are fit for a path, names that are used are declared, and jobs can be laid out."""
         problems = [*self._bad_names(), *self._unknown_names(), *self._sources()]
         problems = problems or [*self._circles()]
         problems = problems or [
             *self._without_reward(),
+            *self._seen_gold(),
             *self._mixed_models(),
             *self._prefixes(),
             *self._joined(),
@@ -81,7 +106,7 @@ class Config(Strict):
             *cluster_problems(self),
         ]
         if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError("\n".join(as_written(problems, self._seeds)))
         return self
 
     def _bad_names(self) -> Iterator[str]:
@@ -168,6 +193,22 @@ class Config(Strict):
             for name in getattr(self, section) if "reward" in row.parents else ():
                 yield section, name, self.parent(section, name, "reward")
 
+    def _gold(self) -> Iterator[tuple[str, str, tuple[str, str]]]:
+        """Section and name of evaluations with a gold reward model, and that."""
+        for name, evaluation in self.evaluation.items():
+            if evaluation.gold:
+                yield "evaluation", name, ("reward", evaluation.gold)
+
+    def _seen_gold(self) -> Iterator[str]:
+        """Evaluations whose gold reward model is the one that the run was trained against."""
+        for section, name, gold in self._gold():
+            policy = self.start(section, name)
+            if gold in (self.parent(section, name, "reward"), self.parent(*policy, "reward")):
+                yield (
+                    f"{section}.{name}.gold: {'.'.join(gold)} scores already, or was trained "
+                    f"against; name one that {'.'.join(policy)} has not seen"
+                )
+
     def _without_reward(self) -> Iterator[str]:
         for section, name, reward in self._scored():
             if reward is None:
@@ -237,7 +278,7 @@ class Config(Strict):
         Models of one family may: whether they do is known once both are there. The stage looks
         then.
         """
-        for section, name, reward in self._scored():
+        for section, name, reward in (*self._scored(), *self._gold()):
             if reward:
                 policy = self.base_model(section, name)
                 scoring = self.base_model(*reward)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from rlhf.config.base import Strict, key
 
 Precision = Literal["bfloat16", "float16", "float32"]
@@ -14,6 +16,27 @@ PRECISION: Any = key(
     "is scaled, is for GPUs before Ampere",
     source="TRL",
 )
+# What a stage gets is one run, so this is in no slice: another seed makes none stale.
+SEEDS: Any = key(
+    None,
+    exclude=True,
+    min_length=1,
+    about="in place of `seed`: seeds of as many runs, each called `<name>-seed<seed>`",
+)
+
+
+def check_seeds(run: BaseModel, seeds: list[int] | None) -> None:
+    """Refuse seeds that are not different numbers, or that stand beside ``seed``.
+
+    Raises:
+        ValueError: they do.
+    """
+    if seeds is None:
+        return
+    if "seed" in run.model_fields_set:
+        raise ValueError("give seed or seeds, not both")
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds {seeds}: should be different whole numbers from 0 up")
 
 
 class EmaConfig(Strict):

@@ -24,6 +24,7 @@ class ModelSamples:
         kl: [n] KL from the reference per response, in nats.
         token_ids: n lists of response token ids.
         groups: [n] prompt of each sample; samples of one prompt share it.
+        gold: [n] calibrated rewards of a second reward model, or None.
     """
 
     rewards: ArrayLike
@@ -32,6 +33,7 @@ class ModelSamples:
     kl: ArrayLike
     token_ids: Sequence[Sequence[int]]
     groups: ArrayLike
+    gold: ArrayLike | None = None
 
 
 def summarize(per_model: dict[str, ModelSamples], seed: int) -> dict[str, Any]:
@@ -62,9 +64,12 @@ def _figures(name: str, samples: ModelSamples, seed: int) -> dict[str, Any]:
         found = len(getattr(samples, field))
         if found != count:
             raise ValueError(f"{name}: {count} rewards but {found} {field}")
-    reward = bootstrap_mean(samples.rewards, seed, groups=samples.groups)
+    means = {"reward": samples.rewards} | ({} if samples.gold is None else {"gold": samples.gold})
     return {
-        "reward": reward.as_dict(),
+        **{
+            key: bootstrap_mean(values, seed, groups=samples.groups).as_dict()
+            for key, values in means.items()
+        },
         "kl": float(np.asarray(samples.kl).mean()),
         "response_length": float(np.asarray(samples.lengths).mean()),
         "eos_rate": float(np.asarray(samples.ended).mean()),
@@ -81,7 +86,14 @@ def _compare(
     if not np.array_equal(np.asarray(first.groups), np.asarray(second.groups)):
         raise ValueError(f"{later} and {earlier} did not answer the same prompts in the same order")
     pair = (first.rewards, second.rewards, seed)
-    return {
+    compared = {
         "win_rate": win_rate(*pair, groups=first.groups).as_dict(),
         "reward_difference": paired_difference(*pair, groups=first.groups).as_dict(),
     }
+    if first.gold is not None and second.gold is not None:
+        pair = (first.gold, second.gold, seed)
+        compared |= {
+            "gold_win_rate": win_rate(*pair, groups=first.groups).as_dict(),
+            "gold_difference": paired_difference(*pair, groups=first.groups).as_dict(),
+        }
+    return compared

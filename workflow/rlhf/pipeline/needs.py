@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlhf.catalog import DRAWING, ONLINE, VIEWS
+from rlhf.catalog import DRAWING, ONLINE, SCORING, VIEWS
 from rlhf.config.schema import Config
 from rlhf.provenance.facts import SAMPLING, SCORES
 
@@ -87,7 +87,7 @@ def _responses(config: Config, model: str) -> Iterator[tuple[str, int]]:
 
 
 def _samples_or_scores(config: Config, section: str, name: str) -> set[str]:
-    """Base models of a run's policy and of its reward model."""
-    reward = config.parent(section, name, "reward")
-    scoring = {config.base_model(*reward)} if reward else set()
-    return {config.base_model(section, name)} | scoring
+    """Base models of a run's policy and of its reward models."""
+    scoring = (config.parent(section, name, key) for key in SCORING)
+    models = {config.base_model(*reward) for reward in scoring if reward}
+    return {config.base_model(section, name)} | models

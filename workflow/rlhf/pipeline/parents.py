@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rlhf import paths
-from rlhf.catalog import ONLINE, RUNS, SECTIONS, STORES
+from rlhf.catalog import ONLINE, RUNS, SCORING, SECTIONS, STORES
 from rlhf.config.schema import Config
 from rlhf.pipeline.following import SETS, TRAIN, following, rows_needed
 from rlhf.provenance.manifest import MANIFEST
@@ -49,9 +49,16 @@ def parent(config: Config, section: str, name: str, key: str) -> list[str]:
     return [manifest(*found)] if found else []
 
 
+def named(config: Config, section: str, name: str, key: str) -> list[str]:
+    """What a run names under a key, if it names anything there."""
+    value = getattr(getattr(config, section)[name], key)
+    return [manifest(SECTIONS[section].parents[key], value)] if value else []
+
+
 def bases(config: Config, section: str, name: str) -> list[str]:
     """What the models that a run reads stand on, where adapters were published alone."""
     keys = dict.fromkeys(key for row in ONLINE.values() for key in row.servers.values())
+    keys |= dict.fromkeys(SCORING)
     found = (config.parent(section, name, key) for key in keys)  # what scores, or is compared with
     read = [config.start(section, name), *filter(None, found)]
     return _manifests(paths.artifact(*base) for one in read for base in _beneath(config, *one))

@@ -7,11 +7,13 @@ from typing import Any
 
 from rlhf.catalog import DRAWING, RULES, subject
 from rlhf.config.schema import Config
+from rlhf.config.seeds import run_name
 from rlhf.core.digest import canonical_json, digest_file, digest_source, digest_value
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
 from rlhf.pipeline.following import rows_needed
 from rlhf.pipeline.needs import longest_scored
+from rlhf.pipeline.parents import REPORTED, manifest, reported
 from rlhf.sources.locks import Lock, is_downloaded
 
 
@@ -44,9 +46,22 @@ def config_slice(
         values = entry.model_dump(mode="json", exclude={"registry"}, exclude_none=True)
     else:
         values = entry.model_dump(mode="json")
+    if rule == "report":
+        return values | _seeds(config, name)
     if RULES[rule].fetches:
         return _with_content(values) | _locked(values, section, name, lock)
     return values
+
+
+def _seeds(config: Config, report: str) -> dict[str, dict[str, dict[str, int]]]:
+    """Of the runs that a report is about, those that differ in their seed alone; if any do."""
+    found = {}
+    for (section, name), seeds in config.seeds.items():
+        runs = {run_name(name, seed): seed for seed in seeds}
+        shown = reported(config, report, section) if section in REPORTED else []
+        if any(manifest(section, run) in shown for run in runs):
+            found[f"{section}.{name}"] = runs
+    return {"seeds": found} if found else {}
 
 
 def canonical_slice(config: Config, rule: str, *wildcards: str, lock: Lock | None = None) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rlhf.catalog import RULES, SECTIONS, subject
+from rlhf.catalog import RULES, SCORING, SECTIONS, subject
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cluster import Layout, Rule, engine_request, stage_layout
 from rlhf.config.schema import Config
@@ -168,10 +168,10 @@ def _checked(config: Config, rule: Rule, name: str) -> Work:
 def _evaluated(config: Config, rule: Rule, name: str) -> Work:
     layout, section = stage_layout(config, rule, name), RULES[rule].section
     run, prompt = getattr(config, section)[name], config.tokenization.prompt.max_length
-    reward = config.parent(section, name, "reward")
+    scoring = (config.parent(section, name, key) for key in SCORING)
     start = config.start(section, name)
     models = [replace(model_of(config, *start), q_heads=_q_heads(config, *start))]
-    models += [model_of(config, *reward, scored=True)] if reward else []
+    models += [model_of(config, *reward, scored=True) for reward in scoring if reward]
     return Work(
         layout,
         sampled=(run.max_prompts * run.samples_per_prompt, prompt + run.max_new_tokens),

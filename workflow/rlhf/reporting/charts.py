@@ -33,6 +33,7 @@ class Series:
         low: [n] lower edge of a confidence band, or None.
         high: [n] upper edge.
         dashed: draw as a reference line, without dots in the hover.
+        hue: index of its colour; by default its place among the lines.
     """
 
     label: str
@@ -41,6 +42,11 @@ class Series:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     dashed: bool = False
+    hue: int | None = None
+
+    def colour(self, index: int) -> str:
+        """Class of its colour, where it is the line with this index."""
+        return colour(index if self.hue is None else self.hue)
 
 
 def thin(series: Series, limit: int = POINTS) -> Series:
@@ -65,6 +71,7 @@ def thin(series: Series, limit: int = POINTS) -> Series:
         means(series.low),
         means(series.high),
         series.dashed,
+        series.hue,
     )
 
 
@@ -92,8 +99,8 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str = "step") -
     y_at = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     return element(
         "svg",
-        _y_axis(y_ticks, labels, y_at, left),
-        _x_axis(low, high, x_at, x_label),
+        y_axis(y_ticks, labels, y_at, left),
+        x_axis(low, high, x_at, x_label),
         *(_band(line, index, x_at, y_at) for index, line in enumerate(lines)),
         *(_line(line, index, x_at, y_at) for index, line in enumerate(lines)),
         _slots(lines, x_at, y_at, x_label),
@@ -104,7 +111,8 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str = "step") -
     )
 
 
-def _y_axis(ticks: list[float], labels: list[str], y_at: Scale, left: float) -> Markup:
+def y_axis(ticks: list[float], labels: list[str], y_at: Scale, left: float) -> Markup:
+    """Labelled lines across a chart, which begins at ``left``."""
     parts = []
     for tick, label in zip(ticks, labels, strict=True):
         y = y_at(tick)
@@ -115,7 +123,8 @@ def _y_axis(ticks: list[float], labels: list[str], y_at: Scale, left: float) -> 
     return element("g", *parts)
 
 
-def _x_axis(low: float, high: float, x_at: Scale, label: str) -> Markup:
+def x_axis(low: float, high: float, x_at: Scale, label: str) -> Markup:
+    """The line at the foot of a chart, with labelled ticks and its name."""
     ticks = [tick for tick in nice_ticks(low, high, 6) if low <= tick <= high] or [(low + high) / 2]
     base = float(HEIGHT - BOTTOM)
     parts = [element("line", class_="axis", x1=x_at.start, x2=x_at.end, y1=base, y2=base)]
@@ -134,16 +143,16 @@ def _band(line: Series, index: int, x_at: Scale, y_at: Scale) -> Markup:
         return Markup("")
     xs = x_at.all(line.x)
     outline = points(xs + xs[::-1], y_at.all(line.high) + y_at.all(line.low)[::-1])
-    return element("polygon", class_=f"band {colour(index)}", points=outline)
+    return element("polygon", class_=f"band {line.colour(index)}", points=outline)
 
 
 def _line(line: Series, index: int, x_at: Scale, y_at: Scale) -> Markup:
-    classes = "line dashed" if line.dashed else f"line {colour(index)}"
+    classes = "line dashed" if line.dashed else f"line {line.colour(index)}"
     path = element("polyline", class_=classes, points=points(x_at.all(line.x), y_at.all(line.y)))
     if line.dashed or len(line.x) > POINTS // 4:
         return path
     dots = [
-        element("circle", class_=f"dot {colour(index)}", cx=x_at(x), cy=y_at(y), r=2.2)
+        element("circle", class_=f"dot {line.colour(index)}", cx=x_at(x), cy=y_at(y), r=2.2)
         for x, y in zip(line.x, line.y, strict=True)
     ]
     return path + Markup("").join(dots)
@@ -174,8 +183,8 @@ def _slots(lines: list[Series], x_at: Scale, y_at: Scale, x_label: str) -> Marku
                 element("rect", x=start, y=TOP, width=end - start, height=HEIGHT - TOP - BOTTOM),
                 element("line", x1=centre, x2=centre, y1=TOP, y2=HEIGHT - BOTTOM),
                 *(
-                    element("circle", class_=colour(index), cx=centre, cy=y_at(y), r=3.5)
-                    for index, _, y in values[x]
+                    element("circle", class_=line.colour(index), cx=centre, cy=y_at(y), r=3.5)
+                    for index, line, y in values[x]
                 ),
                 class_="slot",
             )

@@ -14,10 +14,14 @@ from rlhf.provenance.code import PACKAGE_ROOT
 from rlhf.provenance.lineage import Lineage, Node, trace
 from rlhf.provenance.manifest import read_manifest
 from rlhf.reporting import numbers
-from rlhf.reporting.artifacts import Artifact, load_artifact
+from rlhf.reporting.axes import colour
+from rlhf.reporting.charts import line_chart
+from rlhf.reporting.comparison import compared, paths, points
 from rlhf.reporting.curves import figures
 from rlhf.reporting.graph import lineage_graph
 from rlhf.reporting.rows import bar_chart, interval_chart
+from rlhf.reporting.runs import Run, Seeds, load_runs
+from rlhf.reporting.scatter import reward_by_distance
 
 CODE_FILES = ["../../report/page.html.jinja"]
 TEMPLATE = PACKAGE_ROOT.parent / "report" / "page.html.jinja"
@@ -35,18 +39,21 @@ AGREEMENT_FIGURES = {
 SAMPLES_SHOWN, SAMPLES_FOLDED = 3, 37  # beyond these the page would grow heavy on a telephone
 
 
-def render_page(title: str, inputs: Mapping[str, Sequence[Path]]) -> str:
+def render_page(
+    title: str, inputs: Mapping[str, Sequence[Path]], seeds: Seeds | None = None
+) -> str:
     """The whole page as HTML.
 
     Args:
         title: heading of the page.
         inputs: role (``sft``, ``reward``, ``ppo``, ``evaluation``) → manifests. Any may be
             absent; other roles enter the lineage alone.
+        seeds: run with several seeds → names of its runs → their seeds.
 
     Raises:
-        IntegrityError: a manifest or a file beside it is damaged.
+        IntegrityError: as in ``load_runs``.
     """
-    artifacts = [load_artifact(role, path) for role in inputs for path in inputs[role]]
+    runs = load_runs(inputs, seeds or {})
     lineage = trace([path for paths in inputs.values() for path in paths])
     manifests = [(node, read_manifest(node.path)) for node in lineage.nodes]
     environment = jinja2.Environment(
@@ -67,11 +74,12 @@ def render_page(title: str, inputs: Mapping[str, Sequence[Path]]) -> str:
     environment.globals |= {"figure": numbers.figure, "percent": numbers.percent}  # for macros
     return environment.get_template(TEMPLATE.name).render(
         title=title,
-        tiles=_tiles(artifacts),
-        evaluations=[_evaluation(one) for one in _of(artifacts, "evaluation")],
-        rewards=[one for one in map(_agreement, _of(artifacts, "reward")) if one["tables"]],
-        curves=_curves(artifacts),
-        samples=[one for one in map(_samples, _of(artifacts, "evaluation")) if one["rows"]],
+        tiles=_tiles(runs),
+        comparison=_comparison(runs),
+        evaluations=[_evaluation(one) for one in _of(runs, "evaluation")],
+        rewards=[one for one in map(_agreement, _of(runs, "reward")) if one["tables"]],
+        curves=_curves(runs),
+        samples=[one for one in map(_samples, _of(runs, "evaluation")) if one["rows"]],
         lineage=lineage,
         missing=_missing(lineage),
         graph=lineage_graph(lineage),
@@ -81,8 +89,8 @@ def render_page(title: str, inputs: Mapping[str, Sequence[Path]]) -> str:
     )
 
 
-def _of(artifacts: Iterable[Artifact], role: str) -> list[Artifact]:
-    return [artifact for artifact in artifacts if artifact.role == role]
+def _of(runs: Iterable[Run], role: str) -> list[Run]:
+    return [run for run in runs if run.role == role]
 
 
 def _label(model: str) -> str:
@@ -95,43 +103,41 @@ def _in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (order.index(name) if name in order else 99, name))
 
 
-def _tiles(artifacts: list[Artifact]) -> list[dict[str, str]]:
+def _tiles(runs: list[Run]) -> list[dict[str, str]]:
     """Headline figures: a label, the figure, and a line of small print."""
     tiles = []
-    rewards, evaluations = _of(artifacts, "reward"), _of(artifacts, "evaluation")
-    for artifact in rewards:
-        accuracy = artifact.last("validation_accuracy")
+    rewards, evaluations = _of(runs, "reward"), _of(runs, "evaluation")
+    for run in rewards:
+        accuracy = run.last("validation_accuracy")
         if accuracy is not None:
             note = "of validation pairs ordered as people did"
-            tiles.append(_tile("Reward model accuracy", accuracy, note, artifact, rewards))
-    for artifact in evaluations:
-        tiles += _evaluation_tiles(artifact, evaluations)
+            tiles.append(_tile("Reward model accuracy", accuracy, note, run, rewards))
+    for run in evaluations:
+        tiles += _evaluation_tiles(run, evaluations)
     return tiles
 
 
-def _tile(
-    label: str, share: float, note: str, artifact: Artifact, siblings: list[Artifact]
-) -> dict[str, str]:
+def _tile(label: str, share: float, note: str, run: Run, siblings: list[Run]) -> dict[str, str]:
     return {
         "label": label,
         "value": numbers.percent(share),
-        "note": _named(note, artifact, siblings),
+        "note": _named(note, run, siblings),
     }
 
 
-def _named(note: str, artifact: Artifact, siblings: list[Artifact]) -> str:
-    return note if len(siblings) == 1 else f"{artifact.name} · {note}"
+def _named(note: str, run: Run, siblings: list[Run]) -> str:
+    return note if len(siblings) == 1 else f"{run.name} · {note}"
 
 
-def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict[str, str]]:
-    models = artifact.evaluation.get("models", {})
-    comparisons = artifact.evaluation.get("comparisons", {})
+def _evaluation_tiles(run: Run, siblings: list[Run]) -> list[dict[str, str]]:
+    models = run.evaluation.get("models", {})
+    comparisons = run.evaluation.get("comparisons", {})
     earlier = "sft" if models.get("sft") else "base"  # what a policy is compared with
     before = models.get(earlier, {}).get("reward")
     tiles = []
 
     def add(label: str, value: str, note: str) -> None:
-        note = _named(note, artifact, siblings)
+        note = _named(note, run, siblings)
         tiles.append({"label": label, "value": value, "note": note})
 
     for section, row in EVALUATED.items():
@@ -151,9 +157,26 @@ def _evaluation_tiles(artifact: Artifact, siblings: list[Artifact]) -> list[dict
     return tiles
 
 
-def _evaluation(artifact: Artifact) -> dict[str, Any]:
-    models = artifact.evaluation.get("models", {})
-    comparisons = artifact.evaluation.get("comparisons", {})
+def _comparison(runs: list[Run]) -> dict[str, Any] | None:
+    """All evaluated runs beside each other, where there is more than one policy."""
+    evaluations = _of(runs, "evaluation")
+    rows, policies = compared(runs), points(runs)
+    if len(policies) < 2:
+        return None
+    trained = paths(runs, {one.method: one.hue for one in policies})
+    return {
+        "rows": rows,
+        "gold": any(row["gold"] for row in rows),
+        "several": any(run.several for run in evaluations),
+        "chart": reward_by_distance(policies, title="Gain in reward against √KL"),
+        "paths": line_chart(trained, title="Reward against √KL in training", x_label="√KL"),
+        "legend": list({_label(one.method): colour(one.hue) for one in policies}.items()),
+    }
+
+
+def _evaluation(run: Run) -> dict[str, Any]:
+    models = run.evaluation.get("models", {})
+    comparisons = run.evaluation.get("comparisons", {})
     order = _in_order(models)
     rows = [
         (_label(name), reward["mean"], reward["low"], reward["high"])
@@ -161,7 +184,9 @@ def _evaluation(artifact: Artifact) -> dict[str, Any]:
         if (reward := models[name].get("reward"))
     ]
     return {
-        "name": artifact.name,
+        "name": run.name,
+        "seeds": run.seeds if run.several else (),
+        "gold": any(one.get("gold") for one in models.values()),
         "models": [(name, models[name]) for name in order],
         "comparisons": [
             (" against ".join(map(_label, name.split("_vs_"))), comparisons[name])
@@ -172,39 +197,43 @@ def _evaluation(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _agreement(artifact: Artifact) -> dict[str, Any]:
+def _agreement(run: Run) -> dict[str, Any]:
     """How a reward model agrees with people on held-out pairs: figures, and their parts."""
-    agreement = artifact.evaluation.get("agreement", {})
+    agreement = run.evaluation.get("agreement", {})
     tables = [(title, agreement[key]) for key, title in AGREEMENT.items() if agreement.get(key)]
-    last = ((label, artifact.last(f"validation_{key}")) for key, label in AGREEMENT_FIGURES.items())
+    last = ((label, run.last(f"validation_{key}")) for key, label in AGREEMENT_FIGURES.items())
     figures = [(label, value) for label, value in last if value is not None]
-    return {"name": artifact.name, "figures": figures, "tables": tables}
+    return {"name": run.name, "figures": figures, "tables": tables}
 
 
-def _curves(artifacts: list[Artifact]) -> list[dict[str, Any]]:
+def _curves(runs: list[Run]) -> list[dict[str, Any]]:
     sections = []
     for role, row in RUNS.items():
-        for artifact in _of(artifacts, role) if row.title else ():
-            drawn = figures(artifact)
+        for run in _of(runs, role) if row.title else ():
+            drawn = figures(run)
             if drawn:
-                sections.append({"title": row.title, "name": artifact.name, "figures": drawn})
+                sections.append({"title": row.title, "name": run.name, "figures": drawn})
     return sections
 
 
-def _samples(artifact: Artifact) -> dict[str, Any]:
-    """Samples with their models in order; the longest lists are cut, and the page says so."""
+def _samples(run: Run) -> dict[str, Any]:
+    """Samples with their models in order; the longest lists are cut, and the page says so.
+
+    Of several seeds, the first one's.
+    """
+    samples = run.artifacts[0].samples
     rows = [
         {
             "prompt": sample["prompt"],
             "replies": [(name, sample[name]) for name in _in_order(sample.keys() - {"prompt"})],
         }
-        for sample in artifact.samples[: SAMPLES_SHOWN + SAMPLES_FOLDED]
+        for sample in samples[: SAMPLES_SHOWN + SAMPLES_FOLDED]
     ]
     return {
-        "name": artifact.name,
+        "name": run.name + f", {run.labels[0]}" * run.several,
         "rows": rows[:SAMPLES_SHOWN],
         "folded": rows[SAMPLES_SHOWN:],
-        "total": len(artifact.samples),
+        "total": len(samples),
     }
 
 

@@ -1,4 +1,4 @@
-"""Base, SFT and trained policy on held-out prompts, scored by the reward model."""
+"""Base, SFT and trained policy on held-out prompts, scored by one reward model or two."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rlhf.core.seeds import generator
 from rlhf.data.enough import require_prompts
 from rlhf.data.mixture import Mixture
 from rlhf.evaluation.sampling_report import SamplingResult, prompt_text, sampling_report
+from rlhf.evaluation.scores import write_scores
 from rlhf.evaluation.summary import ModelSamples, summarize
 from rlhf.models import devices, inference
 from rlhf.models.advantage import AdvantagePolicy, load_heads
@@ -36,16 +37,17 @@ Messages = list[dict[str, str]]  # role and content of each turn
 
 
 def run(stage: Stage) -> None:
-    """Sample, score, compare; write ``evaluation.json`` and the samples."""
+    """Sample, score, compare; write ``evaluation.json``, all scores and the samples."""
     threads = begin()
     config, tokens = stage.read(EvaluationConfig), stage.micro_batch_tokens
     method, _ = config.policy
     earlier = [name for name in ("base", "sft") if stage.inputs.get(name)]
     names = (*earlier, method)  # from the earliest model to the latest
     reference = earlier[-1]  # of the models, the one that the KL is measured from
-    facts = tokenizer_facts(stage, *names, "reward", "data")
+    scoring = ("reward", "gold") if "gold" in stage.inputs else ("reward",)
+    facts = tokenizer_facts(stage, *names, *scoring, "data")
     response = f"evaluation.{stage.name}.max_new_tokens", config.max_new_tokens
-    for name in (*names, "reward"):
+    for name in (*names, *scoring):
         check_tokenized(stage, stage.folder(name) / "model", new=response)
     tokenizer = load_tokenizer(stage.folder(method) / "model")
     rows = _held_out(stage, config.max_prompts)
@@ -74,16 +76,22 @@ def run(stage: Stage) -> None:
             referred = _logprobs(model, repeated, others, config.temperature, tokens)
         del model
         devices.free_memory()
-    folder = stage.folder("reward") / "model"
-    reward_model = inference.reply_scorer(folder)
-    calibration = load_calibration(folder)
-    rewards = _rewards(reward_model, calibration, repeated, responses, eos, tokens)
+    scores = {}  # key of a reward model → model → its rewards
+    for key in scoring:
+        folder = stage.folder(key) / "model"
+        reward_model = inference.reply_scorer(folder)
+        calibration = load_calibration(folder)
+        scores[key] = _rewards(reward_model, calibration, repeated, responses, eos, tokens)
+        del reward_model
+        devices.free_memory()
+    rewards, gold = scores["reward"], scores.get("gold", {})
     samples = {}
     for name in names:
         own = [one.logprob for one in responses[name]]
         kl = [p - q for p, q in zip(own, referred.get(name, own), strict=True)]
         rows_repeated = [row for row in rows for _ in range(repeats)]
         parts = {"rewards": rewards[name], "log probabilities": own, "KL from the reference": kl}
+        parts |= {"gold rewards": gold[name]} if gold else {}
         finite.check_rows(
             {part: torch.tensor(values) for part, values in parts.items()},
             rows_repeated,
@@ -97,10 +105,12 @@ def run(stage: Stage) -> None:
             kl=kl,
             token_ids=[response.ids.tolist() for response in responses[name]],
             groups=groups,
+            gold=gold.get(name),
         )
     fence.check()
     summary = summarize(samples, config.seed)
     write_json(stage.outputs["evaluation"], summary)
+    write_scores(stage.outputs["scores"], samples, rows)
     texts = {
         name: [tokenizer.decode(r.ids, skip_special_tokens=True) for r in responses[name]]
         for name in names
@@ -111,7 +121,7 @@ def run(stage: Stage) -> None:
     stage.finish(
         counts={"prompts": len(prompts), "samples": len(repeated)},
         metrics={
-            **{f"reward_{name}": summary["models"][name]["reward"] for name in names},
+            **{f"{key}_{name}": summary["models"][name][key] for key in scoring for name in names},
             f"{method}_vs_{reference}": summary["comparisons"][f"{method}_vs_{reference}"],
         },
         facts=facts | {"threads": threads} | devices.facts(),
