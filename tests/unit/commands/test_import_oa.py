@@ -17,17 +17,17 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def test_a_file_is_written_that_says_what_was_lost(capsys):
     line = [*SFT, "--repo", str(CONFIGS), "--output", "mine.yaml", "--num-gpus", "2"]
-    assert main([*line, "--residual_dropout", "0.1", "--no-system_prefix"]) == 0
+    assert main([*line, "--loss_fn", "Focal", "--no-system_prefix"]) == 0
     out, err = capsys.readouterr()
     assert "snakemake --profile local --configfile mine.yaml" in out
-    assert "warning: not carried over: residual_dropout: 0.1 (dropout is off" in err
+    assert "warning: not carried over: loss_fn: Focal (trainer_sft knows" in err
     assert "keys of Open-Assistant: " in err
     text = Path("mine.yaml").read_text()
     assert text.startswith(
         "# Open-Assistant: trainer_sft.py --configs oasst_export_eu galactica-125m "
-        "--residual_dropout 0.1 --no-system_prefix\n"
+        "--loss_fn Focal --no-system_prefix\n"
     )
-    assert "# Not carried over:\n#   residual_dropout: 0.1 (dropout is off" in text
+    assert "# Not carried over:\n#   loss_fn: Focal (trainer_sft knows" in text
     assert "#   learning_rate → sft.galactica-125m.optimizer.learning_rate\n" in text
     assert max(map(len, text.splitlines()[1:])) <= 100
     config = load_config_file("mine.yaml")

@@ -16,7 +16,6 @@ from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage
 from rlhf.stages.training import (
     adapt,
-    begin,
     finish,
     machine_facts,
     mixture,
@@ -62,14 +61,16 @@ class Policy:
 def open_policy(
     stage: Stage,
     config: OfflineConfig,
+    threads: int,
     role: str,
     check: Callable[[Path], None] = lambda _start: None,
 ) -> Policy:
-    """Join the ranks, load the policy and its rows, and hand it to an engine.
+    """Load the policy and its rows, and hand it to an engine.
 
     Args:
         stage: the stage.
         config: the run's configuration.
+        threads: of each process; what ``begin`` returned.
         role: of the input that the policy starts as.
         check: refuses a model that a run of the configuration can't be done with.
 
@@ -77,7 +78,6 @@ def open_policy(
         ConfigError: the model, the rows or the batches don't fit.
         DataError: there is nothing to train on.
     """
-    threads = begin(stage.deterministic)
     check_batches(stage.section, stage.name, config, distributed.world_size())
     facts = tokenizer_facts(stage, role, "data")
     start = stage.folder(role) / "model"

@@ -7,6 +7,7 @@ from rlhf.config.kto import KtoConfig
 from rlhf.data.enough import DESIRABLE
 from rlhf.stages.preference import learn, open_policy, reference_of
 from rlhf.stages.stage import Stage, main
+from rlhf.stages.training import begin
 from rlhf.training import distributed
 
 logger = logging.getLogger(__name__)
@@ -16,8 +17,9 @@ MEASURES = ("validation_loss", "validation_accuracy")
 
 def run(stage: Stage) -> None:
     """Train, then publish ``model/`` and ``metrics.jsonl``."""
+    threads = begin(stage.deterministic)
     config = stage.read(KtoConfig)
-    policy = open_policy(stage, config, "sft")
+    policy = open_policy(stage, config, threads, "sft")
     data, held_out, shares = policy.data, policy.held_out, policy.model.shares_prompts
     weighed = balance(data.true_share(DESIRABLE) or 0.0, config)
     warning = _warning(weighed)
