@@ -283,8 +283,8 @@ def test_all_ranks_of_a_fenced_attempt_leave(tmp_path, fake_slurm):
     claim(tmp_path / "state").release()
     before = without_journals(tree(tmp_path / "state"))
     (tmp_path / "go").touch()
-    began = time.monotonic()
     output, _ = stage.communicate(timeout=600)
     assert stage.returncode == EXIT_FENCED, output
-    assert time.monotonic() - began < 20  # torchrun would end a rank that hangs after 30 s
+    # A rank that hangs does not heed SIGTERM, and torchrun says so when it kills it.
+    assert "forcefully exiting" not in output
     assert without_journals(tree(tmp_path / "state")) == before
