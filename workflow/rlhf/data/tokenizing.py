@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from rlhf.data.cutting import Part, count_system, last_part, random_part
 from rlhf.data.encoding import Encoder
 from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Ids
-from rlhf.data.rows import Conversation, Message, Preference, Row
+from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
 from rlhf.data.tags import ReplyTags
 from rlhf.errors import DataError
 
@@ -99,11 +99,16 @@ class Tally:
         return counts
 
 
-def features_of(view: str) -> Features:
+def features_of(view: str, kept: Collection[str] = ()) -> Features:
     """Columns of a tokenized view.
 
     ``conversation``: id, input_ids, labels; ``preference``: id, history_ids, reply_ids (a list of
     lists, best first); ``prompt``: id, input_ids. Ids are int32.
+
+    Args:
+        view: the view.
+        kept: what its rows have besides, of ``data.rows.KEPT``: ``columns`` (a JSON object) and
+            ``own_reply_ids``, of ``reply``.
     """
     from datasets import Features, List, Value
 
@@ -113,7 +118,9 @@ def features_of(view: str) -> Features:
         "preference": {"history_ids": ids, "reply_ids": List(ids)},
         "prompt": {"input_ids": ids},
     }
-    return Features({"id": Value("string")} | columns[view])
+    more = {"columns": ("columns", Value("string")), "reply": ("own_reply_ids", ids)}
+    own = dict(more[name] for name in kept)
+    return Features({"id": Value("string")} | columns[view] | own)
 
 
 def tokenize(
@@ -153,11 +160,15 @@ class _Dialogue:
         row: the row's id.
         history: the dialogue; that before the replies in ``preference``.
         replies: each with its tag in front, if it has one; best first.
+        columns: of a prompt, what is kept of the source's columns, or None.
+        own_reply: of a prompt, the source's own reply where that is kept.
     """
 
     row: str
     history: tuple[Message, ...]
     replies: tuple[tuple[Message, ...], ...] = ()
+    columns: str | None = None
+    own_reply: str | None = None
 
     def all(self) -> Iterator[Sequence[Message]]:
         """Every dialogue whose texts are tokenized."""
@@ -165,6 +176,8 @@ class _Dialogue:
             yield self.history
         for reply in self.replies:
             yield (*self.history, *reply)
+        if self.own_reply is not None:
+            yield (*self.history, Message("assistant", self.own_reply))
 
 
 def _dialogue(row: Row, limits: Limits) -> _Dialogue:
@@ -181,7 +194,8 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
         replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
     if limits.system_prefix is not None and any(one.role == "user" for one in history):
         history = (Message("system", limits.system_prefix), *history)
-    return _Dialogue(row.id, history, replies)
+    kept = (row.columns, row.reply) if isinstance(row, Prompt) else ()
+    return _Dialogue(row.id, history, replies, *kept)
 
 
 def _check(dialogue: _Dialogue, encoder: Encoder, limits: Limits) -> None:
@@ -217,7 +231,12 @@ def _prompt(
     if fitted is None:
         return None
     tally.tokens += len(fitted)
-    return {"input_ids": fitted.encoded[0]}
+    sample: dict[str, Any] = {"input_ids": fitted.encoded[0]}
+    if dialogue.columns is not None:
+        sample["columns"] = dialogue.columns
+    if dialogue.own_reply is not None:
+        sample["own_reply_ids"] = encoder.reply(dialogue.history, dialogue.own_reply)
+    return sample
 
 
 def _preference(
