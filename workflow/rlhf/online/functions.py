@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from rlhf.config.reward_terms import GIVEN
 from rlhf.errors import ConfigError, NumericsError, RlhfError
 from rlhf.online.rollout import Rollout
+from rlhf.training.finite import row_name
 
 Messages = list[dict[str, str]]  # role and content of each turn
 ROWS_NAMED = 5
@@ -105,7 +107,7 @@ class RewardFunction:
         known = {one.name for one in parameters if one.kind not in (one.VAR_KEYWORD,
                  one.VAR_POSITIONAL, one.POSITIONAL_ONLY)}  # fmt: skip
         needed = {one.name for one in parameters if one.name in known and one.default is one.empty}
-        standard = {"prompts", "responses", "token_ids", "ended"}
+        standard = set(GIVEN)
         own = {*self._columns, *self._options}
         for name in sorted(own - known) if not every else ():
             raise ConfigError(
@@ -120,7 +122,8 @@ class RewardFunction:
                 expected=f"parameters among {', '.join(sorted(standard | own))}, or with a default",
                 hint=f"name it in `columns` (`columns: [{name}]`) or in `options`",
             )
-        return (standard | set(self._columns)) if every else known & (standard | {*self._columns})
+        rows = standard | set(self._columns)
+        return rows if every else known & rows
 
     def _arguments(self, rollout: Rollout) -> dict[str, list[Any]]:
         pairs = list(zip(rollout.sequences, rollout.starts, strict=True))
@@ -180,8 +183,7 @@ class RewardFunction:
             f"The function {self._name} raised {type(error).__name__}: {error}",
             where=f"{self._where}; {_rows(rows)}; {last.filename}:{last.lineno}: {last.line}",
             expected="a score for every response",
-            hint="mend the function; the run goes on from its last saved state only if the file "
-            "is as it was, so it begins anew",
+            hint="mend the function; the run begins anew then, as its file is a part of it",
         )
 
     def _refused(self, what: str, rows: Sequence[Mapping[str, Any]], expected: str) -> RlhfError:
@@ -193,7 +195,7 @@ class RewardFunction:
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(f"{row.get('dataset', '')} {row.get('id', '?')}" for row in rows))
+    names = list(dict.fromkeys(map(row_name, rows)))
     rest = len(names) - ROWS_NAMED
     more = f" and {rest} more" if rest > 0 else ""
     return f"row{'s' * (len(names) > 1)} {', '.join(names[:ROWS_NAMED])}{more}"

@@ -113,25 +113,22 @@ class RewardSum:
             rollout: the responses.
             answers: of each source, about ``asked(rollout)``.
         """
-        total: torch.Tensor | None = None
+        shares: list[torch.Tensor] = []
         tokens: list[torch.Tensor] | None = None
         terms: dict[str, torch.Tensor] = {}
         for term in self._terms:
             own = [answers[self._places[id(source)]] for source in term.sources]
             if isinstance(own[0], list):
-                rewards = own[0]
-                before = tokens or [torch.zeros(len(each)) for each in rewards]
-                tokens = [
-                    sum_ + term.weight * each for sum_, each in zip(before, rewards, strict=True)
-                ]
-                terms[term.name] = torch.stack([each.sum() for each in rewards])
+                rewards = [term.weight * each for each in own[0]]
+                before = tokens or [torch.zeros_like(each) for each in rewards]
+                tokens = [a + b for a, b in zip(before, rewards, strict=True)]
+                terms[term.name] = torch.stack([each.sum() for each in own[0]])
                 continue
             known = [answer for answer in own if isinstance(answer, torch.Tensor)]
-            score = known[0] if self._alone else term.score(known)
-            terms[term.name] = self._relative(rollout, score)
-            share = term.weight * terms[term.name] if not self._alone else terms[term.name]
-            total = share if total is None else total + share
-        raw = torch.zeros(len(rollout)) if total is None else total
+            score = self._relative(rollout, known[0] if self._alone else term.score(known))
+            terms[term.name] = score
+            shares.append(term.weight * score)
+        raw = sum(shares[1:], shares[0]) if shares else torch.zeros(len(rollout))
         return Scores(raw, tokens, terms if len(terms) > 1 else {})
 
     def _relative(self, rollout: Rollout, scores: torch.Tensor) -> torch.Tensor:
