@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from support.tiny_online import rollout_of
 from support.written import write_dataset, write_rows
 
 from rlhf.config.rloo import RlooConfig
@@ -85,9 +87,6 @@ def test_a_function_of_a_file_is_given_messages_and_columns(project):
 
         def decode(self, ids, skip_special_tokens):
             return ""
-
-    import torch
-    from support.tiny_online import rollout_of
 
     made, config = stage("full")
     reward = build_reward(made, config, None, Tokenizer())

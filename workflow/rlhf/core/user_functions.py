@@ -67,7 +67,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
                 expected=f"a Python file that defines `{name}`",
                 hint="load it by itself, with this environment's python",
             ) from error
-    function = getattr(module, name, None)
+    function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(
             f"{path} defines no function `{name}`.",

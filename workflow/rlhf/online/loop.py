@@ -158,7 +158,9 @@ class OnlineTrainer:
         }
         finite.check_rows(parts, rollout.examples, self._place(update), self.advice)
         importance = mismatch.importance_weights(rollout, self.config.sampling.importance_cap)
-        tokens = found.tokens and torch.stack([each.sum() for each in found.tokens])
+        tokens = None
+        if found.tokens is not None:
+            tokens = torch.stack([each.sum() for each in found.tokens])
         return Experience(
             rollout, reference, raw_scores, scores, credit, importance, tokens, found.terms
         )

@@ -35,13 +35,13 @@ class Reward(Protocol):
         """Raw scores [n], one for each response."""
 
 
-class TokenReward(Protocol):
-    """What rewards the tokens of responses; see ``Reward``."""
+class Source(Protocol):
+    """What scores whole responses, as a ``Reward`` does, or rewards their tokens."""
 
     remote: bool
 
-    def __call__(self, rollout: Rollout) -> list[torch.Tensor]:
-        """Rewards n × [L_i] of the responses' tokens."""
+    def __call__(self, rollout: Rollout) -> torch.Tensor | list[torch.Tensor]:
+        """Scores [n], or rewards n × [L_i] of tokens."""
 
 
 class RewardModel:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from rlhf.online.rewards import Reward, TokenReward
+from rlhf.online.rewards import Reward, Source
 from rlhf.online.rollout import Rollout
 
 Combination = Literal["mean", "minimum", "uncertainty"]
@@ -44,7 +44,7 @@ class Term:
     """
 
     name: str
-    sources: Sequence[Reward | TokenReward]
+    sources: Sequence[Source]
     calibrations: Sequence[tuple[float, float]]
     weight: float = 1.0
     combine: Combination = "mean"

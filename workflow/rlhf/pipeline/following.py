@@ -22,7 +22,7 @@ def following(config: Config, section: str, name: str) -> list[tuple[str, str]]:
     found = [(section, name)]
     for parent, own in found:  # grows while it is read
         for other, row in RUNS.items():
-            keys = [key for key, target in row.parents.items() if target == parent]
+            keys = [key for key, target in row.parents.items() if row.start and target == parent]
             found += [
                 (other, run)
                 for run, entry in getattr(config, other).items()

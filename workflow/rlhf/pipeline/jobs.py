@@ -180,6 +180,7 @@ def images_id(config: Config, rule: Rule, name: str) -> str:
 def _folders_outside(config: Config, rule: Rule, name: str) -> Iterator[Path]:
     """Folders that a job reads outside of the working directory: an image would not see them."""
     row = RULES[rule]
+    read: list[Path | None]
     if row.online:
         read = [Path(file) for file in getattr(config, row.section)[name].function_files]
     elif row.fetches:

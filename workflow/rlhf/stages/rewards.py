@@ -16,7 +16,7 @@ from rlhf.data.rows import PromptsById
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.online.functions import Messages, RewardFunction
-from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel, TokenReward
+from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel, Source
 from rlhf.online.terms import RewardSum, Term
 from rlhf.online.verifiers import VERIFIERS
 from rlhf.stages.servers import client
@@ -71,7 +71,7 @@ def build_reward(stage: Stage, config: OnlineConfig, engine: Engine, tokenizer: 
     }
     terms = []
     for term in config.reward:
-        sources: list[Reward | TokenReward] = [models[name] for name in term.models]
+        sources: list[Source] = [models[name] for name in term.models]
         calibrations = [load_calibration(folders[name]) for name in term.models]
         if term.function is not None:
             sources = [_function(stage, term, tokenizer)]
@@ -100,7 +100,7 @@ def _function(stage: Stage, term: RewardTermConfig, tokenizer: Any) -> RewardFun
     function = VERIFIERS.get(term.function) or load_function(term.function, where)
 
     def decode(ids: torch.Tensor) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=True)
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
 
     return RewardFunction(
         function, term.function, term.columns, term.options, term.dense, decode,
