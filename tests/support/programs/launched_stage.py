@@ -47,8 +47,8 @@ def score_across_a_crash(identity: str) -> None:
     print("the same rewards", flush=True)
 
 
-def score_with_two(*artifacts: str) -> None:
-    """Score by two reward models, served and in this process; lose one server in between."""
+def score_with_two(lost: str, *artifacts: str) -> None:
+    """Score by two reward models, served and in this process; lose a server in between, or none."""
     from types import SimpleNamespace
 
     import torch
@@ -83,7 +83,8 @@ def score_with_two(*artifacts: str) -> None:
     served = [ServedRewardModel(each, 2) for each in clients]
     before = scores(served)
     torch.testing.assert_close(before, scores(local), rtol=1e-4, atol=1e-4)
-    kill_server()
+    for _ in range(int(lost)):
+        kill_server()
     assert torch.equal(scores(served), before)
     print("the same scores", flush=True)
 

@@ -243,6 +243,7 @@ def test_a_run_goes_on_to_the_same_weights(monkeypatch, tmp_path, mixture, scali
 
 
 def test_reference_scaling_is_by_the_first_rollout(tmp_path, mixture):
+    """Checklist 27"""
     settings = config(updates=2, rewards__scaling="reference", rewards__clip=None,
                       rewards__missing_eos_penalty=0.0)  # fmt: skip
     run = trainer(mixture, tmp_path, settings, RewardSum([Term("l", [LastToken()], [(0, 1)])]))
