@@ -39,16 +39,16 @@ def check_rewards(stage: Stage, config: OnlineConfig) -> None:
         IntegrityError: a function's file is not the one that the run was planned with.
         ConfigError: the prompts lack a column, or the datasets' own replies.
     """
-    found = {path: digest for file in config.function_files
+    present = {path: digest for file in config.function_files
              for path, digest in content_of(file).items()}  # fmt: skip
     planned: Mapping[str, str] = stage.config.get(FUNCTIONS, {})
-    changed = [path for path in {**found, **planned} if found.get(path) != planned.get(path)]
+    changed = [path for path in {**present, **planned} if present.get(path) != planned.get(path)]
     if changed:
         raise IntegrityError(
             "The file of a reward function is not the one that this run was planned with.",
             where=changed[0],
             expected=f"sha256 {planned.get(changed[0], 'of no file')[:12]}, "
-            f"found {found.get(changed[0], 'no such file')[:12]}",
+            f"found {present.get(changed[0], 'no such file')[:12]}",
             hint="run snakemake again: it begins the run anew with the file as it is",
         )
     for manifest in stage.inputs["data"]:
@@ -115,10 +115,10 @@ def _prompts(stage: Stage) -> dict[str, PromptsById]:
 def _messages(
     prompts: Mapping[str, PromptsById], rows: Sequence[Mapping[str, Any]]
 ) -> list[Messages]:
-    found = [prompts[row["dataset"]].find(row["id"]) for row in rows]
+    known = [prompts[row["dataset"]].find(row["id"]) for row in rows]
     return [
         [{"role": message.role, "content": message.content} for message in prompt.history]
-        for prompt in found
+        for prompt in known
     ]
 
 

@@ -59,15 +59,15 @@ class Keeping:
         columns = self._columns(record) if self._paths else None
         if self._paths and columns is None:
             return []
-        made: list[Row] = []
+        kept: list[Row] = []
         for row in rows:
             if isinstance(row, Prompt):
                 reply = self._reply_of(row, rows) if self._reply else None
                 if self._reply and reply is None:
                     return []
                 row = replace(row, columns=columns, reply=reply)
-            made.append(row)
-        return made
+            kept.append(row)
+        return kept
 
     def _columns(self, record: Mapping[str, Any] | None) -> str | None:
         """The columns as JSON, or None after reporting a fault."""
