@@ -63,15 +63,15 @@ def test_a_run_starts_from_a_base_model_or_a_run(run: tuple[str, str], artifact:
 def test_parents_are_those_of_a_run_or_of_the_run_it_evaluates(
     section: str, key: str, artifact: str
 ) -> None:
-    assert [parents.parent(config(), section, "local", key)] == manifests(artifact)
+    assert parents.parent(config(), section, "local", key) == manifests(artifact)
 
 
 def test_an_evaluation_may_have_a_reward_model_of_its_own() -> None:
     changed = config(
         reward__second={"sft": "chat", "data": {"demo": {}}}, evaluation__local__reward="second"
     )
-    assert [parents.parent(changed, "evaluation", "local", "reward")] == manifests("reward/second")
-    assert [parents.parent(changed, "ppo", "local", "reward")] == manifests("reward/helpful")
+    assert parents.parent(changed, "evaluation", "local", "reward") == manifests("reward/second")
+    assert parents.parent(changed, "ppo", "local", "reward") == manifests("reward/helpful")
     both = parents.reported(changed, "both", "reward")
     assert both == manifests("reward/helpful", "reward/second")
     assert ("evaluation", "local") in following(changed, "reward", "second")
