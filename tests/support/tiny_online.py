@@ -21,6 +21,7 @@ from rlhf.online.reference import Reference, ReferenceModel
 from rlhf.online.rewards import Reward, RewardModel
 from rlhf.online.rollout import Rollout
 from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
+from rlhf.online.terms import RewardSum
 from rlhf.runtime.options import EngineKind, EngineOptions, RunOptions
 from rlhf.training.engine.open import open_engine
 from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
@@ -114,7 +115,7 @@ def trainer(
     mixture: Mixture,
     state: Path,
     settings: PpoConfig | RlooConfig,
-    reward: Reward | None = None,
+    reward: Reward | RewardSum | None = None,
     reference: Reference | None = None,
     micro_batch_tokens: int = 48,
     model: Any = None,
@@ -139,14 +140,16 @@ def trainer(
     own: Sampler = ModelSampler(model, EOS, longest, temperature)
     if engine.sharded:
         own = ReplicaSampler(model, "policy.", EOS, longest, temperature)
+    reward = reward or RewardModel(judged, EOS, 64)
+    if not isinstance(reward, RewardSum):
+        reward = RewardSum.of(reward, CALIBRATION)
     learner = OnlineTrainer(
         algorithm,
         engine,
         sampler or own,
-        reward or RewardModel(judged, EOS, 64),
+        reward,
         reference or ReferenceModel(start, temperature, 64),
         PromptStream(mixture, settings.seed),
-        CALIBRATION,
         FakeTokenizer(),
         settings,
         RunOptions("ppo.x", state, {}, **options),

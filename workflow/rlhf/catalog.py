@@ -47,7 +47,7 @@ class Row:
         held_out: role of an input → view of which it needs held-out rows.
         trains: whether it trains: on several processes and nodes, saving a state to resume from.
         online: whether it samples while it trains, by updates and not by epochs.
-        servers: kind of a model server that it scores with → the key that names the model.
+        servers: kind of model server that it scores with → the key that names its models.
         checks_model: whether it is told all that the configuration asks of its model.
         fetches: whether it reads what lies outside of the project.
         image: kind of the image that it runs in.

@@ -7,10 +7,20 @@ from pathlib import Path
 import torch
 
 from rlhf.algorithms.ppo import whiten
-from rlhf.online.rewards import RunningScale
+from rlhf.online.functions import RewardFunction
+from rlhf.online.rewards import RewardModel, RunningScale
+from rlhf.online.terms import RewardSum, Term
 from rlhf.training import distributed
 from support.tiny_models import gradients, rank_main
-from support.tiny_online import config, prompts_in, rloo_config, trainer
+from support.tiny_online import (
+    CALIBRATION,
+    EOS,
+    config,
+    judge,
+    prompts_in,
+    rloo_config,
+    trainer,
+)
 
 LENGTHS = [3, 1, 8, 2, 5]  # an odd number: the ranks have different numbers of responses
 
@@ -43,6 +53,23 @@ def update_of(settings, folder: Path, state: Path) -> dict:
     }
 
 
+def several(folder: Path, state: Path) -> dict:
+    """A rollout that two reward models and a function score."""
+    models = [RewardModel(judge(seed), EOS, 64) for seed in (1, 5)]
+    lengths = RewardFunction(
+        lambda token_ids: [len(ids) for ids in token_ids], "lengths", [], {}, False,
+        decode=str, messages=list, where="reward",
+    )  # fmt: skip
+    reward = RewardSum(
+        [Term("both", models, [CALIBRATION] * 2, combine="uncertainty", coefficient=0.5),
+         Term("lengths", [lengths], [(0.0, 1.0)], weight=0.1)]
+    )  # fmt: skip
+    settings = rloo_config(responses_per_prompt=2, rewards__scaling="reference")
+    learner = trainer(prompts_in(folder / "prompts"), state, settings, reward)
+    experience = learner.experience(0, learner.roll_out(0))
+    return {"scores": experience.scores.tolist(), "figures": learner._measure(experience)}
+
+
 def sharded(folder: Path, state: Path) -> dict:
     """Two updates of a policy with a critic, spread over the ranks; whole in one process."""
     kind = "fsdp" if distributed.world_size() > 1 else "replicated"
@@ -73,6 +100,7 @@ def work(folder: Path, state: Path) -> dict:
         "anyone": [distributed.anyone(distributed.rank() == 1), distributed.anyone(False)],
         "rloo": update_of(rloo_config(responses_per_prompt=2), folder, state / "rloo"),
         "ppo": update_of(config(responses_per_prompt=2), folder, state / "ppo"),
+        "several": several(folder, state / "several"),
         "sharded": sharded(folder, state / "fsdp"),
         "rollouts": [
             {"sequences": one.rollout.sequences, "advantages": one.credit.advantages}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from support.bad_inputs import GOOD
 from support.read_rows import bot, counted, gpt, human, said, system, user
 
 from rlhf.data.formats.source import FORMATS, class_of, load
+from rlhf.data.rows import view_of
 from rlhf.errors import ConfigError, DataError
 
 
@@ -77,9 +79,11 @@ class TestColumnsByPath:
             path = tmp_path / "rows.parquet"
             pq.write_table(pa.Table.from_pylist([{"x": [row], "other": 1}]), path)
             inner = load(name, path, {**paths, **more})
-            assert [*inner.conversations, *inner.preferences, *inner.prompts] == sorted(
-                rows, key=lambda one: ["Conversation", "Preference", "Prompt"].index(
-                    type(one).__name__))  # fmt: skip
+            views = [inner.conversations, inner.preferences, inner.feedbacks, inner.prompts]
+            order = ["conversation", "preference", "feedback", "prompt"]
+            assert list(itertools.chain(*views)) == sorted(
+                rows, key=lambda one: order.index(view_of(one))
+            )
             return
         found, inside = read(name, {"x": [row]}, **paths, **more)
         assert inside == rows

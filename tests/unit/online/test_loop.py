@@ -85,7 +85,11 @@ def test_rows_in_one_sequence_are_trained_on_as_padded_ones(monkeypatch, tmp_pat
     for packs in (False, True):
         settings = config(value__kind=kind, minibatch_size=4, epochs=2)
         one = trainer(mixture, tmp_path / str(packs), settings)
-        models = [*backbones(one.actor), one.scoring.reward._model, one.scoring.reference._model]
+        models = [
+            *backbones(one.actor),
+            one.scoring.reward.sources[0]._model,
+            one.scoring.reference._model,
+        ]
         for model in models:
             model.attend("sdpa", packs)
         steps.clear()

@@ -55,6 +55,19 @@ def test_the_running_std_counts_all_ranks(found):
     assert first["scale"] == second["scale"]
 
 
+def test_several_rewards_are_those_of_one_process(found):
+    ranks, alone, _ = found
+    scores = [one["several"]["scores"] for one in ranks]
+    assert [len(part) for part in scores] == [4, 4]
+    assert sorted(scores[0] + scores[1]) == pytest.approx(
+        sorted(alone["several"]["scores"]), rel=1e-4, abs=1e-5
+    )
+    figures = [one["several"]["figures"] for one in (*ranks, alone)]
+    assert figures[0] == figures[1]
+    assert figures[0] == pytest.approx(figures[2], rel=1e-4, abs=1e-5)
+    assert figures[0]["reward_lengths"] == figures[0]["response_length"]
+
+
 def test_ranks_end_with_equal_parameters(found):
     """Checklist 36"""
     (first, second), _, folder = found

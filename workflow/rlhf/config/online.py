@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
 from rlhf.config.mixture import DuplicatesConfig, Shares
+from rlhf.config.reward_terms import RewardTerms
 from rlhf.config.training import EMA, PRECISION, EmaConfig, OptimizerConfig, Precision
 
 SamplerKind = Literal["loop", "cached", "vllm"]
+FUNCTIONS = "functions"  # of a slice: file of a reward function → digest
 
 
 class SamplingConfig(Strict):
@@ -79,10 +82,19 @@ class KlConfig(Strict):
 class RewardShapingConfig(Strict):
     """What becomes of the reward model's score, in this order: calibrate, scale, clip, penalty."""
 
-    scaling: Literal["none", "running"] = key(
-        "none", about="`running` divides by the running std of the scores (no mean subtraction)"
+    relative_to: Literal["none", "reply"] = key(
+        "none",
+        about="`reply`: the score of the dataset's own reply to the prompt is subtracted; the "
+        "dataset needs `options.keep_reply`",
     )
-    clip: float = key(5.0, gt=0, about="scores are clipped to ± this", source="DeepSpeed-Chat")
+    scaling: Literal["none", "running", "reference"] = key(
+        "none",
+        about="`running` divides by the running std of the scores (no mean subtraction), "
+        "`reference` by the std of the first rollout's",
+    )
+    clip: float | None = key(
+        5.0, gt=0, about="scores are clipped to ± this; null: they are not", source="DeepSpeed-Chat"
+    )
     missing_eos_penalty: float = key(
         1.0, ge=0, about="subtracted from the score of a response that never ended"
     )
@@ -92,7 +104,10 @@ class OnlineConfig(Strict):
     """One run of an on-policy method."""
 
     sft: str = key(about="name of the SFT run: initial policy and reference", pattern=NAME_PATTERN)
-    reward: str = key(about="name of the reward model", pattern=NAME_PATTERN)
+    reward: RewardTerms = key(
+        about="name of the reward model; or a term of its own (an ensemble, a function), or a list "
+        "of them, whose weighted scores are added up: see docs/rewards.md"
+    )
     data: Shares = key(about="dataset name → share of its prompts", min_length=1)
     duplicates: DuplicatesConfig = key(
         DuplicatesConfig(), about="repeated prompts, within the datasets and between them"
@@ -129,6 +144,30 @@ class OnlineConfig(Strict):
     def learning_rates(self) -> dict[str, float]:
         """Key → the peak learning rate that it is."""
         return {"optimizer.learning_rate": self.optimizer.learning_rate}
+
+    @classmethod
+    def from_slice(cls, values: Mapping[str, Any]) -> Self:
+        """See ``Strict``; the digests of the functions' files are no keys of a run."""
+        return super().from_slice({name: values[name] for name in values if name != FUNCTIONS})
+
+    @property
+    def function_files(self) -> list[str]:
+        """Files that functions of the reward are in."""
+        return list(dict.fromkeys(filter(None, (term.file for term in self.reward))))
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the datasets' rows that functions of the reward are given."""
+        return list(dict.fromkeys(column for term in self.reward for column in term.columns))
+
+    @model_validator(mode="after")
+    def _dense_rewards_are_absolute(self) -> Self:
+        if self.rewards.relative_to == "reply" and any(term.dense for term in self.reward):
+            raise ValueError(
+                "rewards.relative_to: a dense term has no score of a whole reply to subtract; "
+                "write none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
@@ -49,6 +49,8 @@ class Experience:
         scores: [n], calibrated, scaled, clipped, less the penalty for a missing EOS.
         credit: advantages and returns.
         importance: n × [L_i], weights of the tokens in the policy's loss.
+        token_rewards: [n], sums of the rewards that tokens have besides, or None.
+        terms: name → [n], what each term of the reward says; empty if there is but one.
     """
 
     rollout: Rollout
@@ -57,6 +59,8 @@ class Experience:
     scores: torch.Tensor
     credit: Credit
     importance: list[torch.Tensor]
+    token_rewards: torch.Tensor | None = None
+    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from rlhf.online.kl import kl_estimate
 from rlhf.online.minibatches import micro_batches_by_prompt, minibatches, places_of
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import Reference
-from rlhf.online.rewards import Reward, RewardShaping
+from rlhf.online.rewards import RewardShaping
 from rlhf.online.rollout import Rollout
 from rlhf.online.sampler import Noise, Sampler
 from rlhf.online.scoring import Scoring
+from rlhf.online.terms import RewardSum
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
@@ -51,7 +52,6 @@ class OnlineTrainer:
         reward: scores responses.
         reference: what the KL penalty holds the policy to.
         prompts: the prompts.
-        calibration: mean and std of the raw scores on demonstrations.
         tokenizer: for texts in the samples file.
         config: the run's configuration.
         options: saving, naming.
@@ -66,10 +66,9 @@ class OnlineTrainer:
         algorithm: Algorithm,
         engine: Engine,
         sampler: Sampler,
-        reward: Reward,
+        reward: RewardSum,
         reference: Reference,
         prompts: PromptStream,
-        calibration: tuple[float, float],
         tokenizer: Any,
         config: OnlineConfig,
         options: RunOptions,
@@ -78,7 +77,7 @@ class OnlineTrainer:
         seed_everything(config.seed)
         self.algorithm, self.engine, self.sampler = algorithm, engine, sampler
         self.scoring = Scoring(reward, reference)
-        self.prompts, self.shaping = prompts, RewardShaping(config, calibration)
+        self.prompts, self.shaping = prompts, RewardShaping(config, reward.calibration)
         self.tokenizer, self.config = tokenizer, config
         self.micro_batch_tokens = micro_batch_tokens
         self.name = options.name
@@ -147,8 +146,9 @@ class OnlineTrainer:
     def experience(self, update: int, rollout: Rollout) -> Experience:
         """Scores, rewards and advantages of a rollout."""
         with self.run.performance.phase("scoring"):
-            raw_scores, reference = self.scoring.finish(rollout)
-        scores, rewards = self.shaping(raw_scores, rollout, reference)
+            found, reference = self.scoring.finish(rollout)
+        raw_scores = found.raw
+        scores, rewards = self.shaping(raw_scores, rollout, reference, found.tokens)
         credit = self.algorithm.advantages(rollout, rewards)
         # The raw scores too: clipping would let an infinite one pass as a large one.
         parts: dict[str, Iterable[torch.Tensor]] = {
@@ -163,7 +163,12 @@ class OnlineTrainer:
         }
         finite.check_rows(parts, rollout.examples, self._place(update), self.advice)
         importance = mismatch.importance_weights(rollout, self.config.sampling.importance_cap)
-        return Experience(rollout, reference, raw_scores, scores, credit, importance)
+        tokens = None
+        if found.tokens is not None:
+            tokens = torch.stack([each.sum() for each in found.tokens])
+        return Experience(
+            rollout, reference, raw_scores, scores, credit, importance, tokens, found.terms
+        )
 
     def optimise(self, update: int, experience: Experience) -> dict[str, float]:
         """Several passes of minibatches over one rollout; means of their measures."""
@@ -316,15 +321,17 @@ class OnlineTrainer:
         pairs = zip(rollout.logprobs, reference, strict=True)
         kl = sum(float(kl_estimate(policy, ref).sum()) for policy, ref in pairs)
         sums = Sums()
+        rewards = self._rewards(experience, experience.raw_scores)
         sums.add(
             {
-                "reward": self.shaping.calibrated(experience.raw_scores).sum(),
+                "reward": rewards.sum(),
                 "raw_score": experience.raw_scores.sum(),
                 "shaped_score": experience.scores.sum(),
                 "kl": kl,
                 "response_length": sum(map(len, rollout.logprobs)),
                 "eos_rate": rollout.ended.sum(),
             }
+            | {f"reward_{name}": scores.sum() for name, scores in experience.terms.items()}
         )
         tokens = sum(map(len, rollout.sequences))
         episodes, tokens = map(int, distributed.total([len(rollout), tokens]))
@@ -341,9 +348,15 @@ class OnlineTrainer:
             record |= mismatch.measure(rollout, experience.importance, cap)
         return record
 
+    def _rewards(self, experience: Experience, raw_scores: torch.Tensor) -> torch.Tensor:
+        """Calibrated rewards [n] of whole responses, with those of their tokens."""
+        calibrated = self.shaping.calibrated(raw_scores)
+        tokens = experience.token_rewards
+        return calibrated if tokens is None else calibrated + tokens
+
     def _keep_samples(self, update: int, experience: Experience) -> None:
         rollout = experience.rollout
-        rewards = self.shaping.calibrated(experience.raw_scores.double())  # [n]
+        rewards = self._rewards(experience, experience.raw_scores.double())  # [n]
         for i in range(min(SAMPLES_KEPT, len(rollout))):
             response = rollout.sequences[i][rollout.starts[i] :]
             self.run.sample(

@@ -7,22 +7,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from rlhf.online.reference import Reference
-from rlhf.online.rewards import Reward
 from rlhf.online.rollout import Rollout
+from rlhf.online.terms import Answer, RewardSum, Scores
 
 
 class Scoring:
     """Asks servers in threads, so that this process computes old log probabilities meanwhile.
 
     Args:
-        reward: scores responses.
+        reward: scores responses, by sources of which some may be servers.
         reference: what the KL penalty holds the policy to.
     """
 
-    def __init__(self, reward: Reward, reference: Reference) -> None:
+    def __init__(self, reward: RewardSum, reference: Reference) -> None:
         self.reward, self.reference = reward, reference
-        self._pool = ThreadPoolExecutor(2)
-        self._scores: Future[torch.Tensor] | None = None
+        self._remote = [source for source in reward.sources if source.remote]
+        self._pool = ThreadPoolExecutor(1 + max(1, len(self._remote)))
+        self._answers: dict[int, Future[Answer]] = {}
         self._logprobs: Future[list[torch.Tensor]] | None = None
 
     def begin(self, rollout: Rollout) -> None:
@@ -31,27 +32,28 @@ class Scoring:
         Args:
             rollout: the responses; it need not have log probabilities yet.
         """
-        if self.reward.remote:
-            self._scores = self._pool.submit(self.reward, rollout)
+        asked = self.reward.asked(rollout)
+        for source in self._remote:
+            self._answers[id(source)] = self._pool.submit(source, asked)
         if self.reference.remote:
             self._logprobs = self._pool.submit(self.reference.logprobs, rollout)
 
-    def finish(self, rollout: Rollout) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Raw scores [n] and log π_ref n × [L_i].
+    def finish(self, rollout: Rollout) -> tuple[Scores, list[torch.Tensor]]:
+        """Scores and log π_ref n × [L_i].
 
         Args:
             rollout: the one that ``begin`` was given, with its log probabilities.
 
         Raises:
-            RlhfError: what a server's client raised.
+            RlhfError: what a server's client or a function raised.
         """
-        scores = None if self._scores else self.reward(rollout)
+        asked = self.reward.asked(rollout)
+        local = {id(source): source(asked) for source in self.reward.sources if not source.remote}
         logprobs = None if self._logprobs else self.reference.logprobs(rollout)
-        if self._scores:
-            scores = self._scores.result()
+        answers = local | {source: answer.result() for source, answer in self._answers.items()}
         if self._logprobs:
             logprobs = self._logprobs.result()
-        self._scores = self._logprobs = None
-        assert scores is not None
+        self._answers, self._logprobs = {}, None
         assert logprobs is not None
-        return scores, logprobs
+        ordered = [answers[id(source)] for source in self.reward.sources]
+        return self.reward.add_up(rollout, ordered), logprobs

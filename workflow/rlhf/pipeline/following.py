@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf.catalog import RUNS, SECTIONS
+from rlhf.config.base import named
 from rlhf.config.schema import Config
 
 TRAIN = "train"
@@ -21,11 +22,11 @@ def following(config: Config, section: str, name: str) -> list[tuple[str, str]]:
     found = [(section, name)]
     for parent, own in found:  # grows while it is read
         for other, row in RUNS.items():
-            keys = [key for key, target in row.parents.items() if target == parent]
+            keys = [key for key, target in row.parents.items() if row.start and target == parent]
             found += [
                 (other, run)
                 for run, entry in getattr(config, other).items()
-                if any(getattr(entry, key) == own for key in keys) and (other, run) not in found
+                if any(own in named(entry, key) for key in keys) and (other, run) not in found
             ]
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlhf.catalog import DRAWING, ONLINE, VIEWS
+from rlhf.config.base import named
 from rlhf.config.schema import Config
 from rlhf.provenance.facts import SAMPLING, SCORES
 
@@ -62,7 +63,7 @@ def longest_scored(config: Config, kind: str, name: str) -> int:
             run.sampling.max_new_tokens
             for section, row in ONLINE.items()
             for run in getattr(config, section).values()
-            if kind in row.servers and getattr(run, row.servers[kind]) == name
+            if kind in row.servers and name in named(run, row.servers[kind])
         ),
         default=0,
     )
@@ -87,7 +88,6 @@ def _responses(config: Config, model: str) -> Iterator[tuple[str, int]]:
 
 
 def _samples_or_scores(config: Config, section: str, name: str) -> set[str]:
-    """Base models of a run's policy and of its reward model."""
-    reward = config.parent(section, name, "reward")
-    scoring = {config.base_model(*reward)} if reward else set()
+    """Base models of a run's policy and of its reward models."""
+    scoring = {config.base_model(*reward) for reward in config.parents(section, name, "reward")}
     return {config.base_model(section, name)} | scoring

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from rlhf import paths
 from rlhf.catalog import ONLINE, RUNS, SECTIONS, STORES
+from rlhf.config.base import named
+from rlhf.config.cluster import served_models
 from rlhf.config.schema import Config
 from rlhf.pipeline.following import SETS, TRAIN, following, rows_needed
 from rlhf.provenance.manifest import MANIFEST
@@ -43,17 +46,17 @@ def base(config: Config, section: str, name: str) -> str:
 def parent(config: Config, section: str, name: str, key: str) -> list[str]:
     """What a run names under a key, or else what the run that it starts from names there.
 
-    Nothing if neither does, nor what that starts from: ORPO may start from a base model.
+    Several, if an on-policy run names several reward models; nothing if neither names one, nor
+    what that starts from: ORPO may start from a base model.
     """
-    found = config.parent(section, name, key)
-    return [manifest(*found)] if found else []
+    return [manifest(*found) for found in config.parents(section, name, key)]
 
 
 def bases(config: Config, section: str, name: str) -> list[str]:
     """What the models that a run reads stand on, where adapters were published alone."""
     keys = dict.fromkeys(key for row in ONLINE.values() for key in row.servers.values())
-    found = (config.parent(section, name, key) for key in keys)  # what scores, or is compared with
-    read = [config.start(section, name), *filter(None, found)]
+    found = [config.parents(section, name, key) for key in keys]  # what scores, or is compared with
+    read = [config.start(section, name), *chain.from_iterable(found)]
     return _manifests(paths.artifact(*base) for one in read for base in _beneath(config, *one))
 
 
@@ -98,10 +101,9 @@ def duplicates(config: Config, section: str, name: str) -> list[str]:
 
 def stores(config: Config, section: str, name: str) -> list[str]:
     """The model stores that serve a run; none when it scores in-process."""
-    run, servers = getattr(config, section)[name], SECTIONS[section].servers
-    if run.scoring == "local":
-        return []
-    return _manifests(paths.store(kind, getattr(run, key)) for kind, key in servers.items())
+    return _manifests(
+        paths.store(*model) for model in served_models(config, section, name).values()
+    )
 
 
 def stored(kind: str, name: str) -> str:
@@ -144,8 +146,9 @@ def reported(config: Config, name: str, section: str) -> list[str]:
         runs = [("evaluation", evaluation), policy]
         for own, run in (policy, runs[0]):
             entry = getattr(config, own)[run]
-            runs += [(target, getattr(entry, key)) for key, target in SECTIONS[own].parents.items()]
-        found += [paths.artifact(*run) for run in runs if run[0] == section and run[1]]
+            for key, target in SECTIONS[own].parents.items():
+                runs += [(target, named_run) for named_run in named(entry, key)]
+        found += [paths.artifact(*run) for run in runs if run[0] == section]
     return _manifests(found)
 
 

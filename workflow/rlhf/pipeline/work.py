@@ -204,20 +204,21 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
         return replace(common, longest=longest, rows=run.global_batch_size)
-    judge = model_of(config, "reward", run.reward, scored=True)
+    rewards = [model_of(config, *each, scored=True)
+               for each in config.parents(row.section, name, "reward")]  # fmt: skip
     value = getattr(run, "value", None)
     critic: tuple[Model, ...] = ()
     if value and value.kind == "critic":
-        whole = replace(judge, frozen_layers=run.freeze_layers, narrow=kept)
+        whole = replace(rewards[0], frozen_layers=run.freeze_layers, narrow=kept)
         critic = (
             replace(
                 _adapted(whole, run.adapter if value.adapter else None),
                 narrow_moments=policy.narrow_moments,
             ),
         )
-    judge, reference = (
+    *rewards, reference = (
         replace(model, narrow=narrow, trains=False)
-        for model in (judge, model_of(config, row.section, name))
+        for model in (*rewards, model_of(config, row.section, name))
     )
     together = layout.gpus and not layout.server_gpus
     columns = views.prompt.max_length + run.sampling.max_new_tokens
@@ -225,8 +226,10 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
     return replace(
         common,
         trained=(policy, *critic),
-        scoring=() if layout.servers else (judge,) if run.adapter else (judge, reference),
-        served=((judge, width), (reference, width)) if layout.servers and together else (),
+        scoring=() if layout.servers else (*rewards, *(() if run.adapter else (reference,))),
+        served=tuple((model, width) for model in (*rewards, reference))
+        if layout.servers and together
+        else (),
         sampler=SAMPLER_SHARE if layout.samplers and together else 0.0,
         sampled=None if layout.samplers else (run.rollout_batch_size, columns),
         longest=columns,

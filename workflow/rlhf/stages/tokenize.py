@@ -54,11 +54,13 @@ def run(stage: Stage) -> None:
     facts = tokenizer_facts(tokenizer)
     _check_facts(facts, stage.input("model"))
     _check_context(stage, limits)
-    rows, features = stage.folder("data") / "rows", features_of(limits.view, joining is not None)
+    rows = stage.folder("data") / "rows"
+    file = RowsFile(rows, limits.view)
+    features = features_of(limits.view, file.kept, joining is not None)
     compared = not is_of_package(tokenizer)
     encoder = Encoder(tokenizer, stage.folder("model").name, compared)
     work = Tokenizing(encoder, limits, features.arrow_schema, rows, joining)
-    groups = RowsFile(rows, limits.view).groups
+    groups = file.groups
     processes = min(int(os.environ.get("OMP_NUM_THREADS", "1")), groups // GROUPS_A_PROCESS)
     with (
         atomic_directory(stage.outputs["data"], guard=fence.check) as folder,

@@ -14,6 +14,7 @@ from rlhf.models.reward import load_critic
 from rlhf.models.roots import ActorCritic, Critic, ValueHead
 from rlhf.provenance.bases import ADAPTER
 from rlhf.stages import online
+from rlhf.stages.rewards import reward_folders
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import adapt, publish_weights
 from rlhf.training.attention import attention_facts
@@ -27,7 +28,8 @@ def run(stage: Stage) -> None:
     value: Critic | ValueHead
     adapter = config.adapter if config.value.adapter else None
     if config.value.kind == "critic":
-        value = load_critic(stage.folder("reward") / "model", dtype="auto")
+        first, *_ = reward_folders(stage)
+        value = load_critic(first, dtype="auto")
         value.freeze(config.freeze_layers)
         adapt(stage, value, adapter, config.seed, config.precision, number=1)
         value.compute_in(config.precision)

@@ -79,7 +79,7 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, Any]:
     Raises:
         IntegrityError: two inputs were made with different tokenizers or templates.
     """
-    manifests = [path for role in roles for path in stage.inputs[role]]
+    manifests = [path for role in roles for path in stage.inputs.get(role, [])]
     facts = {path: read_manifest(path)["facts"] for path in manifests}
     first = manifests[0]
     for path in manifests[1:]:
