@@ -11,7 +11,10 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.grpo import GrpoConfig
+from rlhf.config.online import OnlineConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.config.sft import SftConfig
@@ -22,7 +25,10 @@ SECTIONS = {
     "DPO": DpoConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
+    "GRPO": GrpoConfig,
+    "REINFORCE++": ReinforceConfig,
 }
+SHARED = "On-policy methods"
 RUNS = ("model", "sft", "reward", "data", "duplicates")  # what a run is made of, not how it learns
 
 
@@ -59,6 +65,8 @@ def test_options(section):
         if name.partition(".")[0] not in RUNS
     }
     shared = documented("What all of them share")
+    if issubclass(SECTIONS[section], OnlineConfig):
+        shared |= documented(SHARED)
     assert shared | documented(section) == expected
 
 

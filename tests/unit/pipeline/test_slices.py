@@ -22,10 +22,15 @@ ARTIFACTS = {
     "train_dpo": ["direct"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
+    "train_grpo": ["groups"],
+    "train_reinforce": ["groups"],
     "evaluate": ["final"],
     "report": ["final"],
 }
-GROUPS = {"rloo": {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}}
+GROUPS = {
+    section: {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}
+    for section in ("rloo", "grpo", "reinforce")
+}
 DIRECT = {"dpo": {"direct": {"sft": "chat", "data": {"demo": {}}}}}
 STORES = {"export_store reward helpful", "export_store reference chat"}
 

@@ -17,7 +17,7 @@ STAGES = sorted(
 )
 SECTIONS = {
     *("models", "data", "tokenization", "sft", "reward", "store", "ppo", "evaluation", "report"),
-    *("dpo", "rloo", "cluster", "runtime"),
+    *("dpo", "rloo", "grpo", "reinforce", "cluster", "runtime"),
 }
 
 

@@ -22,16 +22,19 @@ class Scoring:
     def __init__(self, reward: Reward, reference: Reference) -> None:
         self.reward, self.reference = reward, reference
         self._pool = ThreadPoolExecutor(2)
+        self._known: torch.Tensor | None = None
         self._scores: Future[torch.Tensor] | None = None
         self._logprobs: Future[list[torch.Tensor]] | None = None
 
-    def begin(self, rollout: Rollout) -> None:
+    def begin(self, rollout: Rollout, scores: torch.Tensor | None = None) -> None:
         """Ask the servers, if there are any.
 
         Args:
             rollout: the responses; it need not have log probabilities yet.
+            scores: [n], raw scores, where they are known already.
         """
-        if self.reward.remote:
+        self._known = scores
+        if self.reward.remote and scores is None:
             self._scores = self._pool.submit(self.reward, rollout)
         if self.reference.remote:
             self._logprobs = self._pool.submit(self.reference.logprobs, rollout)
@@ -45,13 +48,15 @@ class Scoring:
         Raises:
             RlhfError: what a server's client raised.
         """
-        scores = None if self._scores else self.reward(rollout)
+        scores = self._known
+        if scores is None and not self._scores:
+            scores = self.reward(rollout)
         logprobs = None if self._logprobs else self.reference.logprobs(rollout)
         if self._scores:
             scores = self._scores.result()
         if self._logprobs:
             logprobs = self._logprobs.result()
-        self._scores = self._logprobs = None
+        self._known = self._scores = self._logprobs = None
         assert scores is not None
         assert logprobs is not None
         return scores, logprobs
