@@ -44,7 +44,7 @@ def test_grpo(normalize):
 
 
 def test_a_group_of_equal_rewards_has_no_advantage():
-    """Rounding is no difference: divided by its own size it would be as large as any."""
+    """Checklist 46"""
     equal = torch.tensor([0.3, 0.3 + 3e-8, 0.3, 1.0, 1.0, 2.0])
     assert equal[0] != equal[1]
     for by_std in (True, False):

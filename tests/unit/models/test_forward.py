@@ -74,6 +74,22 @@ def test_token_logprobs_are_log_softmax(monkeypatch, temperature, bias, kept, ch
     assert len(calls) == chunks * (1 if kept else 2), "the other path ran"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_certain_token_has_a_finite_entropy_gradient(monkeypatch, kept):
+    """Probabilities of 0, whose logarithms are infinite, count nothing."""
+    monkeypatch.setattr(module, "KEEP_ELEMENTS", ROWS * VOCABULARY if kept else 0)
+    head = make_head(False)
+    with torch.no_grad():
+        head.weight.mul_(1e4)
+    hidden = torch.randn(ROWS, WIDTH, requires_grad=True)
+    targets = torch.zeros(ROWS, dtype=torch.long)
+    _, entropy = token_logprobs(head, hidden, targets, with_entropy=True, entropy_gradient=True)
+    entropy.sum().backward()
+    assert float(entropy.detach().min()) == 0
+    assert torch.isfinite(hidden.grad).all()
+    assert torch.isfinite(head.weight.grad).all()
+
+
 def test_entropy_changes_nothing_else():
     head = make_head(False)
     alone = everything(head, 0.9, lambda h, t, τ: token_logprobs(head, h, t, τ, False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from support.tiny_online import Parity, grpo_config, save_prompts, trainer
 
+from rlhf.errors import NumericsError
 from rlhf.online.prompts import PromptStream
 from rlhf.runtime.deadline import Saved
 from rlhf.training.engine.replicated import Replicated
@@ -32,6 +34,7 @@ def spreads(experience):
 
 
 def test_equal_groups_are_replaced_by_the_next_prompts(prompts, tmp_path):
+    """Checklist 46"""
     plain = trainer(prompts, tmp_path / "plain", settings(dynamic_sampling__max_rounds=1), Parity())
     before = plain.experience(0, plain.roll_out(0))
     assert before.rollout.replaced is None
@@ -79,6 +82,19 @@ def test_when_rounds_are_used_up_equal_groups_stay(prompts, tmp_path):
     (other,) = plain.train().journals["metrics"].records()
     assert record["tokens"] > 2 * other["tokens"], "what was sampled in vain is counted"
     assert record["policy_loss"] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_that_is_no_number_ends_the_run(prompts, tmp_path, value):
+    """It is not replaced: nobody would know."""
+
+    class Broken(Parity):
+        def __call__(self, rollout):
+            return super().__call__(rollout) * 0 + value
+
+    one = trainer(prompts, tmp_path, settings(), Broken())
+    with pytest.raises(NumericsError, match="reward model's scores"):
+        one.experience(0, one.roll_out(0))
 
 
 def test_penalties_are_a_difference(prompts, tmp_path):
