@@ -122,14 +122,13 @@ class OnlineTrainer:
     def roll_out(self, update: int) -> Rollout:
         """Sample k responses to each of this rank's prompts; old log probabilities and values."""
         config, k = self.config, self.config.responses_per_prompt
-        prompts, scores = config.rollout_batch_size // k, None
-        most = config.dynamic_sampling.max_rounds
-        if most > 1:
-            rollout, scores = draw_groups(
-                partial(self._draw, update), self._score, prompts, k, most
-            )
+        prompts, rounds = config.rollout_batch_size // k, config.dynamic_sampling.max_rounds
+        draw = partial(self._draw, update)
+        scores: torch.Tensor | None = None
+        if rounds > 1:
+            rollout, scores = draw_groups(draw, self._score, prompts, k, rounds)
         else:
-            rollout = self._draw(update, range(prompts))
+            rollout = draw(range(prompts))
         self.scoring.begin(rollout, scores)
         with self.run.performance.phase("old_logprobs"):
             logprobs, values = self._evaluate(
