@@ -36,7 +36,11 @@ def settings() -> dict:
 
 def dynamic(**changes):
     """A GRPO run with every option, in which groups are replaced."""
-    values = {"responses_per_prompt": 2, "dynamic_sampling__max_rounds": 6, "overlong__buffer": 4}
+    values = {
+        "responses_per_prompt": 2,
+        "dynamic_sampling__max_rounds": 6,
+        "rewards__missing_eos_penalty": 0.0,
+    }
     return grpo_config(**EVERY_OPTION | values | changes)
 
 
@@ -56,7 +60,7 @@ def update_of(settings, folder: Path, state: Path) -> dict:
         "advantages": experience.credit.advantages,
         "measures": measures,
         "gradients": gradients(learner.actor),
-        "replaced": experience.rollout.replaced,
+        "replaced": tuple(experience.rollout.replaced or ()),
     }
 
 

@@ -69,7 +69,7 @@ def test_equal_groups_are_replaced_by_the_next_prompts(prompts, tmp_path):
 
 
 def test_when_rounds_are_used_up_equal_groups_stay(prompts, tmp_path):
-    one = trainer(prompts, tmp_path, settings(dynamic_sampling__max_rounds=3, updates=1),
+    one = trainer(prompts, tmp_path / "equal", settings(dynamic_sampling__max_rounds=3, updates=1),
                   Parity(constant=True))  # fmt: skip
     (record,) = one.train().journals["metrics"].records()
     assert record["sampling_rounds"] == 3
