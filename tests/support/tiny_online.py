@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 
+from rlhf.algorithms.grpo import Grpo
 from rlhf.algorithms.ppo import Ppo
+from rlhf.algorithms.reinforce import Reinforce
 from rlhf.algorithms.rloo import Rloo
+from rlhf.config.grpo import GrpoConfig
+from rlhf.config.online import OnlineConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.data.mixture import Mixture
 from rlhf.models.backbone import Backbone
@@ -49,6 +54,62 @@ def config(**changes: Any) -> PpoConfig:
 def rloo_config(**changes: Any) -> RlooConfig:
     """An RLOO run."""
     return RlooConfig.model_validate(_values({}, changes))
+
+
+def grpo_config(**changes: Any) -> GrpoConfig:
+    """A GRPO run."""
+    return GrpoConfig.model_validate(_values({"responses_per_prompt": 4}, changes))
+
+
+def reinforce_config(**changes: Any) -> ReinforceConfig:
+    """A REINFORCE++ run."""
+    return ReinforceConfig.model_validate(_values({}, changes))
+
+
+# Every option of the policy's loss at once; EVERY_OPTION's numbers make each of them act.
+EVERY_OPTION = {
+    "clip": 0.1,
+    "loss__clip_high": 0.3,
+    "loss__dual_clip": 1.3,
+    "loss__ratio": "sequence",
+    "loss__aggregate": "response",
+    "loss__entropy_coefficient": 0.05,
+    "kl__where": "loss",
+    "kl__estimator": "k3",
+    "overlong__mask": True,
+}
+
+
+class Parity:
+    """A reward function: whether the first token of a response is odd; or always 1.
+
+    Args:
+        constant: whether it is always 1.
+        beside: another reward that is asked too, for nothing but its work.
+    """
+
+    remote = False
+
+    def __init__(self, constant: bool = False, beside: Reward | None = None) -> None:
+        self.constant, self.beside = constant, beside
+        self.scored: list[str] = []
+
+    def __call__(self, rollout: Rollout) -> torch.Tensor:
+        if self.beside:
+            self.beside(rollout)
+        self.scored += [example["id"] for example in rollout.examples]
+        firsts = zip(rollout.sequences, rollout.starts, strict=True)
+        scores = [1.0 if self.constant else float(ids[at] % 2) for ids, at in firsts]
+        mean, std = CALIBRATION
+        return torch.tensor(scores) * std + mean
+
+
+ALGORITHMS: dict[type[OnlineConfig], Any] = {
+    PpoConfig: Ppo,
+    RlooConfig: Rloo,
+    GrpoConfig: Grpo,
+    ReinforceConfig: Reinforce,
+}
 
 
 def _values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +175,7 @@ def rollout_of(
 def trainer(
     mixture: Mixture,
     state: Path,
-    settings: PpoConfig | RlooConfig,
+    settings: OnlineConfig,
     reward: Reward | RewardSum | None = None,
     reference: Reference | None = None,
     micro_batch_tokens: int = 48,
@@ -125,11 +186,11 @@ def trainer(
 ) -> OnlineTrainer:
     model, judged = model or policy(), judge()
     start, temperature = copy.deepcopy(model), settings.sampling.temperature
-    algorithm, actor = Rloo(settings), Actor(model, temperature)
+    algorithm, actor = ALGORITHMS[type(settings)](settings), Actor(model, temperature)
     rates = {"policy.": settings.optimizer.learning_rate}
     if isinstance(settings, PpoConfig):
         value = critic() if settings.value.kind == "critic" else ValueHead(model.width)
-        algorithm, actor = Ppo(settings), ActorCritic(model, value, temperature)
+        actor = ActorCritic(model, value, temperature)
         rates["value."] = settings.value.learning_rate
     for root in (start, judged, *actor.children()):
         if isinstance(root, Backbone):

@@ -6,18 +6,23 @@ from pathlib import Path
 
 import torch
 
-from rlhf.algorithms.ppo import whiten
+from rlhf.algorithms.advantages import whiten
 from rlhf.online.functions import RewardFunction
 from rlhf.online.rewards import RewardModel, RunningScale
+from rlhf.online.scoring import Scoring
 from rlhf.online.terms import RewardSum, Term
 from rlhf.training import distributed
 from support.tiny_models import gradients, rank_main
 from support.tiny_online import (
     CALIBRATION,
     EOS,
+    EVERY_OPTION,
+    Parity,
     config,
+    grpo_config,
     judge,
     prompts_in,
+    reinforce_config,
     rloo_config,
     trainer,
 )
@@ -35,9 +40,20 @@ def settings() -> dict:
                   kl__controller="adaptive", updates=2)  # fmt: skip
 
 
+def dynamic(**changes):
+    """A GRPO run with every option, in which groups are replaced."""
+    values = {
+        "responses_per_prompt": 2,
+        "dynamic_sampling__max_rounds": 6,
+        "rewards__missing_eos_penalty": 0.0,
+    }
+    return grpo_config(**EVERY_OPTION | values | changes)
+
+
 def update_of(settings, folder: Path, state: Path) -> dict:
     """The first minibatch, which is the whole rollout: what it is made of, and its gradient."""
-    learner = trainer(prompts_in(folder / "prompts"), state, settings)
+    reward = Parity() if settings.dynamic_sampling.max_rounds > 1 else None
+    learner = trainer(prompts_in(folder / "prompts"), state, settings, reward)
     experience = learner.experience(0, learner.roll_out(0))
     (rounds,) = learner._rounds(0, 0, experience.rollout.lengths)
     measures, _ = learner._accumulate(experience, rounds)
@@ -50,6 +66,7 @@ def update_of(settings, folder: Path, state: Path) -> dict:
         "advantages": experience.credit.advantages,
         "measures": measures,
         "gradients": gradients(learner.actor),
+        "replaced": tuple(experience.rollout.replaced or ()),
     }
 
 
@@ -70,11 +87,14 @@ def several(folder: Path, state: Path) -> dict:
     return {"scores": experience.scores.tolist(), "figures": learner._measure(experience)}
 
 
-def sharded(folder: Path, state: Path) -> dict:
-    """Two updates of a policy with a critic, spread over the ranks; whole in one process."""
+def sharded(settings, folder: Path, state: Path) -> dict:
+    """A whole run of what is spread over the ranks; whole in one process."""
     kind = "fsdp" if distributed.world_size() > 1 else "replicated"
-    settings = config(epochs=2, updates=2, value__kind="critic")
     learner = trainer(prompts_in(folder / "prompts"), state, settings, kind=kind)
+    if settings.dynamic_sampling.max_rounds > 1:  # the model is computed by all ranks together
+        (model,) = learner.scoring.reward.sources
+        reward = RewardSum.of(Parity(beside=model), CALIBRATION)
+        learner.scoring = Scoring(reward, learner.scoring.reference)
     run = learner.train()
     return {
         "weights": {name: tensor.clone() for name, tensor in learner.engine.weights()},
@@ -101,7 +121,14 @@ def work(folder: Path, state: Path) -> dict:
         "rloo": update_of(rloo_config(responses_per_prompt=2), folder, state / "rloo"),
         "ppo": update_of(config(responses_per_prompt=2), folder, state / "ppo"),
         "several": several(folder, state / "several"),
-        "sharded": sharded(folder, state / "fsdp"),
+        "grpo": update_of(dynamic(), folder, state / "grpo"),
+        "reinforce": update_of(
+            reinforce_config(responses_per_prompt=2, baseline="group"), folder, state / "reinforce"
+        ),
+        "sharded": sharded(
+            config(epochs=2, updates=2, value__kind="critic"), folder, state / "fsdp"
+        ),
+        "sharded, dynamic": sharded(dynamic(updates=2), folder, state / "fsdp-dynamic"),
         "rollouts": [
             {"sequences": one.rollout.sequences, "advantages": one.credit.advantages}
             for one in experiences

@@ -12,10 +12,13 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.grpo import GrpoConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.offline import OfflineConfig
+from rlhf.config.online import OnlineConfig
 from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.config.sft import SftConfig
@@ -31,7 +34,10 @@ SECTIONS = {
     "CPO": CpoConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
+    "GRPO": GrpoConfig,
+    "REINFORCE++": ReinforceConfig,
 }
+SHARED = "On-policy methods"
 RUNS = ("model", "sft", "reward", "data", "duplicates")  # what a run is made of, not how it learns
 
 
@@ -70,6 +76,8 @@ def test_options(section):
     shared = documented("What all of them share")
     if issubclass(SECTIONS[section], OfflineConfig):
         shared |= documented("Runs on datasets")
+    if issubclass(SECTIONS[section], OnlineConfig):
+        shared |= documented(SHARED)
     assert shared | documented(section) == expected
 
 

@@ -37,6 +37,7 @@ from rlhf.training.run import TrainingRun
 pytestmark = pytest.mark.usefixtures("leave_no_trace")
 
 FIGURES = tables("metrics.md", "figure")
+WITHOUT_CRITIC = "RLOO, GRPO and REINFORCE++"
 
 
 def documented(section: str) -> set[str]:
@@ -147,7 +148,7 @@ def train_rloo(folder: Path) -> TrainingRun:
         ("SimPO", train_simpo),
         ("CPO", train_cpo),
         ("PPO", train_ppo),
-        ("RLOO", train_rloo),
+        (WITHOUT_CRITIC, train_rloo),
     ],
 )
 def test_a_trainings_figures(tmp_path, section, training):
@@ -155,8 +156,8 @@ def test_a_trainings_figures(tmp_path, section, training):
     logged = {name for record in records for name in record}
     assert logged == documented(section)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
-    online = section in ("PPO", "RLOO")
-    phases = "Phases of PPO and RLOO" if online else "Phases of learning from a dataset"
+    online = section in ("PPO", WITHOUT_CRITIC)
+    phases = "Phases of on-policy methods" if online else "Phases of learning from a dataset"
     speed = documented("TensorBoard only") | documented(phases)
     assert set(events.Tags()["scalars"]) == logged - {"step"} | speed
 
@@ -167,6 +168,24 @@ def test_figures_of_dpo_with_a_term_of_sft(tmp_path):
     run, _ = dpo_ranks.run_dpo(token_scorer(), tmp_path, tmp_path / "state", settings)
     logged = {name for record in run.journals["metrics"].records() for name in record}
     assert logged == documented("DPO") | documented("DPO: SFT's term")
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        (tiny_online.reinforce_config(updates=1), set()),
+        (tiny_online.grpo_config(updates=1), {"kl_loss"}),
+        (tiny_online.grpo_config(updates=1, dynamic_sampling__max_rounds=2), None),
+    ],
+)
+def test_figures_of_options(tmp_path, settings, own):
+    prompts = tiny_online.save_prompts(tmp_path / "set")
+    run = tiny_online.trainer(prompts, tmp_path / "state", settings).train()
+    (record,) = run.journals["metrics"].records()
+    optional = documented("Options of on-policy methods")
+    expected = optional if own is None else own
+    assert expected <= optional
+    assert record.keys() == documented(WITHOUT_CRITIC) | expected
 
 
 def test_a_compared_samplers_figures(tmp_path):

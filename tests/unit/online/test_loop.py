@@ -12,7 +12,7 @@ from support.tiny_models import gradients
 from support.tiny_online import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
 from support.tolerances import assert_gradients_near
 
-from rlhf.algorithms import ppo
+from rlhf.algorithms import policy as policy_module
 from rlhf.models.backbone import backbones
 from rlhf.online import loop, rewards, sampler
 from rlhf.online import reference as references
@@ -223,10 +223,12 @@ def test_responses_are_masked_from_prompt_to_eos(mixture, tmp_path):
             assert EOS not in response
             assert len(response) == 10
     counted = []
-    original = ppo.policy_loss
+    original = policy_module.policy_loss
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            ppo, "policy_loss", lambda new, *a: counted.append(len(new)) or original(new, *a)
+            policy_module,
+            "policy_loss",
+            lambda new, *a: counted.append(len(new)) or original(new, *a),
         )
         one.optimise(0, experience)
     assert sum(counted) == sum(

@@ -26,10 +26,15 @@ ARTIFACTS = {
     "train_cpo": ["contrast"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
+    "train_grpo": ["groups"],
+    "train_reinforce": ["groups"],
     "evaluate": ["final"],
     "report": ["final"],
 }
-GROUPS = {"rloo": {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}}
+GROUPS = {
+    section: {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}
+    for section in ("rloo", "grpo", "reinforce")
+}
 DIRECT = {"dpo": {"direct": {"sft": "chat", "data": {"demo": {}}}}}
 OTHERS = {
     "kto": {"yes": {"sft": "chat", "data": {"demo": {}}}},

@@ -17,7 +17,7 @@ STAGES = sorted(
 )
 SECTIONS = {
     *("models", "data", "tokenization", "sft", "reward", "store", "ppo", "evaluation", "report"),
-    *("dpo", "kto", "orpo", "simpo", "cpo", "rloo", "cluster", "runtime"),
+    *("dpo", "kto", "orpo", "simpo", "cpo", "rloo", "grpo", "reinforce", "cluster", "runtime"),
 }
 
 

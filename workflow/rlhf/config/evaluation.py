@@ -12,6 +12,8 @@ class EvaluatedConfig(Strict):
 
     ppo: str | None = key(None, about="name of the PPO run that is evaluated", pattern=NAME_PATTERN)
     rloo: str | None = key(None, about="or: name of the RLOO run", pattern=NAME_PATTERN)
+    grpo: str | None = key(None, about="or: name of the GRPO run", pattern=NAME_PATTERN)
+    reinforce: str | None = key(None, about="or: name of the REINFORCE++ run", pattern=NAME_PATTERN)
     dpo: str | None = key(
         None, about="or: name of the DPO run; `reward` has to be given then", pattern=NAME_PATTERN
     )

@@ -74,9 +74,77 @@ class KlConfig(Strict):
         unit="episodes",
         source="Ziegler et al. 2019",
     )
-    estimator: Literal["k1", "k2", "k3"] = key(
-        "k1", about="estimator of the KL in the reward (Schulman, Approximating KL divergence)"
+    where: Literal["reward", "loss"] = key(
+        "reward",
+        about="`reward`: subtracted from the rewards of the tokens; `loss`: a term of the loss",
     )
+    estimator: Literal["k1", "k2", "k3"] = key(
+        "k1", about="estimator of the KL in the penalty (Schulman, Approximating KL divergence)"
+    )
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether the penalty is a term of the loss."""
+        return self.where == "loss"
+
+    @model_validator(mode="after")
+    def _has_a_gradient(self) -> Self:
+        if self.in_loss and self.estimator == "k1":
+            raise ValueError(
+                "where: loss needs estimator k2 or k3: the gradient of k1 is 0 in the mean, so it "
+                "holds the policy to nothing"
+            )
+        return self
+
+
+class LossConfig(Strict):
+    """The policy's loss."""
+
+    aggregate: Literal["token", "response", "constant"] = key(
+        "token",
+        about="mean over the tokens of a minibatch (`token`), over the tokens of each response and "
+        "then over responses (`response`), or over responses of the sum over tokens divided by "
+        "`sampling.max_new_tokens` (`constant`)",
+    )
+    ratio: Literal["token", "sequence"] = key(
+        "token",
+        about="probability ratio of each token, or the geometric mean over its response (GSPO)",
+    )
+    clip_high: float | None = key(
+        None, gt=0, about="clip range above 1, where it is not `clip`: clip-higher of DAPO"
+    )
+    dual_clip: float | None = key(
+        None,
+        gt=1,
+        about="bound of the ratio where an advantage is negative; absent: there is none",
+        source="Ye et al. 2020, who take 3",
+    )
+    entropy_coefficient: float = key(0.0, ge=0, about="weight of the entropy bonus")
+
+
+class DynamicSamplingConfig(Strict):
+    """Prompts whose responses all have the same reward are replaced by further ones."""
+
+    max_rounds: int = key(
+        1,
+        ge=1,
+        about="rounds of sampling in an update, at most; 1: no prompt is replaced",
+        source="Yu et al. 2025 (DAPO)",
+    )
+
+
+class OverlongConfig(Strict):
+    """Responses that are too long."""
+
+    buffer: int = key(
+        0,
+        ge=0,
+        about="tokens before `sampling.max_new_tokens` over which a penalty grows from 0; 0: none",
+        unit="tokens",
+        source="Yu et al. 2025 (DAPO)",
+    )
+    penalty: float = key(1.0, gt=0, about="the penalty at `sampling.max_new_tokens`")
+    mask: bool = key(False, about="whether responses that did not end are left out of the loss")
 
 
 class RewardShapingConfig(Strict):
@@ -125,6 +193,12 @@ class OnlineConfig(Strict):
     sampling: SamplingConfig = key(SamplingConfig(), about="how responses are sampled")
     kl: KlConfig = key(KlConfig(), about="penalty for leaving the reference")
     rewards: RewardShapingConfig = key(RewardShapingConfig(), about="from score to reward")
+    overlong: OverlongConfig = key(OverlongConfig(), about="responses that are too long")
+    dynamic_sampling: DynamicSamplingConfig = key(
+        DynamicSamplingConfig(), about="prompts that teach nothing are replaced"
+    )
+    clip: float | None = key(0.2, gt=0, lt=1, about="clip range of the probability ratio")
+    loss: LossConfig = key(LossConfig(), about="the policy's loss")
     max_approx_kl: float = key(
         0.5,
         gt=0,
@@ -177,6 +251,37 @@ class OnlineConfig(Strict):
                     f"{name} {getattr(self, name)} must divide rollout_batch_size "
                     f"{self.rollout_batch_size}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _clips(self) -> Self:
+        if self.clip is not None:
+            return self
+        if self.epochs > 1:
+            raise ValueError(
+                f"epochs {self.epochs} needs `clip`: without a probability ratio a response is "
+                "trained on once"
+            )
+        ratios = (self.loss.clip_high, self.loss.dual_clip, self.loss.ratio != "token")
+        if any(ratios):
+            raise ValueError(
+                "loss.ratio, loss.clip_high and loss.dual_clip need `clip`: without it there is no "
+                "probability ratio"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_fit(self) -> Self:
+        if self.overlong.buffer > self.sampling.max_new_tokens:
+            raise ValueError(
+                f"overlong.buffer {self.overlong.buffer} is longer than a response: "
+                f"sampling.max_new_tokens is {self.sampling.max_new_tokens}"
+            )
+        if self.dynamic_sampling.max_rounds > 1 and self.responses_per_prompt == 1:
+            raise ValueError(
+                "dynamic_sampling.max_rounds compares the responses to a prompt: set "
+                "responses_per_prompt to 2 or more"
+            )
         return self
 
     @model_validator(mode="after")

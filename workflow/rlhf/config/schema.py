@@ -14,12 +14,14 @@ from rlhf.config.cpo import CpoConfig
 from rlhf.config.data import DatasetConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.grpo import GrpoConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.problems import name_problem, suggest
 from rlhf.config.registry import is_known, resolve_datasets
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.report import ReportConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
@@ -48,6 +50,8 @@ class Config(Strict):
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
     rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")
+    grpo: dict[str, GrpoConfig] = key({}, about="GRPO runs, by name")
+    reinforce: dict[str, ReinforceConfig] = key({}, about="REINFORCE++ runs, by name")
     evaluation: dict[str, EvaluationConfig] = key({}, about="evaluations, by name")
     report: dict[str, ReportConfig] = key({}, about="reports, by name")
     runtime: RuntimeConfig = key(RuntimeConfig(), about="threads, micro-batches, saving")

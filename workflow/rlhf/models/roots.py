@@ -49,6 +49,7 @@ class TokenScorer(Backbone):
         with_entropy: bool = False,
         prompts: Sequence[int] | None = None,
         adapted: bool = True,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log probabilities of the tokens at ``places``; the head runs nowhere else.
 
@@ -56,16 +57,17 @@ class TokenScorer(Backbone):
             sequences: token ids [T_i].
             places: positions [N_i] of the scored tokens, ascending, from 1 on.
             temperature: logits are divided by this, as in sampling.
-            with_entropy: also compute entropies (no gradient).
+            with_entropy: also compute entropies.
             prompts: see ``Backbone.states_at``.
             adapted: False: without the adapter, as the model that it was added to.
+            entropy_gradient: whether entropies are differentiable.
 
         Returns:
             Log probabilities [N] in nats; entropies [N] in nats, or [0].
         """
         with contextlib.nullcontext() if adapted else switched_off(self.model):
             before, targets = self.states_before(sequences, places, prompts)
-            return self.logprobs(before, targets, temperature, with_entropy)
+            return self.logprobs(before, targets, temperature, with_entropy, entropy_gradient)
 
     def states_before(
         self,
@@ -84,9 +86,10 @@ class TokenScorer(Backbone):
         targets: torch.Tensor,
         temperature: float = 1.0,
         with_entropy: bool = False,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log probabilities [N] of tokens [N] after hidden states [N, H]; entropies [N] or [0]."""
-        rest = (before, targets, temperature, with_entropy, self._dtype)
+        rest = (before, targets, temperature, with_entropy, self._dtype, entropy_gradient)
         if self._own_head is not None:
             return own_token_logprobs(self._own_head, *rest)
         return token_logprobs(cast(nn.Linear, self.model.get_output_embeddings()), *rest)
@@ -244,12 +247,20 @@ class Actor(nn.Module):
         starts: Sequence[int],
         with_entropy: bool = False,
         adapted: bool = True,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See ``ActorCritic``; there are no values: [0]."""
         if not adapted:
             return _without_adapter(self.policy, sequences, starts, self.temperature)
         places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
-        logprobs, entropy = self.policy(sequences, places, self.temperature, with_entropy, prompts)
+        logprobs, entropy = self.policy(
+            sequences,
+            places,
+            self.temperature,
+            with_entropy,
+            prompts,
+            entropy_gradient=entropy_gradient,
+        )
         return logprobs, logprobs.new_zeros(0), entropy
 
 
@@ -274,6 +285,7 @@ class ActorCritic(nn.Module):
         starts: Sequence[int],
         with_entropy: bool = False,
         adapted: bool = True,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evaluate the tokens of each sequence from ``starts[i]`` on.
 
@@ -282,7 +294,7 @@ class ActorCritic(nn.Module):
         Args:
             sequences: token ids [T_i].
             starts: for each the first token that is evaluated, at least 1.
-            with_entropy: also compute entropies (no gradient).
+            with_entropy: also compute entropies.
             adapted: False: by the policy without its adapter, the model that it started from; of
                 it there are log probabilities alone.
 
@@ -295,7 +307,9 @@ class ActorCritic(nn.Module):
         places = from_starts(sequences, starts)
         prompts = [start - 1 for start in starts]
         before, targets = self.policy.states_before(sequences, places, prompts)
-        logprobs, entropy = self.policy.logprobs(before, targets, self.temperature, with_entropy)
+        logprobs, entropy = self.policy.logprobs(
+            before, targets, self.temperature, with_entropy, entropy_gradient
+        )
         if isinstance(self.value, Critic):
             return logprobs, self.value.values(sequences, places), entropy
         return logprobs, self.value(before), entropy

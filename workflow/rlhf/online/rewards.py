@@ -11,6 +11,7 @@ from rlhf.models.reward import with_final_eos
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
 from rlhf.online.kl import KlController, kl_estimate
+from rlhf.online.overlong import overlong_penalties
 from rlhf.online.rollout import Rollout
 from rlhf.training import distributed
 
@@ -133,10 +134,9 @@ class RunningScale:
 class RewardShaping:
     """From raw scores of responses to rewards of tokens.
 
-    In this order: calibrate → scale → clip → missing-EOS penalty, which make the score, and −β·KL
-    on every token, with the score added on the last one alone; rewards of tokens are added to
-    theirs. With mean 1, std 2, clip 1 and
-    penalty 1:
+    In this order: calibrate → scale → clip → penalties for a missing EOS and for length, which make
+    the score, and −β·KL on every token, with the score added on the last one alone; rewards of
+    tokens are added to theirs. With mean 1, std 2, clip 1 and a penalty of 1 for a missing EOS:
 
     ====  =====  ==========  =======  =====
     raw   ended  calibrated  clipped  score
@@ -157,7 +157,7 @@ class RewardShaping:
     """
 
     def __init__(self, config: OnlineConfig, calibration: tuple[float, float]) -> None:
-        self._config, self._estimator = config.rewards, config.kl.estimator
+        self._run, self._config, self._kl = config, config.rewards, config.kl
         self._mean, self._std = calibration
         self.scale = RunningScale(first_only=config.rewards.scaling == "reference")
         self.kl = KlController(config.kl)
@@ -182,15 +182,22 @@ class RewardShaping:
             scores = scores / self.scale.update(scores)
         if self._config.clip is not None:
             scores = scores.clamp(-self._config.clip, self._config.clip)
-        scores = scores - self._config.missing_eos_penalty * (~rollout.ended).float()
+        scores = scores - self.penalties(rollout)
+        coefficient = 0.0 if self._kl.in_loss else self.kl.coefficient
         rewards = []
         for score_, policy, ref in zip(scores, rollout.logprobs, reference, strict=True):
-            reward = -self.kl.coefficient * kl_estimate(policy, ref, self._estimator)  # [L_i]
+            reward = -coefficient * kl_estimate(policy, ref, self._kl.estimator)  # [L_i]
             reward[-1] += score_
             rewards.append(reward)
         if tokens is not None:
             rewards = [reward + own for reward, own in zip(rewards, tokens, strict=True)]
         return scores, rewards
+
+    def penalties(self, rollout: Rollout) -> torch.Tensor:
+        """What each response pays for a missing EOS and for its length: [n]."""
+        lengths = torch.tensor([len(part) for part in rollout.sampled])  # [n]
+        missing = self._config.missing_eos_penalty * (~rollout.ended).float()
+        return missing + overlong_penalties(lengths, self._run)
 
     def calibrated(self, raw_scores: torch.Tensor) -> torch.Tensor:
         """Scores [n] whose mean on demonstrations is 0, in their standard deviations."""

@@ -23,18 +23,29 @@ class Scoring:
         self.reward, self.reference = reward, reference
         self._remote = [source for source in reward.sources if source.remote]
         self._pool = ThreadPoolExecutor(1 + max(1, len(self._remote)))
+        self._known: Scores | None = None
         self._answers: dict[int, Future[Answer]] = {}
         self._logprobs: Future[list[torch.Tensor]] | None = None
 
-    def begin(self, rollout: Rollout) -> None:
+    def score(self, rollout: Rollout) -> Scores:
+        """Scores alone, now.
+
+        Raises:
+            RlhfError: what a server's client or a function raised.
+        """
+        self._ask(rollout)
+        return self._scores(rollout)
+
+    def begin(self, rollout: Rollout, scores: Scores | None = None) -> None:
         """Ask the servers, if there are any.
 
         Args:
             rollout: the responses; it need not have log probabilities yet.
+            scores: what the reward says of them, where that is known already.
         """
-        asked = self.reward.asked(rollout)
-        for source in self._remote:
-            self._answers[id(source)] = self._pool.submit(source, asked)
+        self._known = scores
+        if scores is None:
+            self._ask(rollout)
         if self.reference.remote:
             self._logprobs = self._pool.submit(self.reference.logprobs, rollout)
 
@@ -47,13 +58,24 @@ class Scoring:
         Raises:
             RlhfError: what a server's client or a function raised.
         """
-        asked = self.reward.asked(rollout)
-        local = {id(source): source(asked) for source in self.reward.sources if not source.remote}
         logprobs = None if self._logprobs else self.reference.logprobs(rollout)
-        answers = local | {source: answer.result() for source, answer in self._answers.items()}
+        scores = self._scores(rollout) if self._known is None else self._known
         if self._logprobs:
             logprobs = self._logprobs.result()
-        self._answers, self._logprobs = {}, None
+        self._known = self._logprobs = None
         assert logprobs is not None
-        ordered = [answers[id(source)] for source in self.reward.sources]
-        return self.reward.add_up(rollout, ordered), logprobs
+        return scores, logprobs
+
+    def _ask(self, rollout: Rollout) -> None:
+        """Ask the servers."""
+        asked = self.reward.asked(rollout)
+        for source in self._remote:
+            self._answers[id(source)] = self._pool.submit(source, asked)
+
+    def _scores(self, rollout: Rollout) -> Scores:
+        """The sum of what the servers answer and of what this process computes."""
+        asked = self.reward.asked(rollout)
+        local = {id(source): source(asked) for source in self.reward.sources if not source.remote}
+        answers = local | {source: answer.result() for source, answer in self._answers.items()}
+        self._answers = {}
+        return self.reward.add_up(rollout, [answers[id(one)] for one in self.reward.sources])

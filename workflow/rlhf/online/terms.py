@@ -29,6 +29,28 @@ class Scores(NamedTuple):
     tokens: list[torch.Tensor] | None
     terms: Mapping[str, torch.Tensor]
 
+    @property
+    def of_tokens(self) -> torch.Tensor | None:
+        """Sums [n] of the rewards of each response's tokens, or None."""
+        if self.tokens is None:
+            return None
+        return torch.stack([rewards.sum() for rewards in self.tokens])
+
+    def part(self, rows: slice) -> Scores:
+        """What is said of some of the responses."""
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Scores(self.raw[rows], tokens, {name: self.terms[name][rows] for name in self.terms})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """What the same reward says of several parts, one after the other."""
+        first, tokens = parts[0], [part.tokens for part in parts if part.tokens is not None]
+        return cls(
+            torch.cat([part.raw for part in parts]),
+            [rewards for part in tokens for rewards in part] if tokens else None,
+            {name: torch.cat([part.terms[name] for part in parts]) for name in first.terms},
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Term:

@@ -42,7 +42,7 @@ from rlhf.stages.training import (
     tokenizer_facts,
 )
 from rlhf.training import distributed
-from rlhf.training.attention import choose_attention
+from rlhf.training.attention import attention_facts, choose_attention
 from rlhf.training.batches import check_rollouts
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
@@ -129,6 +129,15 @@ def train(
         lines = [canonical_json(sample | {"prompt": prompt}) for sample, prompt in pairs]
         write_atomic(stage.outputs["samples"], "".join(f"{line}\n" for line in lines))
     return trainer
+
+
+def train_policy(stage: Stage, config: OnlineConfig, algorithm: Algorithm) -> None:
+    """Train a policy by a method without a value function, from preparing to the manifest."""
+    facts = prepare(stage, config)
+    actor = Actor(load_policy(stage, config), config.sampling.temperature)
+    rates = {"policy.": config.optimizer.learning_rate}
+    trainer = train(stage, config, algorithm, actor, rates, facts)
+    finish(stage, trainer, facts | attention_facts(actor))
 
 
 def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
