@@ -202,15 +202,20 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
     judge = model_of(config, "reward", run.reward, scored=True)
     value = getattr(run, "value", None)
     critic: tuple[Model, ...] = ()
+    plain = model_of(config, row.section, name)
     if value and value.kind == "critic":
-        whole = replace(judge, frozen_layers=run.freeze_layers, narrow=kept)
+        own = judge if value.start == "reward" else replace(plain, scored=True)
+        whole = replace(own, frozen_layers=run.freeze_layers, narrow=kept)
         critic = (_adapted(whole, run.adapter if value.adapter else None),)
-    judge, reference = (
-        replace(model, narrow=narrow, trains=False)
-        for model in (judge, model_of(config, row.section, name))
-    )
+    if value and value.kind == "branch":
+        critic = (replace(_upper(plain, value.layers, head=False), scored=True),)
+    judge, reference = (replace(model, narrow=narrow, trains=False) for model in (judge, plain))
+    if run.reference == "frozen_branch":
+        upper = plain.shape.layers - run.freeze_layers
+        reference = replace(_upper(plain, upper, head=True), trains=False)
     together = layout.gpus and not layout.server_gpus
     columns = views.prompt.max_length + run.sampling.max_new_tokens
+    mixed = views.conversation.max_length if getattr(run, "ptx", None) else 0
     width = served_width(config, layout)
     return replace(
         common,
@@ -219,7 +224,7 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         served=((judge, width), (reference, width)) if layout.servers and together else (),
         sampler=SAMPLER_SHARE if layout.samplers and together else 0.0,
         sampled=None if layout.samplers else (run.rollout_batch_size, columns),
-        longest=columns,
+        longest=max(columns, mixed),
         rows=run.minibatch_size,
     )
 
@@ -230,6 +235,15 @@ def _adapted(model: Model, adapter: AdapterConfig | None) -> Model:
     if adapter.kind == "prefix":
         return replace(model, prefix=adapter.virtual_tokens)
     return replace(model, rank=adapter.rank, quantized=adapter.quantize is not None)
+
+
+def _upper(model: Model, layers: int, head: bool) -> Model:
+    """Copies of a model's upper layers and last norm, and of its head, beside the model."""
+    shape = model.shape
+    other = shape.hidden + (shape.head_parameters if head else 0)
+    vocabulary = shape.vocabulary if head else 0  # there are no other embeddings
+    copies = replace(shape, layers=layers, other_parameters=other, vocabulary=vocabulary)
+    return replace(model, shape=copies)
 
 
 def served_width(config: Config, layout: Layout) -> int:
