@@ -6,7 +6,7 @@ Implementation Details of RLHF with PPO". Each update:
 1. Sample responses; their log probabilities and values under the current actor (``online.loop``).
 2. Scores become per-token rewards with a KL penalty (``online.rewards``).
 3. Rewards and values become advantages and returns: ``gae``.
-4. Advantages are whitened over all tokens of the update: ``whiten``.
+4. Advantages are whitened over all tokens of the update, or shifted to mean 0, or stay: ``whiten``.
 5. In each minibatch, the clipped objective of the policy (``policy_loss``) and the clipped error
    of the value function (``value_loss``) are summed over tokens.
 6. Once the policy is too far from the one that sampled, the update's remaining epochs are skipped.
@@ -40,7 +40,11 @@ class Ppo:
         if self.config.rewards.whiten:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, rollout.values, self.config.gamma, self.config.lam)
-        return Credit(whiten(advantages), returns)
+        if self.config.advantages == "whiten":
+            advantages = whiten(advantages)
+        elif self.config.advantages == "shift":
+            advantages = shift(advantages)
+        return Credit(advantages, returns)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See ``Algorithm``."""
@@ -115,6 +119,17 @@ def whiten(parts: Sequence[torch.Tensor], shift_mean: bool = True) -> list[torch
     return list(white.to(parts[0].dtype).split([len(part) for part in parts]))
 
 
+def shift(parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Shift to mean 0 over all tokens of all ranks, in float64.
+
+    Args:
+        parts: n × [L_i].
+    """
+    flat = torch.cat(list(parts)).double()  # [N]
+    count, total = distributed.total([flat.numel(), float(flat.sum())])
+    return [(part.double() - total / count).to(part) for part in parts]
+
+
 def policy_loss(
     logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,7 +151,7 @@ def policy_loss(
 
 
 def value_loss(
-    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float
+    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float | None
 ) -> torch.Tensor:
     """Half the larger of the plain and the clipped squared error, per token [N].
 
@@ -144,7 +159,9 @@ def value_loss(
         values: [N] new values.
         old: [N] values when the tokens were sampled.
         returns: [N] targets.
-        clip: range around the old values.
+        clip: range around the old values; None: half the plain squared error.
     """
+    if clip is None:
+        return 0.5 * (values - returns) ** 2
     near = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)

@@ -106,6 +106,8 @@ class Config(Strict):
                 where = f"{section}.{name}"
                 for dataset in getattr(entry, "data", {}):
                     yield f"{where}.data", "datasets", dataset
+                for dataset in ptx.data if (ptx := getattr(entry, "ptx", None)) else ():
+                    yield f"{where}.ptx.data", "datasets", dataset
                 for attribute, target in row.parents.items():
                     value = getattr(entry, attribute)
                     for parent in [value] if isinstance(value, str) else value or []:
@@ -182,11 +184,12 @@ class Config(Strict):
                         f"{section}.{name}.scoring: model servers know no prefix, which "
                         f"{'.'.join(start if given else scoring)} is; write local"
                     )
-                value, other = getattr(run, "value", None), self._prefix(*scoring)
-                kept = own if value and value.adapter else 0
+                value = getattr(run, "value", None)
+                critic = start if value and value.from_sft else scoring
+                other, kept = self._prefix(*critic), own if value and value.adapter else 0
                 if value and value.kind == "critic" and other and other != kept:
                     yield (
-                        f"{section}.{name}.value.kind: a critic starts from reward.{run.reward}, "
+                        f"{section}.{name}.value.kind: a critic starts from {'.'.join(critic)}, "
                         f"which is a prefix of {other} tokens; write head, or an adapter of that "
                         "kind and length"
                     )

@@ -20,7 +20,7 @@ from rlhf.models.quantized import is_quantized
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
-from rlhf.online.algorithm import Algorithm
+from rlhf.online.algorithm import Algorithm, Mixed
 from rlhf.online.cached_sampler import CachedSampler
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
@@ -34,6 +34,7 @@ from rlhf.serving.client import TritonScorer
 from rlhf.serving.store import Kind, model_identity
 from rlhf.serving.vllm_client import VllmClient
 from rlhf.serving.vllm_wire import policy_identity
+from rlhf.stages.decoding import decoding_of
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage
 from rlhf.stages.training import (
@@ -64,7 +65,8 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
     """
     threads = begin(stage.deterministic)
     check_rollouts(stage.section, stage.name, config, distributed.world_size())
-    facts = tokenizer_facts(stage, "sft", "reward", "data")
+    mixed = [role for role in ("ptx",) if role in stage.inputs]
+    facts = tokenizer_facts(stage, "sft", "reward", "data", *mixed)
     key = f"{stage.section}.{stage.name}.sampling.max_new_tokens"
     for folder in (stage.folder("sft"), stage.folder("reward")):
         check_tokenized(stage, folder / "model", new=(key, config.sampling.max_new_tokens))
@@ -81,6 +83,8 @@ def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
     policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
+    if config.reference == "frozen_branch":
+        policy.keep_start(config.freeze_layers)
     adapt(stage, policy, config.adapter, config.seed, config.precision)
     policy.compute_in(config.precision)
     return policy
@@ -93,6 +97,7 @@ def train(
     actor: Actor | ActorCritic,
     rates: Mapping[str, float],
     facts: dict[str, Any],
+    mixed: Mixed | None = None,
 ) -> OnlineTrainer:
     """Train, then publish ``model/``, ``metrics.jsonl`` and ``samples.jsonl``.
 
@@ -103,11 +108,12 @@ def train(
         actor: what is trained.
         rates: prefix of the actor's parameters → peak learning rate.
         facts: what ``prepare`` found for the manifest; the sampler's version is added.
+        mixed: what is learned beside the rollouts.
     """
     tokenizer = load_tokenizer(stage.folder("sft") / "model")
     engine = open_engine(actor, rates, config.optimizer, stage.engine)
     reward, reference = _scoring(stage, config, engine, actor.policy, tokenizer.eos_token_id)
-    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer.eos_token_id)
+    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer)
     facts |= sampled_by
     trainer = OnlineTrainer(
         algorithm,
@@ -121,6 +127,7 @@ def train(
         config,
         stage.run_options(facts["threads"]),
         stage.micro_batch_tokens,
+        mixed,
     )
     finished = trainer.train()
     base = own_base(config.adapter, stage.folder("sft") / "model")
@@ -151,7 +158,7 @@ def _sampler(
     config: OnlineConfig,
     engine: Engine,
     actor: Actor | ActorCritic,
-    eos_id: int,
+    tokenizer: Any,
 ) -> tuple[Sampler, dict[str, str]]:
     """What samples, and its version for the manifest where it is not this program's own.
 
@@ -164,6 +171,7 @@ def _sampler(
         IntegrityError: it was started with another policy.
     """
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
+    eos_id, decoding = tokenizer.eos_token_id, decoding_of(config.sampling, tokenizer)
     dtype = devices.own_dtype()
     if config.sampling.sampler == "vllm":
         endpoint, certificates = _announced(stage, "sampler", "sampling.sampler: loop")
@@ -173,7 +181,7 @@ def _sampler(
         folder = certificates.folder.with_name("weights")  # in the launcher's scratch folder
         served = ServedSampler(
             client, folder, actor.policy, "policy.", eos_id, longest, temperature,
-            getattr(torch, config.precision),
+            getattr(torch, config.precision), decoding,
         )  # fmt: skip
         return served, {"sampler": f"vllm {version}"}
     if config.sampling.sampler == "cached":
@@ -185,11 +193,16 @@ def _sampler(
                 expected="a GPU, or `loop`",
                 hint="set cluster.gpus_per_node, or `sampling.sampler: loop`",
             )
-        paged = CachedSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
+        paged = CachedSampler(
+            actor.policy, "policy.", eos_id, longest, temperature, dtype, decoding=decoding
+        )
         return paged, {"sampler": f"transformers {transformers.__version__}"}
     if engine.sharded or (engine.device.type != "cpu" and not is_quantized(actor.policy.model)):
-        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype), {}
-    return ModelSampler(actor.policy, eos_id, longest, temperature), {}
+        copied = ReplicaSampler(
+            actor.policy, "policy.", eos_id, longest, temperature, dtype, decoding
+        )
+        return copied, {}
+    return ModelSampler(actor.policy, eos_id, longest, temperature, decoding), {}
 
 
 def _scoring(
@@ -197,7 +210,7 @@ def _scoring(
 ) -> tuple[Reward, Reference]:
     """In-process models, or clients that have checked that the servers hold the same models.
 
-    In the process, a policy with an adapter is its own reference.
+    In the process, a policy with an adapter or a frozen branch is its own reference.
 
     Raises:
         ServingError: no server was announced, or one holds another model.
@@ -213,7 +226,7 @@ def _scoring(
         judge.compute_in(config.precision)
         choose_attention(judge, stage.engine.attention)
         reward = RewardModel(engine.frozen(judge), eos_id, tokens)
-        if config.adapter:
+        if config.adapter or policy.start is not None:
             return reward, AdapterOff(engine, policy, temperature, tokens)
         start = load_token_scorer(folders["reference"], dtype="auto")
         start.compute_in(config.precision)
