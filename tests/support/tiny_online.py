@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.data.mixture import Mixture
 from rlhf.models.backbone import Backbone
-from rlhf.models.roots import Actor, ActorCritic, Critic, ValueHead
+from rlhf.models.roots import Actor, ActorCritic, Critic, ValueBranch, ValueHead
+from rlhf.online.algorithm import Mixed
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
-from rlhf.online.reference import Reference, ReferenceModel
+from rlhf.online.reference import AdapterOff, Reference, ReferenceModel
 from rlhf.online.rewards import Reward, RewardModel
 from rlhf.online.rollout import Rollout
 from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
 from rlhf.online.terms import RewardSum
 from rlhf.runtime.options import EngineKind, EngineOptions, RunOptions
+from rlhf.stages.decoding import decoding_of
 from rlhf.training.engine.open import open_engine
 from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
 
@@ -41,8 +44,10 @@ class FakeTokenizer:
 
     eos_token_id = EOS
 
-    def decode(self, ids: torch.Tensor, skip_special_tokens: bool = False) -> str:
-        return "?" * (len(ids) - skip_special_tokens * int((ids == EOS).sum()))
+    def decode(
+        self, ids: Sequence[int] | torch.Tensor, skip_special_tokens: bool = False, **_: Any
+    ) -> str:
+        return "?" * sum(not skip_special_tokens or int(token) != EOS for token in ids)
 
 
 def config(**changes: Any) -> PpoConfig:
@@ -172,6 +177,12 @@ def rollout_of(
     return Rollout([{}] * count, sequences, [1] * count, lengths, ended, logprobs, logprobs, values)
 
 
+def _value(settings: PpoConfig, model: Any) -> Any:
+    if settings.value.kind == "branch":
+        return ValueBranch(model, settings.value.layers, "value.layers")
+    return critic() if settings.value.kind == "critic" else ValueHead(model.width)
+
+
 def trainer(
     mixture: Mixture,
     state: Path,
@@ -182,25 +193,34 @@ def trainer(
     model: Any = None,
     kind: EngineKind = "replicated",
     sampler: Sampler | None = None,
+    mixed: Mixed | None = None,
     **options: Any,
 ) -> OnlineTrainer:
     model, judged = model or policy(), judge()
+    model.freeze(settings.freeze_layers)
+    if settings.reference == "frozen_branch":
+        model.keep_start(settings.freeze_layers)
     start, temperature = copy.deepcopy(model), settings.sampling.temperature
     algorithm, actor = ALGORITHMS[type(settings)](settings), Actor(model, temperature)
     rates = {"policy.": settings.optimizer.learning_rate}
     if isinstance(settings, PpoConfig):
-        value = critic() if settings.value.kind == "critic" else ValueHead(model.width)
+        value = _value(settings, model)
         actor = ActorCritic(model, value, temperature)
         rates["value."] = settings.value.learning_rate
     for root in (start, judged, *actor.children()):
         if isinstance(root, Backbone):
             root.compute_in(settings.precision)
     engine = open_engine(actor, rates, settings.optimizer, EngineOptions(kind))
-    start, judged = engine.frozen(start), engine.frozen(judged)
+    judged = engine.frozen(judged)
+    if model.start is None:
+        own_reference: Reference = ReferenceModel(engine.frozen(start), temperature, 64)
+    else:
+        own_reference = AdapterOff(engine, model, temperature, 64)
     longest = settings.sampling.max_new_tokens
-    own: Sampler = ModelSampler(model, EOS, longest, temperature)
+    decoding = decoding_of(settings.sampling, FakeTokenizer())
+    own: Sampler = ModelSampler(model, EOS, longest, temperature, decoding)
     if engine.sharded:
-        own = ReplicaSampler(model, "policy.", EOS, longest, temperature)
+        own = ReplicaSampler(model, "policy.", EOS, longest, temperature, torch.float32, decoding)
     reward = reward or RewardModel(judged, EOS, 64)
     if not isinstance(reward, RewardSum):
         reward = RewardSum.of(reward, CALIBRATION)
@@ -209,12 +229,13 @@ def trainer(
         engine,
         sampler or own,
         reward,
-        reference or ReferenceModel(start, temperature, 64),
+        reference or own_reference,
         PromptStream(mixture, settings.seed),
         FakeTokenizer(),
         settings,
         RunOptions("ppo.x", state, {}, **options),
         micro_batch_tokens,
+        mixed,
     )
     learner.actor = actor  # for tests to look at
     return learner

@@ -339,6 +339,7 @@ STAGES = (
             *_POLICY,
             Plot("Value loss", "", (("value_loss", "value loss"),)),
             Plot("Explained variance", "of the returns", (("explained_variance", "explained"),)),
+            Plot("Pretraining loss", "nats per token", (("ptx_loss", "loss"),)),
         ),
     ),
     Row(

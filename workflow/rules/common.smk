@@ -179,6 +179,11 @@ def tokenized(section, role="train"):
     return of_run(parents.tokenized, section, role)
 
 
+def mixed(section):
+    """Manifests of the tokenized sets that a run learns from beside its prompts."""
+    return of_run(parents.mixed, section)
+
+
 def rows(section):
     """Manifests of the datasets that a run draws from."""
     return of_run(parents.rows, section)

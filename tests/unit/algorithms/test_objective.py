@@ -59,3 +59,11 @@ def test_value_loss_by_hand(value, target, loss, slope):
     assert float(found.detach()) == pytest.approx(loss, abs=1e-6)
     found.sum().backward()
     assert float(new.grad) == pytest.approx(slope, abs=1e-6)
+
+
+def test_a_value_that_is_not_clipped():
+    new = torch.tensor([1.5, -3.0], requires_grad=True)
+    found = value_loss(new, torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0]), None)
+    assert found.tolist() == [0.125, 12.5]
+    found.sum().backward()
+    assert new.grad.tolist() == [-0.5, -5.0]

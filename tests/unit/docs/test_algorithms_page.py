@@ -17,7 +17,8 @@ from rlhf.config.kto import KtoConfig
 from rlhf.config.offline import OfflineConfig
 from rlhf.config.online import OnlineConfig
 from rlhf.config.orpo import OrpoConfig
-from rlhf.config.ppo import PpoConfig
+from rlhf.config.ppo import PpoConfig, PtxConfig
+from rlhf.config.presets import PRESETS
 from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
@@ -46,6 +47,9 @@ def options(model: Any, prefix: str = "") -> dict[str, Any]:
     found = {}
     for name, field in model.model_fields.items():
         default = field.default
+        if field.annotation == PtxConfig | None:
+            own = options(PtxConfig, f"{prefix}{name}.")
+            found |= {key: value for key, value in own.items() if not key.endswith(".data")}
         if hasattr(default, "model_fields_set"):
             found |= options(type(default), f"{prefix}{name}.")
         else:
@@ -84,6 +88,39 @@ def test_options(section):
 def test_options_of_adapters():
     expected = {f"adapter.{name}": default for name, default in options(AdapterConfig).items()}
     assert documented("Adapters") == expected
+
+
+def test_presets():
+    """A row has what a run with the preset, or without one, has under its key."""
+    run = {"sft": "s", "reward": "r", "data": {"d": {}}}
+    rows = tables("algorithms.md", "value of")["PPO"]
+    runs = [PpoConfig.model_validate(run | {"preset": name}) for name in (None, *PRESETS)]
+    named = {name for preset in PRESETS.values() for name in options_of(preset)}
+    same = {name for name in named if len({str(value(each, name)) for each in runs}) == 1}
+    said = dict(zip(names(rows), (row[1:] for row in rows), strict=True))
+    assert said.keys() == (named - same - {"sampling.top_p", "sampling.stop"}) | {"sampling"}
+    for key, cells in said.items():
+        for cell, each in zip(cells, runs, strict=True):
+            if key == "sampling":
+                written = yaml.safe_load(cell.strip("`") or "{}")
+                plain = runs[0].sampling.model_dump()
+                assert plain | written == each.sampling.model_dump()
+            else:
+                assert _number(yaml.safe_load(cell.strip("`"))) == value(each, key), key
+
+
+def options_of(values: Any, prefix: str = "") -> list[str]:
+    found = []
+    for name, inner in values.items():
+        deeper = isinstance(inner, dict)
+        found += options_of(inner, f"{prefix}{name}.") if deeper else [prefix + name]
+    return found
+
+
+def value(run: Any, key: str) -> Any:
+    for part in key.split("."):
+        run = getattr(run, part)
+    return run
 
 
 def test_every_section_has_the_same_parts():

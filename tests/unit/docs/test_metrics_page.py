@@ -18,12 +18,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rlhf.algorithms.cpo import CpoLoss
 from rlhf.algorithms.orpo import OrpoLoss
+from rlhf.algorithms.ptx import Ptx
 from rlhf.algorithms.replies import RankedObjective, RowLoss
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
 from rlhf.algorithms.simpo import SimpoLoss
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.orpo import OrpoConfig
+from rlhf.config.ppo import PtxConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.simpo import SimpoConfig
 from rlhf.data.mixture import Mixture
@@ -199,6 +201,17 @@ def test_a_compared_samplers_figures(tmp_path):
     )
     assert record.keys() == documented("PPO") | documented("Sampler and trainer")
     assert record["sampler_mismatch"] < 1e-4  # the same model, token by token and at once
+
+
+def test_a_mixed_losses_figures(tmp_path):
+    own = [{"id": "x", "input_ids": [3, 4, 5, 6], "labels": [-100, -100, 5, 6]}]
+    rows = Mixture({"d": save_rows(tmp_path / "rows", train=own)}, {}, "train")
+    settings = tiny_online.config(updates=1)
+    mixed = Ptx(PtxConfig(data={"d": {}}), 2, rows, 0, 64)
+    prompts = tiny_online.save_prompts(tmp_path / "set")
+    learner = tiny_online.trainer(prompts, tmp_path / "state", settings, mixed=mixed)
+    (record,) = learner.train().journals["metrics"].records()
+    assert record.keys() == documented("PPO") | documented("Pretraining loss")
 
 
 def test_an_evaluations_figures():

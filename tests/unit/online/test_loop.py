@@ -14,6 +14,7 @@ from support.tolerances import assert_gradients_near
 
 from rlhf.algorithms import policy as policy_module
 from rlhf.models.backbone import backbones
+from rlhf.models.decoding import Decoding
 from rlhf.online import loop, rewards, sampler
 from rlhf.online import reference as references
 from rlhf.online.prompts import PromptStream
@@ -138,7 +139,7 @@ def test_sampling_uses_the_configured_temperature(monkeypatch, mixture, tmp_path
         sampler, "generate", lambda *a, **k: seen.append((*a[4:], *k.values())) or original(*a, **k)
     )
     trainer(mixture, tmp_path, config(sampling__temperature=0.7)).roll_out(0)
-    assert seen == [(0.7,)]
+    assert seen == [(0.7, Decoding())]
 
 
 @pytest.mark.parametrize("kind", ["head", "critic"])
@@ -426,11 +427,11 @@ def test_a_run_in_two_parts_is_the_same_run(monkeypatch, mixture, tmp_path, kind
     expected = straight.train()
     original, calls = Replicated.step, []
 
-    def interrupted(engine, factor):
+    def interrupted(engine, *given):
         calls.append(1)
         if len(calls) == 3:  # in the middle of the second update
             os.kill(os.getpid(), signal.SIGUSR2)
-        return original(engine, factor)
+        return original(engine, *given)
 
     monkeypatch.setattr(Replicated, "step", interrupted)
     with pytest.raises(Saved, match="after step 2 of 4"):

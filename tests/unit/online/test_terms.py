@@ -226,11 +226,11 @@ def test_a_run_goes_on_to_the_same_weights(monkeypatch, tmp_path, mixture, scali
     expected = straight.train().journals["metrics"].records()
     original, calls = Replicated.step, []
 
-    def interrupted(engine, factor):
+    def interrupted(engine, *given):
         calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGUSR2)
-        return original(engine, factor)
+        return original(engine, *given)
 
     monkeypatch.setattr(Replicated, "step", interrupted)
     with pytest.raises(Saved, match="after step 2 of 3"):

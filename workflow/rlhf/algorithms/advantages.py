@@ -1,4 +1,4 @@
-"""Advantages without a value function, and whitening.
+"""Advantages without a value function, and what is done to advantages of any kind.
 
 Shapes: n responses of a rank, those to one prompt together, k of them; L_i tokens of response i.
 """
@@ -85,3 +85,14 @@ def whiten(parts: Sequence[torch.Tensor], shift_mean: bool = True) -> list[torch
     if not shift_mean:
         white += mean
     return list(white.to(parts[0].dtype).split([len(part) for part in parts]))
+
+
+def shift(parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Shift to mean 0 over all tokens of all ranks, in float64.
+
+    Args:
+        parts: n × [L_i].
+    """
+    flat = torch.cat(list(parts)).double()  # [N]
+    count, total = distributed.total([flat.numel(), float(flat.sum())])
+    return [(part.double() - total / count).to(part) for part in parts]

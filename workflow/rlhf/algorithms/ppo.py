@@ -6,7 +6,8 @@ Implementation Details of RLHF with PPO". Each update:
 1. Sample responses; their log probabilities and values under the current actor (``online.loop``).
 2. Scores become per-token rewards with a KL penalty (``online.rewards``).
 3. Rewards and values become advantages and returns: ``gae``.
-4. Advantages are whitened over all tokens of the update: ``whiten``.
+4. Advantages are whitened over all tokens of the update (``whiten``), or shifted to mean 0
+   (``shift``), or stay as they are.
 5. In each minibatch, the clipped objective of the policy (``policy_objective``) and the clipped
    error of the value function (``value_loss``) are summed over tokens.
 """
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rlhf.algorithms.advantages import whiten
+from rlhf.algorithms.advantages import shift, whiten
 from rlhf.algorithms.policy import policy_objective
 from rlhf.config.ppo import PpoConfig
 from rlhf.online.algorithm import Batch, Credit
@@ -39,7 +40,11 @@ class Ppo:
         if self.config.rewards.whiten:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, rollout.values, self.config.gamma, self.config.lam)
-        return Credit(whiten(advantages), returns)
+        if self.config.advantages == "whiten":
+            advantages = whiten(advantages)
+        elif self.config.advantages == "shift":
+            advantages = shift(advantages)
+        return Credit(advantages, returns)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See ``Algorithm``."""
@@ -86,7 +91,7 @@ def gae(
 
 
 def value_loss(
-    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float
+    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float | None
 ) -> torch.Tensor:
     """Half the larger of the plain and the clipped squared error, per token [N].
 
@@ -94,7 +99,9 @@ def value_loss(
         values: [N] new values.
         old: [N] values when the tokens were sampled.
         returns: [N] targets.
-        clip: range around the old values.
+        clip: range around the old values; None: half the plain squared error.
     """
+    if clip is None:
+        return 0.5 * (values - returns) ** 2
     near = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)

@@ -58,6 +58,16 @@ def is_written_out(info: ValidationInfo) -> bool:
     return info.context == _FROM_SLICE
 
 
+def is_given(entry: BaseModel, name: str) -> bool:
+    """Whether a key is written with another value than its default.
+
+    Keys that contradict each other are looked at so: what `rlhf config show` prints, and a slice,
+    has every default, and is a configuration too.
+    """
+    default = type(entry).model_fields[name].get_default(call_default_factory=True)
+    return bool(getattr(entry, name) != default)
+
+
 def named(entry: Any, key: str) -> list[str]:
     """Names of other entries that a key of an entry holds, each once: none, one or several.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
+from rlhf.config.decoding import DecodingConfig
 
 
 class EvaluatedConfig(Strict):
@@ -39,7 +40,7 @@ class EvaluatedConfig(Strict):
         return [(section, name) for section, name in named if name is not None]
 
 
-class EvaluationConfig(EvaluatedConfig):
+class EvaluationConfig(DecodingConfig, EvaluatedConfig):
     """Base model, SFT model and the evaluated run's on held-out prompts, by a reward model."""
 
     reward: str | None = key(
@@ -51,5 +52,4 @@ class EvaluationConfig(EvaluatedConfig):
     samples_per_prompt: int = key(1, ge=1, about="responses sampled for each held-out prompt")
     max_prompts: int = key(256, ge=1, about="maximum of held-out prompts used, chosen by hash")
     temperature: float = key(1.0, gt=0, about="sampling temperature")
-    max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
     seed: int = key(0, ge=0, about="seed of sampling and of the bootstrap")

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from rlhf.config.adapter import ADAPTER, AdapterConfig, refuse_frozen_layers
 from rlhf.config.base import NAME_PATTERN, Strict, key
+from rlhf.config.decoding import DecodingConfig
 from rlhf.config.mixture import DuplicatesConfig, Shares
 from rlhf.config.reward_terms import RewardTerms
 from rlhf.config.training import EMA, PRECISION, EmaConfig, OptimizerConfig, Precision
@@ -17,10 +18,9 @@ SamplerKind = Literal["loop", "cached", "vllm"]
 FUNCTIONS = "functions"  # of a slice: file of a reward function → digest
 
 
-class SamplingConfig(Strict):
+class SamplingConfig(DecodingConfig):
     """How responses are sampled."""
 
-    max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
     temperature: float = key(
         1.0, gt=0, about="sampling temperature; log probabilities are taken at the same"
     )
@@ -51,6 +51,16 @@ class SamplingConfig(Strict):
         Those of `loop` come from the trainer's own model, or from a copy of it.
         """
         return self.sampler != "loop" or self.importance_cap is not None
+
+    @model_validator(mode="after")
+    def _sampler_knows(self) -> Self:
+        if self.sampler != "loop" and self.restricting:
+            raise ValueError(
+                f"{', '.join(self.restricting)}: not with sampler: {self.sampler}, which gives log "
+                "probabilities of what is left of the distribution, so they can't be compared with "
+                "the trainer's; leave out, or write sampler: loop"
+            )
+        return self
 
 
 class KlConfig(Strict):
@@ -183,6 +193,11 @@ class OnlineConfig(Strict):
     scoring: Literal["triton", "local"] = key(
         "triton", about="where rewards and reference log probabilities are computed"
     )
+    reference: Literal["model", "frozen_branch"] = key(
+        "model",
+        about="`model`: the SFT model, whole; `frozen_branch`: its upper layers alone, on the "
+        "layers that `freeze_layers` keeps as they are; needs `scoring: local`",
+    )
     updates: int = key(100, ge=1, about="rounds of rollout and optimisation")
     rollout_batch_size: int = key(64, ge=1, about="responses sampled for one update")
     responses_per_prompt: int = key(
@@ -240,6 +255,31 @@ class OnlineConfig(Strict):
             raise ValueError(
                 "rewards.relative_to: a dense term has no score of a whole reply to subtract; "
                 "write none"
+            )
+        return self
+
+    @property
+    def value_updates(self) -> int:
+        """First updates in which a value function alone is trained."""
+        return 0
+
+    @model_validator(mode="after")
+    def _branches_off(self) -> Self:
+        if self.reference == "model":
+            return self
+        if not self.freeze_layers:
+            raise ValueError(
+                "reference: frozen_branch shares the layers that freeze_layers keeps as they are, "
+                + (
+                    "and an adapter freezes all: switched off it is the reference already"
+                    if self.adapter
+                    else "and there are none: set freeze_layers, or write reference: model"
+                )
+            )
+        if self.scoring != "local":
+            raise ValueError(
+                "reference: frozen_branch is a part of the policy, which servers do not have: "
+                "write scoring: local"
             )
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from rlhf.config.base import NAME_PATTERN, Strict, is_written_out, key
+from rlhf.config.base import NAME_PATTERN, Strict, is_given, key
 from rlhf.config.paths import expanded
 from rlhf.core.user_functions import split_reference
 
@@ -78,17 +79,16 @@ class RewardTermConfig(Strict):
         return f"{expanded(path, info)}:{name}"
 
     @model_validator(mode="after")
-    def _one_source(self, info: ValidationInfo) -> RewardTermConfig:
+    def _one_source(self) -> RewardTermConfig:
         sources = ("model", "ensemble", "function")
         given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(sources)}")
-        if not is_written_out(info):
-            for name in sorted(self.model_fields_set & _BELONG.keys()):
-                if _BELONG[name] not in given:
-                    raise ValueError(f"`{name}` is of a term with `{_BELONG[name]}`")
-            if "coefficient" in self.model_fields_set and self.combine != "uncertainty":
-                raise ValueError("`coefficient` needs `combine: uncertainty`")
+        for name in filter(partial(is_given, self), sorted(_BELONG)):
+            if _BELONG[name] not in given:
+                raise ValueError(f"`{name}` is of a term with `{_BELONG[name]}`")
+        if is_given(self, "coefficient") and self.combine != "uncertainty":
+            raise ValueError("`coefficient` needs `combine: uncertainty`")
         if len(set(self.models)) < len(self.models):
             raise ValueError("an ensemble names a reward model twice")
         names = Counter([*GIVEN, *self.options, *set(self.columns)])

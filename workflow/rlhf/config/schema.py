@@ -120,6 +120,8 @@ class Config(Strict):
                 where = f"{section}.{name}"
                 for dataset in getattr(entry, "data", {}):
                     yield f"{where}.data", "datasets", dataset
+                for dataset in ptx.data if (ptx := getattr(entry, "ptx", None)) else ():
+                    yield f"{where}.ptx.data", "datasets", dataset
                 for attribute, target in row.parents.items():
                     for parent in named(entry, attribute):
                         yield f"{where}.{attribute}", target, parent
@@ -177,10 +179,11 @@ class Config(Strict):
         """Evaluations of which nobody knows by which reward model, and critics without one."""
         for section, name, rewards in self._scored():
             value = getattr(getattr(self, section)[name], "value", None)
-            if value and value.kind == "critic" and not rewards:
+            starts = value and value.kind == "critic" and not value.from_sft
+            if starts and not rewards:
                 yield (
                     f"{section}.{name}.value.kind: a critic starts from a reward model, and "
-                    "`reward` names none; write head"
+                    "`reward` names none; write head, or value.start: sft"
                 )
             if SECTIONS[section].online or len(rewards) == 1:
                 continue
@@ -228,14 +231,14 @@ class Config(Strict):
                         f"{section}.{name}.scoring: model servers know no prefix, which "
                         f"{'.'.join(served)} is; write local"
                     )
-                value, other = getattr(run, "value", None), 0
-                if value and value.kind == "critic" and scoring:
-                    other = self._prefix(*scoring[0])
+                value = getattr(run, "value", None)
+                starting = [start] if value and value.from_sft else scoring
+                critic = starting[0] if value and value.kind == "critic" and starting else None
+                other = self._prefix(*critic) if critic else 0
                 kept = own if value and value.adapter else 0
-                if other and other != kept:
+                if critic and other and other != kept:
                     yield (
-                        f"{section}.{name}.value.kind: a critic starts from "
-                        f"{'.'.join(scoring[0])}, "
+                        f"{section}.{name}.value.kind: a critic starts from {'.'.join(critic)}, "
                         f"which is a prefix of {other} tokens; write head, or an adapter of that "
                         "kind and length"
                     )

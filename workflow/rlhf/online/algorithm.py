@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from rlhf.models.devices import moved
 from rlhf.online.loss_weights import LossWeights
 from rlhf.online.rollout import Rollout
+from rlhf.training.engine.protocol import Engine
 
 
 class ActorOutput(NamedTuple):
@@ -130,6 +131,19 @@ class Batch:
             sizes,
             experience.kl_coefficient,
         )
+
+
+class Mixed(Protocol):
+    """What the policy learns beside its rollouts, in every optimizer step."""
+
+    def accumulate(self, engine: Engine) -> dict[str, float]:
+        """Add the gradients of the next rows; means of measures over all ranks."""
+
+    def state(self) -> dict[str, Any]:
+        """For the saved state."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """From a saved state."""
 
 
 class Algorithm(Protocol):

@@ -18,7 +18,7 @@ import torch
 from rlhf.core.seeds import generator
 from rlhf.models import devices
 from rlhf.online import mismatch
-from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience
+from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience, Mixed
 from rlhf.online.dynamic_sampling import draw_groups
 from rlhf.online.kl import kl_estimate
 from rlhf.online.loss_weights import loss_weights
@@ -59,6 +59,7 @@ class OnlineTrainer:
         config: the run's configuration.
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
+        mixed: what is learned beside the rollouts.
 
     Raises:
         NumericsError: a weight that the run starts from is not finite.
@@ -76,13 +77,14 @@ class OnlineTrainer:
         config: OnlineConfig,
         options: RunOptions,
         micro_batch_tokens: int,
+        mixed: Mixed | None = None,
     ) -> None:
         seed_everything(config.seed)
         self.algorithm, self.engine, self.sampler = algorithm, engine, sampler
         self.scoring = Scoring(reward, reference)
         self.prompts, self.shaping = prompts, RewardShaping(config, reward.calibration)
         self.tokenizer, self.config = tokenizer, config
-        self.micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_tokens, self.mixed = micro_batch_tokens, mixed
         self.name = options.name
         self.advice = finite.advice(config.learning_rates, config.precision)
         if config.ema:
@@ -202,12 +204,15 @@ class OnlineTrainer:
     def optimise(self, update: int, experience: Experience) -> dict[str, float]:
         """Several passes of minibatches over one rollout; means of their measures."""
         factor, rate = self._rate(update)
+        only = "value." if update < self.config.value_updates else ""
         sums, norms, steps, max_ratio = Sums(), list[float](), 0, 0.0
         for epoch in range(self.config.epochs):
             for rounds in self._rounds(update, epoch, experience.rollout.lengths):
+                beside = self.mixed.accumulate(self.engine) if self.mixed and not only else {}
                 measures, ratio = self._accumulate(experience, rounds)
+                measures |= beside
                 finite.check(measures, self._place(update, rate), self.advice)
-                norm = self.engine.step(factor)
+                norm = self.engine.step(factor, only)
                 place = self._place(update, rate)
                 if finite.check_norm(norm, self.engine.loss_scale, place, self.advice):
                     norms.append(norm)
@@ -443,12 +448,15 @@ class OnlineTrainer:
             "random": random_state(),
             "shaping": self.shaping.state(),
             "prompts": self.prompts.state(),
+            **({"mixed": self.mixed.state()} if self.mixed else {}),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         restore_random_state(state["random"])
         self.shaping.load(state["shaping"])
         self.prompts.load(state["prompts"])
+        if self.mixed:
+            self.mixed.load(state["mixed"])
 
 
 def _explained_variance(returns: torch.Tensor, values: torch.Tensor) -> float:

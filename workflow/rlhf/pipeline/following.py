@@ -38,9 +38,15 @@ def rows_needed(config: Config, section: str, name: str) -> dict[str, dict[str, 
     ``demonstrations`` and ``prompts`` (sets of which it needs held-out rows); sets are named
     ``view/model``.
     """
-    return {
-        f"{kind}.{run}": _needs(config, kind, run) for kind, run in following(config, section, name)
-    }
+    found = {}
+    for kind, run in following(config, section, name):
+        found[f"{kind}.{run}"] = _needs(config, kind, run)
+        ptx = getattr(getattr(config, kind)[run], "ptx", None)
+        if ptx:
+            model = config.base_model(kind, run)
+            own = {"data": sorted(ptx.data), TRAIN: f"conversation/{model}"}
+            found[f"{kind}.{run}.ptx"] = own
+    return found
 
 
 def _needs(config: Config, section: str, name: str) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def longest_rows(config: Config, model: str) -> dict[str, int]:
     offline = {section: row for section, row in DRAWING.items() if not row.online}
     read = {view for section, row in offline.items() if _built_on(config, section, model)
             for view in (row.view, *row.held_out.values())}  # fmt: skip
+    mixed = (config.ppo[name].ptx for name in _built_on(config, "ppo", model))
+    if any(mixed):
+        read.add("conversation")
     for view in VIEWS:
         if view in read:
             rows[f"tokenization.{view}.max_length"] = getattr(views, view).max_length
@@ -43,9 +46,11 @@ def abilities(config: Config, model: str) -> dict[str, list[str]]:
         for section in (*ONLINE, "evaluation")
         for name in _built_on(config, section, model)
     ]
-    return {SAMPLING: sampling} | {
-        SCORES: [f"reward.{name}" for name in _built_on(config, "reward", model)]
-    }
+    critics = [
+        f"ppo.{name}" for name in _built_on(config, "ppo", model) if config.ppo[name].value.from_sft
+    ]
+    rewards = [f"reward.{name}" for name in _built_on(config, "reward", model)]
+    return {SAMPLING: sampling, SCORES: rewards + critics}
 
 
 def longest_scored(config: Config, kind: str, name: str) -> int:

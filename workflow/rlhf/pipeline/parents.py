@@ -87,6 +87,14 @@ def tokenized(config: Config, section: str, name: str, role: str = TRAIN) -> lis
     return _manifests(paths.tokenized(str(view), model, dataset) for dataset in datasets)
 
 
+def mixed(config: Config, section: str, name: str) -> list[str]:
+    """The tokenized demonstrations that a run learns from beside its prompts; most have none."""
+    ptx = getattr(getattr(config, section)[name], "ptx", None)
+    model = config.base_model(section, name)
+    datasets = ptx.data if ptx else ()
+    return _manifests(paths.tokenized("conversation", model, dataset) for dataset in datasets)
+
+
 def rows(config: Config, section: str, name: str) -> list[str]:
     """The datasets that a run draws from, or the run that it evaluates."""
     return _manifests(paths.dataset(one) for one in config.drawn_from(section, name))

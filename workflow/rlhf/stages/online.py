@@ -17,7 +17,7 @@ from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.models.quantized import is_quantized
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
-from rlhf.online.algorithm import Algorithm
+from rlhf.online.algorithm import Algorithm, Mixed
 from rlhf.online.cached_sampler import CachedSampler
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
@@ -27,6 +27,7 @@ from rlhf.online.served_sampler import ServedSampler
 from rlhf.runtime.deadline import stop_requested
 from rlhf.serving.vllm_client import VllmClient
 from rlhf.serving.vllm_wire import policy_identity
+from rlhf.stages.decoding import decoding_of
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.rewards import build_reward, check_rewards, reward_folders
 from rlhf.stages.servers import announced, client
@@ -60,7 +61,8 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
     """
     threads = begin(stage.deterministic)
     check_rollouts(stage.section, stage.name, config, distributed.world_size())
-    facts = tokenizer_facts(stage, "sft", "reward", "data")
+    mixed = [role for role in ("ptx",) if role in stage.inputs]
+    facts = tokenizer_facts(stage, "sft", "reward", "data", *mixed)
     key = f"{stage.section}.{stage.name}.sampling.max_new_tokens"
     for folder in (stage.folder("sft") / "model", *reward_folders(stage)):
         check_tokenized(stage, folder, new=(key, config.sampling.max_new_tokens))
@@ -78,6 +80,8 @@ def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
     policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
+    if config.reference == "frozen_branch":
+        policy.keep_start(config.freeze_layers)
     adapt(stage, policy, config.adapter, config.seed, config.precision)
     policy.compute_in(config.precision)
     return policy
@@ -90,6 +94,7 @@ def train(
     actor: Actor | ActorCritic,
     rates: Mapping[str, float],
     facts: dict[str, Any],
+    mixed: Mixed | None = None,
 ) -> OnlineTrainer:
     """Train, then publish ``model/``, ``metrics.jsonl`` and ``samples.jsonl``.
 
@@ -100,12 +105,13 @@ def train(
         actor: what is trained.
         rates: prefix of the actor's parameters → peak learning rate.
         facts: what ``prepare`` found for the manifest; the sampler's version is added.
+        mixed: what is learned beside the rollouts.
     """
     tokenizer = load_tokenizer(stage.folder("sft") / "model")
     engine = open_engine(actor, rates, config.optimizer, stage.engine)
     reward = build_reward(stage, config, engine, tokenizer)
     reference = _reference(stage, config, engine, actor.policy)
-    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer.eos_token_id)
+    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer)
     facts |= sampled_by
     trainer = OnlineTrainer(
         algorithm,
@@ -118,6 +124,7 @@ def train(
         config,
         stage.run_options(facts["threads"]),
         stage.micro_batch_tokens,
+        mixed,
     )
     finished = trainer.train()
     base = own_base(config.adapter, stage.folder("sft") / "model")
@@ -157,7 +164,7 @@ def _sampler(
     config: OnlineConfig,
     engine: Engine,
     actor: Actor | ActorCritic,
-    eos_id: int,
+    tokenizer: Any,
 ) -> tuple[Sampler, dict[str, str]]:
     """What samples, and its version for the manifest where it is not this program's own.
 
@@ -170,6 +177,7 @@ def _sampler(
         IntegrityError: it was started with another policy.
     """
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
+    eos_id, decoding = tokenizer.eos_token_id, decoding_of(config.sampling, tokenizer)
     dtype = devices.own_dtype()
     if config.sampling.sampler == "vllm":
         endpoint, certificates = announced(stage, "sampler", "sampling.sampler: loop")
@@ -179,7 +187,7 @@ def _sampler(
         folder = certificates.folder.with_name("weights")  # in the launcher's scratch folder
         served = ServedSampler(
             vllm, folder, actor.policy, "policy.", eos_id, longest, temperature,
-            getattr(torch, config.precision),
+            getattr(torch, config.precision), decoding,
         )  # fmt: skip
         return served, {"sampler": f"vllm {version}"}
     if config.sampling.sampler == "cached":
@@ -191,11 +199,16 @@ def _sampler(
                 expected="a GPU, or `loop`",
                 hint="set cluster.gpus_per_node, or `sampling.sampler: loop`",
             )
-        paged = CachedSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
+        paged = CachedSampler(
+            actor.policy, "policy.", eos_id, longest, temperature, dtype, decoding=decoding
+        )
         return paged, {"sampler": f"transformers {transformers.__version__}"}
     if engine.sharded or (engine.device.type != "cpu" and not is_quantized(actor.policy.model)):
-        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype), {}
-    return ModelSampler(actor.policy, eos_id, longest, temperature), {}
+        copied = ReplicaSampler(
+            actor.policy, "policy.", eos_id, longest, temperature, dtype, decoding
+        )
+        return copied, {}
+    return ModelSampler(actor.policy, eos_id, longest, temperature, decoding), {}
 
 
 def _reference(
@@ -203,7 +216,7 @@ def _reference(
 ) -> Reference:
     """An in-process model, or a client that has checked that its server holds the same model.
 
-    In the process, a policy with an adapter is its own reference.
+    In the process, a policy with an adapter or a frozen branch is its own reference.
 
     Raises:
         ServingError: no server was announced, or it holds another model.
@@ -212,7 +225,7 @@ def _reference(
     tokens = stage.micro_batch_tokens
     if config.scoring != "local":
         return ServedReference(client(stage, "reference", folder), temperature)
-    if config.adapter:
+    if config.adapter or policy.start is not None:
         return AdapterOff(engine, policy, temperature, tokens)
     start = load_token_scorer(folder, dtype="auto")
     start.compute_in(config.precision)
