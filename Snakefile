@@ -36,6 +36,8 @@ include: "workflow/rules/train_ilql.smk"
 include: "workflow/rules/export_store.smk"
 include: "workflow/rules/train_ppo.smk"
 include: "workflow/rules/train_rloo.smk"
+include: "workflow/rules/train_grpo.smk"
+include: "workflow/rules/train_reinforce.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 

@@ -131,7 +131,10 @@ def ppo(size: Size) -> Method:
     def loss(engine: Engine) -> torch.Tensor:
         new = ActorOutput(*engine(rows, starts, with_entropy=True))
         old, ones = new.logprobs.detach(), torch.ones_like(new.logprobs.detach())
-        total, _ = algorithm.loss(Batch(new, old, new.values.detach(), ones, ones, ones))
+        sizes = [len(row) - start for row, start in zip(rows, starts, strict=True)]
+        values = new.values.detach()
+        batch = Batch(new, old, values, ones, ones, ones, old, ones, sizes, kl_coefficient=0.0)
+        total, _ = algorithm.loss(batch)
         return total / len(ones)
 
     return ActorCritic(policy, ValueHead(policy.width).to(own_device())), loss

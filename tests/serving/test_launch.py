@@ -201,6 +201,24 @@ def test_a_crashed_server_is_restarted(launch, tmp_path, reward):
     assert not launch.shared_memory()
 
 
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_two_reward_models_score_as_they_do_in_the_process(launch, tmp_path, reward, lost):
+    """Each by its own server; over the loss of one too."""
+    other = make_store(tmp_path / "other", "reward", seed=5)
+    done = launch.run(
+        "--log", "logs/ppo.log",
+        "--serve", f"reward={reward.store}", "--serve", f"reward2={other.store}",
+        "--", "launched_stage", "score_with_two", str(lost),
+        str(reward.artifact), str(other.artifact),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the same scores" in done.stdout
+    assert "the reward2 server is ready at" in done.stderr
+    assert done.stderr.count("restarting it") == lost
+    assert (tmp_path / "logs" / "ppo.reward2-server.log").exists()
+    assert not launch.shared_memory()
+
+
 @pytest.mark.slow
 def test_a_server_that_keeps_dying_ends_the_stage(launch, reward):
     done = launch.run(

@@ -20,6 +20,7 @@ from rlhf.online.reference import ServedReference
 from rlhf.online.rewards import ServedRewardModel
 from rlhf.online.rollout import Rollout
 from rlhf.online.scoring import Scoring
+from rlhf.online.terms import RewardSum
 from rlhf.serving import client, wire
 from rlhf.serving.client import TritonScorer
 from rlhf.serving.process import free_port
@@ -182,10 +183,10 @@ def test_both_servers_are_asked_at_the_same_time(reward_scorer, reference_scorer
     for scorer, name in ((reward_scorer, "rewards"), (reference_scorer, "logprobs")):
         ask = getattr(scorer, name)
         monkeypatch.setattr(scorer, name, lambda *a, ask=ask: (meeting.wait(), ask(*a))[1])
-    scoring = Scoring(reward, reference)
+    scoring = Scoring(RewardSum.of(reward, (0.0, 1.0)), reference)
     scoring.begin(rollout)
-    rewards, logprobs = scoring.finish(rollout)
-    assert torch.equal(rewards, alone[0])
+    scores, logprobs = scoring.finish(rollout)
+    assert torch.equal(scores.raw, alone[0])
     assert all(torch.equal(a, b) for a, b in zip(logprobs, alone[1], strict=True))
 
 

@@ -227,6 +227,11 @@ PROMISES: dict[str, dict[str, str]] = {
             adapters::TestExclude.test_replies_and_merged_lists_count""",
         "`feedback`": """adapters::TestFeedbackOption.test_ranked_replies_give_good_and_bad_ones
             adapters::TestFeedbackOption.test_what_is_wrong""",
+        "`keep`": """keeping::test_columns_are_kept_as_they_stand
+            keeping::test_columns_under_names_of_their_own keeping::test_a_row_without_the_column
+            keeping::test_wrong_options""",
+        "`keep_reply`": """keeping::test_the_own_reply
+            keeping::test_a_prompt_without_a_reply""",
     },
     "Chats": {
         "What chat datasets": """chats::TestContent.test_what_nobody_reads_is_named_once_a_row

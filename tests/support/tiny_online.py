@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rlhf.algorithms.grpo import Grpo
 from rlhf.algorithms.ppo import Ppo
+from rlhf.algorithms.reinforce import Reinforce
 from rlhf.algorithms.rloo import Rloo
+from rlhf.config.grpo import GrpoConfig
+from rlhf.config.online import OnlineConfig
 from rlhf.config.ppo import PpoConfig
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.data.mixture import Mixture
 from rlhf.models.backbone import Backbone
-from rlhf.models.roots import Actor, ActorCritic, Critic, ValueHead
+from rlhf.models.roots import Actor, ActorCritic, Critic, ValueBranch, ValueHead
+from rlhf.online.algorithm import Mixed
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
-from rlhf.online.reference import Reference, ReferenceModel
+from rlhf.online.reference import AdapterOff, Reference, ReferenceModel
 from rlhf.online.rewards import Reward, RewardModel
 from rlhf.online.rollout import Rollout
 from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
+from rlhf.online.terms import RewardSum
 from rlhf.runtime.options import EngineKind, EngineOptions, RunOptions
+from rlhf.stages.decoding import decoding_of
 from rlhf.training.engine.open import open_engine
 from support.tiny_models import reply_scorer, reward_model, save_rows, token_scorer, token_sequences
 
@@ -35,8 +44,10 @@ class FakeTokenizer:
 
     eos_token_id = EOS
 
-    def decode(self, ids: torch.Tensor, skip_special_tokens: bool = False) -> str:
-        return "?" * (len(ids) - skip_special_tokens * int((ids == EOS).sum()))
+    def decode(
+        self, ids: Sequence[int] | torch.Tensor, skip_special_tokens: bool = False, **_: Any
+    ) -> str:
+        return "?" * sum(not skip_special_tokens or int(token) != EOS for token in ids)
 
 
 def config(**changes: Any) -> PpoConfig:
@@ -48,6 +59,62 @@ def config(**changes: Any) -> PpoConfig:
 def rloo_config(**changes: Any) -> RlooConfig:
     """An RLOO run."""
     return RlooConfig.model_validate(_values({}, changes))
+
+
+def grpo_config(**changes: Any) -> GrpoConfig:
+    """A GRPO run."""
+    return GrpoConfig.model_validate(_values({"responses_per_prompt": 4}, changes))
+
+
+def reinforce_config(**changes: Any) -> ReinforceConfig:
+    """A REINFORCE++ run."""
+    return ReinforceConfig.model_validate(_values({}, changes))
+
+
+# Every option of the policy's loss at once; EVERY_OPTION's numbers make each of them act.
+EVERY_OPTION = {
+    "clip": 0.1,
+    "loss__clip_high": 0.3,
+    "loss__dual_clip": 1.3,
+    "loss__ratio": "sequence",
+    "loss__aggregate": "response",
+    "loss__entropy_coefficient": 0.05,
+    "kl__where": "loss",
+    "kl__estimator": "k3",
+    "overlong__mask": True,
+}
+
+
+class Parity:
+    """A reward function: whether the first token of a response is odd; or always 1.
+
+    Args:
+        constant: whether it is always 1.
+        beside: another reward that is asked too, for nothing but its work.
+    """
+
+    remote = False
+
+    def __init__(self, constant: bool = False, beside: Reward | None = None) -> None:
+        self.constant, self.beside = constant, beside
+        self.scored: list[str] = []
+
+    def __call__(self, rollout: Rollout) -> torch.Tensor:
+        if self.beside:
+            self.beside(rollout)
+        self.scored += [example["id"] for example in rollout.examples]
+        firsts = zip(rollout.sequences, rollout.starts, strict=True)
+        scores = [1.0 if self.constant else float(ids[at] % 2) for ids, at in firsts]
+        mean, std = CALIBRATION
+        return torch.tensor(scores) * std + mean
+
+
+ALGORITHMS: dict[type[OnlineConfig], Any] = {
+    PpoConfig: Ppo,
+    RlooConfig: Rloo,
+    GrpoConfig: Grpo,
+    ReinforceConfig: Reinforce,
+}
 
 
 def _values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -110,47 +177,65 @@ def rollout_of(
     return Rollout([{}] * count, sequences, [1] * count, lengths, ended, logprobs, logprobs, values)
 
 
+def _value(settings: PpoConfig, model: Any) -> Any:
+    if settings.value.kind == "branch":
+        return ValueBranch(model, settings.value.layers, "value.layers")
+    return critic() if settings.value.kind == "critic" else ValueHead(model.width)
+
+
 def trainer(
     mixture: Mixture,
     state: Path,
-    settings: PpoConfig | RlooConfig,
-    reward: Reward | None = None,
+    settings: OnlineConfig,
+    reward: Reward | RewardSum | None = None,
     reference: Reference | None = None,
     micro_batch_tokens: int = 48,
     model: Any = None,
     kind: EngineKind = "replicated",
     sampler: Sampler | None = None,
+    mixed: Mixed | None = None,
     **options: Any,
 ) -> OnlineTrainer:
     model, judged = model or policy(), judge()
+    model.freeze(settings.freeze_layers)
+    if settings.reference == "frozen_branch":
+        model.keep_start(settings.freeze_layers)
     start, temperature = copy.deepcopy(model), settings.sampling.temperature
-    algorithm, actor = Rloo(settings), Actor(model, temperature)
+    algorithm, actor = ALGORITHMS[type(settings)](settings), Actor(model, temperature)
     rates = {"policy.": settings.optimizer.learning_rate}
     if isinstance(settings, PpoConfig):
-        value = critic() if settings.value.kind == "critic" else ValueHead(model.width)
-        algorithm, actor = Ppo(settings), ActorCritic(model, value, temperature)
+        value = _value(settings, model)
+        actor = ActorCritic(model, value, temperature)
         rates["value."] = settings.value.learning_rate
     for root in (start, judged, *actor.children()):
         if isinstance(root, Backbone):
             root.compute_in(settings.precision)
     engine = open_engine(actor, rates, settings.optimizer, EngineOptions(kind))
-    start, judged = engine.frozen(start), engine.frozen(judged)
+    judged = engine.frozen(judged)
+    if model.start is None:
+        own_reference: Reference = ReferenceModel(engine.frozen(start), temperature, 64)
+    else:
+        own_reference = AdapterOff(engine, model, temperature, 64)
     longest = settings.sampling.max_new_tokens
-    own: Sampler = ModelSampler(model, EOS, longest, temperature)
+    decoding = decoding_of(settings.sampling, FakeTokenizer())
+    own: Sampler = ModelSampler(model, EOS, longest, temperature, decoding)
     if engine.sharded:
-        own = ReplicaSampler(model, "policy.", EOS, longest, temperature)
+        own = ReplicaSampler(model, "policy.", EOS, longest, temperature, torch.float32, decoding)
+    reward = reward or RewardModel(judged, EOS, 64)
+    if not isinstance(reward, RewardSum):
+        reward = RewardSum.of(reward, CALIBRATION)
     learner = OnlineTrainer(
         algorithm,
         engine,
         sampler or own,
-        reward or RewardModel(judged, EOS, 64),
-        reference or ReferenceModel(start, temperature, 64),
+        reward,
+        reference or own_reference,
         PromptStream(mixture, settings.seed),
-        CALIBRATION,
         FakeTokenizer(),
         settings,
         RunOptions("ppo.x", state, {}, **options),
         micro_batch_tokens,
+        mixed,
     )
     learner.actor = actor  # for tests to look at
     return learner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from datasets import Features
 
 
-def write_rows(folder: str | Path, rows: Iterable[tuple[Row, str]]) -> None:
-    """Write (row, split) pairs of all views to ``folder``."""
-    with RowsWriter(folder) as writer:
+def write_rows(
+    folder: str | Path, rows: Iterable[tuple[Row, str]], kept: Collection[str] = ()
+) -> None:
+    """Write (row, split) pairs of all views to ``folder``; see ``RowsWriter``."""
+    with RowsWriter(folder, kept) as writer:
         for row, split in rows:
             writer.add(row, split)
 

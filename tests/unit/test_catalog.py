@@ -19,6 +19,7 @@ PACKAGE = Path(rlhf.__file__).parent
 OWN = {
     "catalog.py": "the catalog",
     "config/data.py": "what the parts of `stage_split` were called",
+    "config/ppo.py": "keys of a run, of which one names what its critic starts from",
     "config/mixture.py": "a slice: stages do not import the catalog",
     "config/tokenization.py": "a slice: stages do not import the catalog",
     "data/rows.py": "what a row of each view is",

@@ -33,7 +33,7 @@ def test_trainings(finished, section):
     events = finished.folder / "logs" / f"train_{kind}" / f"{name}.tensorboard"
     shown = EventAccumulator(str(events)).Reload().Tags()["scalars"]
     online = section == "PPO"
-    phases = "Phases of PPO and RLOO" if online else "Phases of learning from a dataset"
+    phases = "Phases of on-policy methods" if online else "Phases of learning from a dataset"
     speed = {*names(FIGURES["TensorBoard only"]), *names(FIGURES[phases])}
     assert set(shown) == logged - {"step"} | speed
     with events.with_suffix(".perf.jsonl").open(encoding="utf-8") as lines:

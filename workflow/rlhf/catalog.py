@@ -48,7 +48,7 @@ class Row:
         trains: whether it trains: on several processes and nodes, saving a state to resume from.
         online: whether it samples while it trains, by updates and not by epochs.
         token_values: whether it learns values of tokens too, by heads of which copies follow.
-        servers: kind of a model server that it scores with → the key that names the model.
+        servers: kind of model server that it scores with → the key that names its models.
         checks_model: whether it is told all that the configuration asks of its model.
         fetches: whether it reads what lies outside of the project.
         image: kind of the image that it runs in.
@@ -374,6 +374,7 @@ STAGES = (
             *_POLICY,
             Plot("Value loss", "", (("value_loss", "value loss"),)),
             Plot("Explained variance", "of the returns", (("explained_variance", "explained"),)),
+            Plot("Pretraining loss", "nats per token", (("ptx_loss", "loss"),)),
         ),
     ),
     Row(
@@ -393,11 +394,45 @@ STAGES = (
         plots=_POLICY,
     ),
     Row(
+        rule="train_grpo",
+        section="grpo",
+        parents={"sft": "sft", "reward": "reward"},
+        start=("sft",),
+        view="prompt",
+        trains=True,
+        online=True,
+        servers={"reward": "reward", "reference": "sft"},
+        threads="threads",
+        gpu=True,
+        hours=24,
+        title="GRPO",
+        label="GRPO",
+        plots=_POLICY,
+    ),
+    Row(
+        rule="train_reinforce",
+        section="reinforce",
+        parents={"sft": "sft", "reward": "reward"},
+        start=("sft",),
+        view="prompt",
+        trains=True,
+        online=True,
+        servers={"reward": "reward", "reference": "sft"},
+        threads="threads",
+        gpu=True,
+        hours=24,
+        title="REINFORCE++",
+        label="REINFORCE++",
+        plots=_POLICY,
+    ),
+    Row(
         rule="evaluate",
         section="evaluation",
         parents={
             "ppo": "ppo",
             "rloo": "rloo",
+            "grpo": "grpo",
+            "reinforce": "reinforce",
             "dpo": "dpo",
             "kto": "kto",
             "orpo": "orpo",
@@ -407,7 +442,7 @@ STAGES = (
             "reward": "reward",
             "gold": "reward",
         },
-        start=("ppo", "rloo", "dpo", "kto", "orpo", "simpo", "cpo", "ilql"),
+        start=("ppo", "rloo", "grpo", "reinforce", "dpo", "kto", "orpo", "simpo", "cpo", "ilql"),
         held_out={"prompts": "prompt"},
         threads="threads",
         gpu=True,

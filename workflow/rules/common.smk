@@ -169,9 +169,9 @@ def parent(section, key):
     return of_run(parents.parent, section, key)
 
 
-def named(section, key):
+def own_parent(section, key):
     """Manifest of the artifact that a run names under a key; none if it names none."""
-    return of_run(parents.named, section, key)
+    return of_run(parents.own_parent, section, key)
 
 
 def bases(section):
@@ -182,6 +182,11 @@ def bases(section):
 def tokenized(section, role="train"):
     """Manifests of the tokenized sets that a run trains on, or needs held-out rows of."""
     return of_run(parents.tokenized, section, role)
+
+
+def mixed(section):
+    """Manifests of the tokenized sets that a run learns from beside its prompts."""
+    return of_run(parents.mixed, section)
 
 
 def rows(section):

@@ -4,7 +4,7 @@ rule evaluate:
         base=base("evaluation"),
         sft=parent("evaluation", "sft"),
         reward=parent("evaluation", "reward"),
-        gold=named("evaluation", "gold"),
+        gold=own_parent("evaluation", "gold"),
         bases=bases("evaluation"),
         data=tokenized("evaluation", "prompts"),
         rows=rows("evaluation"),

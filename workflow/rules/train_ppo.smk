@@ -4,6 +4,7 @@ rule train_ppo:
         reward=parent("ppo", "reward"),
         bases=bases("ppo"),
         data=tokenized("ppo"),
+        ptx=mixed("ppo"),
         duplicates=duplicates("ppo"),
         rows=rows("ppo"),
         stores=stores("ppo"),
@@ -27,6 +28,7 @@ rule train_ppo:
         STAGE + " --name {wildcards.name} {resources.training}"
         " --input bases {input.bases}"
         " --input sft {input.sft} --input reward {input.reward} --input data {input.data}"
+        " --input ptx {input.ptx}"
         " --input duplicates {input.duplicates} --input rows {input.rows}"
         " --input store {input.stores}"
         " --output model {output.model} --output value {output.value}"

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rlhf.runtime.processes import command_line, descendants
 
@@ -44,6 +45,48 @@ def score_across_a_crash(identity: str) -> None:
         while time.monotonic() < until:
             assert scorer.rewards(rows).tobytes() == before
     print("the same rewards", flush=True)
+
+
+def score_with_two(lost: str, *artifacts: str) -> None:
+    """Score by two reward models, served and in this process; lose a server in between, or none."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from rlhf.models.reward import load_calibration, load_reply_scorer
+    from rlhf.online.rewards import RewardModel, ServedRewardModel
+    from rlhf.online.rollout import Rollout
+    from rlhf.online.scoring import Scoring
+    from rlhf.online.terms import RewardSum, Term
+    from rlhf.stages.servers import client
+
+    sequences = [torch.arange(1, length) for length in range(6, 20)]
+    count, starts = len(sequences), [3] * len(sequences)
+    ended = torch.arange(count) % 2 == 0
+    logprobs = [torch.zeros(len(ids) - 3) for ids in sequences]
+    lengths = [[len(ids) for ids in sequences]]
+    rollout = Rollout([{}] * count, sequences, starts, lengths, ended, logprobs, logprobs, [])
+    folders = [Path(artifact) / "model" for artifact in artifacts]
+    calibrations = [load_calibration(folder) for folder in folders]
+    stage: Any = SimpleNamespace(stage="train_ppo", name="x")
+    clients = [client(stage, "reward", folder, i) for i, folder in enumerate(folders, start=1)]
+    local = [RewardModel(load_reply_scorer(folder), 2, 512) for folder in folders]
+    reference: Any = SimpleNamespace(remote=False, logprobs=lambda rollout: [])
+
+    def scores(sources: Any) -> torch.Tensor:
+        ensemble = Term("both", sources, calibrations, combine="uncertainty", coefficient=0.5)
+        alone = Term("second", sources[1:], calibrations[1:], weight=-0.5)
+        scoring = Scoring(RewardSum([ensemble, alone]), reference)
+        scoring.begin(rollout)
+        return scoring.finish(rollout)[0].raw
+
+    served = [ServedRewardModel(each, 2) for each in clients]
+    before = scores(served)
+    torch.testing.assert_close(before, scores(local), rtol=1e-4, atol=1e-4)
+    for _ in range(int(lost)):
+        kill_server()
+    assert torch.equal(scores(served), before)
+    print("the same scores", flush=True)
 
 
 def wait_for_signal(folder: str) -> None:

@@ -6,11 +6,26 @@ from pathlib import Path
 
 import torch
 
-from rlhf.algorithms.ppo import whiten
-from rlhf.online.rewards import RunningScale
+from rlhf.algorithms.advantages import whiten
+from rlhf.online.functions import RewardFunction
+from rlhf.online.rewards import RewardModel, RunningScale
+from rlhf.online.scoring import Scoring
+from rlhf.online.terms import RewardSum, Term
 from rlhf.training import distributed
 from support.tiny_models import gradients, rank_main
-from support.tiny_online import config, prompts_in, rloo_config, trainer
+from support.tiny_online import (
+    CALIBRATION,
+    EOS,
+    EVERY_OPTION,
+    Parity,
+    config,
+    grpo_config,
+    judge,
+    prompts_in,
+    reinforce_config,
+    rloo_config,
+    trainer,
+)
 
 LENGTHS = [3, 1, 8, 2, 5]  # an odd number: the ranks have different numbers of responses
 
@@ -25,9 +40,20 @@ def settings() -> dict:
                   kl__controller="adaptive", updates=2)  # fmt: skip
 
 
+def dynamic(**changes):
+    """A GRPO run with every option, in which groups are replaced."""
+    values = {
+        "responses_per_prompt": 2,
+        "dynamic_sampling__max_rounds": 6,
+        "rewards__missing_eos_penalty": 0.0,
+    }
+    return grpo_config(**EVERY_OPTION | values | changes)
+
+
 def update_of(settings, folder: Path, state: Path) -> dict:
     """The first minibatch, which is the whole rollout: what it is made of, and its gradient."""
-    learner = trainer(prompts_in(folder / "prompts"), state, settings)
+    reward = Parity() if settings.dynamic_sampling.max_rounds > 1 else None
+    learner = trainer(prompts_in(folder / "prompts"), state, settings, reward)
     experience = learner.experience(0, learner.roll_out(0))
     (rounds,) = learner._rounds(0, 0, experience.rollout.lengths)
     measures, _ = learner._accumulate(experience, rounds)
@@ -40,14 +66,35 @@ def update_of(settings, folder: Path, state: Path) -> dict:
         "advantages": experience.credit.advantages,
         "measures": measures,
         "gradients": gradients(learner.actor),
+        "replaced": tuple(experience.rollout.replaced or ()),
     }
 
 
-def sharded(folder: Path, state: Path) -> dict:
-    """Two updates of a policy with a critic, spread over the ranks; whole in one process."""
+def several(folder: Path, state: Path) -> dict:
+    """A rollout that two reward models and a function score."""
+    models = [RewardModel(judge(seed), EOS, 64) for seed in (1, 5)]
+    lengths = RewardFunction(
+        lambda token_ids: [len(ids) for ids in token_ids], "lengths", [], {}, False,
+        decode=str, messages=list, where="reward",
+    )  # fmt: skip
+    reward = RewardSum(
+        [Term("both", models, [CALIBRATION] * 2, combine="uncertainty", coefficient=0.5),
+         Term("lengths", [lengths], [(0.0, 1.0)], weight=0.1)]
+    )  # fmt: skip
+    settings = rloo_config(responses_per_prompt=2, rewards__scaling="reference")
+    learner = trainer(prompts_in(folder / "prompts"), state, settings, reward)
+    experience = learner.experience(0, learner.roll_out(0))
+    return {"scores": experience.scores.tolist(), "figures": learner._measure(experience)}
+
+
+def sharded(settings, folder: Path, state: Path) -> dict:
+    """A whole run of what is spread over the ranks; whole in one process."""
     kind = "fsdp" if distributed.world_size() > 1 else "replicated"
-    settings = config(epochs=2, updates=2, value__kind="critic")
     learner = trainer(prompts_in(folder / "prompts"), state, settings, kind=kind)
+    if settings.dynamic_sampling.max_rounds > 1:  # the model is computed by all ranks together
+        (model,) = learner.scoring.reward.sources
+        reward = RewardSum.of(Parity(beside=model), CALIBRATION)
+        learner.scoring = Scoring(reward, learner.scoring.reference)
     run = learner.train()
     return {
         "weights": {name: tensor.clone() for name, tensor in learner.engine.weights()},
@@ -73,7 +120,15 @@ def work(folder: Path, state: Path) -> dict:
         "anyone": [distributed.anyone(distributed.rank() == 1), distributed.anyone(False)],
         "rloo": update_of(rloo_config(responses_per_prompt=2), folder, state / "rloo"),
         "ppo": update_of(config(responses_per_prompt=2), folder, state / "ppo"),
-        "sharded": sharded(folder, state / "fsdp"),
+        "several": several(folder, state / "several"),
+        "grpo": update_of(dynamic(), folder, state / "grpo"),
+        "reinforce": update_of(
+            reinforce_config(responses_per_prompt=2, baseline="group"), folder, state / "reinforce"
+        ),
+        "sharded": sharded(
+            config(epochs=2, updates=2, value__kind="critic"), folder, state / "fsdp"
+        ),
+        "sharded, dynamic": sharded(dynamic(updates=2), folder, state / "fsdp-dynamic"),
         "rollouts": [
             {"sequences": one.rollout.sequences, "advantages": one.credit.advantages}
             for one in experiences

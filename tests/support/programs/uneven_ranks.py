@@ -36,7 +36,7 @@ def update_of(settings: PpoConfig, folder: Path, state: Path) -> dict:
     )
     passes: Counter[str] = Counter()
     roots = {
-        "actor": one.actor, "reward": one.scoring.reward._model,
+        "actor": one.actor, "reward": one.scoring.reward.sources[0]._model,
         "reference": one.scoring.reference._model
     }  # fmt: skip
     for name, root in roots.items():

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf.algorithms.ppo import gae, whiten
+from rlhf.algorithms.advantages import whiten
+from rlhf.algorithms.ppo import gae
 
 
 def responses(lengths, seed=0):

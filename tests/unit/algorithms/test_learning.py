@@ -1,4 +1,4 @@
-"""PPO and RLOO solve a toy: more of one token. With shuffled rewards they do not."""
+"""On-policy methods solve a toy: more of one token. With shuffled rewards they do not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch
 from support.tiny_online import (
     CALIBRATION,
     config,
+    grpo_config,
     policy,
+    reinforce_config,
     rloo_config,
     save_prompts,
     trainer,
@@ -21,6 +23,8 @@ METHODS = [
     pytest.param(config, {"epochs": 2}, id="ppo"),
     pytest.param(rloo_config, {"epochs": 2, "clip": 0.2}, id="rloo, clipped"),
     pytest.param(rloo_config, {"responses_per_prompt": 6}, id="rloo, plain"),
+    pytest.param(grpo_config, {"epochs": 2, "responses_per_prompt": 6}, id="grpo"),
+    pytest.param(reinforce_config, {"epochs": 2}, id="reinforce"),
 ]
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rlhf.algorithms.ppo import policy_loss, value_loss
+from rlhf.algorithms.policy import policy_loss
+from rlhf.algorithms.ppo import value_loss
 
 # ratio, advantage, loss, clipped, gradient of the loss in log π — with a clip range of 0.2
 POLICY_CASES = [
@@ -25,7 +26,7 @@ def test_policy_loss_by_hand(ratio, advantage, loss, clipped, slope):
     """Checklist 30"""
     old = torch.tensor([-1.3])
     new = (old + math.log(ratio)).requires_grad_()
-    found, cut = policy_loss(new, old, torch.tensor([advantage]), 0.2)
+    found, cut = policy_loss(new - old, torch.tensor([advantage]), 0.2)
     assert float(found.detach()) == pytest.approx(loss, abs=1e-5)
     assert bool(cut) == clipped
     found.sum().backward()
@@ -35,7 +36,7 @@ def test_policy_loss_by_hand(ratio, advantage, loss, clipped, slope):
 def test_nothing_is_clipped_where_nothing_changed():
     """Checklist 30"""
     logprobs, advantages = torch.randn(50), torch.randn(50)
-    loss, clipped = policy_loss(logprobs, logprobs.clone(), advantages, 0.2)
+    loss, clipped = policy_loss(logprobs - logprobs.clone(), advantages, 0.2)
     assert not clipped.any()
     assert torch.equal(loss, -advantages)
 
@@ -58,3 +59,11 @@ def test_value_loss_by_hand(value, target, loss, slope):
     assert float(found.detach()) == pytest.approx(loss, abs=1e-6)
     found.sum().backward()
     assert float(new.grad) == pytest.approx(slope, abs=1e-6)
+
+
+def test_a_value_that_is_not_clipped():
+    new = torch.tensor([1.5, -3.0], requires_grad=True)
+    found = value_loss(new, torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0]), None)
+    assert found.tolist() == [0.125, 12.5]
+    found.sum().backward()
+    assert new.grad.tolist() == [-0.5, -5.0]

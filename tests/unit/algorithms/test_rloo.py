@@ -11,7 +11,8 @@ from support.tiny_models import gradients
 from support.tiny_online import config, rloo_config, rollout_of, save_prompts, trainer
 from support.tolerances import assert_gradients_near
 
-from rlhf.algorithms.rloo import Rloo, leave_one_out
+from rlhf.algorithms.advantages import leave_one_out
+from rlhf.algorithms.rloo import Rloo
 from rlhf.runtime.deadline import Saved
 from rlhf.training.engine.replicated import Replicated
 

@@ -38,6 +38,23 @@ def test_seed_and_greedy_matter(model, capsys):
     assert len(outs) == 3
 
 
+def test_what_is_drawn_and_where_an_answer_ends(model, capsys):
+    def answer(*extra):
+        assert main(["chat", str(model), "--prompt", "How many legs?", *SHORT, *extra]) == 0
+        return capsys.readouterr().out[:-1]
+
+    plain, greedy = answer(), answer("--greedy")
+    for extra in (["--top-k", "1"], ["--top-p", "1e-6"], ["--min-p", "1"]):
+        assert answer(*extra) == greedy != plain
+    middle = len(plain) // 2
+    stopped = answer("--stop", plain[middle : middle + 2])
+    assert plain.startswith(stopped)
+    assert len(stopped) <= middle
+    assert plain.startswith(answer("--stop", plain[:1], "--min-new-tokens", "1"))
+    with pytest.raises(SystemExit):
+        answer("--stop", "")
+
+
 def test_takes_an_artifacts_folder(model, capsys):
     assert main(["chat", str(model.parent), "--prompt", "Legs?", *SHORT, "--greedy"]) == 0
 

@@ -1,4 +1,8 @@
+import yaml
+
 from rlhf.cli import main
+from rlhf.config.load import load_config_file
+from rlhf.config.presets import PRESETS
 
 FILE = """\
 models: {tiny: {source: {path: models/tiny}}}
@@ -52,3 +56,30 @@ def test_write(tmp_path, capsys):
     assert main(["config", "write", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "schema.json"]
     assert main(["config", "write", str(tmp_path / "absent")]) == 2
+
+
+def test_show_writes_defaults_and_presets_out(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    own = "reward: {model: judge, weight: 0.5}, data: {demo: {size: 7}}"
+    run = f"{{sft: chat, {own}, preset: trlx, kl: {{coefficient: 0.2}}}}"
+    path.write_text(
+        FILE + "reward: {judge: {sft: chat, data: {demo: {}}}}\n" + f"ppo: {{final: {run}}}\n"
+    )
+    assert main(["config", "show", str(path), "--run", "ppo.final"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown.keys() == {"ppo"}
+    final = shown["ppo"]["final"]
+    assert final["kl"] == {
+        "coefficient": 0.2, "controller": "adaptive", "target": 6.0, "horizon": 10000,
+        **{name: final["kl"][name] for name in final["kl"].keys() - PRESETS["trlx"]["kl"].keys()},
+    }  # fmt: skip
+    assert final["rewards"]["clip"] == 10
+    assert final["sampling"]["stop"] == PRESETS["trlx"]["sampling"]["stop"]
+    assert final["lam"] == 0.95
+    (tmp_path / "whole.yaml").write_text(FILE)
+    assert main(["config", "show", str(path)]) == 0
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(capsys.readouterr().out)
+    assert load_config_file(whole) == load_config_file(path), "what is shown is a configuration"
+    assert main(["config", "show", str(path), "--run", "ppo.finale"]) == 2
+    assert "did you mean 'ppo.final'?" in capsys.readouterr().err

@@ -235,6 +235,31 @@ def test_rloo_runs(valid, changes, expected):
     assert expected in message(valid)
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "expected"),
+    [
+        ("grpo", {"responses_per_prompt": 1}, "responses_per_prompt: "),
+        ("grpo", {"clip": None, "epochs": 2}, "epochs 2 needs `clip`"),
+        ("grpo", {"kl": {"estimator": "k1"}}, "kl: where: loss needs estimator k2 or k3"),
+        ("ppo", {"kl": {"where": "loss"}}, "kl: where: loss needs estimator k2 or k3"),
+        ("ppo", {"clip": None}, "clip: "),
+        ("rloo", {"loss": {"ratio": "sequence"}}, "loss.ratio, loss.clip_high and loss.dual_clip"),
+        ("rloo", {"loss": {"clip_high": 0.3}}, "loss.ratio, loss.clip_high and loss.dual_clip"),
+        ("ppo", {"loss": {"dual_clip": 0.9}}, "loss.dual_clip: "),
+        ("ppo", {"overlong": {"buffer": 65}}, "overlong.buffer 65 is longer than a response"),
+        ("ppo", {"dynamic_sampling": {"max_rounds": 2}}, "dynamic_sampling.max_rounds compares"),
+        ("reinforce", {"baseline": "group"}, "baseline: group compares the responses to a prompt"),
+    ],
+)
+def test_on_policy_runs(valid, section, changes, expected):
+    run = {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}
+    put(valid, f"{section}.other", run)
+    load_config(valid)
+    put(valid, f"{section}.other", run | changes)
+    assert f"{section}.other" in message(valid)
+    assert expected in message(valid)
+
+
 def test_an_evaluation_of_a_run_without_a_reward_model_names_one(valid):
     put(valid, "dpo.direct", {"sft": "chat", "data": {"demo": {}}})
     put(valid, "evaluation.other", {"dpo": "direct"})
@@ -286,8 +311,8 @@ def test_ilql_and_the_engines_that_do_not_keep_its_targets(valid):
 def test_an_evaluation_is_of_one_run(valid, evaluated):
     put(valid, "evaluation.other", evaluated)
     assert (
-        "evaluation.other: give exactly one of ppo, rloo, dpo, kto, orpo, simpo, cpo, ilql: "
-        in message(valid)
+        "evaluation.other: give exactly one of ppo, rloo, grpo, reinforce, dpo, kto, orpo, simpo, "
+        "cpo, ilql: " in message(valid)
     )
 
 

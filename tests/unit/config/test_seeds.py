@@ -58,7 +58,7 @@ def test_equal_seeds_are_paired_and_others_shared(valid) -> None:
         changed(valid, sft__chat__seeds=[1, 0], reward__helpful__sft="chat-seed0",
                 ppo__final__seeds=[0, 1])
     )  # fmt: skip
-    named = {name: (run.sft, run.reward) for name, run in config.ppo.items()}
+    named = {name: (run.sft, run.model_dump()["reward"]) for name, run in config.ppo.items()}
     assert named == {
         "final-seed0": ("chat-seed0", "helpful"),
         "final-seed1": ("chat-seed1", "helpful"),
@@ -75,7 +75,7 @@ def jobs(config: Config) -> dict[tuple[str, str], tuple[Any, ...]]:
     return {
         (row.rule, name): (
             config_slice(config, row.rule, name),
-            *(parents.named(config, row.section, name, key) for key in row.parents),
+            *(parents.own_parent(config, row.section, name, key) for key in row.parents),
         )
         for row in RULES.values()
         if row.section and row.rule not in ("fetch_data", "fetch_model", "report")
@@ -109,7 +109,7 @@ def test_one_of_the_runs_may_be_named_by_itself(valid) -> None:
     config = load_config(
         changed(valid, reward__helpful__seeds=[0, 1], ppo__final__reward="helpful-seed1")
     )
-    assert config.ppo["final"].reward == "helpful-seed1"
+    assert config.ppo["final"].model_dump()["reward"] == "helpful-seed1"
     assert config.parent("evaluation", "final", "reward") == ("reward", "helpful-seed1")
 
 
@@ -181,7 +181,7 @@ def test_a_gold_reward_model_is_another_one_of_the_same_tokens(valid) -> None:
     assert "come from base models that differ in template" in message(other)
     del other["models"]["other"]["template"]
     config = load_config(other)
-    assert parents.named(config, "evaluation", "final", "gold") == [
+    assert parents.own_parent(config, "evaluation", "final", "gold") == [
         parents.manifest("reward", "gold")
     ]
     assert parents.manifest("reward", "gold") in parents.reported(config, "final", "reward")

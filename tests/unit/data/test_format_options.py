@@ -12,6 +12,7 @@ from support.bad_inputs import GOOD
 from support.read_rows import bot, counted, gpt, human, said, system, user
 
 from rlhf.data.formats.source import FORMATS, class_of, load
+from rlhf.data.rows import view_of
 from rlhf.errors import ConfigError, DataError
 
 
@@ -80,10 +81,10 @@ class TestColumnsByPath:
             path = tmp_path / "rows.parquet"
             pq.write_table(pa.Table.from_pylist([{"x": [row], "other": 1}]), path)
             inner = load(name, path, {**paths, **more})
-            views = ["Conversation", "Preference", "Feedback", "Prompt"]
-            by_view = (inner.conversations, inner.preferences, inner.feedbacks, inner.prompts)
-            assert [*itertools.chain(*by_view)] == sorted(
-                rows, key=lambda one: views.index(type(one).__name__)
+            views = [inner.conversations, inner.preferences, inner.feedbacks, inner.prompts]
+            order = ["conversation", "preference", "feedback", "prompt"]
+            assert list(itertools.chain(*views)) == sorted(
+                rows, key=lambda one: order.index(view_of(one))
             )
             return
         found, inside = read(name, {"x": [row]}, **paths, **more)

@@ -70,7 +70,7 @@ def test_rows_files_without_scores_are_as_ever(tmp_path):
     scored, plain = preference("a", 4, 3, 2.5, 0), preference("a")
     for name, row in (("scored", scored), ("plain", plain)):
         (tmp_path / name).mkdir()
-        with RowsWriter(tmp_path / name, bool(row.scores)) as writer:
+        with RowsWriter(tmp_path / name, scored=bool(row.scores)) as writer:
             writer.add(row, "train")
         assert RowsFile(tmp_path / name, "preference").scored == bool(row.scores)
         assert Rows.read(tmp_path / name).preferences == [row]

@@ -12,11 +12,15 @@ from support.page_tables import DOCS, REPOSITORY, names, tables
 from rlhf.config.adapter import AdapterConfig
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.dpo import DpoConfig
+from rlhf.config.grpo import GrpoConfig
 from rlhf.config.ilql import IlqlConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.offline import OfflineConfig
+from rlhf.config.online import OnlineConfig
 from rlhf.config.orpo import OrpoConfig
-from rlhf.config.ppo import PpoConfig
+from rlhf.config.ppo import PpoConfig, PtxConfig
+from rlhf.config.presets import PRESETS
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
 from rlhf.config.sft import SftConfig
@@ -33,7 +37,10 @@ SECTIONS = {
     "ILQL": IlqlConfig,
     "PPO": PpoConfig,
     "RLOO": RlooConfig,
+    "GRPO": GrpoConfig,
+    "REINFORCE++": ReinforceConfig,
 }
+SHARED = "On-policy methods"
 RUNS = ("model", "sft", "reward", "data", "duplicates")  # what a run is made of, not how it learns
 
 
@@ -42,6 +49,9 @@ def options(model: Any, prefix: str = "") -> dict[str, Any]:
     found = {}
     for name, field in model.model_fields.items():
         default = field.default
+        if field.annotation == PtxConfig | None:
+            own = options(PtxConfig, f"{prefix}{name}.")
+            found |= {key: value for key, value in own.items() if not key.endswith(".data")}
         if hasattr(default, "model_fields_set"):
             found |= options(type(default), f"{prefix}{name}.")
         else:
@@ -72,12 +82,47 @@ def test_options(section):
     shared = documented("What all of them share")
     if issubclass(SECTIONS[section], OfflineConfig):
         shared |= documented("Runs on datasets")
+    if issubclass(SECTIONS[section], OnlineConfig):
+        shared |= documented(SHARED)
     assert shared | documented(section) == expected
 
 
 def test_options_of_adapters():
     expected = {f"adapter.{name}": default for name, default in options(AdapterConfig).items()}
     assert documented("Adapters") == expected
+
+
+def test_presets():
+    """A row has what a run with the preset, or without one, has under its key."""
+    run = {"sft": "s", "reward": "r", "data": {"d": {}}}
+    rows = tables("algorithms.md", "value of")["PPO"]
+    runs = [PpoConfig.model_validate(run | {"preset": name}) for name in (None, *PRESETS)]
+    named = {name for preset in PRESETS.values() for name in options_of(preset)}
+    same = {name for name in named if len({str(value(each, name)) for each in runs}) == 1}
+    said = dict(zip(names(rows), (row[1:] for row in rows), strict=True))
+    assert said.keys() == (named - same - {"sampling.top_p", "sampling.stop"}) | {"sampling"}
+    for key, cells in said.items():
+        for cell, each in zip(cells, runs, strict=True):
+            if key == "sampling":
+                written = yaml.safe_load(cell.strip("`") or "{}")
+                plain = runs[0].sampling.model_dump()
+                assert plain | written == each.sampling.model_dump()
+            else:
+                assert _number(yaml.safe_load(cell.strip("`"))) == value(each, key), key
+
+
+def options_of(values: Any, prefix: str = "") -> list[str]:
+    found = []
+    for name, inner in values.items():
+        deeper = isinstance(inner, dict)
+        found += options_of(inner, f"{prefix}{name}.") if deeper else [prefix + name]
+    return found
+
+
+def value(run: Any, key: str) -> Any:
+    for part in key.split("."):
+        run = getattr(run, part)
+    return run
 
 
 def test_every_section_has_the_same_parts():

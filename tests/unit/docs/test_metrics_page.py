@@ -20,12 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rlhf.algorithms.cpo import CpoLoss
 from rlhf.algorithms.orpo import OrpoLoss
+from rlhf.algorithms.ptx import Ptx
 from rlhf.algorithms.replies import RankedObjective, RowLoss
 from rlhf.algorithms.reward import RewardObjective
 from rlhf.algorithms.sft import SftObjective
 from rlhf.algorithms.simpo import SimpoLoss
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.orpo import OrpoConfig
+from rlhf.config.ppo import PtxConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.simpo import SimpoConfig
 from rlhf.data.mixture import Mixture
@@ -40,6 +42,7 @@ from rlhf.training.run import TrainingRun
 pytestmark = pytest.mark.usefixtures("leave_no_trace")
 
 FIGURES = tables("metrics.md", "figure")
+WITHOUT_CRITIC = "RLOO, GRPO and REINFORCE++"
 
 
 def documented(section: str) -> set[str]:
@@ -159,7 +162,7 @@ def train_rloo(folder: Path) -> TrainingRun:
         ("CPO", train_cpo),
         ("ILQL", train_ilql),
         ("PPO", train_ppo),
-        ("RLOO", train_rloo),
+        (WITHOUT_CRITIC, train_rloo),
     ],
 )
 def test_a_trainings_figures(tmp_path, section, training):
@@ -167,8 +170,8 @@ def test_a_trainings_figures(tmp_path, section, training):
     logged = {name for record in records for name in record}
     assert logged == documented(section)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
-    online = section in ("PPO", "RLOO")
-    phases = "Phases of PPO and RLOO" if online else "Phases of learning from a dataset"
+    online = section in ("PPO", WITHOUT_CRITIC)
+    phases = "Phases of on-policy methods" if online else "Phases of learning from a dataset"
     speed = documented("TensorBoard only") | documented(phases)
     assert set(events.Tags()["scalars"]) == logged - {"step"} | speed
 
@@ -179,6 +182,24 @@ def test_figures_of_dpo_with_a_term_of_sft(tmp_path):
     run, _ = dpo_ranks.run_dpo(token_scorer(), tmp_path, tmp_path / "state", settings)
     logged = {name for record in run.journals["metrics"].records() for name in record}
     assert logged == documented("DPO") | documented("DPO: SFT's term")
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        (tiny_online.reinforce_config(updates=1), set()),
+        (tiny_online.grpo_config(updates=1), {"kl_loss"}),
+        (tiny_online.grpo_config(updates=1, dynamic_sampling__max_rounds=2), None),
+    ],
+)
+def test_figures_of_options(tmp_path, settings, own):
+    prompts = tiny_online.save_prompts(tmp_path / "set")
+    run = tiny_online.trainer(prompts, tmp_path / "state", settings).train()
+    (record,) = run.journals["metrics"].records()
+    optional = documented("Options of on-policy methods")
+    expected = optional if own is None else own
+    assert expected <= optional
+    assert record.keys() == documented(WITHOUT_CRITIC) | expected
 
 
 def test_a_compared_samplers_figures(tmp_path):
@@ -192,6 +213,17 @@ def test_a_compared_samplers_figures(tmp_path):
     )
     assert record.keys() == documented("PPO") | documented("Sampler and trainer")
     assert record["sampler_mismatch"] < 1e-4  # the same model, token by token and at once
+
+
+def test_a_mixed_losses_figures(tmp_path):
+    own = [{"id": "x", "input_ids": [3, 4, 5, 6], "labels": [-100, -100, 5, 6]}]
+    rows = Mixture({"d": save_rows(tmp_path / "rows", train=own)}, {}, "train")
+    settings = tiny_online.config(updates=1)
+    mixed = Ptx(PtxConfig(data={"d": {}}), 2, rows, 0, 64)
+    prompts = tiny_online.save_prompts(tmp_path / "set")
+    learner = tiny_online.trainer(prompts, tmp_path / "state", settings, mixed=mixed)
+    (record,) = learner.train().journals["metrics"].records()
+    assert record.keys() == documented("PPO") | documented("Pretraining loss")
 
 
 def test_an_evaluations_figures():

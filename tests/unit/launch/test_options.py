@@ -32,6 +32,14 @@ def test_agents_get_the_same_command_line_and_a_few_words_more(options):
     assert list(agent.stores) == ["reward", "reference"]  # GPUs are given out in this order
 
 
+def test_several_reward_models_have_servers_of_their_own(options):
+    one = options("--serve reference=/f --serve reward=/a --serve reward2=/b --spread reward2")
+    assert one.servers == ("reward", "reward2", "reference")
+    assert one.spread == ("reward2",)
+    assert one.server_log("reward2", 0).name.endswith(".reward2-server.log")
+    assert parse(agent_arguments(one, Path("/v"), None)).stores == one.stores
+
+
 def test_the_sampler_is_the_last_server(options):
     one = options("--sampler /m --sampler-dtype float32 --sampler-length 96 --serve reward=/r")
     assert one.servers == ("reward", "sampler")
@@ -52,7 +60,8 @@ def test_the_servers_of_several_nodes_have_logs_of_their_own(options):
      "--server-threads 0",
      "--sampler /m --sampler-dtype float16", "--sampler-length 1",
      "--serve reward", "--serve other=/x", "--serve reward=",
-     "--serve reward=/x --serve reward=/y", "--node 2", "--gpus many"],
+     "--serve reward=/x --serve reward=/y", "--serve reward=/x --spread reference",
+     "--serve 2=/x", "--node 2", "--gpus many"],
 )  # fmt: skip
 def test_wrong_command_lines_end_with_2(options, line, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -19,15 +19,25 @@ def make_head(bias: bool) -> nn.Linear:
     return nn.Linear(WIDTH, VOCABULARY, bias=bias)
 
 
-def everything(head, temperature, compute):
-    """Values and all gradients of one way to compute log probabilities."""
+def everything(head, temperature, compute, bonus=0.0):
+    """Values and all gradients of one way to compute log probabilities.
+
+    Args:
+        head: the output head.
+        temperature: of the distribution.
+        compute: log probabilities and entropies.
+        bonus: weight of the entropies in what is differentiated.
+    """
     torch.manual_seed(6)
     hidden = (torch.randn(ROWS, WIDTH) * 2).requires_grad_()
     targets = torch.randint(VOCABULARY, (ROWS,))
     coefficients = torch.randn(ROWS)
     head.zero_grad()
     logprobs, entropy = compute(hidden, targets, temperature)
-    (logprobs * coefficients).sum().backward()
+    loss = (logprobs * coefficients).sum()
+    if bonus:
+        loss = loss + bonus * (entropy * coefficients.flip(0)).sum()
+    loss.backward()
     grads = [hidden.grad, *(p.grad.clone() for p in head.parameters())]
     return [logprobs.detach(), entropy.detach(), *grads]
 
@@ -36,7 +46,8 @@ def everything(head, temperature, compute):
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
-def test_token_logprobs_are_log_softmax(monkeypatch, temperature, bias, kept, chunk_rows):
+@pytest.mark.parametrize("bonus", [0.0, 0.8])
+def test_token_logprobs_are_log_softmax(monkeypatch, temperature, bias, kept, chunk_rows, bonus):
     """Checklist 9"""
     head = make_head(bias)
 
@@ -45,17 +56,38 @@ def test_token_logprobs_are_log_softmax(monkeypatch, temperature, bias, kept, ch
         entropy = -(logprobs.exp() * logprobs).sum(-1)
         return logprobs.gather(1, targets[:, None]).squeeze(1), entropy
 
-    expected = everything(head, temperature, plain)
+    expected = everything(head, temperature, plain, bonus)
     calls = []
     original = module._logits
     monkeypatch.setattr(module, "_logits", lambda *a: calls.append(1) or original(*a))
     monkeypatch.setattr(module, "KEEP_ELEMENTS", ROWS * VOCABULARY - (not kept))
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk_rows * VOCABULARY)
-    found = everything(head, temperature, lambda h, t, τ: token_logprobs(head, h, t, τ, True))
+    found = everything(
+        head,
+        temperature,
+        lambda h, t, τ: token_logprobs(head, h, t, τ, True, entropy_gradient=bonus > 0),
+        bonus,
+    )
     for left, right in zip(found, expected, strict=True):
         assert_near(left, right, WIDTH + VOCABULARY)
     chunks = -(-ROWS // chunk_rows)
     assert len(calls) == chunks * (1 if kept else 2), "the other path ran"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_certain_token_has_a_finite_entropy_gradient(monkeypatch, kept):
+    """Probabilities of 0, whose logarithms are infinite, count nothing."""
+    monkeypatch.setattr(module, "KEEP_ELEMENTS", ROWS * VOCABULARY if kept else 0)
+    head = make_head(False)
+    with torch.no_grad():
+        head.weight.mul_(1e4)
+    hidden = torch.randn(ROWS, WIDTH, requires_grad=True)
+    targets = torch.zeros(ROWS, dtype=torch.long)
+    _, entropy = token_logprobs(head, hidden, targets, with_entropy=True, entropy_gradient=True)
+    entropy.sum().backward()
+    assert float(entropy.detach().min()) == 0
+    assert torch.isfinite(hidden.grad).all()
+    assert torch.isfinite(head.weight.grad).all()
 
 
 def test_entropy_changes_nothing_else():

@@ -76,6 +76,20 @@ def test_entropies_are_the_models_own(tmp_path):
     torch.testing.assert_close(found, -(logprobs.exp() * logprobs).sum(-1))
 
 
+def test_entropies_have_the_gradients_of_the_models_own(tmp_path):
+    model = load_token_scorer(saved(tmp_path, "gemma2", OWN["gemma2"]))
+    (sequence,) = token_sequences([8])
+    places = from_starts([sequence], [1])
+    _, entropy = model([sequence], places, with_entropy=True, entropy_gradient=True)
+    entropy.square().sum().backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    logprobs = model.model(input_ids=sequence[None]).logits[0, :-1].log_softmax(-1)
+    (logprobs.exp() * logprobs).sum(-1).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-3, rtol=1e-3, msg=name)
+
+
 def test_caps_stay_float32_where_products_are_narrow(tmp_path):
     model = load_token_scorer(saved(tmp_path, "gemma2", OWN["gemma2"]))
     model.compute_in("bfloat16")

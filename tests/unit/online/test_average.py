@@ -22,8 +22,8 @@ def run(folder, name, stop=0, **changes):
     def weights():
         return {name: tensor.detach().clone() for name, tensor in engine.weights()}
 
-    def step(factor):
-        norm = original(factor)
+    def step(factor, only):
+        norm = original(factor, only)
         after.append(weights())
         if len(after) == stop:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -29,6 +29,32 @@ def test_k1_and_k3_are_unbiased_and_k3_is_never_negative(toy):
     assert (kl_estimate(d, torch.zeros(101), "k3") >= 0).all()
 
 
+def test_gradients_of_the_estimators_in_the_loss(toy):
+    """Checklist 23
+
+    Over tokens of the policy: none of k1, that of KL(π ‖ ref) of k2, of KL(ref ‖ π) of k3.
+    """
+    logits, q = toy[0].clone().requires_grad_(), toy[1]
+
+    def gradient(value):
+        return torch.autograd.grad(value, logits)[0]
+
+    p = logits.log_softmax(-1)
+    found = {
+        name: gradient((p.exp().detach() * kl_estimate(p, q, name)).sum())
+        for name in ("k1", "k2", "k3")
+        for p in [logits.log_softmax(-1)]
+    }
+    p = logits.log_softmax(-1)
+    expected = {
+        "k1": torch.zeros_like(q),
+        "k2": gradient((p.exp() * (p - q)).sum()),
+        "k3": gradient((q.exp() * (q - logits.log_softmax(-1))).sum()),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-12, rtol=1e-9, msg=name)
+
+
 def test_sampled_estimates_come_close(toy):
     """Checklist 23"""
     p, q = toy

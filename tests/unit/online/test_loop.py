@@ -12,8 +12,9 @@ from support.tiny_models import gradients
 from support.tiny_online import CALIBRATION, EOS, config, judge, policy, save_prompts, trainer
 from support.tolerances import assert_gradients_near
 
-from rlhf.algorithms import ppo
+from rlhf.algorithms import policy as policy_module
 from rlhf.models.backbone import backbones
+from rlhf.models.decoding import Decoding
 from rlhf.online import loop, rewards, sampler
 from rlhf.online import reference as references
 from rlhf.online.prompts import PromptStream
@@ -85,7 +86,11 @@ def test_rows_in_one_sequence_are_trained_on_as_padded_ones(monkeypatch, tmp_pat
     for packs in (False, True):
         settings = config(value__kind=kind, minibatch_size=4, epochs=2)
         one = trainer(mixture, tmp_path / str(packs), settings)
-        models = [*backbones(one.actor), one.scoring.reward._model, one.scoring.reference._model]
+        models = [
+            *backbones(one.actor),
+            one.scoring.reward.sources[0]._model,
+            one.scoring.reference._model,
+        ]
         for model in models:
             model.attend("sdpa", packs)
         steps.clear()
@@ -134,7 +139,7 @@ def test_sampling_uses_the_configured_temperature(monkeypatch, mixture, tmp_path
         sampler, "generate", lambda *a, **k: seen.append((*a[4:], *k.values())) or original(*a, **k)
     )
     trainer(mixture, tmp_path, config(sampling__temperature=0.7)).roll_out(0)
-    assert seen == [(0.7,)]
+    assert seen == [(0.7, Decoding())]
 
 
 @pytest.mark.parametrize("kind", ["head", "critic"])
@@ -219,10 +224,12 @@ def test_responses_are_masked_from_prompt_to_eos(mixture, tmp_path):
             assert EOS not in response
             assert len(response) == 10
     counted = []
-    original = ppo.policy_loss
+    original = policy_module.policy_loss
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            ppo, "policy_loss", lambda new, *a: counted.append(len(new)) or original(new, *a)
+            policy_module,
+            "policy_loss",
+            lambda new, *a: counted.append(len(new)) or original(new, *a),
         )
         one.optimise(0, experience)
     assert sum(counted) == sum(
@@ -420,11 +427,11 @@ def test_a_run_in_two_parts_is_the_same_run(monkeypatch, mixture, tmp_path, kind
     expected = straight.train()
     original, calls = Replicated.step, []
 
-    def interrupted(engine, factor):
+    def interrupted(engine, *given):
         calls.append(1)
         if len(calls) == 3:  # in the middle of the second update
             os.kill(os.getpid(), signal.SIGUSR2)
-        return original(engine, factor)
+        return original(engine, *given)
 
     monkeypatch.setattr(Replicated, "step", interrupted)
     with pytest.raises(Saved, match="after step 2 of 4"):

@@ -12,7 +12,7 @@ from support.tiny_models import gradients, run_ranks
 from support.tiny_online import prompts_in, save_prompts, trainer
 from support.tolerances import assert_gradients_near, assert_near
 
-from rlhf.algorithms.ppo import whiten
+from rlhf.algorithms.advantages import whiten
 from rlhf.online.minibatches import places_of
 from rlhf.training.rounds import Round
 
@@ -55,6 +55,19 @@ def test_the_running_std_counts_all_ranks(found):
     assert first["scale"] == second["scale"]
 
 
+def test_several_rewards_are_those_of_one_process(found):
+    ranks, alone, _ = found
+    scores = [one["several"]["scores"] for one in ranks]
+    assert [len(part) for part in scores] == [4, 4]
+    assert sorted(scores[0] + scores[1]) == pytest.approx(
+        sorted(alone["several"]["scores"]), rel=1e-4, abs=1e-5
+    )
+    figures = [one["several"]["figures"] for one in (*ranks, alone)]
+    assert figures[0] == figures[1]
+    assert figures[0] == pytest.approx(figures[2], rel=1e-4, abs=1e-5)
+    assert figures[0]["reward_lengths"] == figures[0]["response_length"]
+
+
 def test_ranks_end_with_equal_parameters(found):
     """Checklist 36"""
     (first, second), _, folder = found
@@ -82,7 +95,7 @@ def test_ranks_sample_different_parts_of_the_draws_of_one_process(found):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("method", ["ppo", "rloo"])
+@pytest.mark.parametrize("method", ["ppo", "rloo", "grpo", "reinforce"])
 def test_responses_to_a_prompt_stay_on_a_rank_and_teach_the_same(found, method):
     first, second, alone = (one[method] for one in (*found[0], found[1]))
     assert [len(one["sequences"]) for one in (first, second)] == [4, 4]
@@ -99,6 +112,11 @@ def test_responses_to_a_prompt_stay_on_a_rank_and_teach_the_same(found, method):
     for name, gradient in first["gradients"].items():
         assert torch.equal(gradient, second["gradients"][name]), name
     assert first["measures"] == second["measures"] == pytest.approx(alone["measures"], abs=1e-4)
+    assert first["replaced"] == second["replaced"] == alone["replaced"]
+    if method == "grpo":
+        rounds, groups, equal, _ = alone["replaced"]
+        assert rounds > 1
+        assert groups > 0 == equal
 
 
 def test_measures_are_over_all_ranks(found):
@@ -113,18 +131,22 @@ def test_measures_are_over_all_ranks(found):
     assert both["optimizer_steps"] == one["optimizer_steps"] == 4
 
 
-def test_a_policy_in_slices_learns_what_a_whole_one_does(found):
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [("sharded", {"value_loss", "policy_loss"}), ("sharded, dynamic", {"kl_loss", "tokens"})],
+)
+def test_a_policy_in_slices_learns_what_a_whole_one_does(found, name, losses):
     """It is sampled from whole, and scored by models in slices."""
     (first, second), alone, _ = found
-    one, both = alone["sharded"], first["sharded"]
+    one, both = alone[name], first[name]
     for mine, whole in zip(both["metrics"], one["metrics"], strict=True):
-        for name in ("reward", "kl", "entropy", "grad_norm", "value_loss", "policy_loss"):
-            assert mine[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-4), name
+        for figure in {"reward", "kl", "entropy", "grad_norm", *losses}:
+            assert mine[figure] == pytest.approx(whole[figure], rel=1e-3, abs=1e-4), figure
         assert mine["response_length"] == whole["response_length"]
     assert both["samples"][0]["response"] == one["samples"][0]["response"]
-    for name, tensor in both["weights"].items():
-        assert torch.equal(tensor, second["sharded"]["weights"][name]), name
-        torch.testing.assert_close(tensor, one["weights"][name], atol=1e-3, rtol=0, msg=name)
+    for weight, tensor in both["weights"].items():
+        assert torch.equal(tensor, second[name]["weights"][weight]), weight
+        torch.testing.assert_close(tensor, one["weights"][weight], atol=1e-3, rtol=0, msg=weight)
 
 
 def test_sums_over_ranks(found):

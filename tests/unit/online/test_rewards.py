@@ -77,6 +77,14 @@ def test_the_named_estimator_is_used():
     assert first == pytest.approx({"k1": -0.5, "k2": -0.125, "k3": -0.1065307}, rel=1e-5)
 
 
+def test_a_penalty_in_the_loss_is_not_in_the_reward():
+    """Checklist 22"""
+    policy, reference = [torch.tensor([-1.0, -2.0])], [torch.tensor([-9.0, -0.1])]
+    changes = {"kl__where": "loss", "kl__estimator": "k3", "kl__coefficient": 0.5}
+    found = rewards_of([3.0], policy, reference, **changes)
+    torch.testing.assert_close(found[0], torch.tensor([0.0, 3.0]))
+
+
 def test_the_running_std_is_that_of_all_scores_so_far():
     """Checklist 27"""
     scores = torch.randn(200, generator=torch.Generator().manual_seed(0)) * 3 + 40

@@ -11,7 +11,7 @@ from support.valid_config import VALID, put
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.pipeline import parents
-from rlhf.pipeline.following import following
+from rlhf.pipeline.following import following, rows_needed
 
 
 def config(**changes: Any) -> Config:
@@ -160,3 +160,15 @@ def test_a_report_is_about_its_evaluations_and_what_they_go_back_to(
 def test_the_targets_are_all_runs() -> None:
     runs = ["sft/chat", "reward/helpful", "ppo/final", "evaluation/final", "report/final"]
     assert parents.targets(load_config(copy.deepcopy(VALID))) == manifests(*runs)
+
+
+def test_what_is_learned_beside_the_prompts_is_a_parent() -> None:
+    mixed = config(ppo__final__ptx={"data": {"more": {}}})
+    sets = manifests("tokenized/conversation/tiny/more")
+    assert parents.mixed(mixed, "ppo", "final") == sets
+    assert parents.mixed(config(), "ppo", "final") == []
+    assert set(sets) <= set(parents.sets_to_check(mixed, "sft", "chat"))
+    assert rows_needed(mixed, "ppo", "final")["ppo.final.ptx"] == {
+        "data": ["more"], "train": "conversation/tiny",
+    }  # fmt: skip
+    assert not set(sets) & set(parents.tokenized(mixed, "ppo", "final"))

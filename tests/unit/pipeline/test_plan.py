@@ -128,6 +128,35 @@ def test_a_head_alone_has_next_to_no_gradients_and_moments(valid: dict[str, Any]
     assert planned.setting == Setting("replicated")
 
 
+def test_branches_are_planned_as_what_they_hold(valid: dict[str, Any]) -> None:
+    """k layers with their moments for a value branch; for a frozen one k layers and the head."""
+    frozen = {"scoring": "local", "freeze_layers": 30}
+    put(valid, "ppo.final", valid["ppo"]["final"] | frozen)
+    whole = plan(configuration(valid, gpus_per_node=8), "train_ppo", "final").work
+    branched = {"reference": "frozen_branch", "value": {"kind": "branch", "layers": 2}}
+    put(valid, "ppo.final", valid["ppo"]["final"] | branched)
+    work = plan(configuration(valid, gpus_per_node=8), "train_ppo", "final").work
+    shape = whole.trained[0].shape
+    assert (shape.layers, len(whole.trained)) == (32, 1)
+    policy, value = work.trained
+    assert policy == whole.trained[0]
+    assert value.trained == value.parameters == 2 * shape.layer_parameters + shape.hidden
+    judge, reference = work.scoring
+    assert judge == whole.scoring[0]
+    own = 2 * shape.layer_parameters + shape.hidden + shape.head_parameters
+    assert reference.weight_bytes == 4 * own
+    assert reference.weight_bytes < 0.25 * whole.scoring[1].weight_bytes
+
+
+def test_rows_beside_the_prompts_may_be_longer(valid: dict[str, Any]) -> None:
+    put(valid, "tokenization.conversation.max_length", 4096)
+    lengths = []
+    for ptx in (None, {"data": {"demo": {}}}):
+        put(valid, "ppo.final.ptx", ptx)
+        lengths.append(plan(configuration(valid), "train_ppo", "final").work.longest)
+    assert lengths == [256 + 64, 4096]
+
+
 def test_a_prefix_is_what_is_trained_and_its_activations_stay(valid: dict[str, Any]) -> None:
     put(valid, "sft.chat.adapter", {"kind": "prefix", "publish": "adapter", "virtual_tokens": 20})
     put(valid, "reward.helpful", valid["reward"]["helpful"] | {"sft": None, "model": "tiny"})

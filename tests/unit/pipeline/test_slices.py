@@ -27,10 +27,15 @@ ARTIFACTS = {
     "train_ilql": ["values"],
     "train_ppo": ["final"],
     "train_rloo": ["groups"],
+    "train_grpo": ["groups"],
+    "train_reinforce": ["groups"],
     "evaluate": ["final"],
     "report": ["final"],
 }
-GROUPS = {"rloo": {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}}
+GROUPS = {
+    section: {"groups": {"sft": "chat", "reward": "helpful", "data": {"demo": {}}}}
+    for section in ("rloo", "grpo", "reinforce")
+}
 DIRECT = {"dpo": {"direct": {"sft": "chat", "data": {"demo": {}}}}}
 OTHERS = {
     "kto": {"yes": {"sft": "chat", "data": {"demo": {}}}},

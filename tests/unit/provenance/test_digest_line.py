@@ -17,7 +17,8 @@ STAGES = sorted(
 )
 SECTIONS = {
     *("models", "data", "tokenization", "sft", "reward", "store", "ppo", "evaluation", "report"),
-    *("dpo", "kto", "orpo", "simpo", "cpo", "ilql", "rloo", "cluster", "runtime"),
+    *("dpo", "kto", "orpo", "simpo", "cpo", "ilql", "rloo", "grpo", "reinforce"),
+    *("cluster", "runtime"),
 }
 
 

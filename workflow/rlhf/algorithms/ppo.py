@@ -6,10 +6,10 @@ Implementation Details of RLHF with PPO". Each update:
 1. Sample responses; their log probabilities and values under the current actor (``online.loop``).
 2. Scores become per-token rewards with a KL penalty (``online.rewards``).
 3. Rewards and values become advantages and returns: ``gae``.
-4. Advantages are whitened over all tokens of the update: ``whiten``.
-5. In each minibatch, the clipped objective of the policy (``policy_loss``) and the clipped error
-   of the value function (``value_loss``) are summed over tokens.
-6. Once the policy is too far from the one that sampled, the update's remaining epochs are skipped.
+4. Advantages are whitened over all tokens of the update (``whiten``), or shifted to mean 0
+   (``shift``), or stay as they are.
+5. In each minibatch, the clipped objective of the policy (``policy_objective``) and the clipped
+   error of the value function (``value_loss``) are summed over tokens.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 
 import torch
 
+from rlhf.algorithms.advantages import shift, whiten
+from rlhf.algorithms.policy import policy_objective
 from rlhf.config.ppo import PpoConfig
 from rlhf.online.algorithm import Batch, Credit
-from rlhf.online.kl import approximate_kl
 from rlhf.online.rollout import Rollout
-from rlhf.training import distributed
 
 
 class Ppo:
@@ -40,28 +40,20 @@ class Ppo:
         if self.config.rewards.whiten:
             rewards = whiten(rewards, shift_mean=False)
         advantages, returns = gae(rewards, rollout.values, self.config.gamma, self.config.lam)
-        return Credit(whiten(advantages), returns)
+        if self.config.advantages == "whiten":
+            advantages = whiten(advantages)
+        elif self.config.advantages == "shift":
+            advantages = shift(advantages)
+        return Credit(advantages, returns)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See ``Algorithm``."""
         config, new = self.config, batch.new
-        policy, clipped = policy_loss(
-            new.logprobs, batch.logprobs, batch.advantages, config.clip
-        )  # [N], [N]
-        policy = batch.importance * policy
+        policy, measures = policy_objective(batch, config)
         value = value_loss(new.values, batch.values, batch.returns, config.value.clip)  # [N]
-        with torch.no_grad():
-            measures = {
-                "policy_loss": policy.sum(),
-                "value_loss": value.sum(),
-                "approx_kl": approximate_kl(new.logprobs, batch.logprobs).sum(),
-                "clip_fraction": clipped.sum(),
-            }
-        return policy.sum() + config.value.coefficient * value.sum(), measures
-
-    def stop(self, measures: dict[str, float]) -> bool:
-        """See ``Algorithm``."""
-        return measures["approx_kl"] > self.config.max_approx_kl
+        value_sum = (value * batch.weights).sum()
+        measures["value_loss"] = value_sum.detach()
+        return policy + config.value.coefficient * value_sum, measures
 
 
 def gae(
@@ -98,45 +90,8 @@ def gae(
     return parts, [part + value for part, value in zip(parts, values, strict=True)]
 
 
-def whiten(parts: Sequence[torch.Tensor], shift_mean: bool = True) -> list[torch.Tensor]:
-    """Scale to unit (biased) variance over all tokens of all ranks, in float64.
-
-    Args:
-        parts: n × [L_i].
-        shift_mean: also shift to mean 0; rewards are whitened without.
-    """
-    flat = torch.cat(list(parts)).double()  # [N]
-    count, total = distributed.total([flat.numel(), float(flat.sum())])
-    mean = total / count
-    (squares,) = distributed.total([float(((flat - mean) ** 2).sum())])
-    white = (flat - mean) * (squares / count + 1e-8) ** -0.5  # [N]
-    if not shift_mean:
-        white += mean
-    return list(white.to(parts[0].dtype).split([len(part) for part in parts]))
-
-
-def policy_loss(
-    logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pessimistic maximum of the negated objectives (Schulman et al. 2017, equation 7).
-
-    Args:
-        logprobs: [N] log π of the tokens.
-        old: [N] log π when they were sampled.
-        advantages: [N].
-        clip: range of the ratio around 1.
-
-    Returns:
-        Per-token loss [N], and whether clipping decided it [N] (bool).
-    """
-    ratio = (logprobs - old).exp()
-    plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(plain, clipped), clipped > plain
-
-
 def value_loss(
-    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float
+    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float | None
 ) -> torch.Tensor:
     """Half the larger of the plain and the clipped squared error, per token [N].
 
@@ -144,7 +99,9 @@ def value_loss(
         values: [N] new values.
         old: [N] values when the tokens were sampled.
         returns: [N] targets.
-        clip: range around the old values.
+        clip: range around the old values; None: half the plain squared error.
     """
+    if clip is None:
+        return 0.5 * (values - returns) ** 2
     near = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +31,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of advantages beside the log probabilities of an ILQL model; 1 by default, 0 "
         "samples from its policy alone",
     )
+    parser.add_argument("--top-k", type=whole(0), default=0, metavar="K", help="0: all tokens")
+    parser.add_argument("--top-p", type=number(0, 1), default=1.0, metavar="P")
+    parser.add_argument("--min-p", type=number(0, 1), default=0.0, metavar="P")
+    parser.add_argument("--min-new-tokens", type=whole(0), default=0, metavar="N")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        type=_not_empty,
+        default=[],
+        metavar="TEXT",
+        help="a text that ends an answer",
+    )
     parser.add_argument("--greedy", action="store_true", help="always the most probable token")
     parser.add_argument("--seed", type=whole(0), default=0, help="same seed, same answers")
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text would end every answer")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
     """Answer once, or until the user has enough."""
     folder = find_model(args.folder)
-    temperature = 0.0 if args.greedy else args.temperature
-    chat = Chat(folder, args.max_new_tokens, temperature, args.seed, args.beta)
+    chat = Chat(
+        folder,
+        args.max_new_tokens,
+        0.0 if args.greedy else args.temperature,
+        args.seed,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        min_new_tokens=args.min_new_tokens,
+        stop=args.stop,
+        beta=args.beta,
+    )
     if args.prompt is not None:
         print(chat.say(args.prompt))
         return 0
@@ -116,7 +144,9 @@ class Chat:
         max_new_tokens: longest answer.
         temperature: 0 takes the most probable token.
         seed: same seed and same conversation, same answers.
+        stop: texts that end an answer.
         beta: weight of the advantages of an ILQL model, whose default is 1.
+        restrictions: which tokens can be drawn, as ``Decoding`` has it.
 
     Raises:
         RlhfError: the model can't be loaded or sampled from; or ``beta`` is given, and it has no
@@ -129,12 +159,15 @@ class Chat:
         max_new_tokens: int,
         temperature: float,
         seed: int,
+        stop: Sequence[str] = (),
         beta: float | None = None,
+        **restrictions: Any,
     ) -> None:
         from rlhf.data.templates.chat import check_tokenizer
         from rlhf.models import devices, inference
         from rlhf.models.advantage import AdvantagePolicy, has_heads, load_heads
         from rlhf.models.context import context_of
+        from rlhf.models.decoding import Decoding, StopTexts
         from rlhf.models.load import load_tokenizer
         from rlhf.models.sampling_check import check_sampling
 
@@ -161,6 +194,8 @@ class Chat:
             )
         self._context = context_of(folder).tokens
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
+        texts = StopTexts(self._tokenizer, stop) if stop else None
+        self._decoding = Decoding(**restrictions, stop=texts)
         self._seed = seed
         self._history: list[Message] = []
 
@@ -200,6 +235,7 @@ class Chat:
             draws,
             self._tokenizer.eos_token_id,
             self._temperature,
+            decoding=self._decoding,
         )
         answer = self._tokenizer.decode(response.ids, skip_special_tokens=True).strip()
         self._history = [*history, Message("assistant", answer)]

@@ -1,4 +1,4 @@
-"""``rlhf config check [FILE…]`` and ``rlhf config write``."""
+"""``rlhf config check [FILE…]``, ``rlhf config show [FILE…]`` and ``rlhf config write``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,30 @@ TEXTS = ("text", "a list", "keys and values")  # what options may expect that ho
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Two commands: check and write."""
+    """Three commands: check, show and write."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="check files: unknown keys, types, names")
-    check.add_argument(
-        "files",
-        nargs="*",
-        type=path_argument,
-        default=[Path("config/config.yaml")],
-        metavar="FILE",
-        help="later ones add to earlier ones, as with `snakemake --configfile`",
+    show = actions.add_parser("show", help="print all values: defaults and presets written out")
+    show.add_argument(
+        "--run", dest="entry", metavar="SECTION.NAME", help="of one entry, such as ppo.final"
     )
-    check.set_defaults(act=_check)
+    for action, act in ((check, _check), (show, _show)):
+        action.add_argument(
+            "files",
+            nargs="*",
+            type=path_argument,
+            default=[Path("config/config.yaml")],
+            metavar="FILE",
+            help="later ones add to earlier ones, as with `snakemake --configfile`",
+        )
+        action.set_defaults(act=act)
     write = actions.add_parser("write", help="write schema.json and README.md again")
     write.add_argument("folder", nargs="?", type=path_argument, default=Path("config"))
     write.set_defaults(act=_write)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check or write."""
+    """Check, show or write."""
     return args.act(args)
 
 
@@ -58,6 +63,33 @@ def _check(args: argparse.Namespace) -> int:
     counts = {section: len(getattr(config, section)) for section in SECTIONS}
     found = ", ".join(f"{section} {count}" for section, count in counts.items() if count)
     print(f"{', '.join(map(str, args.files))}: valid ({found})")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    import yaml
+
+    from rlhf.config.load import load_config_file
+    from rlhf.config.problems import suggest
+    from rlhf.errors import ConfigError
+
+    values = load_config_file(*args.files).model_dump(mode="json")
+    if args.entry:
+        section, _, name = args.entry.partition(".")
+        entries = {
+            f"{section}.{name}": entry
+            for section, names in values.items()
+            if isinstance(names, dict)
+            for name, entry in names.items()
+        }
+        if args.entry not in entries:
+            raise ConfigError(
+                f"There is no {args.entry}; {suggest(args.entry, entries)}",
+                where=", ".join(map(str, args.files)),
+                hint="name an entry with its section, such as ppo.final",
+            )
+        values = {section: {name: entries[args.entry]}}
+    print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
     return 0
 
 

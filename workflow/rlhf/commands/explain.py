@@ -186,7 +186,9 @@ def _changed_params(job: Job, detail: str) -> Iterator[str]:
 def _changed_keys(job: Job, old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     section = RULES[job.rule].slice.format(job.name.split("/")[0])  # of a tokenized set, the view
     for path, before, after in changes(old, new):
-        if path == "content":
+        if path.startswith("functions."):
+            yield f"the content of {path.removeprefix('functions.')} changed"
+        elif path == "content":
             source = new.get("path") or new.get("source", {}).get("path") or "its source"
             yield f"the content of {source} changed"
         else:

@@ -58,6 +58,29 @@ def is_written_out(info: ValidationInfo) -> bool:
     return info.context == _FROM_SLICE
 
 
+def is_given(entry: BaseModel, name: str) -> bool:
+    """Whether a key is written with another value than its default.
+
+    Keys that contradict each other are looked at so: what `rlhf config show` prints, and a slice,
+    has every default, and is a configuration too.
+    """
+    default = type(entry).model_fields[name].get_default(call_default_factory=True)
+    return bool(getattr(entry, name) != default)
+
+
+def named(entry: Any, key: str) -> list[str]:
+    """Names of other entries that a key of an entry holds, each once: none, one or several.
+
+    Args:
+        entry: such as a run.
+        key: holds a name, names, terms of a reward, or nothing.
+    """
+    value = getattr(entry, key)
+    parts = [value] if isinstance(value, str) else value or []
+    names = (name for part in parts for name in ([part] if isinstance(part, str) else part.models))
+    return list(dict.fromkeys(names))
+
+
 def refuse_old(values: Any, names: Mapping[str, str]) -> Any:
     """Refuse keys by which views were called after stages, and say what to write.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import field_validator
 
 from rlhf.catalog import RULES, RUNS, TRAINING
-from rlhf.config.base import Strict, key
+from rlhf.config.base import Strict, key, named
 from rlhf.runtime.options import AttentionChoice, Offload, Shard
 
 if TYPE_CHECKING:
@@ -175,6 +175,23 @@ class EngineRequest:
     attention: AttentionChoice
 
 
+def served_models(config: Config, section: str, name: str) -> dict[str, tuple[str, str]]:
+    """The model servers that score for a run: what each is called → kind and name of its model.
+
+    The first of a kind is called like the kind, the others ``reward2``, ``reward3``.
+
+    Args:
+        config: the whole configuration.
+        section: the run's.
+        name: the run's name.
+    """
+    run, servers = getattr(config, section)[name], {}
+    for kind, attribute in RUNS[section].servers.items() if run.scoring != "local" else ():
+        for number, model in enumerate(named(run, attribute), start=1):
+            servers[f"{kind}{number}" if number > 1 else kind] = kind, model
+    return servers
+
+
 def own_values(config: Config, rule: Rule) -> dict[str, Any]:
     """What ``cluster.stages`` says of a stage."""
     own = config.cluster.stages.get(rule, StageConfig())
@@ -199,7 +216,7 @@ def stage_layout(config: Config, rule: Rule, name: str = "") -> Layout:
         own = "gpus_per_node" in own_values(config, rule)
         nodes, gpus, processes = 1, gpus if own else min(gpus, int(row.gpu)), 1
     run = getattr(config, row.section).get(name) if row.servers else None
-    servers = 0 if run and run.scoring == "local" else len(row.servers)
+    servers = len(served_models(config, row.section, name)) if run else len(row.servers)
     samplers = int(bool(run and run.sampling.sampler == "vllm"))
     server_gpus = cluster.server_gpus if servers + samplers and gpus else 0
     processes -= (servers + samplers) * server_gpus

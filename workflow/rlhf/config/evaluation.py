@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from rlhf.config.base import NAME_PATTERN, Strict, key
+from rlhf.config.decoding import DecodingConfig
 
 
 class EvaluatedConfig(Strict):
@@ -14,6 +15,8 @@ class EvaluatedConfig(Strict):
 
     ppo: str | None = key(None, about="name of the PPO run that is evaluated", pattern=NAME_PATTERN)
     rloo: str | None = key(None, about="or: name of the RLOO run", pattern=NAME_PATTERN)
+    grpo: str | None = key(None, about="or: name of the GRPO run", pattern=NAME_PATTERN)
+    reinforce: str | None = key(None, about="or: name of the REINFORCE++ run", pattern=NAME_PATTERN)
     dpo: str | None = key(
         None, about="or: name of the DPO run; `reward` has to be given then", pattern=NAME_PATTERN
     )
@@ -56,7 +59,7 @@ class AdvantageConfig(Strict):
     )
 
 
-class EvaluationConfig(EvaluatedConfig):
+class EvaluationConfig(DecodingConfig, EvaluatedConfig):
     """Base model, SFT model and the evaluated run's on held-out prompts, by a reward model."""
 
     reward: str | None = key(
@@ -75,7 +78,6 @@ class EvaluationConfig(EvaluatedConfig):
     samples_per_prompt: int = key(1, ge=1, about="responses sampled for each held-out prompt")
     max_prompts: int = key(256, ge=1, about="maximum of held-out prompts used, chosen by hash")
     temperature: float = key(1.0, gt=0, about="sampling temperature")
-    max_new_tokens: int = key(64, ge=1, about="longest response", unit="tokens")
     advantage: AdvantageConfig = key(
         AdvantageConfig(), about="how an ILQL run decodes; of others there is nothing to say"
     )

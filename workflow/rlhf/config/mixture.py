@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ValidationInfo, model_validator
+from pydantic import AfterValidator, model_validator
 
-from rlhf.config.base import Strict, is_written_out, key
+from rlhf.config.base import Strict, is_given, key
 
 
 class Share(Strict):
@@ -36,9 +36,8 @@ class Share(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_way(self, info: ValidationInfo) -> Share:
-        given = "fraction" in self.model_fields_set and not is_written_out(info)
-        if self.size is not None and given:
+    def _one_way(self) -> Share:
+        if self.size is not None and is_given(self, "fraction"):
             raise ValueError("give `fraction` or `size`, not both")
         return self
 

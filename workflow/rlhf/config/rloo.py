@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
-
 from rlhf.config.base import key
 from rlhf.config.online import OnlineConfig
 
@@ -26,12 +24,3 @@ class RlooConfig(OnlineConfig):
         "trains on a response once",
         source="Ahmadian et al. 2024",
     )
-
-    @model_validator(mode="after")
-    def _plain_reinforce_is_on_policy(self) -> RlooConfig:
-        if self.clip is None and self.epochs > 1:
-            raise ValueError(
-                f"epochs {self.epochs} needs `clip`: without a probability ratio a response is "
-                "trained on once"
-            )
-        return self

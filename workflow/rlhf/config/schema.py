@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import PrivateAttr, model_validator
 
 from rlhf.catalog import SECTIONS
-from rlhf.config.base import Strict, key
+from rlhf.config.base import Strict, key, named
 from rlhf.config.cluster import ClusterConfig, cluster_problems
 from rlhf.config.cpo import CpoConfig
 from rlhf.config.data import DatasetConfig
 from rlhf.config.dpo import DpoConfig
 from rlhf.config.evaluation import EvaluationConfig
+from rlhf.config.grpo import GrpoConfig
 from rlhf.config.ilql import IlqlConfig
 from rlhf.config.kto import KtoConfig
 from rlhf.config.models import ModelConfig
@@ -21,6 +22,7 @@ from rlhf.config.orpo import OrpoConfig
 from rlhf.config.ppo import PpoConfig
 from rlhf.config.problems import name_problem, suggest
 from rlhf.config.registry import is_known, resolve_datasets
+from rlhf.config.reinforce import ReinforceConfig
 from rlhf.config.report import ReportConfig
 from rlhf.config.reward import RewardConfig
 from rlhf.config.rloo import RlooConfig
@@ -52,6 +54,8 @@ class Config(Strict):
     store: StoreConfig = key(StoreConfig(), about="Triton model stores")
     ppo: dict[str, PpoConfig] = key({}, about="PPO runs, by name")
     rloo: dict[str, RlooConfig] = key({}, about="RLOO runs, by name")
+    grpo: dict[str, GrpoConfig] = key({}, about="GRPO runs, by name")
+    reinforce: dict[str, ReinforceConfig] = key({}, about="REINFORCE++ runs, by name")
     evaluation: dict[str, EvaluationConfig] = key({}, about="evaluations, by name")
     report: dict[str, ReportConfig] = key({}, about="reports, by name")
     runtime: RuntimeConfig = key(RuntimeConfig(), about="threads, micro-batches, saving")
@@ -99,6 +103,7 @@ class Config(Strict):
         problems = problems or [
             *self._without_reward(),
             *self._seen_gold(),
+            *self._left_behind(),
             *self._mixed_models(),
             *self._prefixes(),
             *self._joined(),
@@ -143,9 +148,10 @@ class Config(Strict):
                 where = f"{section}.{name}"
                 for dataset in getattr(entry, "data", {}):
                     yield f"{where}.data", "datasets", dataset
+                for dataset in ptx.data if (ptx := getattr(entry, "ptx", None)) else ():
+                    yield f"{where}.ptx.data", "datasets", dataset
                 for attribute, target in row.parents.items():
-                    value = getattr(entry, attribute)
-                    for parent in [value] if isinstance(value, str) else value or []:
+                    for parent in named(entry, attribute):
                         yield f"{where}.{attribute}", target, parent
 
     def start(self, section: str, name: str) -> tuple[str, str]:
@@ -155,16 +161,20 @@ class Config(Strict):
         return given[0]
 
     def parent(self, section: str, name: str, key: str) -> tuple[str, str] | None:
-        """Section and name of what a run names under a key, or else what it starts from does.
+        """The first of ``parents``, or None."""
+        return next(iter(self.parents(section, name, key)), None)
+
+    def parents(self, section: str, name: str, key: str) -> list[tuple[str, str]]:
+        """Section and name of all that a run names under a key, or else what it starts from does.
 
         So ``sft`` of an evaluation is the SFT run of the run that it evaluates.
         """
         while (row := SECTIONS[section]).start:
-            value = getattr(getattr(self, section)[name], key) if key in row.parents else None
-            if value:
-                return row.parents[key], value
+            names = named(getattr(self, section)[name], key) if key in row.parents else []
+            if names:
+                return [(row.parents[key], parent) for parent in names]
             section, name = self.start(section, name)
-        return None
+        return []
 
     def base_model(self, section: str, name: str) -> str:
         """Name of the base model that a run goes back to."""
@@ -187,11 +197,11 @@ class Config(Strict):
             if following == name:
                 yield f"sft.{name}: starts from itself ({' ← '.join([*seen, name])})"
 
-    def _scored(self) -> Iterator[tuple[str, str, tuple[str, str] | None]]:
-        """Section and name of runs whose responses are scored, with their reward model."""
+    def _scored(self) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+        """Section and name of runs whose responses are scored, with their reward models."""
         for section, row in SECTIONS.items():
             for name in getattr(self, section) if "reward" in row.parents else ():
-                yield section, name, self.parent(section, name, "reward")
+                yield section, name, self.parents(section, name, "reward")
 
     def _gold(self) -> Iterator[tuple[str, str, tuple[str, str]]]:
         """Section and name of evaluations with a gold reward model, and that."""
@@ -203,17 +213,47 @@ class Config(Strict):
         """Evaluations whose gold reward model is the one that the run was trained against."""
         for section, name, gold in self._gold():
             policy = self.start(section, name)
-            if gold in (self.parent(section, name, "reward"), self.parent(*policy, "reward")):
+            seen = self.parents(section, name, "reward") + self.parents(*policy, "reward")
+            if gold in seen:
                 yield (
                     f"{section}.{name}.gold: {'.'.join(gold)} scores already, or was trained "
                     f"against; name one that {'.'.join(policy)} has not seen"
                 )
 
     def _without_reward(self) -> Iterator[str]:
-        for section, name, reward in self._scored():
-            if reward is None:
-                run = ".".join(self.start(section, name))
-                yield f"{section}.{name}.reward: {run} has no reward model, so name one here"
+        """Evaluations of which nobody knows by which reward model, and critics without one."""
+        for section, name, rewards in self._scored():
+            value = getattr(getattr(self, section)[name], "value", None)
+            starts = value and value.kind == "critic" and not value.from_sft
+            if starts and not rewards:
+                yield (
+                    f"{section}.{name}.value.kind: a critic starts from a reward model, and "
+                    "`reward` names none; write head, or value.start: sft"
+                )
+            if SECTIONS[section].online or len(rewards) == 1:
+                continue
+            run, names = ".".join(self.start(section, name)), ", ".join(own for _, own in rewards)
+            has = f"several reward models ({names})" if rewards else "no reward model"
+            yield f"{section}.{name}.reward: {run} has {has}, so name one here"
+
+    def _left_behind(self) -> Iterator[str]:
+        """Runs whose rewards need what their datasets do not keep of their rows."""
+        for section, row in SECTIONS.items():
+            for name, run in getattr(self, section).items() if row.online else ():
+                for dataset in run.data:
+                    options = self.datasets[dataset].options
+                    kept = options.get("keep") or ()
+                    if missing := [column for column in run.columns if column not in kept]:
+                        yield (
+                            f"{section}.{name}.reward: a function needs the column {missing[0]!r}, "
+                            f"which {dataset} does not keep; write datasets.{dataset}.options.keep:"
+                            f" [{', '.join(run.columns)}]"
+                        )
+                    if run.rewards.relative_to == "reply" and not options.get("keep_reply"):
+                        yield (
+                            f"{section}.{name}.rewards.relative_to: {dataset} does not keep its "
+                            f"replies; write datasets.{dataset}.options.keep_reply: true"
+                        )
 
     def _prefixes(self) -> Iterator[str]:
         """Runs that would have to merge a prefix into weights, or to serve it."""
@@ -229,17 +269,21 @@ class Config(Strict):
                     )
                 if not row.online:
                     continue
-                scoring = ("reward", run.reward)
-                if run.scoring != "local" and (given or self._prefix(*scoring)):
+                scoring = self.parents(section, name, "reward")
+                served = next((one for one in [start, *scoring] if self._prefix(*one)), None)
+                if run.scoring != "local" and served:
                     yield (
                         f"{section}.{name}.scoring: model servers know no prefix, which "
-                        f"{'.'.join(start if given else scoring)} is; write local"
+                        f"{'.'.join(served)} is; write local"
                     )
-                value, other = getattr(run, "value", None), self._prefix(*scoring)
+                value = getattr(run, "value", None)
+                starting = [start] if value and value.from_sft else scoring
+                critic = starting[0] if value and value.kind == "critic" and starting else None
+                other = self._prefix(*critic) if critic else 0
                 kept = own if value and value.adapter else 0
-                if value and value.kind == "critic" and other and other != kept:
+                if critic and other and other != kept:
                     yield (
-                        f"{section}.{name}.value.kind: a critic starts from reward.{run.reward}, "
+                        f"{section}.{name}.value.kind: a critic starts from {'.'.join(critic)}, "
                         f"which is a prefix of {other} tokens; write head, or an adapter of that "
                         "kind and length"
                     )
@@ -260,11 +304,14 @@ class Config(Strict):
     def _critics(self) -> Iterator[str]:
         """Critics that would start from a head that has seen means over tokens alone."""
         for name, run in self.ppo.items():
-            if run.value.kind == "critic" and self.reward[run.reward].pooling == "mean":
+            start = self.parent("ppo", name, "reward")
+            if run.value.kind != "critic" or run.value.from_sft or start is None:
+                continue
+            if self.reward[start[1]].pooling == "mean":
                 yield (
-                    f"ppo.{name}.value.kind: a critic starts from reward.{run.reward}, whose "
+                    f"ppo.{name}.value.kind: a critic starts from {'.'.join(start)}, whose "
                     "scores are of the mean over all tokens (pooling: mean), and reads values at "
-                    "single tokens, which that head has never seen; write head"
+                    "single tokens, which that head has never seen; write head, or value.start: sft"
                 )
 
     def _prefix(self, section: str, name: str) -> int:
@@ -278,8 +325,9 @@ class Config(Strict):
         Models of one family may: whether they do is known once both are there. The stage looks
         then.
         """
-        for section, name, reward in (*self._scored(), *self._gold()):
-            if reward:
+        gold = ((section, name, [reward]) for section, name, reward in self._gold())
+        for section, name, rewards in (*self._scored(), *gold):
+            for reward in rewards:
                 policy = self.base_model(section, name)
                 scoring = self.base_model(*reward)
                 one, other = self.models[policy], self.models[scoring]

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rlhf.catalog import SECTIONS
+from rlhf.config.base import named
+from rlhf.config.reward_terms import RewardTermConfig
 
 Run = tuple[str, str]  # section and name, as the user wrote it
 Sections = Mapping[str, Mapping[str, Any]]
@@ -48,7 +50,7 @@ def problems(sections: Sections, seeds: Mapping[Run, tuple[int, ...]]) -> Iterat
         for name, entry in sections[section].items():
             own = seeds.get((section, name), ())
             for key, target in row.parents.items() if row.start else ():
-                for parent in _names(getattr(entry, key)):
+                for parent in named(entry, key):
                     if theirs := seeds.get((target, parent)):
                         other = target, parent
                         yield from _badly_paired((section, name), own, key, other, theirs)
@@ -89,7 +91,7 @@ def _scored_by_several(
         return
     for key in row.start:
         policy = sections[row.parents[key]].get(getattr(entry, key))
-        for reward in _names(getattr(policy, "reward", None)):
+        for reward in named(policy, "reward") if hasattr(policy, "reward") else ():
             if theirs := seeds.get(("reward", reward)):
                 yield (
                     f"{section}.{name}.reward: each seed of {row.parents[key]}."
@@ -113,13 +115,15 @@ def _runs(
 ) -> Iterator[tuple[str, Any]]:
     """Name and entry of each run that an entry stands for."""
     row = SECTIONS[section]
-    named = {key: value for key in row.parents if (value := getattr(entry, key))}
+    given = {key: value for key in row.parents if (value := getattr(entry, key))}
     if not row.start:  # a report is about all seeds
         update = {
-            key: [run for one in _names(value) for run in _runs_of(seeds, row.parents[key], one)]
-            for key, value in named.items()
+            key: [
+                run for one in named(entry, key) for run in _runs_of(seeds, row.parents[key], one)
+            ]
+            for key in given
         }
-        changed = {key: value for key, value in update.items() if value != named[key]}
+        changed = {key: value for key, value in update.items() if value != given[key]}
         yield name, entry.model_copy(update=changed) if changed else entry
         return
     if (section, name) not in seeds:
@@ -129,7 +133,7 @@ def _runs(
         own = {"seed": seed, "seeds": None} if row.trains else {}
         parents = {
             key: _renamed(value, [one for target, one in seeds if target == row.parents[key]], seed)
-            for key, value in named.items()
+            for key, value in given.items()
         }
         yield run_name(name, seed), entry.model_copy(update=parents | own)
 
@@ -140,16 +144,23 @@ def _runs_of(seeds: Mapping[Run, tuple[int, ...]], section: str, name: str) -> l
     return [name] if own is None else [run_name(name, seed) for seed in own]
 
 
-def _names(value: str | list[str] | None) -> list[str]:
-    """The names that stand under a key."""
-    return [value] if isinstance(value, str) else value or []
+def _renamed(value: Any, several: list[str], seed: int) -> Any:
+    """What stands under a key, with the names of one seed's runs for those with several.
 
-
-def _renamed(value: str | list[str], several: list[str], seed: int) -> str | list[str]:
-    """What stands under a key, with the names of one seed's runs for those with several."""
+    Terms of a reward go by the same names in the metrics of all seeds.
+    """
     if isinstance(value, str):
         return run_name(value, seed) if value in several else value
-    return [str(_renamed(one, several, seed)) for one in value]
+    if not isinstance(value, RewardTermConfig):
+        terms = [_renamed(one, several, seed) for one in value]
+        if len(terms) == 1:  # alone a term has no metrics of its own
+            return [terms[0].model_copy(update={"name": value[0].name})]
+        return terms
+    models = [_renamed(one, several, seed) for one in value.models]
+    if models == value.models:
+        return value
+    own = {"model": models[0]} if value.model else {"ensemble": models}
+    return value.model_copy(update={**own, "name": value.label})
 
 
 def as_written(lines: Iterable[str], seeds: Mapping[Run, tuple[int, ...]]) -> list[str]:

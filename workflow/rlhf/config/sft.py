@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ValidationInfo, model_validator
+from pydantic import model_validator
 
-from rlhf.config.base import Strict, is_written_out, key
+from rlhf.config.base import Strict, is_given, key
 from rlhf.config.offline import OfflineConfig, StartConfig
 
 
@@ -24,9 +24,8 @@ class LossConfig(Strict):
     )
 
     @model_validator(mode="after")
-    def _epsilon_is_of_poly(self, info: ValidationInfo) -> LossConfig:
-        given = "epsilon" in self.model_fields_set and not is_written_out(info)
-        if given and self.kind != "poly":
+    def _epsilon_is_of_poly(self) -> LossConfig:
+        if is_given(self, "epsilon") and self.kind != "poly":
             raise ValueError("epsilon belongs to kind: poly; cross-entropy has none")
         return self
 

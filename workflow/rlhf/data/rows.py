@@ -6,6 +6,7 @@ A rows folder has one file per view: ``conversation.parquet``, ``preference.parq
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -26,6 +27,8 @@ SPLITS = ("train", "validation")
 VIEWS = ("conversation", "preference", "feedback", "prompt")
 SCORED = "preference with scores"  # schema of that view where the source scores replies
 ROW_GROUP = 1024  # rows held in memory while writing and reading
+GROUPS_KEPT = 64  # row groups in memory where single prompts are looked up
+KEPT = ("columns", "reply")  # of prompts, where a dataset keeps them
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +161,22 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A history that waits for a reply; it ends with the user."""
+    """A history that waits for a reply; it ends with the user.
+
+    Attributes:
+        id: leads back to the row of the source.
+        group: digest of the root prompt; decides the split.
+        history: ends with the user.
+        columns: columns of the source that are kept, as a JSON object by name; None: there are
+            none.
+        reply: the source's own reply, where that is kept.
+    """
 
     id: str
     group: str
     history: tuple[Message, ...]
+    columns: str | None = None
+    reply: str | None = None
 
     def __post_init__(self) -> None:
         _check_turns(self.id, self.history, last="user")
@@ -258,19 +272,30 @@ def _schemas() -> dict[str, Any]:
     }
 
 
+def _kept_fields(kept: Collection[str]) -> list[Any]:
+    import pyarrow as pa
+
+    return [pa.field(name, pa.string()) for name in KEPT if name in kept]
+
+
 class RowsWriter:
     """Writes a rows folder as rows come, a row group at a time; equal rows give equal bytes.
 
     Args:
         folder: an existing folder.
+        kept: which of ``KEPT`` the prompts have.
         scored: whether preferences have scores.
     """
 
-    def __init__(self, folder: str | Path, scored: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, kept: Collection[str] = (), scored: bool = False
+    ) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         schemas = _schemas()
         self._schemas = {view: schemas[view] for view in VIEWS}
+        self._schemas["prompt"] = pa.schema([*schemas["prompt"], *_kept_fields(kept)])
         if scored:
             self._schemas["preference"] = schemas[SCORED]
         self._pending: dict[str, list[dict[str, Any]]] = {view: [] for view in VIEWS}
@@ -323,6 +348,8 @@ def _as_record(row: Row) -> dict[str, Any]:
     if isinstance(row, Feedback):
         record |= {"reply": row.reply, "desirable": row.desirable}
         record["properties"] = _as_struct(row.properties)
+    if isinstance(row, Prompt):
+        record |= {"columns": row.columns, "reply": row.reply}
     return record
 
 
@@ -343,6 +370,7 @@ class RowsFile:
 
     Attributes:
         groups: how many row groups there are.
+        kept: which of ``KEPT`` the rows have.
         scored: whether the rows are preferences with scores.
 
     Raises:
@@ -358,8 +386,10 @@ class RowsFile:
             self._file = pq.ParquetFile(path)
             schema, schemas = self._file.schema_arrow, _schemas()
             self.scored = view == "preference" and schema.equals(schemas[SCORED])
-            if not self.scored and not schema.equals(schemas[view]):
-                raise pa.ArrowInvalid(f"columns are {self._file.schema_arrow.names}")
+            self.kept = [one for one in KEPT if view == "prompt" and one in schema.names]
+            known = schemas[SCORED if self.scored else view]
+            if not schema.equals(pa.schema([*known, *_kept_fields(self.kept)])):
+                raise pa.ArrowInvalid(f"columns are {schema.names}")
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise IntegrityError(
                 f"The rows cannot be read: {error}",
@@ -373,16 +403,23 @@ class RowsFile:
         # one core: whoever reads large files keeps the others busy with what it reads
         for batch in self._file.read_row_group(group, use_threads=False).to_batches():
             splits = batch.column("split").to_pylist()
-            yield from zip(splits, _from_columns(self._view, batch), strict=True)
+            yield from zip(splits, _from_columns(self._view, batch, self.kept), strict=True)
+
+    def ids(self, group: int) -> list[str]:
+        """Ids of the rows of a group."""
+        columns = self._file.read_row_group(group, columns=["id"], use_threads=False)
+        return columns.column("id").to_pylist()
 
 
-def _from_columns(view: str, batch: pa.RecordBatch) -> Iterator[Row]:
+def _from_columns(view: str, batch: pa.RecordBatch, kept: Collection[str]) -> Iterator[Row]:
     ids, groups = (batch.column(name).to_pylist() for name in ("id", "group"))
     if view == "conversation":
         return map(Conversation, ids, groups, _messages(batch.column("messages")))
     histories = _messages(batch.column("history"))
     if view == "prompt":
-        return map(Prompt, ids, groups, histories)
+        nothing = [None] * len(ids)
+        columns, own = (batch.column(one).to_pylist() if one in kept else nothing for one in KEPT)
+        return map(Prompt, ids, groups, histories, columns, own)
     if view == "feedback":
         texts, labels = (batch.column(name).to_pylist() for name in ("reply", "desirable"))
         of_reply = map(_from_struct, batch.column("properties").to_pylist())
@@ -443,10 +480,46 @@ def find_prompts(folder: str | Path, ids: Collection[str]) -> dict[str, Prompt]:
     }
     missing = sorted(set(ids) - found.keys())
     if missing:
-        raise IntegrityError(
-            f"The dataset has no prompt {missing[0]!r}.",
-            where=Path(folder, "prompt.parquet"),
-            expected="the rows that the tokenized set was made from",
-            hint="run snakemake again: it makes anew what does not fit",
-        )
+        raise _no_prompt(missing[0], Path(folder, "prompt.parquet"))
     return found
+
+
+class PromptsById:
+    """The prompts of a rows folder, to look them up by their ids.
+
+    Where each stands is in memory; row groups are read as they are asked for, and some are kept.
+
+    Args:
+        folder: a rows folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder, "prompt.parquet")
+        self._file = RowsFile(folder, "prompt")
+        self._groups = {
+            row: group for group in range(self._file.groups) for row in self._file.ids(group)
+        }
+        self._read = functools.lru_cache(GROUPS_KEPT)(self._of_group)
+
+    def find(self, row_id: str) -> Prompt:
+        """A prompt.
+
+        Raises:
+            IntegrityError: it is not there.
+        """
+        if row_id not in self._groups:
+            raise _no_prompt(row_id, self._path)
+        return self._read(self._groups[row_id])[row_id]
+
+    def _of_group(self, group: int) -> dict[str, Prompt]:
+        rows = (row for _, row in self._file.read(group))
+        return {row.id: row for row in rows if isinstance(row, Prompt)}
+
+
+def _no_prompt(row_id: str, path: Path) -> IntegrityError:
+    return IntegrityError(
+        f"The dataset has no prompt {row_id!r}.",
+        where=path,
+        expected="the rows that the tokenized set was made from",
+        hint="run snakemake again: it makes anew what does not fit",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from rlhf.data.encoding import Encoder
 from rlhf.data.joining import SAMPLES
 from rlhf.data.labels import IGNORED
 from rlhf.data.pieces import Ids
-from rlhf.data.rows import Conversation, Feedback, Message, Preference, Row
+from rlhf.data.rows import Conversation, Feedback, Message, Preference, Prompt, Row
 from rlhf.data.tags import ReplyTags
 from rlhf.errors import DataError
 
@@ -107,13 +107,22 @@ class Tally:
         return counts
 
 
-def features_of(view: str, joined: bool = False, scored: bool = False) -> Features:
+def features_of(
+    view: str, kept: Collection[str] = (), joined: bool = False, scored: bool = False
+) -> Features:
     """Columns of a tokenized view.
 
     ``conversation``: id, input_ids, labels, and where short ones are ``joined`` the ids of a row's
     samples; ``preference``: id, history_ids, reply_ids (a list of lists, best first), and
     ``scores`` of the replies if they are ``scored``; ``feedback``: id, history_ids, reply_ids of
     one reply, and desirable; ``prompt``: id, input_ids. Ids are int32.
+
+    Args:
+        view: the view.
+        kept: what prompts have besides, of ``data.rows.KEPT``: ``columns`` (a JSON object) and
+            ``own_reply_ids``, of ``reply``.
+        joined: whether short conversations are joined.
+        scored: whether preferences have scores.
     """
     from datasets import Features, List, Value
 
@@ -124,9 +133,13 @@ def features_of(view: str, joined: bool = False, scored: bool = False) -> Featur
         "feedback": {"history_ids": ids, "reply_ids": List(ids), "desirable": Value("bool")},
         "prompt": {"input_ids": ids},
     }
-    own = {SAMPLES: List(Value("string"))} if joined else {}
-    scores = {"scores": List(Value("float64"))} if scored else {}
-    return Features({"id": Value("string")} | columns[view] | own | scores)
+    more = {"columns": ("columns", Value("string")), "reply": ("own_reply_ids", ids)}
+    own = dict(more[name] for name in kept)
+    if joined:
+        own[SAMPLES] = List(Value("string"))
+    if scored:
+        own["scores"] = List(Value("float64"))
+    return Features({"id": Value("string")} | columns[view] | own)
 
 
 def tokenize(
@@ -168,6 +181,8 @@ class _Dialogue:
         replies: each with its tag in front, if it has one; best first.
         desirable: whether a reply of ``feedback`` is a good one.
         scores: of the replies; empty where they have none.
+        columns: of a prompt, what is kept of the source's columns, or None.
+        own_reply: of a prompt, the source's own reply where that is kept.
     """
 
     row: str
@@ -175,6 +190,8 @@ class _Dialogue:
     replies: tuple[tuple[Message, ...], ...] = ()
     desirable: bool = False
     scores: tuple[float, ...] = ()
+    columns: str | None = None
+    own_reply: str | None = None
 
     def all(self) -> Iterator[Sequence[Message]]:
         """Every dialogue whose texts are tokenized."""
@@ -182,6 +199,8 @@ class _Dialogue:
             yield self.history
         for reply in self.replies:
             yield (*self.history, *reply)
+        if self.own_reply is not None:
+            yield (*self.history, Message("assistant", self.own_reply))
 
 
 def _dialogue(row: Row, limits: Limits) -> _Dialogue:
@@ -202,6 +221,8 @@ def _dialogue(row: Row, limits: Limits) -> _Dialogue:
         replies = tuple(limits.reply_tags.before(reply, draw) for (reply,) in replies)
     if limits.system_prefix is not None and any(one.role == "user" for one in history):
         history = (Message("system", limits.system_prefix), *history)
+    if isinstance(row, Prompt):
+        return _Dialogue(row.id, history, columns=row.columns, own_reply=row.reply)
     desirable = isinstance(row, Feedback) and row.desirable
     return _Dialogue(row.id, history, replies, desirable, scores)
 
@@ -239,7 +260,12 @@ def _prompt(
     if fitted is None:
         return None
     tally.tokens += len(fitted)
-    return {"input_ids": fitted.encoded[0]}
+    sample: dict[str, Any] = {"input_ids": fitted.encoded[0]}
+    if dialogue.columns is not None:
+        sample["columns"] = dialogue.columns
+    if dialogue.own_reply is not None:
+        sample["own_reply_ids"] = encoder.reply(dialogue.history, dialogue.own_reply)
+    return sample
 
 
 def _preference(

@@ -24,14 +24,14 @@ class Options:
             A single rank has all those GPUs.
         gpus: GPUs on each node; 0: everything on the CPU.
         server_gpus: GPUs that each model server has to itself; 0: servers use the ranks' GPUs.
-        spread: kinds of model server that have one model over their GPUs, not one on each.
+        spread: model servers that have one model over their GPUs, not one on each.
         threads: CPU threads of each rank.
         server_threads: CPU threads of each model server.
         image: image that the ranks run in, or None.
         serve_image: image that the model servers run in; by default that of the ranks.
         sample_image: image that the sampler runs in, or None.
         binds: folders outside of the working directory that are seen inside of the images.
-        stores: kind of model server → folder of its store.
+        stores: what a model server is called, such as ``reward`` or ``reward2`` → its store.
         sampler: folder of the policy that a vLLM server samples from, or None: there is none.
         sampler_dtype: type of its weights.
         sampler_length: tokens of its longest prompt with the response.
@@ -71,13 +71,13 @@ class Options:
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """Kinds of the servers of a node, in the order in which they get their GPUs."""
+        """What the servers of a node are called, in the order in which they get their GPUs."""
         return (*self.stores, *([SAMPLER] if self.sampler else []))
 
-    def server_log(self, kind: str, node: int) -> Path:
+    def server_log(self, name: str, node: int) -> Path:
         """The log of a model server; ``node`` counts from 0, and is named if there are several."""
         place = f".node{node}" if self.nodes > 1 else ""
-        return self.log.with_name(f"{self.log.stem}{place}.{kind}-server.log")
+        return self.log.with_name(f"{self.log.stem}{place}.{name}-server.log")
 
 
 def parse(argv: list[str]) -> Options:
@@ -96,6 +96,9 @@ def parse(argv: list[str]) -> Options:
     values["spread"] = tuple(values["spread"])
     values["binds"] = tuple(values.pop("bind"))
     values["stores"] = _stores(parser, values.pop("serve"))
+    for name in values["spread"]:
+        if name not in values["stores"]:
+            parser.error(f"--spread {name}: there is no --serve {name}=DIR")
     return Options(**values, command=command, given=tuple(argv[:cut]))
 
 
@@ -124,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     count("--gpus", 0, "GPUs on each node; 0: everything on the CPU")
     count("--server-gpus", 0, "GPUs of each model server; 0: servers use the ranks' GPUs")
     parser.add_argument(
-        "--spread", action="append", default=[], choices=KINDS,
+        "--spread", action="append", default=[], metavar="NAME",
         help="a model server with one model over its GPUs; default: one on each of them",
     )  # fmt: skip
     count("--threads", 1, "CPU threads of each rank")
@@ -137,7 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         "--bind", action="append", default=[], help="folder that images see too", **paths
     )
     parser.add_argument(
-        "--serve", action="append", default=[], metavar="KIND=STORE", help="reward or reference"
+        "--serve",
+        action="append",
+        default=[],
+        metavar="NAME=STORE",
+        help="reward or reference; further ones of a kind are called reward2, reward3",
     )
     parser.add_argument("--sampler", help="policy that a vLLM server samples from", **paths)
     parser.add_argument(
@@ -169,8 +176,16 @@ def _parser() -> argparse.ArgumentParser:
 def _stores(parser: argparse.ArgumentParser, items: list[str]) -> dict[str, Path]:
     stores: dict[str, Path] = {}
     for item in items:
-        kind, _, store = item.partition("=")
-        if kind not in KINDS or not store or kind in stores:
-            parser.error(f"--serve {item}: expected reward=DIR or reference=DIR, each once")
-        stores[kind] = Path(store)
-    return {kind: stores[kind] for kind in KINDS if kind in stores}
+        name, _, store = item.partition("=")
+        if kind_of(name) not in KINDS or not store or name in stores:
+            parser.error(
+                f"--serve {item}: expected reward=DIR or reference=DIR, or with a number as in "
+                "reward2=DIR, each once"
+            )
+        stores[name] = Path(store)
+    return dict(sorted(stores.items(), key=lambda item: KINDS.index(kind_of(item[0]))))
+
+
+def kind_of(name: str) -> str:
+    """Kind of the model that a server has which is called so: ``reward`` of ``reward2``."""
+    return name.rstrip("0123456789")

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhf.errors import ServingError
 from rlhf.launch.containers import Environment
-from rlhf.launch.options import SAMPLER, Options
+from rlhf.launch.options import SAMPLER, Options, kind_of
 from rlhf.launch.ranks import common_variables
 from rlhf.launch.say import say
 from rlhf.launch.topology import Topology
@@ -56,13 +56,13 @@ class Servers:
         if not self._options.servers:
             return
         certificates = make_certificates(self._scratch / "tls")
-        for kind in self._options.servers:
-            gpus = topology.server_gpus[kind]
+        for name in self._options.servers:
+            gpus = topology.server_gpus[name]
             server: ServerProcess
-            if kind == SAMPLER:
-                server = self._sampler(gpus, self._common(kind, gpus, sampling, certificates))
+            if name == SAMPLER:
+                server = self._sampler(gpus, self._common(name, gpus, sampling, certificates))
             else:
-                server = self._scorer(kind, self._common(kind, gpus, where, certificates))
+                server = self._scorer(name, self._common(name, gpus, where, certificates))
             self._servers.append(server)
             with _undisturbed():
                 server.start()
@@ -71,11 +71,11 @@ class Servers:
             say(f"the {server.kind} server is ready at {server.endpoint}")
 
     def _common(
-        self, kind: str, gpus: tuple[str, ...], where: Environment, certificates: Certificates
+        self, name: str, gpus: tuple[str, ...], where: Environment, certificates: Certificates
     ) -> dict[str, Any]:
         """What servers of all kinds are started with."""
         return {
-            "log_path": self._options.server_log(kind, self._node),
+            "log_path": self._options.server_log(name, self._node),
             "certificates": certificates,
             "threads": self._options.server_threads,
             "command_prefix": where.prefix(),
@@ -84,14 +84,14 @@ class Servers:
             "scratch": self._scratch,
         }
 
-    def _scorer(self, kind: str, common: dict[str, Any]) -> TritonServer:
-        store = self._options.stores[kind]
-        server = TritonServer(store, spread=kind in self._options.spread, **common)
-        if server.kind != kind:
+    def _scorer(self, name: str, common: dict[str, Any]) -> TritonServer:
+        store, kind = self._options.stores[name], kind_of(name)
+        server = TritonServer(store, name=name, spread=name in self._options.spread, **common)
+        if server.store_kind != kind:
             raise ServingError(
-                f"This store holds a {server.kind} model.",
+                f"This store holds a {server.store_kind} model.",
                 where=store,
-                expected=f"--serve {server.kind}=…, or a store of kind {kind}",
+                expected=f"--serve {server.store_kind}=…, or a store of kind {kind}",
             )
         return server
 
@@ -109,7 +109,7 @@ class Servers:
         )
 
     def endpoints(self) -> dict[str, str]:
-        """Kind → HOST:PORT, the same after a restart."""
+        """What a server is called → HOST:PORT, the same after a restart."""
         return {server.kind: server.endpoint for server in self._servers}
 
     def mend(self) -> None:

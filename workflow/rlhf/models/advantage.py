@@ -47,12 +47,14 @@ class AdvantagePolicy(TokenScorer):
         targets: torch.Tensor,
         temperature: float = 1.0,
         with_entropy: bool = False,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``TokenScorer``; of what is drawn from."""
         logprobs = (self.logits(before.to(self.model.dtype)) / temperature).log_softmax(-1)
         entropy = before.new_zeros(0)
         if with_entropy:
-            entropy = -(logprobs.exp() * logprobs).nan_to_num().sum(-1)
+            known = logprobs if entropy_gradient else logprobs.detach()
+            entropy = -(known.exp() * known).nan_to_num().sum(-1)
         return logprobs.gather(1, targets.to(logprobs.device)[:, None]).squeeze(1), entropy
 
 

@@ -51,6 +51,7 @@ class Backbone(nn.Module):
         self.model = model
         self.attention: AttentionKind | None = None  # as transformers has it
         self._packs = False
+        self.frozen_layers = 0  # from the bottom
         self._trunk: Trunk | None = None
         self._dtype: torch.dtype | None = None
         self._device: torch.device | None = None
@@ -135,7 +136,8 @@ class Backbone(nn.Module):
     def checkpoint_activations(self) -> None:
         """Keep each layer's input alone for the backward pass, which computes the layer again.
 
-        Chen et al. 2016 (arXiv 1604.06174). Values and gradients stay the same.
+        Chen et al. 2016 (arXiv 1604.06174). Values and gradients stay the same. Layers that take
+        the place of others need another call, while they are there.
 
         Raises:
             ConfigError: transformers' class can't, or the model has a prefix.
@@ -158,9 +160,15 @@ class Backbone(nn.Module):
                 hint="write activation_checkpointing: false",
             ) from error
         flagged = (m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False))
-        self._checkpointed = list(flagged)
+        self._checkpointed += [module for module in flagged if module not in self._checkpointed]
         for module in self._checkpointed:
             module.gradient_checkpointing = False
+
+    @property
+    def remembered_layers(self) -> int:
+        """Lowest decoder layers whose output is remembered for each sequence."""
+        known = self._trunk is not None and not self._lockstep and not self.packs
+        return self._trunk.layers if self._trunk is not None and known else 0
 
     @contextlib.contextmanager
     def _passing(self) -> Iterator[None]:
@@ -198,9 +206,10 @@ class Backbone(nn.Module):
                 where="freeze_layers",
                 expected=f"0 to {len(stack)}",
             )
-        for module in (*_embeddings(self.model), *stack[:layers]):
+        for module in (*embeddings(self.model), *stack[:layers]):
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
+        self.frozen_layers = layers
         if Trunk.fits(self.model):
             self._trunk = Trunk(self.model, layers)
 
@@ -486,7 +495,7 @@ def _lists(module: nn.Module) -> tuple[dict[str, nn.ModuleList], dict[str, nn.Mo
     return outer, {name: every[name] for name in within}
 
 
-def _embeddings(model: PreTrainedModel) -> list[nn.Module]:
+def embeddings(model: PreTrainedModel) -> list[nn.Module]:
     """What makes the first layer's input: embeddings of tokens and positions, and what follows."""
     return [
         module

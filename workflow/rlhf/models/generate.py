@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from rlhf.data.batching import batches_by_length
 from rlhf.models.backbone import decoder_layers, pad_right
+from rlhf.models.decoding import PLAIN, Decoding
 from rlhf.models.prefix import prefix_of
 from rlhf.models.roots import TokenScorer
 from rlhf.models.scoring import ALIKE
@@ -34,10 +35,11 @@ class Response:
     """A sampled response.
 
     Attributes:
-        ids: token ids [L], with the EOS if it was sampled.
-        ended: whether the EOS was sampled.
-        logprob: log probability of the whole response, as sampled, in nats.
-        logprobs: those of its tokens [L], float32.
+        ids: token ids [L], with the EOS if it was sampled; without those of a stop text.
+        ended: whether the EOS was sampled, or a stop text.
+        logprob: log probability of the whole response, in nats.
+        logprobs: those of its tokens [L], float32, under the whole distribution at the sampling
+            temperature.
     """
 
     ids: torch.Tensor
@@ -114,8 +116,9 @@ def generate(
     eos_id: int,
     temperature: float = 1.0,
     max_rows: int = MAX_ROWS,
+    decoding: Decoding = PLAIN,
 ) -> list[Response]:
-    """Sample one response for each prompt from the full distribution (top-k 0, top-p 1).
+    """Sample one response for each prompt.
 
     Args:
         policy: a language model.
@@ -124,6 +127,7 @@ def generate(
         eos_id: the token that ends a response.
         temperature: logits are divided by this; 0 takes the most probable token.
         max_rows: rows decoded together, if their keys and values have room (``_rows_at_a_time``).
+        decoding: which tokens can be drawn, and stop texts; by default all, and none.
     """
     responses: dict[int, Response] = {}
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
@@ -132,24 +136,30 @@ def generate(
         capacity = _prefix_tokens(policy) + len(prompts[by_length[start]]) + draws.shape[1]
         rows = by_length[start : start + min(max_rows, _rows_at_a_time(policy, capacity))]
         start += len(rows)
-        decoded = _decode(policy, [prompts[i] for i in rows], draws[rows], eos_id, temperature)
-        for i, (ids, logprobs) in zip(rows, decoded, strict=True):
-            responses[i] = response(ids, logprobs, eos_id)
+        chosen = [prompts[i] for i in rows]
+        decoded = _decode(policy, chosen, draws[rows], eos_id, temperature, decoding)
+        for i, (ids, logprobs, stopped) in zip(rows, decoded, strict=True):
+            responses[i] = response(ids, logprobs, eos_id, stopped)
     return [responses[i] for i in range(len(prompts))]
 
 
-def response(ids: list[int], logprobs: list[float], eos_id: int) -> Response:
+def response(
+    ids: list[int], logprobs: list[float], eos_id: int, stopped: int | None = None
+) -> Response:
     """A response of these tokens.
 
     Args:
         ids: token ids, at least one.
-        logprobs: of each of them, as sampled.
+        logprobs: of each of them.
         eos_id: the token that ends a response.
+        stopped: how many of them come before a stop text, which is cut off; None: it has none.
     """
+    ids, logprobs = ids[:stopped], logprobs[:stopped]
+    ended = stopped is not None or ids[-1] == eos_id
     whole = 0.0
     for logprob in logprobs:  # in their order: `sum` rounds otherwise from Python 3.12 on
         whole += logprob
-    return Response(torch.tensor(ids), ids[-1] == eos_id, whole, torch.tensor(logprobs))
+    return Response(torch.tensor(ids), ended, whole, torch.tensor(logprobs))
 
 
 def _rows_at_a_time(policy: TokenScorer, capacity: int) -> int:
@@ -179,8 +189,9 @@ def _decode(
     draws: torch.Tensor,
     eos_id: int,
     temperature: float,
-) -> list[tuple[list[int], list[float]]]:
-    """Token ids of each response, and their log probabilities."""
+    decoding: Decoding,
+) -> list[tuple[list[int], list[float], int | None]]:
+    """Token ids of each response, their log probabilities, and how many a stop text leaves."""
     device = policy.device
     before, steps = _prefix_tokens(policy), draws.shape[1]
     lengths = torch.tensor([before + len(prompt) for prompt in prompts])
@@ -197,14 +208,19 @@ def _decode(
     found: list[list[float]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))  # row of the batch → prompt
     done = [False] * len(prompts)
+    scans = [decoding.scan(prompt.tolist()) for prompt in prompts]
+    stopped: list[int | None] = [None] * len(prompts)
     for step in range(steps):
-        tokens, logprobs = _sample(logits, draws[:, step], temperature)
+        tokens, logprobs = _sample(logits, draws[:, step], temperature, decoding, step, eos_id)
         chosen = zip(alive, tokens.tolist(), logprobs.tolist(), strict=True)
         for row, token, logprob in chosen:
             if not done[row]:
                 out[row].append(token)
                 found[row].append(logprob)
                 done[row] = token == eos_id
+                if (scan := scans[row]) is not None and not done[row]:
+                    stopped[row] = scan.push(token)
+                    done[row] = stopped[row] is not None
         finished = sum(done[row] for row in alive)
         if finished == len(alive) or step + 1 == steps:
             break
@@ -223,7 +239,7 @@ def _decode(
             use_cache=True,
         ).last_hidden_state[:, -1]
         logits = policy.logits(hidden)
-    return list(zip(out, found, strict=True))
+    return list(zip(out, found, stopped, strict=True))
 
 
 def _prefix_tokens(policy: TokenScorer) -> int:
@@ -275,13 +291,21 @@ def _prefill(
 
 
 def _sample(
-    logits: torch.Tensor, draws: torch.Tensor, temperature: float
+    logits: torch.Tensor,
+    draws: torch.Tensor,
+    temperature: float,
+    decoding: Decoding = PLAIN,
+    step: int = 0,
+    eos_id: int = -1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token a row and its log probability."""
+    """One token a row and its log probability under the whole distribution."""
     if temperature not in (0, 1):
         logits = logits / temperature
-    probabilities = logits.softmax(-1)
-    tokens = logits.argmax(-1) if temperature == 0 else _invert(probabilities, draws.double())
+    probabilities = weights = logits.softmax(-1)
+    if decoding.restricts(step):
+        weights = decoding.restrict(probabilities, step, eos_id, _invert)
+        logits = logits.masked_fill(weights == 0, -torch.inf)
+    tokens = logits.argmax(-1) if temperature == 0 else _invert(weights, draws.double())
     return tokens, probabilities.gather(1, tokens[:, None]).squeeze(1).log()
 
 

@@ -22,10 +22,16 @@ CHUNK_ELEMENTS = 2**24
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(h Wᵀ / τ) at given targets, without the [N, V] that autograd would keep twice."""
+    """log softmax(h Wᵀ / τ) at given targets, without the [N, V] that autograd would keep twice.
+
+    Gradients in the logits z / τ, with probabilities p and entropy H: of log p_t it is
+    1[j = t] − p_j, of H it is −p_j (log p_j + H).
+    """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, with_entropy, learn):
+    def forward(
+        ctx, hidden, weight, bias, targets, temperature, with_entropy, learn, entropy_gradient
+    ):
         vocabulary = weight.shape[0]
         chunk = max(1, CHUNK_ELEMENTS // vocabulary)
         keep = learn and any(ctx.needs_input_grad[:3])
@@ -43,15 +49,17 @@ class _TokenLogprobs(torch.autograd.Function):
                     entropies.append(-torch.einsum("nv,nv->n", probabilities, logits))
                 if keep:
                     kept.append(probabilities)
-        ctx.save_for_backward(hidden, weight, bias, targets, *kept)
         ctx.temperature, ctx.chunk = temperature, chunk
         entropy = torch.cat(entropies) if with_entropy else torch.zeros(0, device=hidden.device)
-        ctx.mark_non_differentiable(entropy)
+        ctx.save_for_backward(hidden, weight, bias, targets, entropy, *kept)
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy)
+        ctx.entropy_gradient = entropy_gradient and with_entropy
         return torch.cat(logprobs), entropy
 
     @staticmethod
-    def backward(ctx, gradient, _entropy_gradient):
-        hidden, weight, bias, targets, *kept = ctx.saved_tensors
+    def backward(ctx, gradient, entropy_gradient):
+        hidden, weight, bias, targets, entropy, *kept = ctx.saved_tensors
         narrow, own_bias = _of_type(hidden.dtype, weight, bias)
         d_hidden = torch.empty_like(hidden)
         # Sums over chunks, of which there may be a hundred: in eight bits they would lose digits.
@@ -69,6 +77,11 @@ class _TokenLogprobs(torch.autograd.Function):
                 probabilities = _logits(h, narrow, own_bias, ctx.temperature).softmax(-1)
             d_logits = probabilities * -g
             d_logits.scatter_add_(1, t[:, None], g.to(d_logits.dtype))
+            if ctx.entropy_gradient:
+                g = entropy_gradient[rows, None] / ctx.temperature
+                # p log p is 0 where p is.
+                change = torch.xlogy(probabilities, probabilities)
+                d_logits -= change.addcmul_(probabilities, entropy[rows, None]).mul_(g)
             d_logits = d_logits.to(hidden.dtype)
             torch.mm(d_logits, narrow, out=d_hidden[rows])
             if d_weight is not None:
@@ -76,7 +89,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += d_logits.sum(0, dtype=wide)
         d_weight, d_bias = _of_type(weight.dtype, d_weight, d_bias)
-        return d_hidden, d_weight, d_bias, None, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None, None
 
 
 def _of_type(
@@ -100,6 +113,7 @@ def token_logprobs(
     temperature: float = 1.0,
     with_entropy: bool = False,
     dtype: torch.dtype | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log probabilities of the given tokens, and the entropy at each.
 
@@ -108,8 +122,9 @@ def token_logprobs(
         hidden: [N, H], the hidden state *before* each target.
         targets: [N], token ids.
         temperature: logits are divided by this, as in sampling.
-        with_entropy: also compute entropies (no gradient).
+        with_entropy: also compute entropies.
         dtype: type of the matrix products; None: that of the weights.
+        entropy_gradient: whether entropies are differentiable too.
 
     Returns:
         Log probabilities [N] in nats, differentiable in the hidden states and the head; entropies
@@ -121,8 +136,9 @@ def token_logprobs(
 
     def logprobs(states: torch.Tensor) -> Any:
         return _TokenLogprobs.apply(
-            states, head.weight, head.bias, targets, temperature, with_entropy, learn
-        )
+            states, head.weight, head.bias, targets, temperature, with_entropy, learn,
+            entropy_gradient,
+        )  # fmt: skip
 
     # A call of the head, around which an engine may gather its weight.
     with computing(head, logprobs):
@@ -136,6 +152,7 @@ def own_token_logprobs(
     temperature: float = 1.0,
     with_entropy: bool = False,
     dtype: torch.dtype | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``token_logprobs`` of a model that makes logits in a way of its own."""
     vocabulary = own.vocabulary
@@ -147,7 +164,7 @@ def own_token_logprobs(
         logprobs = (logits / temperature).log_softmax(-1)
         entropy = hidden.new_zeros(0)
         if with_entropy:
-            known = logprobs.detach()
+            known = logprobs if entropy_gradient else logprobs.detach()
             entropy = -(known.exp() * known).sum(-1)
         return logprobs.gather(1, t[:, None]).squeeze(1), entropy
 

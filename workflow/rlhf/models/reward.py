@@ -63,9 +63,21 @@ def load_critic(folder: str | Path, dtype: Dtype = torch.float32) -> Critic:
             where=folder,
             expected="reward.<name>.pooling: last: a value is read at the state of one token, which"
             " the head of such a model has never seen alone",
-            hint="write value.kind: head",
+            hint="write value.kind: head, or value.start: sft",
         )
     return Critic(scorer.model, *load_calibration(folder))
+
+
+def new_critic(folder: str | Path, dtype: Dtype = torch.float32) -> Critic:
+    """A value function of its own on the layers of a language model; its values start at 0.
+
+    Raises:
+        ConfigError: no reward model can be made of it.
+    """
+    model = new_reply_scorer(folder, seed=0, dtype=dtype).model
+    with torch.no_grad():
+        model.get_parameter("score.weight").zero_()
+    return Critic(model, mean=0.0, std=1.0)
 
 
 def new_reply_scorer(
@@ -142,16 +154,19 @@ def with_final_eos(
 
     Reward models are trained on whole replies. The score at any other token than EOS means
     nothing, and may well be high: cut-off responses would win. In a response that was cut off EOS
-    stands in place of the last token, so that no sequence grows beyond a model's limit.
+    stands in place of the last token, so that no sequence grows beyond a model's limit; after one
+    that a stop text ended, it stands in place of that text.
 
     Args:
         sequences: token ids [P + L], query and response, or [L], the response alone.
-        ended: for each, whether the response has its EOS.
+        ended: for each, whether the response has its EOS, or had a stop text.
         eos_id: the token that ends a response.
     """
     eos = torch.tensor([eos_id])
     return [
-        sequence if whole else torch.cat([sequence[:-1], eos])
+        sequence
+        if whole and sequence[-1] == eos_id
+        else torch.cat([sequence if whole else sequence[:-1], eos])
         for sequence, whole in zip(sequences, ended, strict=True)
     ]
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from rlhf.errors import ConfigError
 from rlhf.models.adapters import switched_off
-from rlhf.models.backbone import Backbone
+from rlhf.models.backbone import Backbone, decoder_layers
+from rlhf.models.branch import Branch
 from rlhf.models.head import OwnHead
 from rlhf.models.logprobs import own_token_logprobs, token_logprobs
 from rlhf.models.packing import Row
@@ -42,6 +44,18 @@ class TokenScorer(Backbone):
     def __init__(self, model: PreTrainedModel, own_head: OwnHead | None = None) -> None:
         super().__init__(model)
         self._own_head = own_head
+        self.start: Branch | None = None
+
+    def keep_start(self, frozen: int) -> None:
+        """Keep what is trained as it is now, to be a reference beside what becomes of it.
+
+        Args:
+            frozen: decoder layers that stay as they are, as ``freeze`` took them.
+        """
+        self.start = Branch(self.model, frozen, head=True).requires_grad_(False)
+
+    def _untrained(self) -> contextlib.AbstractContextManager[None]:
+        return switched_off(self.model) if self.start is None else self.start.in_place()
 
     def forward(
         self,
@@ -51,6 +65,7 @@ class TokenScorer(Backbone):
         with_entropy: bool = False,
         prompts: Sequence[int] | None = None,
         adapted: bool = True,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log probabilities of the tokens at ``places``; the head runs nowhere else.
 
@@ -58,16 +73,18 @@ class TokenScorer(Backbone):
             sequences: token ids [T_i].
             places: positions [N_i] of the scored tokens, ascending, from 1 on.
             temperature: logits are divided by this, as in sampling.
-            with_entropy: also compute entropies (no gradient).
+            with_entropy: also compute entropies.
             prompts: see ``Backbone.states_at``.
-            adapted: False: without the adapter, as the model that it was added to.
+            adapted: False: without the adapter, as the model that it was added to; or with the
+                upper layers that ``keep_start`` kept.
+            entropy_gradient: whether entropies are differentiable.
 
         Returns:
             Log probabilities [N] in nats; entropies [N] in nats, or [0].
         """
-        with contextlib.nullcontext() if adapted else switched_off(self.model):
+        with contextlib.nullcontext() if adapted else self._untrained():
             before, targets = self.states_before(sequences, places, prompts)
-            return self.logprobs(before, targets, temperature, with_entropy)
+            return self.logprobs(before, targets, temperature, with_entropy, entropy_gradient)
 
     def states_before(
         self,
@@ -86,9 +103,10 @@ class TokenScorer(Backbone):
         targets: torch.Tensor,
         temperature: float = 1.0,
         with_entropy: bool = False,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log probabilities [N] of tokens [N] after hidden states [N, H]; entropies [N] or [0]."""
-        rest = (before, targets, temperature, with_entropy, self._dtype)
+        rest = (before, targets, temperature, with_entropy, self._dtype, entropy_gradient)
         if self._own_head is not None:
             return own_token_logprobs(self._own_head, *rest)
         return token_logprobs(cast(nn.Linear, self.model.get_output_embeddings()), *rest)
@@ -245,12 +263,13 @@ class ValueHead(nn.Module):
 
 
 class Critic(ReplyScorer):
-    """A model of its own that starts as the reward model: its calibrated score of every prefix.
+    """A model of its own, such as a reward model: its calibrated score of every prefix.
 
-    Its first value at a sequence's last token is the calibrated reward of that sequence.
+    The first value of a reward model at a sequence's last token is the calibrated reward of that
+    sequence.
 
     Args:
-        model: the reward model that it starts from (it is trained in place).
+        model: the model that it starts from (it is trained in place), with a score.
         mean: mean of the raw scores.
         std: their standard deviation.
     """
@@ -268,6 +287,51 @@ class Critic(ReplyScorer):
         before = [each - 1 for each in places]
         states = self.states_at(sequences, before, [int(each[0]) for each in before])
         return (self._score(states) - self.mean) / self.std
+
+
+class ValueBranch(nn.Module):
+    """A value function on the policy's lower layers, with upper layers of its own (trlX).
+
+    Its layers start as the policy's, its head as zero. The lower layers run once for both, and
+    learn from both.
+
+    Args:
+        policy: the policy, as it starts.
+        layers: how many of its upper layers are copied.
+        where: the key that says so, for messages.
+
+    Raises:
+        ConfigError: the policy does not have so many, or does not train them.
+    """
+
+    def __init__(self, policy: TokenScorer, layers: int, where: object) -> None:
+        super().__init__()
+        stack = decoder_layers(policy.model)
+        first, frozen = len(stack) - layers, policy.frozen_layers
+        if first < max(1, frozen):
+            raise ConfigError(
+                f"The value function can't have {layers} upper layers of its own: the policy has "
+                f"{len(stack)}, of which {frozen} are frozen.",
+                where=where,
+                expected=f"1 to {len(stack) - max(1, frozen)}",
+                hint="lower it; a critic has all layers of its own (value.kind: critic)",
+            )
+        self.branch, self.head = Branch(policy.model, first), ValueHead(policy.width)
+
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Around the policy's own pass, before ``values`` of the same rows."""
+        return self.branch.listening()
+
+    def values(
+        self,
+        policy: TokenScorer,
+        sequences: Sequence[torch.Tensor],
+        places: Sequence[torch.Tensor],
+        prompts: Sequence[int],
+    ) -> torch.Tensor:
+        """Values [N] of the states before the tokens at ``places``, from what was listened to."""
+        with self.branch.going_on(policy.remembered_layers):
+            return self.head(policy.states_before(sequences, places, prompts)[0])
 
 
 class Actor(nn.Module):
@@ -288,12 +352,23 @@ class Actor(nn.Module):
         starts: Sequence[int],
         with_entropy: bool = False,
         adapted: bool = True,
+        entropy_gradient: bool = False,
+        places: Sequence[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See ``ActorCritic``; there are no values: [0]."""
+        if places is not None:
+            return _at_places(self.policy, sequences, places)
         if not adapted:
             return _without_adapter(self.policy, sequences, starts, self.temperature)
         places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
-        logprobs, entropy = self.policy(sequences, places, self.temperature, with_entropy, prompts)
+        logprobs, entropy = self.policy(
+            sequences,
+            places,
+            self.temperature,
+            with_entropy,
+            prompts,
+            entropy_gradient=entropy_gradient,
+        )
         return logprobs, logprobs.new_zeros(0), entropy
 
 
@@ -302,12 +377,15 @@ class ActorCritic(nn.Module):
 
     Args:
         policy: the language model.
-        value: a head on the policy's hidden states, or a critic.
+        value: a head on the policy's hidden states, a branch of the policy, or a critic.
         temperature: sampling temperature; log probabilities are taken at the same.
     """
 
     def __init__(
-        self, policy: TokenScorer, value: ValueHead | Critic, temperature: float = 1.0
+        self,
+        policy: TokenScorer,
+        value: ValueHead | ValueBranch | Critic,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.policy, self.value, self.temperature = policy, value, temperature
@@ -318,6 +396,8 @@ class ActorCritic(nn.Module):
         starts: Sequence[int],
         with_entropy: bool = False,
         adapted: bool = True,
+        entropy_gradient: bool = False,
+        places: Sequence[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evaluate the tokens of each sequence from ``starts[i]`` on.
 
@@ -326,23 +406,42 @@ class ActorCritic(nn.Module):
         Args:
             sequences: token ids [T_i].
             starts: for each the first token that is evaluated, at least 1.
-            with_entropy: also compute entropies (no gradient).
-            adapted: False: by the policy without its adapter, the model that it started from; of
-                it there are log probabilities alone.
+            with_entropy: also compute entropies.
+            adapted: False: by the model that the policy started from, where it has an adapter or
+                its ``keep_start`` was called; of it there are log probabilities alone.
+            entropy_gradient: whether entropies are differentiable.
+            places: of demonstrations: positions of the tokens that are evaluated in place of those
+                from ``starts`` on, by the policy alone and without a temperature.
 
         Returns:
             log π of the tokens [N] at the sampling temperature, in nats; values [N] of the states
             before them; entropies of the policy [N], or [0].
         """
+        if places is not None:
+            return _at_places(self.policy, sequences, places)
         if not adapted:
             return _without_adapter(self.policy, sequences, starts, self.temperature)
         places = from_starts(sequences, starts)
         prompts = [start - 1 for start in starts]
-        before, targets = self.policy.states_before(sequences, places, prompts)
-        logprobs, entropy = self.policy.logprobs(before, targets, self.temperature, with_entropy)
-        if isinstance(self.value, Critic):
-            return logprobs, self.value.values(sequences, places), entropy
-        return logprobs, self.value(before), entropy
+        value = self.value
+        with value.listening() if isinstance(value, ValueBranch) else contextlib.nullcontext():
+            before, targets = self.policy.states_before(sequences, places, prompts)
+        logprobs, entropy = self.policy.logprobs(
+            before, targets, self.temperature, with_entropy, entropy_gradient
+        )
+        if isinstance(value, Critic):
+            return logprobs, value.values(sequences, places), entropy
+        if isinstance(value, ValueBranch):
+            return logprobs, value.values(self.policy, sequences, places, prompts), entropy
+        return logprobs, value(before), entropy
+
+
+def _at_places(
+    policy: TokenScorer, sequences: Sequence[torch.Tensor], places: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log probabilities [N] of tokens that nothing was sampled for; nothing else: [0]."""
+    logprobs, _ = policy(sequences, places)
+    return logprobs, logprobs.new_zeros(0), logprobs.new_zeros(0)
 
 
 def _without_adapter(
@@ -351,7 +450,7 @@ def _without_adapter(
     starts: Sequence[int],
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log probabilities [N] under the model that an adapter was added to; nothing else: [0]."""
+    """Log probabilities [N] under the model that the policy started from; nothing else: [0]."""
     places, prompts = from_starts(sequences, starts), [start - 1 for start in starts]
     logprobs, _ = policy(sequences, places, temperature, prompts=prompts, adapted=False)
     return logprobs, logprobs.new_zeros(0), logprobs.new_zeros(0)

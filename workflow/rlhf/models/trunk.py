@@ -33,11 +33,14 @@ class Trunk:
         model: a model whose embeddings and lowest ``layers`` decoder layers are frozen.
         layers: how many.
         max_bytes: memory for remembered hidden states; the least recently used go first.
+
+    Attributes:
+        layers: how many decoder layers it has.
     """
 
     def __init__(self, model: PreTrainedModel, layers: int, max_bytes: int = MAX_BYTES) -> None:
         self._body: Any = model.base_model
-        self._layers, self._max_bytes, self._bytes = layers, max_bytes, 0
+        self.layers, self._max_bytes, self._bytes = layers, max_bytes, 0
         self._known: OrderedDict[tuple[bytes, ...], torch.Tensor] = OrderedDict()
 
     @staticmethod
@@ -63,7 +66,7 @@ class Trunk:
             self._known.move_to_end(key)
             return found
         device = self._body.get_input_embeddings().weight.device
-        with self._only(slice(None, self._layers), nn.Identity()):
+        with self._only(slice(None, self.layers), nn.Identity()):
             found = self._body(
                 input_ids=ids[None].to(device), use_cache=False, **layout
             ).last_hidden_state[0]
@@ -75,7 +78,7 @@ class Trunk:
 
     def upper(self, hidden: torch.Tensor, **layout: torch.Tensor) -> torch.Tensor:
         """Last hidden states [B, T, H] from ``lower``'s, padded on the right."""
-        with self._only(slice(self._layers, None), self._body.norm):
+        with self._only(slice(self.layers, None), self._body.norm):
             return self._body(inputs_embeds=hidden, use_cache=False, **layout).last_hidden_state
 
     @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from rlhf.errors import ServingError
+from rlhf.models.decoding import PLAIN, Decoding
 from rlhf.models.devices import own_device
 from rlhf.models.generate import FREE_SHARE, Response, response
 from rlhf.models.roots import TokenScorer
@@ -23,7 +24,7 @@ class CachedSampler(ReplicaSampler):
     ``loop`` keeps room for the longest row that may come of each prompt, and a few long rows hold
     up all that wait. Here pages of a pool are given to rows as they grow. Which rows share a step
     decides their random numbers, so responses depend on how many ranks there are. The copy is
-    there while responses are sampled, and no longer.
+    there while responses are sampled, and no longer. Stop texts are looked for in whole responses.
 
     Args:
         policy: a part of what is trained.
@@ -33,6 +34,7 @@ class CachedSampler(ReplicaSampler):
         temperature: logits are divided by this.
         dtype: type of the copy's weights.
         blocks: of the cache; None: as many as have room on the GPU.
+        decoding: stop texts alone; all tokens can be drawn.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class CachedSampler(ReplicaSampler):
         temperature: float,
         dtype: torch.dtype,
         blocks: int | None = None,
+        decoding: Decoding = PLAIN,
     ) -> None:
-        super().__init__(policy, prefix, eos_id, max_new_tokens, temperature, dtype)
+        super().__init__(policy, prefix, eos_id, max_new_tokens, temperature, dtype, decoding)
         self._sampling = GenerationConfig(
             do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
             max_new_tokens=max_new_tokens, eos_token_id=eos_id,
@@ -100,8 +103,12 @@ class CachedSampler(ReplicaSampler):
         finally:
             manager.stop(block=True, hard_stop=len(found) < len(order))
             manager.destroy()
-        outputs = [found[name] for name in order]
-        return [response(each.generated_tokens, each.logprobs, self._eos_id) for each in outputs]
+        eos, responses = self._eos_id, []
+        for prompt, output in zip(prompts, (found[name] for name in order), strict=True):
+            ids = output.generated_tokens
+            stopped = self._decoding.kept(prompt, ids, eos)
+            responses.append(response(ids, output.logprobs, eos, stopped))
+        return responses
 
     def _unable(self, model: Any, why: str) -> ServingError:
         return ServingError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,18 @@ import torch
 from rlhf.core.seeds import generator
 from rlhf.models import devices
 from rlhf.online import mismatch
-from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience
+from rlhf.online.algorithm import ActorOutput, Algorithm, Batch, Experience, Mixed
+from rlhf.online.dynamic_sampling import draw_groups
 from rlhf.online.kl import kl_estimate
+from rlhf.online.loss_weights import loss_weights
 from rlhf.online.minibatches import micro_batches_by_prompt, minibatches, places_of
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import Reference
-from rlhf.online.rewards import Reward, RewardShaping
+from rlhf.online.rewards import RewardShaping
 from rlhf.online.rollout import Rollout
 from rlhf.online.sampler import Noise, Sampler
 from rlhf.online.scoring import Scoring
+from rlhf.online.terms import RewardSum, Scores
 from rlhf.runtime.options import RunOptions
 from rlhf.training import distributed, finite
 from rlhf.training.determinism import random_state, restore_random_state, seed_everything
@@ -51,11 +55,11 @@ class OnlineTrainer:
         reward: scores responses.
         reference: what the KL penalty holds the policy to.
         prompts: the prompts.
-        calibration: mean and std of the raw scores on demonstrations.
         tokenizer: for texts in the samples file.
         config: the run's configuration.
         options: saving, naming.
         micro_batch_tokens: padded tokens in one forward and backward pass.
+        mixed: what is learned beside the rollouts.
 
     Raises:
         NumericsError: a weight that the run starts from is not finite.
@@ -66,21 +70,21 @@ class OnlineTrainer:
         algorithm: Algorithm,
         engine: Engine,
         sampler: Sampler,
-        reward: Reward,
+        reward: RewardSum,
         reference: Reference,
         prompts: PromptStream,
-        calibration: tuple[float, float],
         tokenizer: Any,
         config: OnlineConfig,
         options: RunOptions,
         micro_batch_tokens: int,
+        mixed: Mixed | None = None,
     ) -> None:
         seed_everything(config.seed)
         self.algorithm, self.engine, self.sampler = algorithm, engine, sampler
         self.scoring = Scoring(reward, reference)
-        self.prompts, self.shaping = prompts, RewardShaping(config, calibration)
+        self.prompts, self.shaping = prompts, RewardShaping(config, reward.calibration)
         self.tokenizer, self.config = tokenizer, config
-        self.micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_tokens, self.mixed = micro_batch_tokens, mixed
         self.name = options.name
         self.advice = finite.advice(config.learning_rates, config.precision)
         if config.ema:
@@ -114,8 +118,9 @@ class OnlineTrainer:
             note = f"reward {measures['reward']:.3f}  KL {measures['kl']:.3f}"
             minibatches = self.config.rollout_batch_size // self.config.minibatch_size
             epochs = measures["optimizer_steps"] / minibatches
-            tokens = measures["tokens"]
-            self.run.finish_step(update + 1, tokens, note, trained=round(tokens * epochs))
+            tokens, replaced = measures["tokens"], experience.rollout.replaced
+            trained = (tokens - (replaced.tokens if replaced else 0)) * epochs
+            self.run.finish_step(update + 1, tokens, note, trained=round(trained))
         self.run.close()
         self.engine.swap_average()
         return self.run
@@ -123,32 +128,51 @@ class OnlineTrainer:
     def roll_out(self, update: int) -> Rollout:
         """Sample k responses to each of this rank's prompts; old log probabilities and values."""
         config, k = self.config, self.config.responses_per_prompt
-        places = self._places(distributed.rank())
-        examples = self.prompts.take(config.rollout_batch_size // k)  # those of all ranks
-        examples = [examples[place // k] for place in places]
-        prompts = [torch.tensor(example["input_ids"]) for example in examples]  # n × [P_i]
-        random = generator(config.seed, "rollout", update)
+        prompts, rounds = config.rollout_batch_size // k, config.dynamic_sampling.max_rounds
+        draw = partial(self._draw, update)
+        scores: Scores | None = None
+        if rounds > 1:
+            rollout, scores = draw_groups(draw, self._score, prompts, k, rounds)
+        else:
+            rollout = draw(range(prompts))
+        self.scoring.begin(rollout, scores)
+        with self.run.performance.phase("old_logprobs"):
+            logprobs, values = self._evaluate(
+                update, rollout.sequences, rollout.starts, rollout.lengths
+            )
+        return replace(rollout, logprobs=logprobs, values=values)
+
+    def _draw(self, update: int, groups: Sequence[int], number: int = 0) -> Rollout:
+        """This rank's responses to the next prompts.
+
+        Args:
+            update: from 0.
+            groups: places in the global batch of the prompts' groups, on all ranks.
+            number: of the round of sampling.
+        """
+        config, k = self.config, self.config.responses_per_prompt
+        examples = dict(zip(groups, self.prompts.take(len(groups)), strict=True))
+        places = [place for place in self._places(distributed.rank()) if place // k in examples]
+        own = [examples[place // k] for place in places]
+        prompts = [torch.tensor(example["input_ids"]) for example in own]  # n × [P_i]
+        random = generator(config.seed, "rollout", update, *([number] if number else []))
         noise = Noise(random, config.rollout_batch_size, places)
         with self.run.performance.phase("sampling"):
             self.sampler.refresh(self.engine.weights())
             responses = self.sampler.sample(prompts, noise)
-        pairs = zip(prompts, responses, strict=True)
-        sequences = [torch.cat([prompt, response.ids]) for prompt, response in pairs]
-        starts = [len(prompt) for prompt in prompts]
-        ended = torch.tensor([response.ended for response in responses])  # [n]
-        sampled = [response.logprobs for response in responses]  # n × [L_i]
-        lengths = distributed.gather([[len(ids) for ids in sequences]])
-        rollout = Rollout(examples, sequences, starts, lengths, ended, sampled, [], [])
-        self.scoring.begin(rollout)
-        with self.run.performance.phase("old_logprobs"):
-            logprobs, values = self._evaluate(update, sequences, starts, lengths)
-        return replace(rollout, logprobs=logprobs, values=values)
+        return Rollout.drawn(own, prompts, responses)
+
+    def _score(self, rollout: Rollout) -> tuple[Scores, torch.Tensor]:
+        """What the reward says, and penalties [n] for ends and lengths."""
+        with self.run.performance.phase("scoring"):
+            return self.scoring.score(rollout), self.shaping.penalties(rollout)
 
     def experience(self, update: int, rollout: Rollout) -> Experience:
         """Scores, rewards and advantages of a rollout."""
         with self.run.performance.phase("scoring"):
-            raw_scores, reference = self.scoring.finish(rollout)
-        scores, rewards = self.shaping(raw_scores, rollout, reference)
+            found, reference = self.scoring.finish(rollout)
+        raw_scores = found.raw
+        scores, rewards = self.shaping(raw_scores, rollout, reference, found.tokens)
         credit = self.algorithm.advantages(rollout, rewards)
         # The raw scores too: clipping would let an infinite one pass as a large one.
         parts: dict[str, Iterable[torch.Tensor]] = {
@@ -163,23 +187,38 @@ class OnlineTrainer:
         }
         finite.check_rows(parts, rollout.examples, self._place(update), self.advice)
         importance = mismatch.importance_weights(rollout, self.config.sampling.importance_cap)
-        return Experience(rollout, reference, raw_scores, scores, credit, importance)
+        coefficient, weights = self.shaping.kl.coefficient, loss_weights(rollout, self.config)
+        return Experience(
+            rollout,
+            reference,
+            raw_scores,
+            scores,
+            credit,
+            importance,
+            coefficient,
+            weights,
+            found.of_tokens,
+            found.terms,
+        )
 
     def optimise(self, update: int, experience: Experience) -> dict[str, float]:
         """Several passes of minibatches over one rollout; means of their measures."""
         factor, rate = self._rate(update)
+        only = "value." if update < self.config.value_updates else ""
         sums, norms, steps, max_ratio = Sums(), list[float](), 0, 0.0
         for epoch in range(self.config.epochs):
             for rounds in self._rounds(update, epoch, experience.rollout.lengths):
+                beside = self.mixed.accumulate(self.engine) if self.mixed and not only else {}
                 measures, ratio = self._accumulate(experience, rounds)
+                measures |= beside
                 finite.check(measures, self._place(update, rate), self.advice)
-                norm = self.engine.step(factor)
+                norm = self.engine.step(factor, only)
                 place = self._place(update, rate)
                 if finite.check_norm(norm, self.engine.loss_scale, place, self.advice):
                     norms.append(norm)
                 sums.add(measures)
                 steps, max_ratio = steps + 1, max(max_ratio, ratio)
-            if self.algorithm.stop(measures):
+            if measures["approx_kl"] > self.config.max_approx_kl:
                 break
         self._check_actor(update, experience.rollout)
         max_ratio = max(distributed.gather([max_ratio]))
@@ -267,14 +306,26 @@ class OnlineTrainer:
         """
         rollout = experience.rollout
         rows = [i for each in rounds if each.counts for i in each.rows]
-        (tokens,) = distributed.total([sum(len(rollout.logprobs[i]) for i in rows)])
+        tokens, counted = distributed.total(
+            [
+                sum(len(rollout.logprobs[i]) for i in rows),
+                sum(experience.weights.counts[i] for i in rows),
+            ]
+        )
+        scale = tokens / counted if counted else 0.0
         sums, ratios = Sums(), []
         for each in rounds:
-            output = self._act(rollout.sequences, rollout.starts, each.rows, with_entropy=True)
-            batch = Batch.of(experience, each.rows, output)
+            output = self._act(
+                rollout.sequences,
+                rollout.starts,
+                each.rows,
+                with_entropy=True,
+                entropy_gradient=self.config.loss.entropy_coefficient > 0,
+            )
+            batch = Batch.of(experience, each.rows, output, scale)
             loss, measures = self.algorithm.loss(batch)
             self.engine.backward(each.weight * loss / tokens, last=each is rounds[-1])
-            sums.add(measures | {"entropy": output.entropy.sum()}, each.counts)
+            sums.add(measures | {"entropy": output.entropy.detach().sum()}, each.counts)
             if each.counts:
                 ratio = (output.logprobs.detach() - batch.logprobs).exp()  # [N]
                 ratios.append(ratio.max())
@@ -304,10 +355,15 @@ class OnlineTrainer:
         starts: Sequence[int],
         indices: Sequence[int],
         with_entropy: bool = False,
+        entropy_gradient: bool = False,
     ) -> ActorOutput:
         """The output of what is trained on some of the responses."""
-        chosen = [sequences[i] for i in indices]
-        output = self.engine(chosen, [starts[i] for i in indices], with_entropy=with_entropy)
+        output = self.engine(
+            [sequences[i] for i in indices],
+            [starts[i] for i in indices],
+            with_entropy=with_entropy,
+            entropy_gradient=entropy_gradient,
+        )
         return ActorOutput(*output)
 
     def _measure(self, experience: Experience) -> dict[str, Any]:
@@ -316,15 +372,17 @@ class OnlineTrainer:
         pairs = zip(rollout.logprobs, reference, strict=True)
         kl = sum(float(kl_estimate(policy, ref).sum()) for policy, ref in pairs)
         sums = Sums()
+        rewards = self._rewards(experience, experience.raw_scores)
         sums.add(
             {
-                "reward": self.shaping.calibrated(experience.raw_scores).sum(),
+                "reward": rewards.sum(),
                 "raw_score": experience.raw_scores.sum(),
                 "shaped_score": experience.scores.sum(),
                 "kl": kl,
                 "response_length": sum(map(len, rollout.logprobs)),
                 "eos_rate": rollout.ended.sum(),
             }
+            | {f"reward_{name}": scores.sum() for name, scores in experience.terms.items()}
         )
         tokens = sum(map(len, rollout.sequences))
         episodes, tokens = map(int, distributed.total([len(rollout), tokens]))
@@ -336,14 +394,29 @@ class OnlineTrainer:
         returns = torch.cat(experience.credit.returns)  # [N], or [0] without a value function
         if len(returns):
             record["explained_variance"] = _explained_variance(returns, torch.cat(rollout.values))
+        if rollout.replaced:
+            replaced, k = rollout.replaced, self.config.responses_per_prompt
+            record |= {
+                "sampling_rounds": replaced.rounds,
+                "replaced_prompts": replaced.groups,
+                "equal_prompts": replaced.equal,
+            }
+            record["episodes"] += replaced.groups * k
+            record["tokens"] += replaced.tokens
         if self.config.sampling.compared:
             cap = self.config.sampling.importance_cap
             record |= mismatch.measure(rollout, experience.importance, cap)
         return record
 
+    def _rewards(self, experience: Experience, raw_scores: torch.Tensor) -> torch.Tensor:
+        """Calibrated rewards [n] of whole responses, with those of their tokens."""
+        calibrated = self.shaping.calibrated(raw_scores)
+        tokens = experience.token_rewards
+        return calibrated if tokens is None else calibrated + tokens
+
     def _keep_samples(self, update: int, experience: Experience) -> None:
         rollout = experience.rollout
-        rewards = self.shaping.calibrated(experience.raw_scores.double())  # [n]
+        rewards = self._rewards(experience, experience.raw_scores.double())  # [n]
         for i in range(min(SAMPLES_KEPT, len(rollout))):
             response = rollout.sequences[i][rollout.starts[i] :]
             self.run.sample(
@@ -375,12 +448,15 @@ class OnlineTrainer:
             "random": random_state(),
             "shaping": self.shaping.state(),
             "prompts": self.prompts.state(),
+            **({"mixed": self.mixed.state()} if self.mixed else {}),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         restore_random_state(state["random"])
         self.shaping.load(state["shaping"])
         self.prompts.load(state["prompts"])
+        if self.mixed:
+            self.mixed.load(state["mixed"])
 
 
 def _explained_variance(returns: torch.Tensor, values: torch.Tensor) -> float:

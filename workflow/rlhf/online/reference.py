@@ -58,7 +58,7 @@ class ReferenceModel:
 
 
 class AdapterOff:
-    """The policy without its adapter: the model that it started from, at no memory.
+    """The policy as it started: without its adapter, at no memory; or through a frozen branch.
 
     Args:
         engine: around an ``Actor`` or ``ActorCritic``.

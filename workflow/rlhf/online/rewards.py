@@ -11,6 +11,7 @@ from rlhf.models.reward import with_final_eos
 from rlhf.models.roots import ReplyScorer
 from rlhf.models.scoring import score
 from rlhf.online.kl import KlController, kl_estimate
+from rlhf.online.overlong import overlong_penalties
 from rlhf.online.rollout import Rollout
 from rlhf.training import distributed
 
@@ -33,6 +34,15 @@ class Reward(Protocol):
 
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         """Raw scores [n], one for each response."""
+
+
+class Source(Protocol):
+    """What scores whole responses, as a ``Reward`` does, or rewards their tokens."""
+
+    remote: bool
+
+    def __call__(self, rollout: Rollout) -> torch.Tensor | list[torch.Tensor]:
+        """Scores [n], or rewards n × [L_i] of tokens."""
 
 
 class RewardModel:
@@ -83,9 +93,13 @@ class RunningScale:
 
     Secrets of RLHF (arXiv 2307.04964), section 5.3.1. Batches are merged by the method of Chan,
     Golub and LeVeque (1979).
+
+    Args:
+        first_only: take in the first scores alone, those of the policy that the run starts from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_only: bool = False) -> None:
+        self._first_only = first_only
         self.count, self.mean, self.squares = 0.0, 0.0, 0.0
 
     def update(self, scores: torch.Tensor) -> float:
@@ -93,6 +107,12 @@ class RunningScale:
 
         It is 1 until scores differ by more than rounding does.
         """
+        if not (self._first_only and self.count):
+            self._add(scores)
+        std = math.sqrt(self.squares / self.count)
+        return std if std > ROUNDING * abs(self.mean) else 1.0
+
+    def _add(self, scores: torch.Tensor) -> None:
         values = scores.double()
         count, total = distributed.total([len(values), float(values.sum())])
         mean = total / count
@@ -101,8 +121,6 @@ class RunningScale:
         self.squares += squares + shift**2 * self.count * count / together
         self.mean += shift * count / together
         self.count = together
-        std = math.sqrt(self.squares / self.count)
-        return std if std > ROUNDING * abs(self.mean) else 1.0
 
     def state(self) -> dict[str, float]:
         """For the saved state."""
@@ -116,9 +134,9 @@ class RunningScale:
 class RewardShaping:
     """From raw scores of responses to rewards of tokens.
 
-    In this order: calibrate → scale → clip → missing-EOS penalty, which make the score, and −β·KL
-    on every token, with the score added on the last one alone. With mean 1, std 2, clip 1 and
-    penalty 1:
+    In this order: calibrate → scale → clip → penalties for a missing EOS and for length, which make
+    the score, and −β·KL on every token, with the score added on the last one alone; rewards of
+    tokens are added to theirs. With mean 1, std 2, clip 1 and a penalty of 1 for a missing EOS:
 
     ====  =====  ==========  =======  =====
     raw   ended  calibrated  clipped  score
@@ -134,17 +152,22 @@ class RewardShaping:
         calibration: mean and std of the raw scores on demonstrations.
 
     Attributes:
-        scale: running scale of the scores.
+        scale: scale of the scores.
         kl: controller of β.
     """
 
     def __init__(self, config: OnlineConfig, calibration: tuple[float, float]) -> None:
-        self._config, self._estimator = config.rewards, config.kl.estimator
+        self._run, self._config, self._kl = config, config.rewards, config.kl
         self._mean, self._std = calibration
-        self.scale, self.kl = RunningScale(), KlController(config.kl)
+        self.scale = RunningScale(first_only=config.rewards.scaling == "reference")
+        self.kl = KlController(config.kl)
 
     def __call__(
-        self, raw_scores: torch.Tensor, rollout: Rollout, reference: list[torch.Tensor]
+        self,
+        raw_scores: torch.Tensor,
+        rollout: Rollout,
+        reference: list[torch.Tensor],
+        tokens: list[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Scores [n] and rewards n × [L_i].
 
@@ -152,18 +175,29 @@ class RewardShaping:
             raw_scores: [n].
             rollout: the responses.
             reference: n × [L_i], log π_ref.
+            tokens: n × [L_i], rewards of tokens, or None.
         """
         scores = self.calibrated(raw_scores)
-        if self._config.scaling == "running":
+        if self._config.scaling != "none":
             scores = scores / self.scale.update(scores)
-        scores = scores.clamp(-self._config.clip, self._config.clip)
-        scores = scores - self._config.missing_eos_penalty * (~rollout.ended).float()
+        if self._config.clip is not None:
+            scores = scores.clamp(-self._config.clip, self._config.clip)
+        scores = scores - self.penalties(rollout)
+        coefficient = 0.0 if self._kl.in_loss else self.kl.coefficient
         rewards = []
         for score_, policy, ref in zip(scores, rollout.logprobs, reference, strict=True):
-            reward = -self.kl.coefficient * kl_estimate(policy, ref, self._estimator)  # [L_i]
+            reward = -coefficient * kl_estimate(policy, ref, self._kl.estimator)  # [L_i]
             reward[-1] += score_
             rewards.append(reward)
+        if tokens is not None:
+            rewards = [reward + own for reward, own in zip(rewards, tokens, strict=True)]
         return scores, rewards
+
+    def penalties(self, rollout: Rollout) -> torch.Tensor:
+        """What each response pays for a missing EOS and for its length: [n]."""
+        lengths = torch.tensor([len(part) for part in rollout.sampled])  # [n]
+        missing = self._config.missing_eos_penalty * (~rollout.ended).float()
+        return missing + overlong_penalties(lengths, self._run)
 
     def calibrated(self, raw_scores: torch.Tensor) -> torch.Tensor:
         """Scores [n] whose mean on demonstrations is 0, in their standard deviations."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from rlhf.models.decoding import PLAIN, Decoding
 from rlhf.models.generate import Response, generate, uniforms
 from rlhf.models.publish import below
 from rlhf.models.replica import replica
@@ -59,19 +60,27 @@ class ModelSampler:
         eos_id: the token that ends a response.
         max_new_tokens: longest response.
         temperature: logits are divided by this.
+        decoding: which tokens can be drawn, and stop texts.
     """
 
     def __init__(
-        self, policy: TokenScorer, eos_id: int, max_new_tokens: int, temperature: float
+        self,
+        policy: TokenScorer,
+        eos_id: int,
+        max_new_tokens: int,
+        temperature: float,
+        decoding: Decoding = PLAIN,
     ) -> None:
-        self._policy, self._eos_id = policy, eos_id
+        self._policy, self._eos_id, self._decoding = policy, eos_id, decoding
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
 
     def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
         """See ``Sampler``."""
         draws = uniforms(noise.random, noise.total, self._max_new_tokens)  # [total, S]
         own = draws[list(noise.rows)]  # [n, S]
-        return generate(self._policy, prompts, own, self._eos_id, self._temperature)
+        return generate(
+            self._policy, prompts, own, self._eos_id, self._temperature, decoding=self._decoding
+        )
 
     def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Nothing to do: training changes the model itself."""
@@ -92,6 +101,7 @@ class ReplicaSampler:
         max_new_tokens: longest response.
         temperature: logits are divided by this.
         dtype: type of the copy's weights.
+        decoding: which tokens can be drawn, and stop texts.
     """
 
     def __init__(
@@ -102,10 +112,11 @@ class ReplicaSampler:
         max_new_tokens: int,
         temperature: float,
         dtype: torch.dtype = torch.float32,
+        decoding: Decoding = PLAIN,
     ) -> None:
         self._policy, self._prefix, self._eos_id = policy, f"{prefix}model.", eos_id
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
-        self._dtype = dtype
+        self._dtype, self._decoding = dtype, decoding
         self._replica: TokenScorer | None = None
 
     def refresh(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -115,7 +126,9 @@ class ReplicaSampler:
     def sample(self, prompts: Sequence[torch.Tensor], noise: Noise) -> list[Response]:
         """See ``Sampler``; the copy is dropped then."""
         copy = self._take()
-        sampler = ModelSampler(copy, self._eos_id, self._max_new_tokens, self._temperature)
+        sampler = ModelSampler(
+            copy, self._eos_id, self._max_new_tokens, self._temperature, self._decoding
+        )
         return sampler.sample(prompts, noise)
 
     def _take(self) -> TokenScorer:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from rlhf.models.adapter_weights import merged
+from rlhf.models.decoding import PLAIN, Decoding
 from rlhf.models.generate import Response, response
 from rlhf.models.publish import below, save_weights
 from rlhf.models.roots import TokenScorer
@@ -22,7 +23,8 @@ class ServedSampler:
     """Samples on a vLLM server of this node.
 
     Weights go over files: the first rank of each node writes them where the server reads them.
-    They stay until the next ones are there, for a server may have to be restarted.
+    They stay until the next ones are there, for a server may have to be restarted. Stop texts are
+    looked for here, in whole responses.
 
     Args:
         client: of the server.
@@ -33,6 +35,7 @@ class ServedSampler:
         max_new_tokens: longest response.
         temperature: logits are divided by this.
         dtype: type of the server's weights.
+        decoding: stop texts alone; all tokens can be drawn.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class ServedSampler:
         max_new_tokens: int,
         temperature: float,
         dtype: torch.dtype,
+        decoding: Decoding = PLAIN,
     ) -> None:
+        self._decoding = decoding
         self._client, self._folder, self._policy = client, folder, policy
         self._prefix, self._eos_id, self._dtype = f"{prefix}model.", eos_id, dtype
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
@@ -82,7 +87,11 @@ class ServedSampler:
             self._temperature,
             self._eos_id,
         )
-        return [response(each.ids, each.logprobs, self._eos_id) for each in found]
+        eos, responses = self._eos_id, []
+        for prompt, each in zip(prompts, found, strict=True):
+            stopped = self._decoding.kept(prompt.tolist(), each.ids, eos)
+            responses.append(response(each.ids, each.logprobs, eos, stopped))
+        return responses
 
     def _version(self, number: int) -> Weights:
         name = f"update-{number}"

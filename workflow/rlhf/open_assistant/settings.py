@@ -256,8 +256,8 @@ class TrlxSampling(Settings):
 
     max_new_tokens: Annotated[Whole, Carried("sampling.max_new_tokens")] = None
     temperature: Annotated[Number, Carried("sampling.temperature")] = None
-    top_k: Annotated[Whole, MustBe((0,), "all tokens can be drawn")] = None
-    top_p: Annotated[Number, MustBe((1,), "all tokens can be drawn")] = None
+    top_k: Annotated[Whole, Carried("sampling.top_k")] = None
+    top_p: Annotated[Number, Carried("sampling.top_p")] = None
     do_sample: Annotated[Flag, MustBe((True,), "responses are sampled")] = None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf.catalog import RUNS, SECTIONS
+from rlhf.config.base import named
 from rlhf.config.schema import Config
 
 TRAIN = "train"
@@ -21,11 +22,11 @@ def following(config: Config, section: str, name: str) -> list[tuple[str, str]]:
     found = [(section, name)]
     for parent, own in found:  # grows while it is read
         for other, row in RUNS.items():
-            keys = [key for key, target in row.parents.items() if target == parent]
+            keys = [key for key, target in row.parents.items() if row.start and target == parent]
             found += [
                 (other, run)
                 for run, entry in getattr(config, other).items()
-                if any(getattr(entry, key) == own for key in keys) and (other, run) not in found
+                if any(own in named(entry, key) for key in keys) and (other, run) not in found
             ]
     return found
 
@@ -37,9 +38,15 @@ def rows_needed(config: Config, section: str, name: str) -> dict[str, dict[str, 
     ``demonstrations`` and ``prompts`` (sets of which it needs held-out rows); sets are named
     ``view/model``. ``scores``: the key for which replies need scores of their own.
     """
-    return {
-        f"{kind}.{run}": _needs(config, kind, run) for kind, run in following(config, section, name)
-    }
+    found = {}
+    for kind, run in following(config, section, name):
+        found[f"{kind}.{run}"] = _needs(config, kind, run)
+        ptx = getattr(getattr(config, kind)[run], "ptx", None)
+        if ptx:
+            model = config.base_model(kind, run)
+            own = {"data": sorted(ptx.data), TRAIN: f"conversation/{model}"}
+            found[f"{kind}.{run}.ptx"] = own
+    return found
 
 
 def _needs(config: Config, section: str, name: str) -> dict[str, Any]:

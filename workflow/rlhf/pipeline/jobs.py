@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhf import paths
 from rlhf.catalog import RULES, subject
-from rlhf.config.cluster import Rule, stage_layout
+from rlhf.config.cluster import Rule, served_models, stage_layout
 from rlhf.config.schema import Config
 from rlhf.data.formats.source import module_of
 from rlhf.launch.images import image_id, image_path
@@ -97,11 +97,10 @@ def launch_options(config: Config, rule: Rule, *wildcards: str) -> str:
     if requested.servers or requested.samplers:
         options += [("server-threads", config.runtime.server_threads)]
     if requested.servers:
-        run = getattr(config, row.section)[name]
-        options += [("spread", kind) for kind in spread_servers(config, row.section, name)]
+        options += [("spread", server) for server in spread_servers(config, row.section, name)]
         options += [
-            ("serve", f"{kind}={paths.store(kind, getattr(run, key)) / 'repository'}")
-            for kind, key in row.servers.items()
+            ("serve", f"{server}={paths.store(*model) / 'repository'}")
+            for server, model in served_models(config, row.section, name).items()
         ]
     if requested.samplers:
         options += _sampler_options(config, row.section, name)
@@ -180,16 +179,21 @@ def images_id(config: Config, rule: Rule, name: str) -> str:
 
 def _folders_outside(config: Config, rule: Rule, name: str) -> Iterator[Path]:
     """Folders that a job reads outside of the working directory: an image would not see them."""
-    if not RULES[rule].fetches:
+    row = RULES[rule]
+    read: list[Path | None]
+    if row.online:
+        read = [Path(file) for file in getattr(config, row.section)[name].function_files]
+    elif row.fetches:
+        values = config_slice(config, rule, name)
+        url = values.get("source", {}).get("url")
+        addresses = read_addresses(url) if url else []
+        read = [
+            local_source(values),
+            *(one.local for one in addresses),
+            *map(lock_path, config_files()),
+        ]
+    else:
         return
-    values = config_slice(config, rule, name)
-    url = values.get("source", {}).get("url")
-    addresses = read_addresses(url) if url else []
-    read = [
-        local_source(values),
-        *(one.local for one in addresses),
-        *map(lock_path, config_files()),
-    ]
     folders = [one if one.is_dir() else one.parent for one in read if one]
     for folder in dict.fromkeys(one.resolve() for one in folders):
         if not folder.is_relative_to(Path.cwd()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlhf.catalog import DRAWING, ONLINE, SCORING, VIEWS
+from rlhf.config.base import named
 from rlhf.config.schema import Config
 from rlhf.provenance.facts import SAMPLING, SCORES
 
@@ -27,6 +28,9 @@ def longest_rows(config: Config, model: str) -> dict[str, int]:
     offline = {section: row for section, row in DRAWING.items() if not row.online}
     read = {view for section, row in offline.items() if _built_on(config, section, model)
             for view in (row.view, *row.held_out.values())}  # fmt: skip
+    mixed = (config.ppo[name].ptx for name in _built_on(config, "ppo", model))
+    if any(mixed):
+        read.add("conversation")
     for view in VIEWS:
         if view in read:
             rows[f"tokenization.{view}.max_length"] = getattr(views, view).max_length
@@ -42,9 +46,11 @@ def abilities(config: Config, model: str) -> dict[str, list[str]]:
         for section in (*ONLINE, "evaluation")
         for name in _built_on(config, section, model)
     ]
-    return {SAMPLING: sampling} | {
-        SCORES: [f"reward.{name}" for name in _built_on(config, "reward", model)]
-    }
+    critics = [
+        f"ppo.{name}" for name in _built_on(config, "ppo", model) if config.ppo[name].value.from_sft
+    ]
+    rewards = [f"reward.{name}" for name in _built_on(config, "reward", model)]
+    return {SAMPLING: sampling, SCORES: rewards + critics}
 
 
 def longest_scored(config: Config, kind: str, name: str) -> int:
@@ -62,7 +68,7 @@ def longest_scored(config: Config, kind: str, name: str) -> int:
             run.sampling.max_new_tokens
             for section, row in ONLINE.items()
             for run in getattr(config, section).values()
-            if kind in row.servers and getattr(run, row.servers[kind]) == name
+            if kind in row.servers and name in named(run, row.servers[kind])
         ),
         default=0,
     )
@@ -88,6 +94,5 @@ def _responses(config: Config, model: str) -> Iterator[tuple[str, int]]:
 
 def _samples_or_scores(config: Config, section: str, name: str) -> set[str]:
     """Base models of a run's policy and of its reward models."""
-    scoring = (config.parent(section, name, key) for key in SCORING)
-    models = {config.base_model(*reward) for reward in scoring if reward}
-    return {config.base_model(section, name)} | models
+    rewards = (reward for key in SCORING for reward in config.parents(section, name, key))
+    return {config.base_model(*run) for run in ((section, name), *rewards)}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from rlhf import paths
 from rlhf.catalog import ONLINE, RUNS, SCORING, SECTIONS, STORES
+from rlhf.config.base import named
+from rlhf.config.cluster import served_models
 from rlhf.config.schema import Config
 from rlhf.pipeline.following import SETS, TRAIN, following, rows_needed
 from rlhf.provenance.manifest import MANIFEST
@@ -43,24 +46,24 @@ def base(config: Config, section: str, name: str) -> str:
 def parent(config: Config, section: str, name: str, key: str) -> list[str]:
     """What a run names under a key, or else what the run that it starts from names there.
 
-    Nothing if neither does, nor what that starts from: ORPO may start from a base model.
+    Several, if an on-policy run names several reward models; nothing if neither names one, nor
+    what that starts from: ORPO may start from a base model.
     """
-    found = config.parent(section, name, key)
-    return [manifest(*found)] if found else []
+    return [manifest(*found) for found in config.parents(section, name, key)]
 
 
-def named(config: Config, section: str, name: str, key: str) -> list[str]:
-    """What a run names under a key, if it names anything there."""
-    value = getattr(getattr(config, section)[name], key)
-    return [manifest(SECTIONS[section].parents[key], value)] if value else []
+def own_parent(config: Config, section: str, name: str, key: str) -> list[str]:
+    """What a run itself names under a key, if it names anything there."""
+    names = named(getattr(config, section)[name], key)
+    return [manifest(SECTIONS[section].parents[key], one) for one in names]
 
 
 def bases(config: Config, section: str, name: str) -> list[str]:
     """What the models that a run reads stand on, where adapters were published alone."""
     keys = dict.fromkeys(key for row in ONLINE.values() for key in row.servers.values())
     keys |= dict.fromkeys(SCORING)
-    found = (config.parent(section, name, key) for key in keys)  # what scores, or is compared with
-    read = [config.start(section, name), *filter(None, found)]
+    found = [config.parents(section, name, key) for key in keys]  # what scores, or is compared with
+    read = [config.start(section, name), *chain.from_iterable(found)]
     return _manifests(paths.artifact(*base) for one in read for base in _beneath(config, *one))
 
 
@@ -91,6 +94,14 @@ def tokenized(config: Config, section: str, name: str, role: str = TRAIN) -> lis
     return _manifests(paths.tokenized(str(view), model, dataset) for dataset in datasets)
 
 
+def mixed(config: Config, section: str, name: str) -> list[str]:
+    """The tokenized demonstrations that a run learns from beside its prompts; most have none."""
+    ptx = getattr(getattr(config, section)[name], "ptx", None)
+    model = config.base_model(section, name)
+    datasets = ptx.data if ptx else ()
+    return _manifests(paths.tokenized("conversation", model, dataset) for dataset in datasets)
+
+
 def rows(config: Config, section: str, name: str) -> list[str]:
     """The datasets that a run draws from, or the run that it evaluates."""
     return _manifests(paths.dataset(one) for one in config.drawn_from(section, name))
@@ -105,10 +116,9 @@ def duplicates(config: Config, section: str, name: str) -> list[str]:
 
 def stores(config: Config, section: str, name: str) -> list[str]:
     """The model stores that serve a run; none when it scores in-process."""
-    run, servers = getattr(config, section)[name], SECTIONS[section].servers
-    if run.scoring == "local":
-        return []
-    return _manifests(paths.store(kind, getattr(run, key)) for kind, key in servers.items())
+    return _manifests(
+        paths.store(*model) for model in served_models(config, section, name).values()
+    )
 
 
 def stored(kind: str, name: str) -> str:
@@ -151,8 +161,9 @@ def reported(config: Config, name: str, section: str) -> list[str]:
         runs = [("evaluation", evaluation), policy]
         for own, run in (policy, runs[0]):
             entry = getattr(config, own)[run]
-            runs += [(target, getattr(entry, key)) for key, target in SECTIONS[own].parents.items()]
-        found += [paths.artifact(*run) for run in runs if run[0] == section and run[1]]
+            for key, target in SECTIONS[own].parents.items():
+                runs += [(target, named_run) for named_run in named(entry, key)]
+        found += [paths.artifact(*run) for run in runs if run[0] == section]
     return _manifests(found)
 
 

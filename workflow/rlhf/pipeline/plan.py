@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlhf.catalog import ONLINE, RULES, SECTIONS
-from rlhf.config.cluster import EngineRequest, Rule, engine_request, own_values
+from rlhf.config.cluster import EngineRequest, Rule, engine_request, own_values, served_models
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB, Setting
@@ -201,9 +201,8 @@ def planned_jobs(config: Config) -> Iterator[tuple[Rule, str]]:
 
 def _stores(config: Config) -> Iterator[tuple[str, str]]:
     for section, row in SECTIONS.items():
-        for run in getattr(config, section).values() if row.servers else ():
-            if run.scoring != "local":
-                yield from ((kind, getattr(run, key)) for kind, key in row.servers.items())
+        for name in getattr(config, section) if row.servers else ():
+            yield from served_models(config, section, name).values()
 
 
 def all_plans(config: Config) -> list[Plan]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from rlhf.catalog import RULES
+from rlhf.config.base import named
 from rlhf.config.cluster import Layout, Rule, own_values, stage_layout
 from rlhf.config.schema import Config
 from rlhf.pipeline.memory import Model, Setting, state_bytes
@@ -56,7 +57,9 @@ def stage_resources(config: Config, rule: Rule, name: str = "") -> Resources:
         runs = getattr(config, row.section)
         run = name if name in runs else next(iter(runs), None)
         setting = plan(config, rule, run).setting if run else Setting()
-        memory_gb += training_gb(size, layout, len(row.servers) - layout.servers, setting)
+        keys = row.servers.values()
+        scoring = sum(len(named(runs[run], key)) for key in keys) if run else len(row.servers)
+        memory_gb += training_gb(size, layout, max(0, scoring - layout.servers), setting)
     hours = min(row.hours * (max(size, 1.0) if row.gpu else 1.0), config.cluster.max_hours)
     servers = (layout.servers + layout.samplers) * config.runtime.server_threads
     return Resources(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlhf.catalog import SECTIONS, STORES
-from rlhf.config.cluster import stage_layout
+from rlhf.config.cluster import served_models, stage_layout
 from rlhf.config.schema import Config
 from rlhf.pipeline import memory
 from rlhf.pipeline.memory import GB
@@ -16,7 +16,7 @@ Servers = dict[str, tuple[float, int]]
 
 
 def server_gb(config: Config, section: str, name: str, size: float | None = None) -> Servers:
-    """What each kind of model server with GPUs of its own needs there.
+    """What each model server with GPUs of its own needs there.
 
     Args:
         config: the whole configuration.
@@ -25,17 +25,18 @@ def server_gb(config: Config, section: str, name: str, size: float | None = None
         size: memory of one GPU, in GB; None: as configured.
 
     Returns:
-        Kind → GB on each GPU, and over how many of them its model is spread: one, if it fits.
+        What it is called → GB on each GPU, and over how many of them its model is spread: one, if
+        it fits.
     """
     row, size = SECTIONS[section], size or config.cluster.gpu_memory_gb
     layout = stage_layout(config, row.rule, name)
     given = layout.server_gpus
     servers = {}
-    for kind in row.servers if given and layout.servers else ():
-        alone = _served_gb(config, section, name, kind, 1)
+    for server in served_models(config, section, name) if given else ():
+        alone = _served_gb(config, section, name, server, 1)
         spread = given > 1 and alone > FITS * size
-        servers[kind] = (
-            (_served_gb(config, section, name, kind, given), given) if spread else (alone, 1)
+        servers[server] = (
+            (_served_gb(config, section, name, server, given), given) if spread else (alone, 1)
         )
     if given and layout.samplers:
         servers["sampler"] = (_sampler_gb(config, section, name, given), given)
@@ -43,7 +44,7 @@ def server_gb(config: Config, section: str, name: str, size: float | None = None
 
 
 def spread_servers(config: Config, section: str, name: str) -> list[str]:
-    """Kinds of model server whose model is spread over its GPUs: it is too large for one.
+    """Model servers whose model is spread over its GPUs: it is too large for one.
 
     Args:
         config: the whole configuration.
@@ -51,14 +52,14 @@ def spread_servers(config: Config, section: str, name: str) -> list[str]:
         name: the run's name.
     """
     servers = server_gb(config, section, name)
-    return [kind for kind in SECTIONS[section].servers if servers.get(kind, (0, 1))[1] > 1]
+    return [one for one in served_models(config, section, name) if servers.get(one, (0, 1))[1] > 1]
 
 
-def _served_gb(config: Config, section: str, name: str, kind: str, gpus: int) -> float:
+def _served_gb(config: Config, section: str, name: str, server: str, gpus: int) -> float:
     """GB of a model server on each of the GPUs that its model is spread over."""
-    row, run = SECTIONS[section], getattr(config, section)[name]
-    width = served_width(config, stage_layout(config, row.rule, name))
-    model = model_of(config, STORES[kind], getattr(run, row.servers[kind]), scored=kind == "reward")
+    kind, served = served_models(config, section, name)[server]
+    width = served_width(config, stage_layout(config, SECTIONS[section].rule, name))
+    model = model_of(config, STORES[kind], served, scored=kind == "reward")
     inner, hidden = model.shape.inner, model.shape.hidden
     forward = config.store.max_batch_tokens * width * (4 * inner + 8 * hidden)
     weights, _ = memory.held_bytes(model, width, gpus)

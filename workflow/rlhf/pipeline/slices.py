@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.catalog import DRAWING, RULES, subject
+from rlhf.config.online import FUNCTIONS
 from rlhf.config.schema import Config
 from rlhf.config.seeds import run_name
 from rlhf.core.digest import canonical_json, digest_file, digest_source, digest_value
+from rlhf.core.user_functions import content_of
 from rlhf.data.files import find_files, is_glob, root_of
 from rlhf.errors import DataError
 from rlhf.pipeline.following import rows_needed
@@ -50,6 +52,9 @@ def config_slice(
         return values | _seeds(config, name)
     if RULES[rule].fetches:
         return _with_content(values) | _locked(values, section, name, lock)
+    if RULES[rule].online and (files := entry.function_files):
+        digests = [content_of(file) for file in files]
+        return values | {FUNCTIONS: {path: own[path] for own in digests for path in own}}
     return values
 
 

@@ -208,32 +208,43 @@ def _trained(config: Config, rule: Rule, name: str) -> Work:
         longest = getattr(views, str(row.view)).max_length
         longest *= REPLIES if row.view == "preference" else 1
         return replace(common, trained=(policy,), longest=longest, rows=run.global_batch_size)
-    judge = model_of(config, "reward", run.reward, scored=True)
+    rewards = [model_of(config, *each, scored=True)
+               for each in config.parents(row.section, name, "reward")]  # fmt: skip
     value = getattr(run, "value", None)
     critic: tuple[Model, ...] = ()
+    plain = model_of(config, row.section, name)
     if value and value.kind == "critic":
-        whole = replace(judge, frozen_layers=run.freeze_layers, narrow=kept)
+        own = rewards[0] if value.start == "reward" else replace(plain, scored=True)
+        whole = replace(own, frozen_layers=run.freeze_layers, narrow=kept)
         critic = (
             replace(
                 _adapted(whole, run.adapter if value.adapter else None),
                 narrow_moments=policy.narrow_moments,
             ),
         )
-    judge, reference = (
-        replace(model, narrow=narrow, trains=False)
-        for model in (judge, model_of(config, row.section, name))
+    if value and value.kind == "branch":
+        upper = replace(_upper(plain, value.layers, head=False), scored=True)
+        critic = (replace(upper, narrow_moments=policy.narrow_moments),)
+    *rewards, reference = (
+        replace(model, narrow=narrow, trains=False) for model in (*rewards, plain)
     )
+    if run.reference == "frozen_branch":
+        layers = plain.shape.layers - run.freeze_layers
+        reference = replace(_upper(plain, layers, head=True), trains=False)
     together = layout.gpus and not layout.server_gpus
     columns = views.prompt.max_length + run.sampling.max_new_tokens
+    mixed = views.conversation.max_length if getattr(run, "ptx", None) else 0
     width = served_width(config, layout)
     return replace(
         common,
         trained=(policy, *critic),
-        scoring=() if layout.servers else (judge,) if run.adapter else (judge, reference),
-        served=((judge, width), (reference, width)) if layout.servers and together else (),
+        scoring=() if layout.servers else (*rewards, *(() if run.adapter else (reference,))),
+        served=tuple((model, width) for model in (*rewards, reference))
+        if layout.servers and together
+        else (),
         sampler=SAMPLER_SHARE if layout.samplers and together else 0.0,
         sampled=None if layout.samplers else (run.rollout_batch_size, columns),
-        longest=columns,
+        longest=max(columns, mixed),
         rows=run.minibatch_size,
     )
 
@@ -251,6 +262,15 @@ def _adapted(model: Model, adapter: AdapterConfig | None) -> Model:
     if adapter.kind == "prefix":
         return replace(model, prefix=adapter.virtual_tokens)
     return replace(model, rank=adapter.rank, quantized=adapter.quantize is not None)
+
+
+def _upper(model: Model, layers: int, head: bool) -> Model:
+    """Copies of a model's upper layers and last norm, and of its head, beside the model."""
+    shape = model.shape
+    other = shape.hidden + (shape.head_parameters if head else 0)
+    vocabulary = shape.vocabulary if head else 0  # there are no other embeddings
+    copies = replace(shape, layers=layers, other_parameters=other, vocabulary=vocabulary)
+    return replace(model, shape=copies)
 
 
 def served_width(config: Config, layout: Layout) -> int:

@@ -32,6 +32,7 @@ class TritonServer(ServerProcess):
     Args:
         store: folder that ``export_store`` made.
         log_path: file that the server's output is added to.
+        name: what it is called; by default like the kind of its model.
         spread: load the model once, over several GPUs if it is too large for the first; without
             it every GPU has a model of its own.
         options: see ``ServerProcess``; ``python`` is an interpreter with torch and transformers.
@@ -40,11 +41,17 @@ class TritonServer(ServerProcess):
     program = "tritonserver"
 
     def __init__(
-        self, store: str | Path, log_path: str | Path, *, spread: bool = False, **options: Any
+        self,
+        store: str | Path,
+        log_path: str | Path,
+        *,
+        name: str = "",
+        spread: bool = False,
+        **options: Any,
     ) -> None:
-        self._store_kind, self._spread = store_kind(store), spread
+        self.store_kind, self._spread = store_kind(store), spread
         module = "rlhf.serving.tritonserver"
-        super().__init__(self._store_kind, store, module, log_path, **options)
+        super().__init__(name or self.store_kind, store, module, log_path, **options)
         self._model_process = _ModelProcess()
 
     def _watch(self) -> Health:
@@ -52,7 +59,7 @@ class TritonServer(ServerProcess):
         from rlhf.serving.health import Health
 
         self._model_process = _ModelProcess()
-        return Health(self.endpoint, self._store_kind, self._name, self.certificates)
+        return Health(self.endpoint, self.store_kind, self._name, self.certificates)
 
     def _lost_model(self) -> bool:
         return self.pid is not None and self._model_process.is_lost(self.pid)
@@ -66,12 +73,12 @@ class TritonServer(ServerProcess):
         tls = self.certificates
         return [
             str(self.model),
-            self.kind,
+            self.store_kind,
             scratch,
             str(self._threads),
             "spread" if self._spread else "each",
             "--model-control-mode=explicit",
-            f"--load-model={self.kind}",
+            f"--load-model={self.store_kind}",
             f"--id={self._name}",
             "--allow-http=false",
             "--allow-metrics=false",

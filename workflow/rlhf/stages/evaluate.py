@@ -26,6 +26,7 @@ from rlhf.models.roots import ReplyScorer, TokenScorer
 from rlhf.models.sampling_check import check_sampling
 from rlhf.models.scoring import score, sequence_logprobs
 from rlhf.runtime import fence
+from rlhf.stages.decoding import decoding_of
 from rlhf.stages.model_needs import check_tokenized
 from rlhf.stages.stage import Stage, main
 from rlhf.stages.training import begin, messages_of, tokenizer_facts
@@ -59,7 +60,7 @@ def run(stage: Stage) -> None:
     draws = uniforms(random, len(repeated), config.max_new_tokens)
 
     # One model is in memory at a time; the reference comes last, for it scores the others too.
-    eos = tokenizer.eos_token_id
+    eos, decoding = tokenizer.eos_token_id, decoding_of(config, tokenizer)
     responses: dict[str, list[Response]] = {name: [] for name in names}
     referred: dict[str, list[float]] = {}
     for name in sorted(names, key=lambda name: name == reference):
@@ -70,7 +71,9 @@ def run(stage: Stage) -> None:
         if config.ilql is not None and name == method:
             shift = config.advantage
             model = AdvantagePolicy(model, load_heads(folder, model), shift.beta, shift.top_k)
-        responses[name] = generate(model, repeated, draws, eos, config.temperature)
+        responses[name] = generate(
+            model, repeated, draws, eos, config.temperature, decoding=decoding
+        )
         if name == reference:
             others = {other: responses[other] for other in names if other != reference}
             referred = _logprobs(model, repeated, others, config.temperature, tokens)
@@ -211,13 +214,15 @@ def _report(
     texts: dict[str, list[str]],
 ) -> dict[str, Any]:
     """The samples of the trained policy in Open-Assistant's form, with SFT and base beside it."""
-    params = {
+    params: dict[str, Any] = {
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,
-        "top_k": 0,
-        "top_p": 1.0,
+        "top_k": config.top_k,
+        "top_p": config.top_p,
         "do_sample": True,
     }
+    others = {name: getattr(config, name) for name in ("min_p", "min_new_tokens", "stop")}
+    params |= {name: value for name, value in others.items() if value}
     entries = []
     for i, prompt in enumerate(prompts):
         results = [

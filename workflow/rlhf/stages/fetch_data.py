@@ -40,7 +40,7 @@ def run(stage: Stage) -> None:
     elsewhere: Counter[str] = Counter()
     with (
         atomic_directory(stage.outputs["rows"], guard=fence.check) as folder,
-        RowsWriter(folder, source.scored) as writer,
+        RowsWriter(folder, source.kept, source.scored) as writer,
     ):
         for row in source:
             split = split_of(row.group, config.validation_fraction, salt)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,28 +11,26 @@ import transformers
 from rlhf.config.online import OnlineConfig
 from rlhf.core.digest import canonical_json
 from rlhf.core.files import write_atomic
-from rlhf.errors import ConfigError, ServingError
+from rlhf.errors import ConfigError
 from rlhf.models import devices
 from rlhf.models.load import load_token_scorer, load_tokenizer
 from rlhf.models.quantized import is_quantized
-from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.models.roots import Actor, ActorCritic, TokenScorer
 from rlhf.models.sampling_check import check_sampling
-from rlhf.online.algorithm import Algorithm
+from rlhf.online.algorithm import Algorithm, Mixed
 from rlhf.online.cached_sampler import CachedSampler
 from rlhf.online.loop import OnlineTrainer
 from rlhf.online.prompts import PromptStream
 from rlhf.online.reference import AdapterOff, Reference, ReferenceModel, ServedReference
-from rlhf.online.rewards import Reward, RewardModel, ServedRewardModel
 from rlhf.online.sampler import ModelSampler, ReplicaSampler, Sampler
 from rlhf.online.served_sampler import ServedSampler
 from rlhf.runtime.deadline import stop_requested
-from rlhf.runtime.tls import FOLDER_VARIABLE, Certificates
-from rlhf.serving.client import TritonScorer
-from rlhf.serving.store import Kind, model_identity
 from rlhf.serving.vllm_client import VllmClient
 from rlhf.serving.vllm_wire import policy_identity
+from rlhf.stages.decoding import decoding_of
 from rlhf.stages.model_needs import check_tokenized
+from rlhf.stages.rewards import build_reward, check_rewards, reward_folders
+from rlhf.stages.servers import announced, client
 from rlhf.stages.stage import Stage
 from rlhf.stages.training import (
     adapt,
@@ -47,7 +43,7 @@ from rlhf.stages.training import (
     tokenizer_facts,
 )
 from rlhf.training import distributed
-from rlhf.training.attention import choose_attention
+from rlhf.training.attention import attention_facts, choose_attention
 from rlhf.training.batches import check_rollouts
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine
@@ -60,14 +56,17 @@ def prepare(stage: Stage, config: OnlineConfig) -> dict[str, Any]:
 
     Raises:
         ConfigError: there are fewer prompts than ranks, or rows are too long for a model.
-        IntegrityError: the inputs were made with different tokenizers or templates.
+        IntegrityError: the inputs were made with different tokenizers or templates, or the file
+            of a reward function has changed.
     """
     threads = begin(stage.deterministic)
     check_rollouts(stage.section, stage.name, config, distributed.world_size())
-    facts = tokenizer_facts(stage, "sft", "reward", "data")
+    mixed = [role for role in ("ptx",) if role in stage.inputs]
+    facts = tokenizer_facts(stage, "sft", "reward", "data", *mixed)
     key = f"{stage.section}.{stage.name}.sampling.max_new_tokens"
-    for folder in (stage.folder("sft"), stage.folder("reward")):
-        check_tokenized(stage, folder / "model", new=(key, config.sampling.max_new_tokens))
+    for folder in (stage.folder("sft") / "model", *reward_folders(stage)):
+        check_tokenized(stage, folder, new=(key, config.sampling.max_new_tokens))
+    check_rewards(stage, config)
     return facts | machine_facts(threads)
 
 
@@ -81,6 +80,8 @@ def load_policy(stage: Stage, config: OnlineConfig) -> TokenScorer:
     policy = load_token_scorer(folder, dtype="auto")
     check_sampling(policy, folder)
     policy.freeze(config.freeze_layers)
+    if config.reference == "frozen_branch":
+        policy.keep_start(config.freeze_layers)
     adapt(stage, policy, config.adapter, config.seed, config.precision)
     policy.compute_in(config.precision)
     return policy
@@ -93,6 +94,7 @@ def train(
     actor: Actor | ActorCritic,
     rates: Mapping[str, float],
     facts: dict[str, Any],
+    mixed: Mixed | None = None,
 ) -> OnlineTrainer:
     """Train, then publish ``model/``, ``metrics.jsonl`` and ``samples.jsonl``.
 
@@ -103,11 +105,13 @@ def train(
         actor: what is trained.
         rates: prefix of the actor's parameters → peak learning rate.
         facts: what ``prepare`` found for the manifest; the sampler's version is added.
+        mixed: what is learned beside the rollouts.
     """
     tokenizer = load_tokenizer(stage.folder("sft") / "model")
     engine = open_engine(actor, rates, config.optimizer, stage.engine)
-    reward, reference = _scoring(stage, config, engine, actor.policy, tokenizer.eos_token_id)
-    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer.eos_token_id)
+    reward = build_reward(stage, config, engine, tokenizer)
+    reference = _reference(stage, config, engine, actor.policy)
+    sampler, sampled_by = _sampler(stage, config, engine, actor, tokenizer)
     facts |= sampled_by
     trainer = OnlineTrainer(
         algorithm,
@@ -116,11 +120,11 @@ def train(
         reward,
         reference,
         PromptStream(mixture(stage, config.data, "train"), config.seed),
-        load_calibration(stage.folder("reward") / "model"),
         tokenizer,
         config,
         stage.run_options(facts["threads"]),
         stage.micro_batch_tokens,
+        mixed,
     )
     finished = trainer.train()
     base = own_base(config.adapter, stage.folder("sft") / "model")
@@ -132,6 +136,15 @@ def train(
         lines = [canonical_json(sample | {"prompt": prompt}) for sample, prompt in pairs]
         write_atomic(stage.outputs["samples"], "".join(f"{line}\n" for line in lines))
     return trainer
+
+
+def train_policy(stage: Stage, config: OnlineConfig, algorithm: Algorithm) -> None:
+    """Train a policy by a method without a value function, from preparing to the manifest."""
+    facts = prepare(stage, config)
+    actor = Actor(load_policy(stage, config), config.sampling.temperature)
+    rates = {"policy.": config.optimizer.learning_rate}
+    trainer = train(stage, config, algorithm, actor, rates, facts)
+    finish(stage, trainer, facts | attention_facts(actor))
 
 
 def finish(stage: Stage, trainer: OnlineTrainer, facts: dict[str, Any]) -> None:
@@ -151,7 +164,7 @@ def _sampler(
     config: OnlineConfig,
     engine: Engine,
     actor: Actor | ActorCritic,
-    eos_id: int,
+    tokenizer: Any,
 ) -> tuple[Sampler, dict[str, str]]:
     """What samples, and its version for the manifest where it is not this program's own.
 
@@ -164,16 +177,17 @@ def _sampler(
         IntegrityError: it was started with another policy.
     """
     longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
+    eos_id, decoding = tokenizer.eos_token_id, decoding_of(config.sampling, tokenizer)
     dtype = devices.own_dtype()
     if config.sampling.sampler == "vllm":
-        endpoint, certificates = _announced(stage, "sampler", "sampling.sampler: loop")
+        endpoint, certificates = announced(stage, "sampler", "sampling.sampler: loop")
         identity = policy_identity(stage.folder("sft") / "model")
-        client = VllmClient(endpoint, identity, certificates, ending=stop_requested)
-        version = client.handshake()
+        vllm = VllmClient(endpoint, identity, certificates, ending=stop_requested)
+        version = vllm.handshake()
         folder = certificates.folder.with_name("weights")  # in the launcher's scratch folder
         served = ServedSampler(
-            client, folder, actor.policy, "policy.", eos_id, longest, temperature,
-            getattr(torch, config.precision),
+            vllm, folder, actor.policy, "policy.", eos_id, longest, temperature,
+            getattr(torch, config.precision), decoding,
         )  # fmt: skip
         return served, {"sampler": f"vllm {version}"}
     if config.sampling.sampler == "cached":
@@ -185,63 +199,35 @@ def _sampler(
                 expected="a GPU, or `loop`",
                 hint="set cluster.gpus_per_node, or `sampling.sampler: loop`",
             )
-        paged = CachedSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype)
+        paged = CachedSampler(
+            actor.policy, "policy.", eos_id, longest, temperature, dtype, decoding=decoding
+        )
         return paged, {"sampler": f"transformers {transformers.__version__}"}
     if engine.sharded or (engine.device.type != "cpu" and not is_quantized(actor.policy.model)):
-        return ReplicaSampler(actor.policy, "policy.", eos_id, longest, temperature, dtype), {}
-    return ModelSampler(actor.policy, eos_id, longest, temperature), {}
+        copied = ReplicaSampler(
+            actor.policy, "policy.", eos_id, longest, temperature, dtype, decoding
+        )
+        return copied, {}
+    return ModelSampler(actor.policy, eos_id, longest, temperature, decoding), {}
 
 
-def _scoring(
-    stage: Stage, config: OnlineConfig, engine: Engine, policy: TokenScorer, eos_id: int
-) -> tuple[Reward, Reference]:
-    """In-process models, or clients that have checked that the servers hold the same models.
+def _reference(
+    stage: Stage, config: OnlineConfig, engine: Engine, policy: TokenScorer
+) -> Reference:
+    """An in-process model, or a client that has checked that its server holds the same model.
 
-    In the process, a policy with an adapter is its own reference.
+    In the process, a policy with an adapter or a frozen branch is its own reference.
 
     Raises:
-        ServingError: no server was announced, or one holds another model.
+        ServingError: no server was announced, or it holds another model.
     """
-    folders: dict[Kind, Path] = {
-        "reward": stage.folder("reward") / "model",
-        "reference": stage.folder("sft") / "model",
-    }
-    temperature = config.sampling.temperature
-    if config.scoring == "local":
-        tokens = stage.micro_batch_tokens
-        judge = load_reply_scorer(folders["reward"], dtype="auto")
-        judge.compute_in(config.precision)
-        choose_attention(judge, stage.engine.attention)
-        reward = RewardModel(engine.frozen(judge), eos_id, tokens)
-        if config.adapter:
-            return reward, AdapterOff(engine, policy, temperature, tokens)
-        start = load_token_scorer(folders["reference"], dtype="auto")
-        start.compute_in(config.precision)
-        choose_attention(start, stage.engine.attention)
-        return reward, ReferenceModel(engine.frozen(start), temperature, tokens)
-    clients = {kind: _client(stage, kind, folder) for kind, folder in folders.items()}
-    return (
-        ServedRewardModel(clients["reward"], eos_id),
-        ServedReference(clients["reference"], temperature),
-    )
-
-
-def _announced(stage: Stage, kind: str, otherwise: str) -> tuple[str, Certificates]:
-    """Endpoint and certificates of a server that the launcher has started."""
-    endpoint = os.environ.get(f"RLHF_ENDPOINT_{kind.upper()}")
-    if not endpoint:
-        option = "--sampler" if kind == "sampler" else "--serve"
-        raise ServingError(
-            f"No {kind} server was announced (RLHF_ENDPOINT_{kind.upper()} is not set).",
-            where=f"{stage.stage}.{stage.name}",
-            hint=f"start this stage through `rlhf launch {option} …`, or set {otherwise}",
-        )
-    return endpoint, Certificates(Path(os.environ.get(FOLDER_VARIABLE, "")))
-
-
-def _client(stage: Stage, kind: Kind, folder: Path) -> TritonScorer:
-    endpoint, certificates = _announced(stage, kind, "scoring: local")
-    identity = model_identity(kind, folder.parent)
-    client = TritonScorer(endpoint, kind, identity, certificates, ending=stop_requested)
-    client.handshake()
-    return client
+    folder, temperature = stage.folder("sft") / "model", config.sampling.temperature
+    tokens = stage.micro_batch_tokens
+    if config.scoring != "local":
+        return ServedReference(client(stage, "reference", folder), temperature)
+    if config.adapter or policy.start is not None:
+        return AdapterOff(engine, policy, temperature, tokens)
+    start = load_token_scorer(folder, dtype="auto")
+    start.compute_in(config.precision)
+    choose_attention(start, stage.engine.attention)
+    return ReferenceModel(engine.frozen(start), temperature, tokens)

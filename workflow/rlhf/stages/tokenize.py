@@ -56,7 +56,7 @@ def run(stage: Stage) -> None:
     _check_context(stage, limits)
     rows = stage.folder("data") / "rows"
     file = RowsFile(rows, limits.view)
-    features = features_of(limits.view, joining is not None, file.scored)
+    features = features_of(limits.view, file.kept, joining is not None, file.scored)
     compared = not is_of_package(tokenizer)
     encoder = Encoder(tokenizer, stage.folder("model").name, compared)
     work = Tokenizing(encoder, limits, features.arrow_schema, rows, joining)

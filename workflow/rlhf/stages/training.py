@@ -79,7 +79,7 @@ def tokenizer_facts(stage: Stage, *roles: str) -> dict[str, Any]:
     Raises:
         IntegrityError: two inputs were made with different tokenizers or templates.
     """
-    manifests = [path for role in roles for path in stage.inputs[role]]
+    manifests = [path for role in roles for path in stage.inputs.get(role, [])]
     facts = {path: read_manifest(path)["facts"] for path in manifests}
     first = manifests[0]
     for path in manifests[1:]:
@@ -165,25 +165,29 @@ def own_base(config: AdapterConfig | None, start: Path) -> Path | None:
     return base_of(start) if has_prefix(start) else start
 
 
-def mixture(stage: Stage, taken: Mapping[str, shares_config.Share], split: str) -> Mixture:
-    """One split of the tokenized sets that are the inputs ``data``: what the run takes of it.
+def mixture(
+    stage: Stage, taken: Mapping[str, shares_config.Share], split: str, role: str = "data"
+) -> Mixture:
+    """One split of the tokenized sets that are the inputs of a role: what the run takes of it.
 
     Args:
         stage: the stage.
         taken: dataset → its share, as the run's configuration says.
         split: ``train`` or ``validation``.
+        role: ``data``, from which duplicates are left out; or of other inputs.
 
     Raises:
         DataError: there is nothing to train on.
     """
-    folders = {path.parent.name: path.parent / "data" for path in stage.inputs["data"]}
+    folders = {path.parent.name: path.parent / "data" for path in stage.inputs[role]}
     shares = {name: Share(**taken[name].model_dump()) for name in folders}
     left_out = None
-    if split == "train" and "duplicates" in stage.inputs:
+    if split == "train" and role == "data" and "duplicates" in stage.inputs:
         left_out = read_left_out(stage.folder("duplicates") / DUPLICATES)
     data = Mixture(folders, shares, split, left_out)
     if split == "train":
-        require_training(f"{stage.section}.{stage.name}", stage.inputs["data"], data)
+        own = f"{stage.section}.{stage.name}" + ("" if role == "data" else f".{role}")
+        require_training(own, stage.inputs[role], data)
     return data
 
 

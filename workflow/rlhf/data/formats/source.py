@@ -27,6 +27,7 @@ from rlhf.data.files import is_glob, root_of, survey
 from rlhf.data.formats.accounts import Account
 from rlhf.data.formats.faults import Faults, is_read
 from rlhf.data.formats.feedback import WAYS, split_replies
+from rlhf.data.formats.keeping import Keeping
 from rlhf.data.formats.lines import empty, is_blank
 from rlhf.data.formats.noticing import notice
 from rlhf.data.formats.records import read_records
@@ -69,7 +70,15 @@ FORMATS = {
     "transcript": ("transcripts", "Transcripts"),
     "translation": ("translations", "Translations"),
 }
-GENERAL = ("invalid", "field", "delimiter", "exclude", "feedback")  # options that every format has
+GENERAL = (
+    "invalid",
+    "field",
+    "delimiter",
+    "exclude",
+    "feedback",
+    "keep",
+    "keep_reply",
+)  # options that every format has
 
 
 def module_of(name: str) -> str:
@@ -92,7 +101,8 @@ class Source:
         options: options of the format; ``invalid``: ``error`` (default) or ``drop``; ``field``:
             key of the list of rows, if a JSON file holds one object; ``delimiter``: what stands
             between the columns of a CSV file; ``exclude``: texts, rows with one of which are
-            left out, whatever the case of letters; ``feedback``: see ``split_replies``.
+            left out, whatever the case of letters; ``feedback``: see ``split_replies``; ``keep``
+            and ``keep_reply``: what prompts keep of their rows, see ``keeping``.
         files: globs of the files that are read in a folder.
         dataset: its name in the configuration, for messages.
 
@@ -100,6 +110,7 @@ class Source:
         faults: what was dropped and filtered so far.
         files: name of each file that was read so far → what became of its rows.
         not_read: name of a file that is not read → why.
+        kept: which of ``data.rows.KEPT`` the prompts have.
         scored: whether preferences have scores.
 
     Raises:
@@ -125,6 +136,7 @@ class Source:
         self._delimiter = options.pop("delimiter", None)
         self._exclude = options.pop("exclude", None) or []
         self._feedback = options.pop("feedback", None)
+        keep, keep_reply = options.pop("keep", None), options.pop("keep_reply", None)
         parameters = inspect.signature(factory).parameters
         known = [one for one in parameters if one != "faults"]
         for option in options:
@@ -157,7 +169,9 @@ class Source:
         self._name = name
         self.files: dict[str, Account] = {}
         self.not_read: dict[str, str] = {}
-        self.faults.reads = self._format.reads
+        self._keeping = Keeping(self.faults, keep, keep_reply)
+        self.kept = self._keeping.kept
+        self.faults.reads = self._keeping.reads(self._format.reads)
         self._unread: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __iter__(self) -> Iterator[Row]:
@@ -203,7 +217,7 @@ class Source:
             reasons.clear()
         self.faults.holding = False
         try:
-            made = self._format.rows(record)
+            made = self._keeping.add_to(self._format.rows(record), record)
         except RecursionError:
             made = []
             self.faults.report(
@@ -226,7 +240,7 @@ class Source:
         if finish is None:
             return
         for _, rows in itertools.groupby(finish(), key=lambda row: row.id):
-            yield from self._wanted(rows)
+            yield from self._wanted(self._keeping.add_to(list(rows), None))
             self.faults.reasons.clear()
         for name, account in self.files.items():
             if account.held:

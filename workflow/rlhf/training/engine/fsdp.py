@@ -29,11 +29,12 @@ from torch.distributed.tensor import DTensor, Shard
 from rlhf.config.training import OptimizerConfig
 from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones, decoder_layers
+from rlhf.models.branch import branches
 from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
-from rlhf.training.engine.named import changing, followers, published, trained
+from rlhf.training.engine.named import changing, drop_others, followers, published, trained
 from rlhf.training.engine.placing import Types, narrow_types, untied_ends
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import AVERAGE, MOMENTS, ParameterState, SavedState, write_state
@@ -44,6 +45,8 @@ Root = TypeVar("Root", bound=Backbone)
 
 class FullySharded:
     """See ``Engine``. Units are the decoder layers, the embeddings and the output head.
+
+    So are those of a branch.
 
     All else is one unit with the root, and so are embeddings that the head is tied to: they are
     needed from the first operation of a pass to the last.
@@ -87,10 +90,18 @@ class FullySharded:
             # is narrow already, which halves the traffic and what the graph keeps.
             narrow = backbone.product_dtype if is_narrow(backbone.product_dtype) else None
             policy = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
-            for layer in decoder_layers(backbone.model):
+            own = [each for each in branches(root) if each.model is backbone.model]
+            layers = [
+                *decoder_layers(backbone.model),
+                *(one for each in own for one in each.layers),
+            ]
+            for layer in layers:
                 if narrow is not None:
                     _widen_norms(layer)
                 self._cut(layer, policy, types)
+            for module in (one for each in own for one in each.rest):
+                if isinstance(module, nn.Linear):  # such as an output head
+                    self._cut(module, wide, types)
             embeddings, head = untied_ends(backbone)
             if embeddings is not None:
                 self._cut(embeddings, wide, types)
@@ -123,8 +134,9 @@ class FullySharded:
         """See ``Engine``."""
         (loss * self.loss_scale.factor if self.loss_scale else loss).backward()
 
-    def step(self, factor: float) -> float:
+    def step(self, factor: float, only: str = "") -> float:
         """See ``Engine``."""
+        drop_others(self._root, only)
         groups = self._optimizer.param_groups
         for group in groups:
             group["lr"] = group["peak"] * factor

@@ -35,6 +35,13 @@ def changing(root: nn.Module) -> Iterator[tuple[str, Any]]:
         yield name, parameter
 
 
+def drop_others(root: nn.Module, only: str) -> None:
+    """Drop the gradients of all parameters whose names do not begin with ``only``."""
+    for name, parameter in trained(root):
+        if not name.startswith(only):
+            parameter.grad = None
+
+
 def published(
     root: nn.Module,
     whole: Callable[[torch.Tensor], torch.Tensor],

@@ -9,6 +9,7 @@ from torch import nn
 from rlhf.config.training import OptimizerConfig
 from rlhf.models import devices
 from rlhf.models.backbone import backbones
+from rlhf.models.branch import branches
 from rlhf.runtime.options import EngineOptions
 from rlhf.training.attention import choose_attention
 from rlhf.training.engine.protocol import Engine
@@ -36,6 +37,10 @@ def open_engine(
     if options.activation_checkpointing:
         for backbone in backbones(root):
             backbone.checkpoint_activations()
+            for branch in branches(root):
+                if branch.model is backbone.model:
+                    with branch.in_place():
+                        backbone.checkpoint_activations()
     if options.kind == "fsdp":
         from rlhf.training.engine.fsdp import FullySharded
 

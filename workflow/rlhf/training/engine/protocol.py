@@ -42,8 +42,13 @@ class Engine(Protocol):
             last: whether it is the last one before ``step``.
         """
 
-    def step(self, factor: float) -> float:
+    def step(self, factor: float, only: str = "") -> float:
         """Clip, update with the peak learning rates times ``factor``, clear the gradients.
+
+        Args:
+            factor: of the learning rates.
+            only: prefix of the names of the parameters that are updated; of all others gradients
+                are dropped, and neither weights nor moments change.
 
         Returns:
             The global norm before clipping. If it is not finite nothing was updated; with a

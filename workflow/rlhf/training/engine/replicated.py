@@ -16,7 +16,7 @@ from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
-from rlhf.training.engine.named import changing, followers, published, trained
+from rlhf.training.engine.named import changing, drop_others, followers, published, trained
 from rlhf.training.engine.placing import place
 from rlhf.training.engine.scale import LossScale
 from rlhf.training.engine.state import AVERAGE, ParameterState, SavedState, write_state
@@ -62,8 +62,9 @@ class Replicated:
         """See ``Engine``."""
         (loss * self.loss_scale.factor if self.loss_scale else loss).backward()
 
-    def step(self, factor: float) -> float:
+    def step(self, factor: float, only: str = "") -> float:
         """See ``Engine``."""
+        drop_others(self._root, only)
         if distributed.world_size() > 1:
             self._sum_gradients()
         groups = self._optimizer.param_groups

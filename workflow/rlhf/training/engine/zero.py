@@ -28,6 +28,7 @@ from rlhf.config.training import OptimizerConfig
 from rlhf.errors import ConfigError
 from rlhf.models import devices
 from rlhf.models.backbone import Backbone, backbones, decoder_layers, partly_used
+from rlhf.models.branch import branches
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
@@ -97,6 +98,13 @@ class Zero:
         self.sharded = self._stage == 3
         _check(options)
         _check_followers(root, options.kind)
+        if self.sharded and branches(root):
+            raise ConfigError(
+                "zero3 gathers layers by their place, which those of a branch take in turn.",
+                where="cluster.engine",
+                expected="replicated, fsdp, zero1 or zero2",
+                hint="take the engine fsdp; or value.kind: head, and reference: model",
+            )
         if self._stage > 1:
             _check_use(root, options.kind)
         distributed.start_alone()
@@ -187,8 +195,9 @@ class Zero:
             self._zero.override_loss_scale(self.loss_scale.factor)
         self._engine.backward(loss * distributed.world_size())  # it takes means over the ranks
 
-    def step(self, factor: float) -> float:
-        """See ``Engine``."""
+    def step(self, factor: float, only: str = "") -> float:
+        """See ``Engine``; it updates all parameters together: stages refuse a part of them."""
+        assert not only
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._engine.step()
