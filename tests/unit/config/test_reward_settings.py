@@ -18,7 +18,18 @@ def test_a_critic_does_not_start_from_means_over_tokens(valid: dict[str, Any]) -
     with pytest.raises(ConfigError, match=r"a critic starts from reward\.helpful") as caught:
         load_config(valid)
     assert "write head" in str(caught.value)
-    put(valid, "reward.helpful.pooling", "last")
+    put(valid, "ppo.final.value.start", "sft")
+    load_config(valid)
+    put(valid, "ppo.final.value.start", "reward")
+    second = {"sft": "chat", "data": {"demo": {}}}
+    put(valid, "reward.second", second)
+    put(valid, "ppo.final.reward", ["second", {"model": "helpful", "weight": 0.5}])
+    put(valid, "evaluation.final.reward", "second")
+    load_config(valid)  # the first one is what it starts from
+    put(valid, "reward.second.pooling", "mean")
+    with pytest.raises(ConfigError, match=r"a critic starts from reward\.second"):
+        load_config(valid)
+    put(valid, "reward.second.pooling", "last")
     load_config(valid)
 
 

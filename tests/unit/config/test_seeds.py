@@ -105,6 +105,30 @@ def test_a_report_knows_which_runs_differ_in_their_seed_alone(valid) -> None:
     }
 
 
+def test_terms_of_a_reward_name_the_runs_of_their_seed(valid) -> None:
+    """Alone a model is served as ever; beside others it is called the same in all metrics."""
+    second = {"sft": "chat", "data": {"demo": {}}, "seeds": [0, 1]}
+    alone = changed(valid, reward__second=second, grpo__own={
+        "sft": "chat", "reward": "second", "data": {"demo": {}}, "seeds": [0, 1],
+    })  # fmt: skip
+    config = load_config(alone)
+    assert config.grpo["own-seed1"].model_dump()["reward"] == "second-seed1"
+    terms = [{"ensemble": ["helpful", "second"]}, "second", {"function": "exact_match"}]
+    config = load_config(changed(alone, grpo__own__reward=terms, grpo__own__scoring="local"))
+    for seed in (0, 1):
+        run = config.grpo[f"own-seed{seed}"]
+        assert [term.models for term in run.reward] == [
+            ["helpful", f"second-seed{seed}"], [f"second-seed{seed}"], []
+        ]  # fmt: skip
+        assert [term.label for term in run.reward] == ["ensemble", "second", "exact_match"]
+        assert config.parents("grpo", f"own-seed{seed}", "reward") == [
+            ("reward", "helpful"), ("reward", f"second-seed{seed}"),
+        ]  # fmt: skip
+    assert "reward.second has seeds [0, 1]" in message(
+        changed(alone, grpo__own__reward=terms, grpo__own__seeds=None)
+    )
+
+
 def test_one_of_the_runs_may_be_named_by_itself(valid) -> None:
     config = load_config(
         changed(valid, reward__helpful__seeds=[0, 1], ppo__final__reward="helpful-seed1")
@@ -172,6 +196,12 @@ def test_a_problem_of_all_seeds_is_said_once_with_the_line_of_the_run(valid, tmp
 def test_a_gold_reward_model_is_another_one_of_the_same_tokens(valid) -> None:
     same = changed(valid, evaluation__final__gold="helpful")
     assert "evaluation.final.gold: reward.helpful scores already" in message(same)
+    seen = changed(
+        valid, reward__second={"sft": "chat", "data": {"demo": {}}}, ppo__final__scoring="local",
+        ppo__final__reward={"ensemble": ["second", "helpful"]}, evaluation__final__gold="helpful",
+        evaluation__final__reward="second",
+    )  # fmt: skip
+    assert "or was trained against; name one that ppo.final has not seen" in message(seen)
     other = changed(
         valid,
         models__other={"source": {"path": "models/other"}, "template": "chatml"},
