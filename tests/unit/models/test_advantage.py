@@ -9,6 +9,7 @@ from support.tiny_models import causal_lm, token_scorer, token_sequences
 from rlhf.core.seeds import generator
 from rlhf.errors import IntegrityError
 from rlhf.models.advantage import AdvantagePolicy, has_heads, load_heads
+from rlhf.models.decoding import Decoding
 from rlhf.models.generate import generate, uniforms
 from rlhf.models.ilql import HEADS, ValueHeads, decoding_heads, save_heads
 from rlhf.models.load import load_token_scorer
@@ -79,6 +80,23 @@ def test_a_response_has_the_log_probability_that_it_was_drawn_with(heads, top_k,
         torch.testing.assert_close(one.logprobs, logprobs, atol=1e-3, rtol=1e-3)
     others = sequence_logprobs(plain, sequences, starts, temperature, 64)
     assert max(abs(float(a.sum() - b.sum())) for a, b in zip(known, others, strict=True)) > 0.1
+
+
+@torch.no_grad()
+def test_what_can_be_drawn_is_cut_off_from_the_shifted_distribution(heads):
+    """The most probable token alone is what greedy decoding takes, and no EOS comes too early."""
+    policy = AdvantagePolicy(token_scorer(0).eval(), heads, 2.0, 0).eval()
+    prompts = token_sequences([4, 6, 5])
+    draws = uniforms(generator(0, "test"), 3, 5)
+    best = generate(policy, prompts, draws, 2, decoding=Decoding(top_k=1))
+    greedy = generate(policy, prompts, draws, 2, temperature=0.0)
+    assert [one.ids.tolist() for one in best] == [one.ids.tolist() for one in greedy]
+    eos = int(best[0].ids[0])  # such that a response would end at once
+    short = generate(policy, prompts[:1], draws[:1], eos, decoding=Decoding(top_k=1))
+    longer = generate(
+        policy, prompts[:1], draws[:1], eos, decoding=Decoding(top_k=1, min_new_tokens=2)
+    )
+    assert len(short[0].ids) == 1 < 2 <= len(longer[0].ids)
 
 
 def test_new_heads_follow_from_the_seed_alone():
