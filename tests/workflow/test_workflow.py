@@ -183,7 +183,8 @@ def test_the_page_shows_how_sure_the_reward_model_may_be(finished: Project) -> N
     from datasets import load_from_disk
 
     results = finished.folder / "results"
-    (curve,) = json.loads((results / "reward/helpful/evaluation.json").read_text()).values()
+    evaluation = json.loads((results / "reward/helpful/evaluation.json").read_text())
+    curve = evaluation["calibration"]
     pairs = [
         math.comb(len(row["reply_ids"]), 2)
         for row in load_from_disk(results / "tokenized/preference/tiny/demo/data/validation")
@@ -191,6 +192,8 @@ def test_the_page_shows_how_sure_the_reward_model_may_be(finished: Project) -> N
     assert sum(one["count"] for one in curve) == sum(pairs)
     page = (results / "report/final/report.html").read_text()
     assert 'aria-label="Calibration"' in page
+    (agreement,) = evaluation["agreement"]["datasets"]
+    assert (agreement["name"], agreement["pairs"]) == ("demo", sum(pairs))
 
 
 def test_the_reward_model_says_what_it_was_calibrated_on(finished: Project) -> None:

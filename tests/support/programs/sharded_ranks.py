@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from rlhf.config.training import OptimizerConfig
-from rlhf.models.backbone import decoder_layers
 from rlhf.models.head import find_head
+from rlhf.models.layers import decoder_layers
 from rlhf.models.load import disable_dropout
 from rlhf.models.publish import below, save_model
 from rlhf.models.roots import POOLING, ActorCritic, Critic, ReplyScorer, TokenScorer, ValueHead

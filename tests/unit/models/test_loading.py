@@ -7,7 +7,8 @@ import torch
 from support.tiny_models import causal_lm, reply_scorer, token_scorer
 
 from rlhf.errors import ConfigError
-from rlhf.models.backbone import Backbone, decoder_layers
+from rlhf.models.backbone import Backbone
+from rlhf.models.layers import decoder_layers
 from rlhf.models.load import load_token_scorer
 from rlhf.models.roots import TokenScorer
 

@@ -10,7 +10,7 @@ from support.architectures import GPT, PLAIN, SIZES
 from support.tiny_models import reply_scorer, token_scorer, token_sequences
 
 from rlhf.errors import ConfigError
-from rlhf.models.backbone import decoder_layers
+from rlhf.models.layers import decoder_layers
 from rlhf.models.load import disable_dropout
 from rlhf.models.regularization import add_embedding_noise, drop_residuals
 from rlhf.models.roots import TokenScorer

@@ -18,7 +18,7 @@ from support.tiny_models import run_ranks
 from torch import nn
 
 from rlhf.errors import ConfigError
-from rlhf.models.backbone import decoder_layers
+from rlhf.models.layers import decoder_layers
 from rlhf.runtime.options import EngineKind, EngineOptions
 from rlhf.training.engine.open import open_engine
 from rlhf.training.engine.protocol import Engine

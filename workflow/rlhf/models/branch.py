@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rlhf.models.backbone import decoder_layers, embeddings
+from rlhf.models.layers import decoder_layers, embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

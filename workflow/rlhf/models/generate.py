@@ -16,8 +16,9 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from rlhf.data.batching import batches_by_length
-from rlhf.models.backbone import decoder_layers, pad_right
+from rlhf.models.backbone import pad_right
 from rlhf.models.decoding import PLAIN, Decoding
+from rlhf.models.layers import decoder_layers
 from rlhf.models.prefix import prefix_of
 from rlhf.models.roots import TokenScorer
 from rlhf.models.scoring import ALIKE

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from rlhf.errors import ConfigError
-from rlhf.models.backbone import Backbone, decoder_layers
+from rlhf.models.backbone import Backbone
+from rlhf.models.layers import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

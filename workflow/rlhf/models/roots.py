@@ -19,9 +19,10 @@ from torch import nn
 
 from rlhf.errors import ConfigError
 from rlhf.models.adapters import switched_off
-from rlhf.models.backbone import Backbone, decoder_layers
+from rlhf.models.backbone import Backbone
 from rlhf.models.branch import Branch
 from rlhf.models.head import OwnHead
+from rlhf.models.layers import decoder_layers
 from rlhf.models.logprobs import own_token_logprobs, token_logprobs
 from rlhf.models.packing import Row
 from rlhf.models.precision import wide_linear

@@ -28,8 +28,9 @@ from torch.distributed.tensor import DTensor, Shard
 
 from rlhf.config.training import OptimizerConfig
 from rlhf.models import devices
-from rlhf.models.backbone import Backbone, backbones, decoder_layers
+from rlhf.models.backbone import Backbone, backbones
 from rlhf.models.branch import branches
+from rlhf.models.layers import decoder_layers
 from rlhf.models.precision import is_narrow
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed

@@ -27,8 +27,9 @@ from torch import nn
 from rlhf.config.training import OptimizerConfig
 from rlhf.errors import ConfigError
 from rlhf.models import devices
-from rlhf.models.backbone import Backbone, backbones, decoder_layers, partly_used
+from rlhf.models.backbone import Backbone, backbones
 from rlhf.models.branch import branches
+from rlhf.models.layers import decoder_layers, partly_used
 from rlhf.runtime.options import EngineOptions
 from rlhf.training import distributed
 from rlhf.training.ema import Ema, average_of
