@@ -87,7 +87,7 @@ def _report(contestants: dict[str, Contestant], options: argparse.Namespace) -> 
 def _prompts(options: argparse.Namespace) -> list[list[int]]:
     """Ids of the prompts of all updates in their order."""
     from rlhf.data.encoding import Encoder
-    from rlhf.data.rows import read_rows
+    from rlhf.data.rows_file import read_rows
     from rlhf.models.load import load_tokenizer
 
     encoder = Encoder(load_tokenizer(options.model))

@@ -106,7 +106,7 @@ def _precision(name: str) -> str:
 
 def _conversations(options: argparse.Namespace) -> list[Any]:
     """The rows of all updates in their order."""
-    from rlhf.data.rows import read_rows
+    from rlhf.data.rows_file import read_rows
 
     rows = list(read_rows(options.rows, "conversation", "train"))
     return shuffled(rows, _updates(options) * options.batch, SEED)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.data.arrow import BATCH, DatasetWriter, record_batch
-from rlhf.data.rows import Row, RowsWriter
+from rlhf.data.rows import Row
+from rlhf.data.rows_file import RowsWriter
 
 if TYPE_CHECKING:
     from datasets import Features

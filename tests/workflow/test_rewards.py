@@ -10,7 +10,7 @@ from support.page_tables import DOCS
 from support.projects import Project
 
 from rlhf.core.digest import digest_file
-from rlhf.data.rows import Rows
+from rlhf.data.rows_file import read_all
 
 EXTRA, SHORT = "config/extra.yaml", "config/short.yaml"
 RUN = "results/rloo/sums/manifest.json"
@@ -46,7 +46,7 @@ def test_the_worked_example(project: Project) -> None:
     assert manifest["parents"]["reward"] == digest_file(
         folder / "results/reward/helpful/manifest.json"
     )
-    prompts = Rows.read(folder / "results/datasets/sums/rows").prompts
+    prompts = read_all(folder / "results/datasets/sums/rows").prompts
     assert {json.loads(prompt.columns or "")["answer"] for prompt in prompts} == {row["answer"]}
     with (folder / "results/rloo/sums/metrics.jsonl").open() as lines:
         records = [json.loads(line) for line in lines]

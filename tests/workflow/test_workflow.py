@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.projects import REPOSITORY, Project
 
-from rlhf.data.rows import read_rows
+from rlhf.data.rows_file import read_rows
 from rlhf.evaluation.sampling_report import prompt_text
 from rlhf.training.metrics import read_jsonl
 

@@ -9,7 +9,8 @@ from support.written import write_rows
 
 from rlhf.data.encoding import Encoder
 from rlhf.data.formats.source import Source, load
-from rlhf.data.rows import Prompt, PromptsById, RowsFile
+from rlhf.data.rows import Prompt
+from rlhf.data.rows_file import PromptsById, RowsFile
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import ConfigError, DataError, IntegrityError
 

@@ -9,7 +9,8 @@ from support.written import write_dataset, write_rows
 from rlhf.data.encoding import Encoder
 from rlhf.data.enough import require_scores
 from rlhf.data.mixture import Mixture
-from rlhf.data.rows import Message, Preference, Rows, RowsFile, RowsWriter
+from rlhf.data.rows import Message, Preference
+from rlhf.data.rows_file import RowsFile, RowsWriter, read_all
 from rlhf.data.tokenizing import Limits, Tally, features_of, tokenize
 from rlhf.errors import ConfigError, DataError
 
@@ -73,7 +74,7 @@ def test_rows_files_without_scores_are_as_ever(tmp_path):
         with RowsWriter(tmp_path / name, scored=bool(row.scores)) as writer:
             writer.add(row, "train")
         assert RowsFile(tmp_path / name, "preference").scored == bool(row.scores)
-        assert Rows.read(tmp_path / name).preferences == [row]
+        assert read_all(tmp_path / name).preferences == [row]
     (tmp_path / "default").mkdir()
     write_rows(tmp_path / "default", [(plain, "train")])
     files = [(tmp_path / name / "preference.parquet").read_bytes() for name in ("plain", "default")]

@@ -11,7 +11,6 @@ from support.written import write_rows
 
 from rlhf.data.formats.source import load
 from rlhf.data.rows import (
-    ROW_GROUP,
     VIEWS,
     Conversation,
     Feedback,
@@ -20,9 +19,8 @@ from rlhf.data.rows import (
     Prompt,
     Properties,
     Rows,
-    find_prompts,
-    read_rows,
 )
+from rlhf.data.rows_file import ROW_GROUP, find_prompts, read_all, read_rows
 from rlhf.data.split import group_of, split_of
 from rlhf.errors import DataError, IntegrityError
 
@@ -48,11 +46,11 @@ NO = ROWS[5][0]
 
 def test_rows_come_back_as_they_were(tmp_path):
     write_rows(tmp_path, ROWS)
-    everything = Rows.read(tmp_path)
+    everything = read_all(tmp_path)
     found = [*everything.conversations, *everything.preferences, *everything.prompts]
     found += everything.feedbacks
     assert sorted(found, key=lambda row: row.id) == [row for row, _ in ROWS]
-    assert Rows.read(tmp_path, "validation") == Rows(preferences=[ROWS[1][0]], feedbacks=[NO])
+    assert read_all(tmp_path, "validation") == Rows(preferences=[ROWS[1][0]], feedbacks=[NO])
 
 
 def test_equal_rows_give_equal_bytes(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from support.hub_stand_in import digest
 
 from rlhf.core.files import read_json
-from rlhf.data.rows import Rows
+from rlhf.data.rows_file import read_all
 from rlhf.errors import DataError, IntegrityError
 from rlhf.sources import hub
 
@@ -22,7 +22,7 @@ def downloads(server):
 
 def test_chosen_files_are_downloaded_and_read(fetch_set, set_hub):
     out = fetch_set()
-    rows = Rows.read(out / "rows")
+    rows = read_all(out / "rows")
     ids = {f"data/train-{file}.jsonl.gz:{line}" for file in (0, 1) for line in range(1, 51)}
     assert {one.id for one in rows.conversations} == ids
     source = read_json(out / "manifest.json")["facts"]["source"]
@@ -34,7 +34,7 @@ def test_chosen_files_are_downloaded_and_read(fetch_set, set_hub):
 
 def test_cut_and_busy_server(fetch_set, set_hub):
     set_hub.busy, set_hub.cut = 3, {FIRST: 2}
-    assert len(Rows.read(fetch_set() / "rows").conversations) == 100
+    assert len(read_all(fetch_set() / "rows").conversations) == 100
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -46,13 +46,13 @@ def test_wrong_bytes_publish_nothing_and_are_not_kept(fetch_set, set_hub, tmp_pa
     assert f"{expected}, found " in caught.value.expected
     assert not (tmp_path / "out").exists()
     set_hub.requests.clear()
-    assert len(Rows.read(fetch_set() / "rows").conversations) == 100
+    assert len(read_all(fetch_set() / "rows").conversations) == 100
     assert downloads(set_hub) == {f"/datasets/acme/set/resolve/{set_hub.revision}/{FIRST}"}
 
 
 def test_a_mirror_may_name_files_by_their_plain_sha1(fetch_set, set_hub):
     set_hub.plain = True
-    assert len(Rows.read(fetch_set() / "rows").conversations) == 100
+    assert len(read_all(fetch_set() / "rows").conversations) == 100
 
 
 @pytest.mark.parametrize("revision", ["a" * 40, "main"])
@@ -125,7 +125,7 @@ def test_a_hub_that_cannot_be_reached_is_not_awaited_for_long(fetch_set, monkeyp
 def test_one_file_at_a_plain_address(fetch_set, set_hub):
     url = f"{set_hub.url}/files/{FIRST}"
     out = fetch_set(source={"url": url}, files=None)
-    ids = [one.id for one in Rows.read(out / "rows").conversations]
+    ids = [one.id for one in read_all(out / "rows").conversations]
     assert len(ids) == 50
     source = read_json(out / "manifest.json")["facts"]["source"]
     sha256 = hashlib.sha256((set_hub.folder / FIRST).read_bytes()).hexdigest()
@@ -139,6 +139,6 @@ def test_several_files_are_read_in_the_order_of_their_addresses(fetch_set, set_h
         (tmp_path / "a[1].jsonl").as_uri(),
     ]
     out = fetch_set(source={"url": addresses}, files=None)
-    ids = [one.id.split(":")[0] for one in Rows.read(out / "rows").conversations]
+    ids = [one.id.split(":")[0] for one in read_all(out / "rows").conversations]
     assert list(dict.fromkeys(ids)) == ["train-1.jsonl.gz", "a[1].jsonl"]
     assert len(ids) == 100

@@ -15,7 +15,7 @@ from support.hub_stand_in import serve
 
 from rlhf.cli import main
 from rlhf.core.files import read_json
-from rlhf.data.rows import Rows
+from rlhf.data.rows_file import read_all
 from rlhf.errors import IntegrityError
 from rlhf.provenance.code import PACKAGE_ROOT, closure
 from rlhf.sources.addresses import download, read_addresses
@@ -91,7 +91,7 @@ def test_a_digest_in_the_address_is_compared(fetch_set, set_hub, tmp_path):
     assert f"{'0' * 64}, found {right}" in str(caught.value)
     assert not (tmp_path / "out").exists()
     out = fetch_set(source={"url": address + right}, files=None)
-    assert len(Rows.read(out / "rows").conversations) == 50
+    assert len(read_all(out / "rows").conversations) == 50
 
 
 def test_what_is_not_in_the_lock_is_fetched_as_the_configuration_says(
@@ -112,7 +112,7 @@ def test_what_is_not_in_the_lock_is_fetched_as_the_configuration_says(
     set_hub.revision = "b" * 40
     monkeypatch.setenv(VARIABLE, "config/config.yaml")
     out = fetch_set(source=source)
-    assert len(Rows.read(out / "rows").conversations) == 100
+    assert len(read_all(out / "rows").conversations) == 100
     assert read_json(out / "manifest.json")["facts"]["source"]["commit"] == "b" * 40
 
 
@@ -123,11 +123,11 @@ def test_a_server_that_is_away_is_asked_again_each_time_later(
     set_hub.away, set_hub.busy = status, 3
     address = f"{set_hub.url}/files/data/train-0.jsonl.gz"
     out = fetch_set(source={"url": address}, files=None)
-    assert len(Rows.read(out / "rows").conversations) == 50
+    assert len(read_all(out / "rows").conversations) == 50
     assert len(slept) == 3
     assert slept == sorted(set(slept))
     slept.clear()
     set_hub.busy = 3
-    assert len(Rows.read(fetch_set() / "rows").conversations) == 100
+    assert len(read_all(fetch_set() / "rows").conversations) == 100
     assert slept == sorted(set(slept))
     assert slept

@@ -14,7 +14,7 @@ from support.hub_stand_in import serve
 
 from rlhf.cli import main
 from rlhf.core.files import read_json, write_json
-from rlhf.data.rows import Rows
+from rlhf.data.rows_file import read_all
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.sources.base_models.materialize import materialize
 from rlhf.sources.locks import VARIABLE, Lock, lock_path
@@ -228,7 +228,7 @@ def test_the_locked_commit_is_fetched_though_the_branch_has_moved(fetch_locked, 
     set_hub.branches = set()
     set_hub.requests.clear()
     out = fetch_locked()
-    assert len(Rows.read(out / "rows").conversations) == 100
+    assert len(read_all(out / "rows").conversations) == 100
     manifest = read_json(out / "manifest.json")
     assert manifest["facts"]["source"]["commit"] == "a" * 40
     assert not [path for _, path in set_hub.requests if "main" in path]
@@ -303,7 +303,7 @@ def test_an_address_is_held_to_its_lock(config, set_hub, fetch_set, monkeypatch)
     digest = Lock(["config/config.yaml"]).digest("datasets", "mine")
     options = {"source": {"url": url}, "files": None, "lock": digest}
     set_hub.requests.clear()
-    assert len(Rows.read(fetch_set(**options) / "rows").conversations) == 50
+    assert len(read_all(fetch_set(**options) / "rows").conversations) == 50
     assert not set_hub.requests  # locking has downloaded it
     shutil.rmtree("assets")
     (set_hub.folder / FIRST).write_bytes(b"{}")

@@ -18,7 +18,8 @@ from rlhf.core.digest import describe_tree
 from rlhf.core.files import read_json, write_json
 from rlhf.data.labels import IGNORED
 from rlhf.data.left_out import DUPLICATES, read_left_out
-from rlhf.data.rows import Conversation, Message, Prompt, Rows
+from rlhf.data.rows import Conversation, Message, Prompt
+from rlhf.data.rows_file import read_all
 from rlhf.data.split import group_of
 from rlhf.errors import ConfigError, DataError, IntegrityError
 from rlhf.provenance.manifest import verify
@@ -236,7 +237,7 @@ def test_the_stage_does_without_torch(fetch, model, tmp_path):
 
 
 def test_bytes_do_not_depend_on_the_number_of_processes(fetch, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlhf.data.rows.ROW_GROUP", 16)
+    monkeypatch.setattr("rlhf.data.rows_file.ROW_GROUP", 16)
     monkeypatch.setattr(tokenize, "GROUPS_A_PROCESS", 2)
     data, processes = fetch(), []
 
@@ -308,8 +309,8 @@ def test_no_group_is_in_two_splits_of_any_view(fetch, model, tmp_path):
 
 def test_stages_draw_from_parts_that_share_no_tree(fetch):
     parts = {"conversation": 2, "preference": 4, "prompt": 4}
-    whole, parted = Rows.read(fetch("whole") / "rows"), fetch("parted", stage_split=parts)
-    train, held = (Rows.read(parted / "rows", split) for split in ("train", "validation"))
+    whole, parted = read_all(fetch("whole") / "rows"), fetch("parted", stage_split=parts)
+    train, held = (read_all(parted / "rows", split) for split in ("train", "validation"))
     views = [train.conversations, train.preferences, train.prompts]
     groups = [{row.group for row in rows} for rows in views]
     assert all(groups)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.core.digest import digest_value
-from rlhf.data.rows import SPLITS, VIEWS, Conversation, Feedback, Row, read_rows, replies_of
+from rlhf.data.rows import SPLITS, VIEWS, Conversation, Feedback, Row, replies_of
+from rlhf.data.rows_file import read_rows
 
 if TYPE_CHECKING:
     from rensa import RMinHash

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.rows import SPLITS, VIEWS, read_rows, texts_of
+from rlhf.data.rows import SPLITS, VIEWS, texts_of
+from rlhf.data.rows_file import read_rows
 
 PHRASES = (
     "As a large language model",

@@ -119,7 +119,7 @@ def features_of(
 
     Args:
         view: the view.
-        kept: what prompts have besides, of ``data.rows.KEPT``: ``columns`` (a JSON object) and
+        kept: what prompts have besides, of ``data.rows_file.KEPT``: ``columns`` (a JSON object) and
             ``own_reply_ids``, of ``reply``.
         joined: whether short conversations are joined.
         scored: whether preferences have scores.

@@ -15,7 +15,8 @@ from rlhf.core.files import atomic_directory, write_json
 from rlhf.data.files import find_files
 from rlhf.data.formats.accounts import total
 from rlhf.data.formats.source import Source
-from rlhf.data.rows import RowsWriter, view_of
+from rlhf.data.rows import view_of
+from rlhf.data.rows_file import RowsWriter
 from rlhf.data.split import LEFT_TO_OTHERS, part_of, split_of
 from rlhf.data.statistics import Statistics
 from rlhf.errors import DataError

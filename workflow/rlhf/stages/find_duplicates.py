@@ -10,7 +10,8 @@ from dataclasses import asdict
 from rlhf.config.mixture import DuplicatesSlice
 from rlhf.data.duplicates import Method, Place, Prompts, Text, find, whole_text
 from rlhf.data.left_out import write_left_out
-from rlhf.data.rows import SPLITS, read_rows
+from rlhf.data.rows import SPLITS
+from rlhf.data.rows_file import read_rows
 from rlhf.stages.stage import Stage, main
 
 logger = logging.getLogger(__name__)

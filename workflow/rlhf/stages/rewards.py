@@ -12,7 +12,7 @@ import torch
 from rlhf.config.online import FUNCTIONS, OnlineConfig
 from rlhf.config.reward_terms import RewardTermConfig
 from rlhf.core.user_functions import content_of, load_function
-from rlhf.data.rows import PromptsById
+from rlhf.data.rows_file import PromptsById
 from rlhf.errors import ConfigError, IntegrityError
 from rlhf.models.reward import load_calibration, load_reply_scorer
 from rlhf.online.functions import Messages, RewardFunction

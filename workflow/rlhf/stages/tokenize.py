@@ -17,7 +17,8 @@ from rlhf.core.files import atomic_directory
 from rlhf.data.arrow import DatasetWriter, record_batch
 from rlhf.data.encoding import Encoder
 from rlhf.data.joining import Joining, join_samples, named
-from rlhf.data.rows import SPLITS, Row, RowsFile
+from rlhf.data.rows import SPLITS, Row
+from rlhf.data.rows_file import RowsFile
 from rlhf.data.split import LEFT_TO_OTHERS
 from rlhf.data.tags import ReplyTags
 from rlhf.data.templates.chat import (

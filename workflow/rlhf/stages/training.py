@@ -17,7 +17,7 @@ from rlhf.core.files import atomic_directory
 from rlhf.data.enough import require_training
 from rlhf.data.left_out import DUPLICATES, read_left_out
 from rlhf.data.mixture import Mixture, Share
-from rlhf.data.rows import find_prompts
+from rlhf.data.rows_file import find_prompts
 from rlhf.errors import IntegrityError, RlhfError
 from rlhf.models import devices
 from rlhf.models.adapters import Lora, add_adapter

@@ -10,7 +10,8 @@ from typing import Any
 from rlhf.core.digest import canonical_json
 from rlhf.data.formats.columns import columns_of, holds_something, look_up
 from rlhf.data.formats.faults import Faults
-from rlhf.data.rows import KEPT, Conversation, Message, Preference, Prompt, Row
+from rlhf.data.rows import Conversation, Message, Preference, Prompt, Row
+from rlhf.data.rows_file import KEPT
 
 
 class Keeping:
@@ -24,7 +25,7 @@ class Keeping:
             the best of ranked replies to it.
 
     Attributes:
-        kept: which of ``data.rows.KEPT`` prompts have.
+        kept: which of ``data.rows_file.KEPT`` prompts have.
 
     Raises:
         ConfigError: an option has a wrong value.

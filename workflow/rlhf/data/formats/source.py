@@ -110,7 +110,7 @@ class Source:
         faults: what was dropped and filtered so far.
         files: name of each file that was read so far → what became of its rows.
         not_read: name of a file that is not read → why.
-        kept: which of ``data.rows.KEPT`` the prompts have.
+        kept: which of ``data.rows_file.KEPT`` the prompts have.
         scored: whether preferences have scores.
 
     Raises:
