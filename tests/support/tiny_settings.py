@@ -7,6 +7,16 @@ from typing import Any
 from rlhf.config.reward import RewardConfig
 from rlhf.models.adapters import Lora
 
+# Of runs on a handful of rows, which are to move far in four updates.
+SHORT_RUN: dict[str, Any] = {
+    "sft": "chat",
+    "data": {"d": {}},
+    "epochs": 2,
+    "global_batch_size": 4,
+    "precision": "float32",
+    "optimizer": {"learning_rate": 1e-2, "schedule": "linear", "warmup": 0.0, "eps": 1e-3},
+}
+
 
 def lora(**changes: Any) -> Lora:
     values = {

@@ -17,6 +17,7 @@ from rlhf.training.loop import mean_over, train
 from rlhf.training.run import TrainingRun
 from support.programs import kto_ranks
 from support.tiny_models import rank_main, save_rows, token_scorer, token_sequences
+from support.tiny_settings import SHORT_RUN
 
 TOKENS = 64
 # Good replies count for much, so that those to other histories may become more probable too.
@@ -35,16 +36,7 @@ def make_rows(count: int = 5) -> list[dict[str, Any]]:
 
 
 def config(**changes: Any) -> DpoConfig:
-    optimizer = {"learning_rate": 1e-2, "schedule": "linear", "warmup": 0.0, "eps": 1e-3}
-    values = {
-        "sft": "chat",
-        "data": {"d": {}},
-        "epochs": 2,
-        "global_batch_size": 4,
-        "precision": "float32",
-        "optimizer": optimizer,
-    }
-    return DpoConfig.model_validate(values | changes)
+    return DpoConfig.model_validate(SHORT_RUN | changes)
 
 
 def save_set(folder: Path) -> None:

@@ -22,24 +22,14 @@ from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
 from rlhf.training.run import TrainingRun
 from support.tiny_models import rank_main, token_scorer
+from support.tiny_settings import SHORT_RUN
 
 TOKENS = 64
 KINDS: tuple[EngineKind, ...] = ("replicated", "fsdp")
 
 
 def config(**changes: Any) -> IlqlConfig:
-    optimizer = {"learning_rate": 1e-2, "schedule": "linear", "warmup": 0.0, "eps": 1e-3}
-    values = {
-        "sft": "chat",
-        "data": {"d": {}},
-        "epochs": 2,
-        "global_batch_size": 4,
-        "precision": "float32",
-        "alpha": 0.3,
-        "awac_beta": 0.5,
-        "optimizer": optimizer,
-    }
-    return IlqlConfig.model_validate(values | changes)
+    return IlqlConfig.model_validate(SHORT_RUN | {"alpha": 0.3, "awac_beta": 0.5} | changes)
 
 
 def root(seed: int = 0, two_qs: bool = True) -> Ilql:

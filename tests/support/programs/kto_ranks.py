@@ -16,6 +16,7 @@ from rlhf.training.engine.replicated import Replicated
 from rlhf.training.loop import mean_over, train
 from rlhf.training.run import TrainingRun
 from support.tiny_models import save_rows, token_sequences
+from support.tiny_settings import SHORT_RUN
 
 TOKENS = 64
 
@@ -38,16 +39,7 @@ def make_rows(count: int = 5) -> list[dict[str, Any]]:
 
 
 def config(**changes: Any) -> KtoConfig:
-    optimizer = {"learning_rate": 1e-2, "schedule": "linear", "warmup": 0.0, "eps": 1e-3}
-    values = {
-        "sft": "chat",
-        "data": {"d": {}},
-        "epochs": 2,
-        "global_batch_size": 4,
-        "precision": "float32",
-        "optimizer": optimizer,
-    }
-    return KtoConfig.model_validate(values | changes)
+    return KtoConfig.model_validate(SHORT_RUN | changes)
 
 
 def save_set(folder: Path) -> None:
