@@ -146,8 +146,8 @@ def expected_jobs(config: Config) -> set[tuple[str, ...]]:
         for name, run in getattr(config, section).items():
             jobs |= {(ONLINE[section].rule, name), ("check_rows", f"{section}.{name}")}
             if run.scoring != "local":
-                stores = {"reward": run.reward, "reference": run.sft}
-                jobs |= {("export_store", *store) for store in stores.items()}
+                jobs |= {("export_store", "reward", term.model) for term in run.reward}
+                jobs.add(("export_store", "reference", run.sft))
             tokenize("prompt", config.base_model(section, name), run.data)
     for name in config.evaluation:
         datasets = config.drawn_from("evaluation", name)
