@@ -50,7 +50,12 @@ def checked(folder, kind, **options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "architecture"), [("reference", "mistral"), ("reward", "mistral"), ("reward", "qwen2")]
+    ("kind", "architecture"),
+    [
+        ("reward", "mistral"),
+        pytest.param("reference", "mistral", marks=pytest.mark.slow),
+        pytest.param("reward", "qwen2", marks=pytest.mark.slow),
+    ],
 )
 def test_rows_that_begin_alike_stay_in_their_windows(tmp_path, kind, architecture):
     """Behind a window a token does not see the prompt that its row shares with others."""
@@ -59,12 +64,14 @@ def test_rows_that_begin_alike_stay_in_their_windows(tmp_path, kind, architectur
     assert cases["4 responses to one prompt"]["difference"] in ("at most 1e-06", "at most 1e-05")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", OWN)
 def test_a_reference_answers_with_the_models_own_logits(tmp_path, architecture):
     folder = make_store(tmp_path, "reference", architecture, OWN[architecture])
     assert checked(folder, "reference")["passed"]
 
 
+@pytest.mark.slow
 def test_a_row_longer_than_the_window_is_compared(tmp_path):
     sizes = SIZES | {"sliding_window": 64}
     folder = make_store(tmp_path, "reference", "mistral", sizes)

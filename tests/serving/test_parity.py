@@ -64,6 +64,7 @@ def test_means_over_tokens_are_served(reward, tmp_path):
         check_parity("reward", tmp_path / "model", reward.store, tmp_path / "log", 1, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reward", "reference"])
 def test_bfloat16_passes_within_its_own_bounds(request, kind, tmp_path):
     given = request.getfixturevalue(kind)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from support.projects import TINY, Project
 
 
+@pytest.mark.slow
 def test_nothing_trains_for_a_reward_model_that_could_not_be_calibrated(tmp_path: Path) -> None:
     project = Project.clone(tmp_path / "project")
     rows = [

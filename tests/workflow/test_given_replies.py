@@ -20,6 +20,7 @@ def section(start: str, name: str, dataset: str) -> dict[str, Any]:
     return {"small": {start: name, **shared}}
 
 
+@pytest.mark.slow
 def test_they_are_trained_evaluated_and_reported(project: Project) -> None:
     """ORPO from the base model: its evaluation has no SFT model."""
     demo = {"path": "demo/trees.jsonl", "format": "oasst", "validation_fraction": 0.25}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ def write(project: Project, **sections: Any) -> None:
     project.overlays = [EXTRA]
 
 
+@pytest.mark.slow
 def test_values_are_learned_from_replies_and_decoded_with(project: Project) -> None:
     run = {"sft": "chat", "data": {"demo": {}}, "precision": "float32", "alpha": 0.5}
     sampled = {"max_prompts": 16, "max_new_tokens": 16, "reward": "helpful"}

@@ -33,6 +33,7 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_a_changed_entry_runs_its_fetch_again_and_what_is_from_another_file_is_refused(
     locked: Project, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
 from support.jobs import FROM_SFT
 from support.projects import TINY, Project
@@ -16,6 +17,7 @@ def dialogue(question: str, answer: str) -> str:
     return json.dumps({"messages": messages}) + "\n"
 
 
+@pytest.mark.slow
 def test_a_mixture_from_two_files(project: Project) -> None:
     lines = [dialogue(f"What is {i} and {i}?", f"It is {2 * i}.") for i in range(40)]
     (project.folder / "more.jsonl").write_text("".join(lines + lines[:7]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 import yaml
 from support.page_tables import DOCS
 from support.projects import Project
@@ -23,6 +24,7 @@ def blocks() -> dict[str, str]:
     return dict(re.findall(r"```(\w+)\n(.*?)```", example, flags=re.S))
 
 
+@pytest.mark.slow
 def test_the_worked_example(project: Project) -> None:
     example, folder = blocks(), project.folder
     row = json.loads(example["json"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
 from support.projects import Project
 
@@ -13,6 +14,7 @@ EXTRA = "config/extra.yaml"
 MORE, EARLY = "results/sft/more/manifest.json", "results/reward/early/manifest.json"
 
 
+@pytest.mark.slow
 def test_an_sft_run_goes_on_and_a_reward_model_starts_early(project: Project) -> None:
     data = {"demo": {}}
     runs = {

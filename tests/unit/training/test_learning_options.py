@@ -11,6 +11,8 @@ from support.programs import learning_ranks
 from support.programs.learning_ranks import BEST, KINDS, STEPS, run, save_sets, settings
 from support.tiny_models import run_ranks
 
+pytestmark = pytest.mark.slow
+
 PLAIN = {"residual_dropout": {"rate": 0.0}, "neftune_alpha": None, "ema": None, "selection": {}}
 
 

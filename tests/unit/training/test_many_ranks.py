@@ -10,6 +10,8 @@ from support.programs import many_ranks, supervised_ranks
 from support.tiny_models import run_ranks
 from support.tiny_online import save_prompts
 
+pytestmark = pytest.mark.slow
+
 SHARDED = [(3, "fsdp"), (3, "zero3"), (4, "fsdp")]
 
 
@@ -27,7 +29,6 @@ def runs(tmp_path_factory):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("run", ["ppo", "sft"])
 @pytest.mark.parametrize(("ranks", "kind"), SHARDED)
 def test_ranks_with_nothing_to_do_take_part(runs, ranks, kind, run):

@@ -6,6 +6,7 @@ import ast
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhf.core.digest import digest_text, digest_value
 
@@ -14,6 +15,10 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 # what the terminal shows, how processes are started and find each other.
 CARRY_OUT = ("runtime", "launch")
 _PROSE = ("about", "unit", "source")  # of `config.base.key`: what the documentation says of a key
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# Fields of syntax trees that decide nothing: whether a name is read or set follows from its place.
+_FOLLOW = {"ctx", "type_comment", "type_ignores", "kind"}
 
 # Of a module: digest of its code, names of the modules that it imports, names of its data files.
 _Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
@@ -36,7 +41,7 @@ def digest_code(module: str, root: Path = PACKAGE_ROOT, also: Sequence[str] = ()
     for name, path, (parts[name], _, files) in _closure([module, *also], root):
         for file in files:
             text = (path.parent / file).read_text(encoding="utf-8")
-            parts[f"{name}:{file}"] = _strip(ast.parse(text)) if file.endswith(".py") else text
+            parts[f"{name}:{file}"] = _of_code(text) if file.endswith(".py") else text
     return digest_value(parts)
 
 
@@ -72,9 +77,11 @@ def _is_for_types(node: ast.stmt) -> bool:
 def _module_facts(path: Path, _mtime: int, name: str, root: Path) -> _Facts:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     tree.body = [node for node in tree.body if not _is_for_types(node)]
+    statements: list[ast.stmt] = []
+    digest = digest_text(_written(tree, statements))
     imported: set[str] = set()
     files: list[str] = []
-    for node in ast.walk(tree):
+    for node in statements:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == root.name:
@@ -96,15 +103,51 @@ def _module_facts(path: Path, _mtime: int, name: str, root: Path) -> _Facts:
         while "." in one:
             one = one.rpartition(".")[0]
             imported.add(one)
-    return _strip(tree), tuple(sorted(imported)), tuple(files)
+    return digest, tuple(sorted(imported)), tuple(files)
 
 
-def _strip(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "key":
-            node.keywords = [word for word in node.keywords if word.arg not in _PROSE]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-    return digest_text(ast.dump(tree))
+def _written(node: ast.AST, statements: list[ast.stmt]) -> str:
+    """A syntax tree as text without docstrings and prose; its statements are added to a list.
+
+    One pass with no attributes of nodes that follow from where they stand: Snakemake waits for
+    the digests of all stages whenever it starts.
+    """
+    kind = node.__class__
+    if isinstance(node, ast.stmt):
+        statements.append(node)
+    parts = [kind.__name__]
+    for field in node._fields:
+        if field in _FOLLOW:
+            continue
+        value: Any = getattr(node, field, None)
+        if field == "body" and kind in _DOCUMENTED:
+            value = _without_docstring(value)
+        elif field == "keywords" and isinstance(node, ast.Call) and _is_key(node.func):
+            value = [word for word in value if word.arg not in _PROSE]
+        if value.__class__ is list:
+            parts.append("[")
+            parts += [
+                _written(one, statements) if isinstance(one, ast.AST) else repr(one)
+                for one in value
+            ]
+            parts.append("]")
+        elif isinstance(value, ast.AST):
+            parts.append(_written(value, statements))
+        else:
+            parts.append(repr(value))
+    return f"({' '.join(parts)})"
+
+
+def _of_code(text: str) -> str:
+    return digest_text(_written(ast.parse(text), []))
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        return body[1:] or [ast.Pass()]
+    return body
+
+
+def _is_key(function: ast.expr) -> bool:
+    return isinstance(function, ast.Name) and function.id == "key"
