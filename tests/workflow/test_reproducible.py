@@ -38,8 +38,8 @@ def save_every_step(project: Project) -> None:
     path.write_text(yaml.safe_dump(values))
 
 
-def kill_after(project: Project, stage: str, steps: int) -> Path:
-    """Start a stage anew, kill -9 all of it once ``steps`` steps are saved; its state folder."""
+def kill_after(project: Project, stage: str, steps: int) -> None:
+    """Start a stage anew, and kill -9 all of it once ``steps`` steps are saved."""
     kind, name = STAGES[stage]
     shutil.rmtree(project.folder / "results" / kind / name)
     shutil.rmtree(project.folder / "state" / stage / name)
@@ -62,7 +62,6 @@ def kill_after(project: Project, stage: str, steps: int) -> Path:
     process.wait()
     project.snakemake("--unlock")
     assert not (project.folder / "results" / kind / name / "manifest.json").exists()
-    return next(path for path in state.iterdir() if path.is_dir())
 
 
 def go_on(project: Project, stage: str) -> str:
@@ -73,15 +72,32 @@ def go_on(project: Project, stage: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "damage"),
+    [("train_sft", "flipped byte"), ("train_reward", "half written"), ("train_ppo", "cut short")],
+)
 def test_a_killed_stage_goes_on_to_the_same_bytes(
-    stage: str, finished: Project, project: Project
+    stage: str, damage: str, finished: Project, project: Project, tmp_path: Path
 ) -> None:
+    """From its newest state, and from the one before where that is damaged."""
     save_every_step(project)
     kill_after(project, stage, 2)
-    log = go_on(project, stage)
-    assert "goes on after step" in log
+    damaged = project.copy(tmp_path / "damaged")
+    assert "goes on after step" in go_on(project, stage)
     assert project.results() == finished.results()
+
+    newest = max((damaged.folder / "state" / stage).glob("*/*/step-*"))
+    tensors = newest / "engine-00000-00000.safetensors"
+    content = tensors.read_bytes()
+    if damage == "flipped byte":
+        middle = len(content) // 2
+        tensors.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "cut short":
+        tensors.write_bytes(content[: len(content) // 2])
+    else:
+        (newest / "seal.json").unlink()
+    assert "is damaged" in go_on(damaged, stage)
+    assert damaged.results() == finished.results()
 
 
 @pytest.mark.slow
@@ -104,31 +120,6 @@ def test_a_killed_stage_goes_on_with_other_processes_that_share_the_weights(
         torch.testing.assert_close(weights[1][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
     manifest = json.loads((project.folder / "results/sft/chat/manifest.json").read_text())
     assert manifest["facts"]["processes"] == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stage", "damage"),
-    [("train_sft", "flipped byte"), ("train_reward", "half written"), ("train_ppo", "cut short")],
-)
-def test_a_damaged_state_is_detected_and_the_one_before_used(
-    stage: str, damage: str, finished: Project, project: Project
-) -> None:
-    save_every_step(project)
-    state = kill_after(project, stage, 2)
-    newest = sorted(state.glob("step-*"))[-1]
-    tensors = newest / "engine-00000-00000.safetensors"
-    content = tensors.read_bytes()
-    if damage == "flipped byte":
-        middle = len(content) // 2
-        tensors.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    elif damage == "cut short":
-        tensors.write_bytes(content[: len(content) // 2])
-    else:
-        (newest / "seal.json").unlink()
-    log = go_on(project, stage)
-    assert "is damaged" in log
-    assert project.results() == finished.results()
 
 
 @pytest.mark.slow
@@ -171,7 +162,7 @@ def test_a_forced_stage_that_is_killed_goes_on(finished: Project, project: Proje
     os.killpg(head.pid, signal.SIGKILL)
     head.wait()
     project.snakemake("--unlock")
-    project.snakemake("--forcerun", target)
+    project.snakemake(target, "--forcerun", target)
     log = (project.folder / "logs/train_sft/chat.log").read_text()
     assert log.count("is forced: it is computed again") == 1
     assert "goes on after step" in log
