@@ -18,7 +18,7 @@ from support.tiny_online import (
 from rlhf.online.rollout import Rollout
 
 FAVOURITE, LENGTH, UPDATES = 7, 4, 16
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 METHODS = [
     pytest.param(config, {"epochs": 2}, id="ppo"),
     pytest.param(rloo_config, {"epochs": 2, "clip": 0.2}, id="rloo, clipped"),
