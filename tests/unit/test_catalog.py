@@ -23,6 +23,7 @@ OWN = {
     "config/mixture.py": "a slice: stages do not import the catalog",
     "config/tokenization.py": "a slice: stages do not import the catalog",
     "data/rows.py": "what a row of each view is",
+    "data/rows_file.py": "the columns of each view's rows",
     "data/tokenizing.py": "how each view is tokenized",
     "open_assistant/reinforced.py": "what PPO there is given",
     "open_assistant/request.py": "Open-Assistant's trainers",

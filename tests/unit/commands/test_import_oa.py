@@ -52,7 +52,7 @@ def test_three_stages_add_up(capsys):
     assert "--configfile sft.yaml rm.yaml rl.yaml" in capsys.readouterr().out
     assert "# It adds to sft.yaml, rm.yaml.\n" in Path("rl.yaml").read_text()
     config = load_config_file("sft.yaml", "rm.yaml", "rl.yaml")
-    assert config.ppo["galactica-125m"].reward == "galactica-125m"
+    assert [term.model for term in config.ppo["galactica-125m"].reward] == ["galactica-125m"]
 
 
 @pytest.mark.parametrize(
