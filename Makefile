@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 LOCK := envs/lock.txt
 # Extra options for pip, such as the index of CPU-only builds of torch.
 PIP_ARGS ?=
-# Processes that tests run in, where they don't need a machine of their own.
-JOBS ?= 2
+# Processes that tests run in, where they don't need a machine of their own. Many wait for servers.
+JOBS ?= 3
 
 .PHONY: demo test test-all test-vllm root check setup vllm locks
 .DELETE_ON_ERROR:

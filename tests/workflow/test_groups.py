@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import yaml
 from support.page_tables import names, tables
 from support.projects import Project
@@ -29,6 +30,7 @@ def records(project: Project, section: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_they_are_trained_evaluated_and_reported(project: Project) -> None:
     options = {
         "loss": {"ratio": "sequence", "clip_high": 0.3, "entropy_coefficient": 0.01},
