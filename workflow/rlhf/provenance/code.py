@@ -18,7 +18,7 @@ _PROSE = ("about", "unit", "source")  # of `config.base.key`: what the documenta
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Fields of syntax trees that decide nothing: whether a name is read or set follows from its place.
-_FOLLOW = {"ctx", "type_comment", "type_ignores", "kind"}
+_IMPLIED = {"ctx", "type_comment", "type_ignores", "kind"}
 
 # Of a module: digest of its code, names of the modules that it imports, names of its data files.
 _Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
@@ -41,7 +41,7 @@ def digest_code(module: str, root: Path = PACKAGE_ROOT, also: Sequence[str] = ()
     for name, path, (parts[name], _, files) in _closure([module, *also], root):
         for file in files:
             text = (path.parent / file).read_text(encoding="utf-8")
-            parts[f"{name}:{file}"] = _of_code(text) if file.endswith(".py") else text
+            parts[f"{name}:{file}"] = _digest_of_text(text) if file.endswith(".py") else text
     return digest_value(parts)
 
 
@@ -106,6 +106,10 @@ def _module_facts(path: Path, _mtime: int, name: str, root: Path) -> _Facts:
     return digest, tuple(sorted(imported)), tuple(files)
 
 
+def _digest_of_text(text: str) -> str:
+    return digest_text(_written(ast.parse(text), []))
+
+
 def _written(node: ast.AST, statements: list[ast.stmt]) -> str:
     """A syntax tree as text without docstrings and prose; its statements are added to a list.
 
@@ -117,7 +121,7 @@ def _written(node: ast.AST, statements: list[ast.stmt]) -> str:
         statements.append(node)
     parts = [kind.__name__]
     for field in node._fields:
-        if field in _FOLLOW:
+        if field in _IMPLIED:
             continue
         value: Any = getattr(node, field, None)
         if field == "body" and kind in _DOCUMENTED:
@@ -136,10 +140,6 @@ def _written(node: ast.AST, statements: list[ast.stmt]) -> str:
         else:
             parts.append(repr(value))
     return f"({' '.join(parts)})"
-
-
-def _of_code(text: str) -> str:
-    return digest_text(_written(ast.parse(text), []))
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
